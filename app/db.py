@@ -1,0 +1,155 @@
+"""The database: one writer at a time on SQLite, plain transactions on PostgreSQL, cheap reads on both.
+
+SQLite: a transaction that reads first and writes later cannot wait for another writer, so every write transaction
+is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared between processes (flock).
+"""
+
+import fcntl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, create_engine, event, make_url
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+"""A JSON column. Assign a new value to change it; changes inside are not seen."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC, whatever the database keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of every model of every service; one metadata, so that one migration history covers all."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
+
+
+class Database:
+    """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
+
+    def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10) -> None:
+        parsed = make_url(url)
+        self.url = url
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        common: dict[str, Any] = {"json_serializer": _json, "json_deserializer": orjson.loads}
+        if self.is_sqlite:
+            common["connect_args"] = {"check_same_thread": False, "isolation_level": None, "timeout": 30}
+        else:
+            common["pool_pre_ping"] = True
+        self.writer: Engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, **common)
+        self.reader: Engine = create_engine(
+            url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", **common
+        )
+        self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
+        if self.is_sqlite:
+            for engine in (self.writer, self.reader):
+                event.listen(engine, "connect", _pragmas(synchronous))
+            event.listen(self.writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One write transaction: commits at the end, rolls back on an exception. Keep it short: no network, no qemu.
+
+        What was registered by `after_commit` runs once the commit is done.
+        """
+        with Session(self.writer, expire_on_commit=False) as session:
+            if self._turn:
+                with self._turn, session.begin():
+                    yield session
+            else:
+                with session.begin():
+                    yield session
+        for action in session.info.pop("after_commit", []):
+            action()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for reads; each statement sees what is committed. Never write through it."""
+        with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self.writer.dispose()
+        self.reader.dispose()
+        if self._turn:
+            self._turn.close()
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run the action when this session's transaction has been committed, and not at all when it is rolled back."""
+    session.info.setdefault("after_commit", []).append(action)
+
+
+class _Turn:
+    """Whose turn it is to write: one thread of one process. A thread that waits for itself is told so."""
+
+    def __init__(self, database: Path) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._path = database.with_name(database.name + ".lock")
+        self._file = self._path.open("a")
+
+    def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            raise RuntimeError("a write transaction inside a write transaction")
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *exc: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._owner = None
+        self._lock.release()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _pragmas(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
+    def set_pragmas(connection: Any, _record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "busy_timeout=30000",
+            "cache_size=-8192",
+            "temp_store=MEMORY",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return set_pragmas
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,100 @@
+"""Every knob and its default. Read once, from the command line over SIXSTACK_* over the defaults, then passed down."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Self, get_args, get_type_hints
+
+from app.errors import OperatorError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. Times are in seconds, sizes carry their unit in the name."""
+
+    state: Path = Path("var")
+    """Everything this installation keeps: database, images, machines, keys, clouds.yaml."""
+    listen: str = "127.0.0.1:8774"
+    """ADDRESS:PORT of the one port; IPv6 addresses in brackets."""
+    public_url: str | None = None
+    """What hrefs start with, such as https://cloud.example.org; the request's own Host when unset."""
+    database_url: str | None = None
+    """An SQLAlchemy URL; a SQLite file in the state directory when unset."""
+    region: str = "RegionOne"
+    host_name: str = socket.gethostname()
+    """The name of this host, as `openstack hypervisor list` shows it."""
+    availability_zone: str = "nova"
+    workers: int = 1
+    """API worker processes. One does thousands of requests a second; more help on many cores."""
+    worker_threads: int = 8
+    """Threads of each API worker: how many slow requests (log-ins, uploads) may be under way."""
+    agent_threads: int = 4
+    """Machines that are being started or ended at the same time."""
+
+    prefix: str | None = None
+    """An IPv6 prefix, /48 to /64, that networks get their /64 from; a random ULA /48 when unset."""
+    uplink: str = "lo"
+    """The link VXLAN packets leave by; `lo` sends nothing out."""
+    dns_servers: str = ""
+    """Addresses of name servers that guests are told, comma-separated."""
+    dns_search: str = ""
+    """Search domains that guests are told, comma-separated."""
+    accelerator: str = "auto"
+    """auto, kvm or tcg."""
+    reserved_memory_mib: int = 512
+    """Memory of the host that is never given to machines."""
+    cpu_ratio: float = 16.0
+    memory_ratio: float = 1.0
+    disk_ratio: float = 1.0
+    soft_reboot_seconds: float = 60.0
+    """How long a guest may take to obey the power button before it is forced, for stop and soft reboot."""
+
+    token_seconds: int = 3600
+    """How long a token is valid."""
+    sqlite_synchronous: str = "NORMAL"
+    """NORMAL may lose the last commits when the power fails (never when a process dies); FULL does not."""
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.state.absolute() / 'sixstack.db'}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`. Raises OperatorError when it is not ADDRESS:PORT."""
+        host, colon, port = self.listen.rpartition(":")
+        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise OperatorError(
+                f"--listen wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {self.listen!r}"
+            )
+        return host.strip("[]"), int(port)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
+        """`given` (None means not given) wins over SIXSTACK_NAME in the environment, which wins over the default."""
+        values: dict[str, Any] = {}
+        hints = get_type_hints(cls)
+        for field in fields(cls):
+            if given.get(field.name) is not None:
+                values[field.name] = given[field.name]
+            elif (text := environ.get(f"SIXSTACK_{field.name.upper()}")) is not None:
+                values[field.name] = _parsed(field.name, hints[field.name], text)
+        return cls(**values)
+
+    def environ(self) -> dict[str, str]:
+        """The SIXSTACK_* variables from which `read` makes the same settings again, for child processes."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {f"SIXSTACK_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
+
+def _parsed(name: str, kind: Any, text: str) -> Any:
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
+    if kind is bool:
+        return text.lower() in ("1", "true", "yes", "on")
+    try:
+        return kind(text)
+    except ValueError:
+        raise OperatorError(f"SIXSTACK_{name.upper()} wants {kind.__name__}, not {text!r}.") from None

@@ -1,0 +1,64 @@
+"""X-Auth-Token → the caller, before every route that is not public; access rules are enforced here for all services."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from flask import Flask, g, request
+
+from app import errors
+from app.caller import AccessRule, Caller
+from app.web.services import CATALOG_TYPE, Service, service_of
+
+Authenticator = Callable[[str], Caller]
+"""Turns a token into its caller; raises Unauthorized."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+REQUIRED = "The request you have made requires authentication."
+
+
+def public(view: View) -> View:
+    """Mark a view that anybody may call: version documents and authentication itself."""
+    view.public = True  # type: ignore[attr-defined]
+    return view
+
+
+def install(app: Flask, authenticate: Authenticator) -> None:
+    """Require a valid token for every route not marked public."""
+
+    def check() -> None:
+        view = app.view_functions.get(request.endpoint or "")
+        if view is None or getattr(view, "public", False):
+            return
+        token = request.environ.get("HTTP_X_AUTH_TOKEN")
+        if not token:
+            raise errors.Unauthorized(REQUIRED)
+        caller = authenticate(token)
+        if caller.access_rules is not None:
+            _check_access_rules(caller.access_rules)
+        g.caller = caller
+
+    app.before_request(check)
+
+
+def _check_access_rules(rules: tuple[AccessRule, ...]) -> None:
+    service = service_of(request.path)
+    path = request.path[len(service) + 1 :] if service else request.path
+    kind = CATALOG_TYPE[service] if service else ""
+    kinds = {kind, "volumev3"} if service is Service.VOLUME else {kind}
+    for rule in rules:
+        if rule.service in kinds and rule.method == request.method and _pattern(rule.path).fullmatch(path):
+            return
+    raise errors.Unauthorized(REQUIRED)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(path: str) -> re.Pattern[str]:
+    """`*` and {named} are one segment, `**` any number of them, as keystonemiddleware reads them."""
+    parts = re.split(r"(\*\*|\*|\{[^}/]*\})", path)
+    made = (
+        ".*" if part == "**" else "[^/]+" if part == "*" or part.startswith("{") else re.escape(part) for part in parts
+    )
+    return re.compile("".join(made))

@@ -1,0 +1,152 @@
+"""Error → status and fault body, in the shape of the service that was asked.
+
+Identity: {"error": {code, title, message}}. Compute and block storage: {"itemNotFound": {code, message}}. Network:
+{"NeutronError": {type, message, detail}}. Image: {code, title, message}, which its clients read as well as the HTML
+page that Glance sends.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
+
+from app import errors
+from app.web.services import Service, service_of
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.SixstackError], HTTPStatus] = {
+    errors.BadRequest: HTTPStatus.BAD_REQUEST,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.QuotaExceeded: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Gone: HTTPStatus.GONE,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.NotSupported: HTTPStatus.NOT_IMPLEMENTED,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+SERVICE_STATUS: dict[tuple[Service, type[errors.SixstackError]], HTTPStatus] = {
+    (Service.IMAGE, errors.QuotaExceeded): HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    (Service.VOLUME, errors.QuotaExceeded): HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    (Service.NETWORK, errors.QuotaExceeded): HTTPStatus.CONFLICT,
+}
+"""Where a service has a status of its own for a meaning."""
+
+COMPUTE_NAMES = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    415: "badMediaType",
+    429: "overLimit",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+
+NEUTRON_TYPES = {
+    400: "HTTPBadRequest",
+    401: "HTTPUnauthorized",
+    403: "PolicyNotAuthorized",
+    404: "HTTPNotFound",
+    405: "HTTPMethodNotAllowed",
+    409: "Conflict",
+    501: "HTTPNotImplemented",
+}
+
+INTERNAL = "An unexpected error prevented the server from fulfilling your request. Report it with the request id {id}."
+
+
+def fault(service: Service | None, status: int, message: str, kind: str | None = None) -> Response:
+    """The answer that says what is wrong; `kind` is Neutron's exception name where there is one."""
+    body = BODIES[service](status, message, kind)
+    return Response(orjson.dumps(body), status=status, content_type="application/json")
+
+
+def _identity(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+    return {"error": {"code": status, "title": _title(status), "message": message}}
+
+
+def _image(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+    return {"code": f"{status} {_title(status)}", "title": _title(status), "message": message}
+
+
+def _compute(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+    body: dict[str, Any] = {"code": status, "message": message}
+    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.TOO_MANY_REQUESTS):
+        body["retryAfter"] = "0"
+    return {COMPUTE_NAMES.get(status, "computeFault"): body}
+
+
+def _network(status: int, message: str, kind: str | None) -> Mapping[str, Any]:
+    kind = kind or NEUTRON_TYPES.get(status, _title(status))
+    return {"NeutronError": {"type": kind, "message": message, "detail": ""}}
+
+
+BODIES: dict[Service | None, Callable[[int, str, str | None], Mapping[str, Any]]] = {
+    None: _identity,
+    Service.IDENTITY: _identity,
+    Service.IMAGE: _image,
+    Service.COMPUTE: _compute,
+    Service.VOLUME: _compute,
+    Service.NETWORK: _network,
+}
+
+
+def install(app: Flask) -> None:
+    """Turn every error that leaves a route into a fault; what nobody expected is logged and becomes a plain 500."""
+    app.register_error_handler(errors.SixstackError, _expected)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _expected(error: errors.SixstackError) -> Response:
+    service = service_of(request.path)
+    status = next(
+        found
+        for kind in type(error).__mro__
+        if (found := SERVICE_STATUS.get((service, kind)) if service else None) or (found := STATUS.get(kind))
+    )
+    response = fault(service, status, error.message, getattr(error, "kind", None))
+    response.headers.update(error.headers)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = f'Keystone uri="{request.host_url}identity/v3"'
+    return response
+
+
+def _http(error: HTTPException) -> BaseResponse:
+    """What Flask itself refuses: no such route, no such method, a broken body."""
+    service = service_of(request.path)
+    if error.code is None or error.response is not None:
+        return error.get_response()
+    message = "The resource could not be found." if error.code == HTTPStatus.NOT_FOUND else error.description or ""
+    response = fault(service, error.code, message)
+    for name, value in error.get_headers():
+        if name.lower() in ("allow", "retry-after"):
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("%s %s failed", request.method, request.path, exc_info=error)
+    message = INTERNAL.format(id=g.get("request_id", "unknown"))
+    return fault(service_of(request.path), HTTPStatus.INTERNAL_SERVER_ERROR, message)
+
+
+def _title(status: int) -> str:
+    return HTTPStatus(status).phrase

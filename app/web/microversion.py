@@ -1,0 +1,88 @@
+"""Microversions: which one the client speaks, which ones there are, and the headers that say so.
+
+https://docs.openstack.org/api-guide/compute/microversions.html
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flask import Blueprint, Response, g, request
+
+from app import errors
+
+
+class Version(NamedTuple):
+    """A microversion; compares as one would expect: 2.9 < 2.10."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+def v(text: str) -> Version:
+    """`v("2.19")`."""
+    major, _, minor = text.partition(".")
+    return Version(int(major), int(minor))
+
+
+@dataclass(frozen=True, slots=True)
+class Microversions:
+    """The range of one service. `service` is the word in the header; `legacy_header` an older header name."""
+
+    service: str
+    minimum: Version
+    maximum: Version
+    legacy_header: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    def install(self, blueprint: Blueprint) -> None:
+        """Set `g.version` before each request of the blueprint and the headers after it, errors included."""
+        blueprint.before_request(self._read)
+
+    def _read(self) -> None:
+        g.microversions = self
+        g.version = self.minimum
+        g.version = self._asked()
+
+    def _asked(self) -> Version:
+        text = self._text()
+        if text is None:
+            return self.minimum
+        if text == "latest":
+            return self.maximum
+        if not re.fullmatch(r"[1-9]\d*\.(0|[1-9]\d*)", text):
+            raise errors.BadRequest(
+                f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
+            )
+        version = v(text)
+        if not self.minimum <= version <= self.maximum:
+            raise errors.NotAcceptable(
+                f"Version {text} is not supported by the API. Minimum is {self.minimum} and maximum is {self.maximum}."
+            )
+        return version
+
+    def _text(self) -> str | None:
+        header: str = request.environ.get("HTTP_OPENSTACK_API_VERSION", "")
+        for part in header.split(","):
+            word, _, number = part.strip().partition(" ")
+            if word.lower() in (self.service, *self.aliases) and number:
+                return number.strip()
+        if self.legacy_header:
+            return request.headers.get(self.legacy_header) or None
+        return None
+
+    def mark(self, response: Response) -> None:
+        """Say which version answered."""
+        response.headers["OpenStack-API-Version"] = f"{self.service} {g.version}"
+        vary = "OpenStack-API-Version"
+        if self.legacy_header:
+            response.headers[self.legacy_header] = str(g.version)
+            vary = f"{vary}, {self.legacy_header}"
+        response.headers["Vary"] = vary
+
+
+COMPUTE = Microversions("compute", v("2.1"), v("2.96"), legacy_header="X-OpenStack-Nova-API-Version", aliases=("nova",))
+VOLUME = Microversions("volume", v("3.0"), v("3.0"))

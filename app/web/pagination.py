@@ -1,0 +1,39 @@
+"""limit, marker and the link to the next page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from flask import request
+from werkzeug.datastructures import MultiDict
+
+from app import errors
+
+MAXIMUM = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What part of a list is asked for. `marker` is the id of the last item already seen."""
+
+    limit: int
+    marker: str | None
+
+
+def page(arguments: MultiDict[str, str], *, default: int = MAXIMUM, maximum: int = MAXIMUM) -> Page:
+    """`limit` and `marker` of a query; the limit is capped. Raises BadRequest for a limit that is no number."""
+    text = arguments.get("limit")
+    if text is None or text == "":
+        return Page(default, arguments.get("marker") or None)
+    if not text.lstrip("-").isdigit():
+        raise errors.BadRequest("limit param must be an integer")
+    limit = int(text)
+    if limit < 0:
+        raise errors.BadRequest("limit param must be positive")
+    return Page(min(limit, maximum), arguments.get("marker") or None)
+
+
+def query_after(marker: str, extra: Mapping[str, str] | None = None) -> str:
+    """This request's query string with the marker moved on."""
+    pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "marker"]
+    return urlencode([*pairs, *(extra or {}).items(), ("marker", marker)])

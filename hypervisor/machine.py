@@ -1,0 +1,114 @@
+"""What a host is told and what it answers: MachineSpec goes down, MachineReport comes up.
+
+A MachineSpec is complete: whoever holds one can run the machine without asking anybody. It is frozen and
+serialisable (`model_dump_json`), is kept beside the machine, and names images by id and hash, never by path.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv6Address, IPv6Interface
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Document(BaseModel):
+    """A frozen value that travels between the control plane and a host; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageRef(Document):
+    """An image as a host needs to know it: enough to fetch, verify and convert it.
+
+    `disk_format` is what the bytes really are (qcow2, raw, vmdk, vdi, vpc, vhdx, iso), as detected by the image API.
+    `sha512` is of the stored bytes, None for an image that is not hashed.
+    """
+
+    id: str
+    disk_format: str
+    size_bytes: int
+    virtual_size_bytes: int
+    sha512: str | None = None
+
+
+class DiskSpec(Document):
+    """A disk of the machine. Without an image it is blank. `size_gib` 0 means the image's own size."""
+
+    name: str = "root"
+    size_gib: int = 0
+    image: ImageRef | None = None
+    cdrom: bool = False
+
+
+class NicSpec(Document):
+    """A network interface on one segment. Addresses carry the prefix length of their subnet."""
+
+    port_id: str
+    network_id: str
+    vni: int
+    mac: str
+    mtu: int
+    addresses: tuple[IPv6Interface, ...] = ()
+    gateway: IPv6Address | None = None
+    dns_servers: tuple[IPv6Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+
+
+class KeySpec(Document):
+    """The public key a guest should let in; `type` is ssh or x509."""
+
+    name: str
+    type: str
+    data: str
+
+
+class MachineSpec(Document):
+    """Everything a host needs to run one machine. `user_data` is base64, as the API got it."""
+
+    id: str
+    name: str
+    hostname: str
+    project_id: str
+    vcpus: int
+    memory_mib: int
+    disks: tuple[DiskSpec, ...]
+    nics: tuple[NicSpec, ...] = ()
+    key: KeySpec | None = None
+    user_data: str | None = None
+    metadata: dict[str, str] = {}
+    availability_zone: str = "nova"
+    admin_pass: str | None = None
+    launch_index: int = 0
+    generation: int = 0
+
+
+class MachineState(StrEnum):
+    """What a host sees when it looks at a machine."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"  # its disks are here, its process is not
+    CRASHED = "crashed"  # qemu is there but the guest cannot go on (internal-error, io-error, guest-panicked)
+    ABSENT = "absent"  # nothing of it is here
+
+
+class MachineReport(Document):
+    """One machine as its host sees it."""
+
+    id: str
+    state: MachineState
+    accelerator: str | None = None  # "kvm" or "tcg" while it runs
+    started_at: datetime | None = None
+
+
+class HostReport(Document):
+    """A host's size and what it found out about itself. `accelerator_reason` says why it is not kvm."""
+
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    accelerator: str
+    accelerator_reason: str | None = None
+    hypervisor_version: int  # qemu 7.2.18 is 7002018, as Nova writes it
+    cpu_model: str = ""
