@@ -1,0 +1,207 @@
+"""A host in memory: the same behaviour as the real one, at once, with handles for tests to make things go wrong."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.machine import HostReport, MachineReport, MachineSpec, MachineState
+from hypervisor.protocol import ImageSource
+
+ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.CRASHED})
+
+
+@dataclass
+class FakeMachine:
+    """What a real host would keep in a directory and a process."""
+
+    spec: MachineSpec
+    state: MachineState = MachineState.SHUTOFF
+    started_at: datetime | None = None
+    console: bytes = b""
+    starts: int = 0
+
+
+@dataclass
+class FakeHypervisor:
+    """Implements `Hypervisor`.
+
+    `machines` may be handed in, so that a second fake finds what a first one left: a restart. `before` is called with
+    the method's name and the machine's id at the start of every call; it may sleep, wait for an event or raise.
+    """
+
+    name: str = "fake-host"
+    vcpus: int = 64
+    memory_mib: int = 262_144
+    disk_gib: int = 10_000
+    accelerator: str = "tcg"
+    accelerator_reason: str | None = "this host is not real"
+    images: ImageSource | None = None
+    machines: dict[str, FakeMachine] = field(default_factory=dict)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    before: Callable[[str, str], None] | None = None
+    obeys_acpi: bool = True
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    evictions: list[frozenset[str]] = field(default_factory=list)
+    closed: bool = False
+    _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    # --- handles for tests ------------------------------------------------------------------------------------------
+
+    def fail_next(self, method: str, error: HypervisorError, times: int = 1) -> None:
+        """The next `times` calls of `method` raise `error`."""
+        self._failures.setdefault(method, []).extend([error] * times)
+
+    def guest_powers_off(self, machine_id: str) -> None:
+        """As if somebody had typed `poweroff` in the guest."""
+        with self._lock:
+            self._end(self.machines[machine_id])
+
+    def guest_crashes(self, machine_id: str) -> None:
+        """qemu is there, the guest cannot go on."""
+        with self._lock:
+            self.machines[machine_id].state = MachineState.CRASHED
+
+    def lose(self, machine_id: str) -> None:
+        """As if disk and process had vanished from the host."""
+        with self._lock:
+            self.machines.pop(machine_id, None)
+
+    # --- the protocol -----------------------------------------------------------------------------------------------
+
+    def describe(self) -> HostReport:
+        return HostReport(
+            name=self.name,
+            vcpus=self.vcpus,
+            memory_mib=self.memory_mib,
+            disk_gib=self.disk_gib,
+            accelerator=self.accelerator,
+            accelerator_reason=self.accelerator_reason,
+            hypervisor_version=7_002_022,
+            cpu_model="fake",
+        )
+
+    def ensure_running(self, spec: MachineSpec) -> MachineReport:
+        self._enter("ensure_running", spec.id)
+        with self._lock:
+            machine = self.machines.get(spec.id)
+            if machine is None:
+                if self.images is not None:
+                    for disk in spec.disks:
+                        if disk.image is not None:
+                            self.images.local_path(disk.image)
+                machine = self.machines[spec.id] = FakeMachine(spec)
+            if machine.state in (MachineState.RUNNING, MachineState.PAUSED):
+                return self._report(spec.id)
+            machine.spec = spec
+            self._start(machine)
+            return self._report(spec.id)
+
+    def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:  # noqa: ARG002
+        self._enter("ensure_stopped", machine_id)
+        with self._lock:
+            if machine_id in self.machines:
+                self._end(self.machines[machine_id])
+            return self._report(machine_id)
+
+    def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:  # noqa: ARG002
+        self._enter("reboot", spec.id)
+        with self._lock:
+            machine = self.machines.setdefault(spec.id, FakeMachine(spec))
+            if machine.console:
+                machine.console += b"hard reboot\n" if hard or not self.obeys_acpi else b"soft reboot\n"
+            machine.spec = spec
+            self._end(machine)
+            self._start(machine)
+            return self._report(spec.id)
+
+    def pause(self, machine_id: str) -> MachineReport:
+        return self._switch("pause", machine_id, MachineState.PAUSED)
+
+    def unpause(self, machine_id: str) -> MachineReport:
+        return self._switch("unpause", machine_id, MachineState.RUNNING)
+
+    def remove(self, machine_id: str) -> None:
+        self._enter("remove", machine_id)
+        with self._lock:
+            self.machines.pop(machine_id, None)
+
+    def report(self, machine_id: str) -> MachineReport:
+        self._enter("report", machine_id)
+        with self._lock:
+            return self._report(machine_id)
+
+    def reports(self) -> Sequence[MachineReport]:
+        self._enter("reports", "")
+        with self._lock:
+            return [self._report(machine_id) for machine_id in self.machines]
+
+    def console_log(self, machine_id: str) -> bytes:
+        self._enter("console_log", machine_id)
+        with self._lock:
+            machine = self.machines.get(machine_id)
+            return b"" if machine is None else machine.console[-(1 << 20) :]
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        with self._lock:
+            machine = self.machines.get(machine_id)
+            return None if machine is None else machine.spec
+
+    def repair(self) -> None:
+        self._enter("repair", "")
+
+    def evict_images(self, in_use: frozenset[str]) -> None:
+        self._enter("evict_images", "")
+        self.evictions.append(in_use)
+
+    def close_down(self) -> None:
+        self._enter("close_down", "")
+        self.closed = True
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, method: str, machine_id: str) -> None:
+        self.calls.append((method, machine_id))
+        if self.before is not None:
+            self.before(method, machine_id)
+        with self._lock:
+            failures = self._failures.get(method)
+            error = failures.pop(0) if failures else None
+        if error is not None:
+            raise error
+
+    def _start(self, machine: FakeMachine) -> None:
+        if machine.spec.memory_mib > self.memory_mib:
+            raise LaunchFailed(f"The host has {self.memory_mib} MiB of memory, the machine asks for more.")
+        machine.state = MachineState.RUNNING
+        machine.started_at = self.clock()
+        machine.starts += 1
+        machine.console += f"{machine.spec.hostname} boots\n".encode()
+
+    @staticmethod
+    def _end(machine: FakeMachine) -> None:
+        machine.state = MachineState.SHUTOFF
+        machine.started_at = None
+
+    def _switch(self, method: str, machine_id: str, state: MachineState) -> MachineReport:
+        self._enter(method, machine_id)
+        with self._lock:
+            machine = self.machines.get(machine_id)
+            if machine is None or machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            machine.state = state
+            return self._report(machine_id)
+
+    def _report(self, machine_id: str) -> MachineReport:
+        machine = self.machines.get(machine_id)
+        if machine is None:
+            return MachineReport(id=machine_id, state=MachineState.ABSENT)
+        alive = machine.state in ALIVE
+        return MachineReport(
+            id=machine_id,
+            state=machine.state,
+            accelerator=self.accelerator if alive else None,
+            started_at=machine.started_at if alive else None,
+        )
