@@ -21,7 +21,7 @@ log=$work/build.log
 
 # ------------------------------------------------------------------ is there anything to do?
 
-recipe=$(cd "$here" && find tiny-image.sh lib.sh tiny-image -type f -print0 | sort -z | xargs -0 sha256sum |
+recipe=$(cd "$here" && find tiny-image.sh tiny-image -type f -print0 | sort -z | xargs -0 sha256sum |
     sha256sum | cut -d' ' -f1)
 if [ -z "${TINY_FORCE:-}" ] && [ -s "$image" ] && [ "$(cat "$image.recipe" 2>/dev/null)" = "$recipe" ]; then
     faint "tiny guest image is up to date: $image"
@@ -55,7 +55,7 @@ exists() { [ -n "$(apt-cache show --no-all-versions "$1" 2>/dev/null)" ]; }
 # Debian's cloud kernel is the smallest that has all of virtio; Ubuntu calls its nearest one "virtual".
 choose_packages() {
     packages=()
-    local meta name
+    local meta name kernel
     for meta in linux-image-cloud-amd64 linux-image-virtual linux-image-amd64 linux-image-generic; do
         exists "$meta" && break
         meta=''
@@ -65,12 +65,10 @@ choose_packages() {
         case $name in linux-image-* | linux-modules-[0-9]*) packages+=("$name") ;; esac
     done
     # Ubuntu: the modules are a package of their own, which the kernel's image package needs.
-    for name in "${packages[@]}"; do
-        case $name in linux-image-*)
-            for name in $(depends_of "$name"); do
-                case $name in linux-modules-[0-9]*) packages+=("$name") ;; esac
-            done ;;
-        esac
+    for kernel in "${packages[@]}"; do
+        for name in $(depends_of "$kernel"); do
+            case $name in linux-modules-[0-9]*) packages+=("$name") ;; esac
+        done
     done
     # dropbear and the libraries it needs, to the end of the chain
     local queue=(dropbear-bin) seen=' '
@@ -136,7 +134,7 @@ while read -r module; do
     *.gz) gzip -dc "$module" >"$initramfs/modules/${name%.gz}" ;;
     *) cp "$module" "$initramfs/modules/" ;;
     esac
-    echo "/modules/$(echo "$name" | sed 's/\.ko\..*/.ko/')" >>"$initramfs/modules/order"
+    echo "/modules/${name%.ko*}.ko" >>"$initramfs/modules/order"
 done <"$work/modules"
 touch "$initramfs/modules/order"
 cp "$busybox" "$initramfs/bin/busybox"
@@ -164,7 +162,6 @@ cp -L "$loader" "$root/lib64/"
 for library in "$root"/lib/libcrypt.so.1 "$root"/lib/libc.so.6; do
     [ -e "$library" ] || note "warning: ${library##*/} was not found; ssh may not work in the guest"
 done
-# dropbear's loader must look into /lib: nothing else is there
 { grep '^PRETTY_NAME=' /etc/os-release | sed 's/^PRETTY_NAME="\(.*\)"/BUILT_FROM="\1"/'
   echo "KERNEL=$release"; } >>"$root/etc/os-release"
 find "$root" -type d -exec chmod 755 {} +
