@@ -1,0 +1,64 @@
+# The way in. `make demo` on a fresh Debian 12 or Ubuntu (git, make, python3, root) does everything.
+
+STATE ?= ./var
+LISTEN ?= 127.0.0.1:8774
+export STATE LISTEN
+
+bin := .venv/bin
+code := app compute_api identity_api image_api network_api volume_api compute_agent hypervisor migrations tests benchmarks
+
+.PHONY: help
+help: ## what can be made (this list)
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
+		do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@printf '\n  STATE=%s LISTEN=%s can be set on the command line.\n' '$(STATE)' '$(LISTEN)'
+
+.PHONY: setup image demo stop clean
+setup: ## install what is missing: Debian packages, .venv from the lock file
+	@scripts/setup.sh
+
+image: setup ## build the tiny guest: var/images/tiny.qcow2
+	@scripts/tiny-image.sh
+
+demo: setup image ## start the cloud, boot a server with the openstack command, ssh into it
+	@scripts/demo.sh
+
+stop: ## end the cloud and its servers; what they wrote stays
+	@scripts/stop.sh
+
+clean: ## stop, then remove the state directory
+	@scripts/stop.sh --remove-state
+
+.PHONY: test check lint types unit format
+test: setup image lint types ## every test there is, on real machines and networks (needs root)
+	$(bin)/pytest
+
+check: lint types unit ## what can be checked in two minutes: style, types, layers, unit and API tests
+
+lint types unit format lock: setup
+
+lint:
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/lint-imports
+
+types:
+	$(bin)/mypy
+
+unit:
+	$(bin)/pytest tests/unit tests/api
+
+format: ## format the code and fix what ruff can
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+.PHONY: bench lock
+bench: setup image ## the benchmarks, as ratios against the thing named
+	$(bin)/python -m benchmarks
+
+# Both files are written by uv from pyproject.toml, with the hash of every file that may be installed.
+compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--python-version 3.11 pyproject.toml
+lock: ## write requirements.lock and requirements-dev.lock anew from pyproject.toml
+	$(compile) -o requirements.lock
+	$(compile) --extra dev --extra gunicorn -o requirements-dev.lock

@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Starts a cloud (unless it runs), boots a server in it with the openstack command, and logs in by ssh.
+# May be run again: what is there already is used.
+#
+#   STATE=./var              everything the cloud keeps, and the demo's key
+#   LISTEN=127.0.0.1:8774    where its API answers
+#   SSH_SECONDS=180          how long the server may take to let us in
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$(dirname "$here")"
+
+STATE=${STATE:-./var}
+LISTEN=${LISTEN:-127.0.0.1:8774}
+SSH_SECONDS=${SSH_SECONDS:-180}
+image_file=${TINY_IMAGE:-var/images/tiny.qcow2}
+began=$SECONDS
+
+[ "$(id -u)" = 0 ] || die "The demo needs root: it makes network devices." "Run: sudo make demo"
+mkdir -p "$STATE"
+STATE=$(cd "$STATE" && pwd)
+log=$STATE/sixstack.log
+
+# ------------------------------------------------------------------ the cloud
+
+# answers ADDR:PORT: whether an HTTP server is there. No process is started for it.
+answers() {
+    local host=${1%:*} port=${1##*:} line=''
+    host=${host#[} host=${host%]}
+    {
+        exec 3<>"/dev/tcp/$host/$port" || return 1
+        printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" >&3
+        read -r -t 5 line <&3
+        exec 3>&-
+    } 2>/dev/null
+    [[ $line == HTTP/* ]]
+}
+
+start_cloud() {
+    step "Starting the cloud on $LISTEN (log: $log)"
+    setsid nohup .venv/bin/sixstack up --state "$STATE" --listen "$LISTEN" </dev/null >>"$log" 2>&1 &
+    local cloud=$! waited=$SECONDS
+    until answers "$LISTEN"; do
+        kill -0 "$cloud" 2>/dev/null || {
+            tail -n 5 "$log" | sed 's/^/    | /' >&2
+            die "The cloud did not start; its last words are above." \
+                "Another address: make demo LISTEN=127.0.0.1:8775" "The whole log: $log"
+        }
+        [ $((SECONDS - waited)) -lt 60 ] || die "The cloud does not answer after a minute." "The log: $log"
+        sleep 0.1
+    done
+    note "it answers after $(seconds_since "$waited") s"
+}
+
+if [ -e "$STATE/clouds.yaml" ] && .venv/bin/sixstack status --state "$STATE" >/dev/null 2>&1; then
+    step "The cloud in $STATE is running already"
+else
+    start_cloud
+fi
+
+# ------------------------------------------------------------------ a server, with the openstack command
+
+export OS_CLIENT_CONFIG_FILE=$STATE/clouds.yaml OS_CLOUD=sixstack
+# Nothing from a shell that is set up for another cloud may get in the way.
+for name in $(compgen -e OS_); do
+    case $name in OS_CLIENT_CONFIG_FILE | OS_CLOUD) ;; *) unset "$name" ;; esac
+done
+openstack=$PWD/.venv/bin/openstack
+
+# run ARGS...: shows the command, then runs it.
+run() {
+    printf '    %s$ openstack %s%s\n' "$bold" "$*" "$plain"
+    "$openstack" "$@" | sed 's/^/    /'
+}
+# ask ARGS...: one value, empty when there is no such thing.
+ask() { "$openstack" "$@" -f value 2>/dev/null || true; }
+
+if [ "$(ask image show tiny -c status)" != active ]; then
+    step "Uploading the image"
+    run image create --disk-format qcow2 --container-format bare --file "$image_file" -c id -c name -c status -c size tiny
+fi
+
+key=$STATE/demo_key
+if [ ! -s "$key" ] || [ -z "$(ask keypair show demo -c name)" ]; then
+    step "Creating a key pair"
+    rm -f "$key"
+    "$openstack" keypair delete demo 2>/dev/null || true
+    (umask 077 && run keypair create --private-key "$key" -c name -c fingerprint demo)
+    chmod 600 "$key"
+fi
+
+case $(ask server show demo -c status) in
+'')
+    step "Creating a server"
+    booting=$SECONDS
+    run server create --flavor tiny --image tiny --key-name demo --wait -c id -c name -c status demo ||
+        die "The server could not be created." "See: .venv/bin/openstack server show demo" "The cloud's log: $log"
+    note "ACTIVE after $(seconds_since "$booting") s"
+    ;;
+ACTIVE) step "The server demo is there already" ;;
+ERROR) die "The server demo is in ERROR: $(ask server show demo -c fault)" "Remove it: $openstack server delete demo" ;;
+SHUTOFF)
+    step "The server demo is there, starting it"
+    run server start demo
+    ;;
+*) step "The server demo is there already, but not ACTIVE yet" ;;
+esac
+
+step "The server"
+run server show demo -c name -c status -c accessIPv6 -c addresses -c flavor -c image -c key_name -c created |
+    tee "$STATE/demo.txt"
+address=$(sed -n 's/^ *| accessIPv6 *| *\([0-9a-fA-F:]*\) *|.*/\1/p' "$STATE/demo.txt")
+[ -n "$address" ] || die "The server has no IPv6 address." "See: .venv/bin/openstack server show demo"
+
+# ------------------------------------------------------------------ in by ssh
+
+step "Logging in: root@$address"
+ssh_options=(-i "$key" -o "UserKnownHostsFile=$STATE/demo_known_hosts" -o StrictHostKeyChecking=accept-new)
+waited=$SECONDS
+# A long time for the banner and one try a second: a guest that boots must not be kept busy by those who ask.
+until answer=$(ssh "${ssh_options[@]}" -o BatchMode=yes -o ConnectTimeout=20 "root@$address" uname -a 2>"$STATE/demo_ssh.err"); do
+    [ $((SECONDS - waited)) -lt "$SSH_SECONDS" ] || {
+        sed 's/^/    | /' "$STATE/demo_ssh.err" >&2
+        "$openstack" console log show --lines 20 demo | sed 's/^/    | /' >&2 || true
+        die "The server did not let us in within $SSH_SECONDS s; what ssh and its console say is above." \
+            "Try: .venv/bin/openstack console log show demo" "The cloud's log: $log"
+    }
+    sleep 1
+done
+rm -f "$STATE/demo_ssh.err" "$STATE/demo.txt"
+note "${bold}$answer$plain"
+note "in after $(seconds_since "$waited") s; all of it took $(seconds_since "$began") s"
+
+cat <<END
+
+Log in:
+
+    ssh -i $key -o UserKnownHostsFile=$STATE/demo_known_hosts root@$address
+
+Use the cloud from this shell:
+
+    export OS_CLIENT_CONFIG_FILE=$STATE/clouds.yaml OS_CLOUD=sixstack
+    export PATH=$PWD/.venv/bin:\$PATH
+
+Try next:
+
+    openstack console log show demo
+    openstack server create --flavor tiny --image tiny --key-name demo --max 5 --wait many
+    openstack server stop demo && openstack server list
+
+make stop ends it all; make clean also forgets it.
+END

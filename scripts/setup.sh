@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Installs what Sixstack needs and does not find: Debian or Ubuntu packages, then .venv with the locked dependencies.
+# Says first what it will install. When nothing has changed since the last time it does nothing, in milliseconds.
+#
+#   PYTHON=/path/to/python3.12 scripts/setup.sh     uses another Python (3.11 or newer)
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(dirname "$here")
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$top"
+PATH=$PATH:/usr/sbin:/sbin
+log=$top/build/setup.log
+
+# What is looked for (a command, or a file when it starts with /) and the package that brings it.
+needed='
+qemu-system-x86_64                        qemu-system-x86
+qemu-img                                  qemu-utils
+radvd                                     radvd
+ip                                        iproute2
+nft                                       nftables
+ssh                                       openssh-client
+syslinux                                  syslinux
+/usr/lib/syslinux/mbr/mbr.bin             syslinux-common
+mcopy                                     mtools
+sfdisk                                    fdisk
+mke2fs                                    e2fsprogs
+modprobe                                  kmod
+cpio                                      cpio
+xz                                        xz-utils
+zstd                                      zstd
+/etc/ssl/certs/ca-certificates.crt        ca-certificates
+'
+
+missing_packages() {
+    local what package
+    while read -r what package; do
+        case $what in
+        '') ;;
+        /*) [ -e "$what" ] || echo "$package" ;;
+        *) command -v "$what" >/dev/null || echo "$package" ;;
+        esac
+    done <<<"$needed"
+}
+
+# The first Python that is new enough; fails when there is none.
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# ------------------------------------------------------------------ is there anything to do?
+
+wanted=$({
+    echo "$top"
+    cat requirements-dev.lock pyproject.toml scripts/setup.sh
+} | sha256sum | cut -d' ' -f1)
+stamp=.venv/installed
+mapfile -t packages < <(missing_packages)
+if [ ${#packages[@]} -eq 0 ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -x .venv/bin/python ]; then
+    faint "everything is installed"
+    exit 0
+fi
+
+# ------------------------------------------------------------------ packages of the distribution
+
+mkdir -p build
+: >"$log"
+if ! python=$(find_python); then
+    command -v "${PYTHON:-python3}" >/dev/null &&
+        die "Python 3.11 or newer is needed; ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1)." \
+            "Debian 12 and Ubuntu 24.04 have it. Another one: make PYTHON=/path/to/python3.12 setup"
+    packages+=(python3)
+    python=/usr/bin/python3
+fi
+# Debian's own Python leaves venv and ensurepip to a package; any other has them.
+if [ ! -x "$python" ]; then
+    packages+=(python3-venv)
+elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    packages+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
+fi
+
+# Shows which package apt is at; everything else goes to the log.
+apt_progress() { tee -a "$log" | sed -un 's/^Setting up \([^ ]*\) .*/    installed \1/p'; }
+
+install_packages() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${packages[@]}" 2>&1 | apt_progress
+}
+
+if [ ${#packages[@]} -gt 0 ]; then
+    step "Installing packages: ${packages[*]}"
+    command -v apt-get >/dev/null ||
+        die "This is not Debian or Ubuntu: there is no apt-get." "Install what these packages hold, then try again."
+    [ "$(id -u)" = 0 ] ||
+        die "Installing packages needs root." "Run it with sudo, or as root: apt-get install ${packages[*]}"
+    # Lists that are absent (a container) or out of date (a 404 while fetching) are refreshed, once.
+    apt-cache show "${packages[@]}" >/dev/null 2>&1 || refresh_package_lists "$log"
+    install_packages || {
+        refresh_package_lists "$log"
+        install_packages
+    } || {
+        tail -n 15 "$log" | sed 's/^/    | /' >&2
+        die "apt-get could not install the packages." "The whole log: $log"
+    }
+fi
+
+# ------------------------------------------------------------------ .venv
+
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x .venv/bin/python ]; then
+    started=$SECONDS
+    total=$(grep -c '^[a-zA-Z0-9].*==' requirements-dev.lock)
+    step "Installing $total locked Python packages into .venv (about a minute the first time)"
+    .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+        rm -rf .venv
+        quietly "$log" "$python" -m venv .venv || die "$python could not make .venv." "The log: $log"
+    }
+    rm -f "$stamp"
+    # Every package is announced as it is fetched; a line for every twentieth shows that it goes on.
+    pip_progress() {
+        tee -a "$log" | awk -v total="$total" '
+            /^Collecting /  { if (++n % 20 == 0) print "    " n " of " total; fflush() }
+            /^Installing collected/ { print "    fetched; unpacking"; fflush() }'
+    }
+    pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@" 2>&1; }
+    pip install --progress-bar off --no-compile --require-hashes -r requirements-dev.lock | pip_progress || {
+        grep -E '^ *(ERROR|WARNING)' "$log" | tail -n 15 | sed 's/^/    | /' >&2
+        die "pip could not install the locked packages." "Is the network up? The whole log: $log"
+    }
+    note "compiling"
+    # Now and on all cores, so that nothing is slow the first time it is used.
+    .venv/bin/python -W ignore -m compileall -q -j 0 .venv/lib >>"$log" 2>&1 || true
+    note "the command: .venv/bin/sixstack"
+    pip install --progress-bar off --no-deps -e . >>"$log" || {
+        tail -n 15 "$log" | sed 's/^/    | /' >&2
+        die "pip could not install Sixstack itself." "The whole log: $log"
+    }
+    echo "$wanted" >"$stamp"
+    note "done in $(seconds_since "$started") s"
+fi
