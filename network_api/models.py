@@ -1,0 +1,122 @@
+"""Networks, their /64, ports, the prefixes /64s come from and the numbers segments get."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.db import Base
+
+
+class SubnetPool(Base):
+    """IPv6 prefixes that subnets get their /64 from. `cursor` is where the next search for a free one begins."""
+
+    __tablename__ = "subnet_pools"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255), default="")
+    description: Mapped[str] = mapped_column(String(255), default="")
+    shared: Mapped[bool] = mapped_column(default=False)
+    is_default: Mapped[bool] = mapped_column(default=False)
+    prefixes: Mapped[list[str]]
+    cursor: Mapped[int] = mapped_column(BigInteger, default=0)
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class SegmentRange(Base):
+    """The VNIs that new networks get, `first_vni` to `last_vni`, and the MTU of their segments. There is one row."""
+
+    __tablename__ = "segment_ranges"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    first_vni: Mapped[int]
+    last_vni: Mapped[int]
+    next_vni: Mapped[int]
+    mtu: Mapped[int]
+
+
+class Network(Base):
+    """One VXLAN segment. The default network is shared and the operator's; all others are by self-service."""
+
+    __tablename__ = "networks"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(255), default="")
+    description: Mapped[str] = mapped_column(String(255), default="")
+    shared: Mapped[bool] = mapped_column(default=False)
+    is_default: Mapped[bool] = mapped_column(default=False)
+    vni: Mapped[int] = mapped_column(unique=True)
+    mtu: Mapped[int]
+    admin_state_up: Mapped[bool] = mapped_column(default=True)
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    subnet: Mapped["Subnet | None"] = relationship(
+        back_populates="network", uselist=False, lazy="joined", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+
+class Subnet(Base):
+    """The /64 of a network; there is one at most, and no two networks share one."""
+
+    __tablename__ = "subnets"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    network_id: Mapped[str] = mapped_column(ForeignKey("networks.id", ondelete="CASCADE"), unique=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    subnet_pool_id: Mapped[str | None] = mapped_column(ForeignKey("subnet_pools.id"), index=True)
+    name: Mapped[str] = mapped_column(String(255), default="")
+    description: Mapped[str] = mapped_column(String(255), default="")
+    cidr: Mapped[str] = mapped_column(String(43), unique=True)
+    gateway_ip: Mapped[str | None] = mapped_column(String(39))
+    dns_nameservers: Mapped[list[str]] = mapped_column(default=list)
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    network: Mapped[Network] = relationship(back_populates="subnet", lazy="raise")
+
+
+class Port(Base):
+    """A place on a network: one MAC, one address. `ip_address` is null on a network without a subnet.
+
+    `attached` orders the ports of one server. `of_server` marks a port that was made for its server and goes with it.
+    """
+
+    __tablename__ = "ports"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    network_id: Mapped[str] = mapped_column(ForeignKey("networks.id"), index=True)
+    subnet_id: Mapped[str | None] = mapped_column(ForeignKey("subnets.id"), index=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(255), default="")
+    description: Mapped[str] = mapped_column(String(255), default="")
+    device_id: Mapped[str] = mapped_column(String(255), default="", index=True)
+    device_owner: Mapped[str] = mapped_column(String(255), default="")
+    attached: Mapped[int] = mapped_column(BigInteger, default=0)
+    of_server: Mapped[bool] = mapped_column(default=False)
+    mac_address: Mapped[str] = mapped_column(String(17), unique=True)
+    ip_address: Mapped[str | None] = mapped_column(String(39), unique=True)
+    status: Mapped[str] = mapped_column(String(16), default="DOWN")
+    binding_host: Mapped[str | None] = mapped_column(String(255))
+    admin_state_up: Mapped[bool] = mapped_column(default=True)
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class NetworkQuota(Base):
+    """What a project may have where it differs from the default; -1 is without a limit, null is the default."""
+
+    __tablename__ = "network_quotas"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    network: Mapped[int | None]
+    subnet: Mapped[int | None]
+    port: Mapped[int | None]
+    subnetpool: Mapped[int | None]

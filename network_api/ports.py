@@ -1,0 +1,250 @@
+"""Ports: what gives a server its MAC and address, from before it boots until after it is gone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv6Address, IPv6Network
+from uuid import uuid4
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
+
+from app.caller import Caller
+from app.errors import BadRequest
+from network_api import quotas
+from network_api.addresses import eui64, normal_mac, random_mac
+from network_api.errors import InvalidInput, IpAddressInUse, MacAddressInUse, PortInUse, PortNotFound
+from network_api.models import Network, Port, Subnet
+
+ACTIVE = "ACTIVE"
+BUILD = "BUILD"
+DOWN = "DOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """A server's port with what its machine and its API document need of network and subnet.
+
+    `addresses` carry the prefix length, as in 2001:db8::1/64. `dns_servers` is empty where the subnet names none.
+    """
+
+    port_id: str
+    network_id: str
+    network_name: str
+    vni: int
+    mtu: int
+    mac: str
+    addresses: tuple[str, ...]
+    gateway: str | None
+    dns_servers: tuple[str, ...]
+    subnet_id: str | None
+    status: str
+
+
+def visible(caller: Caller) -> ColumnElement[bool] | None:
+    """The condition that keeps other projects' ports out; None for an admin, who sees all.
+
+    A port on one's own network is visible too, whoever made it.
+    """
+    if caller.is_admin:
+        return None
+    own_networks = select(Network.id).where(Network.project_id == caller.project)
+    return or_(Port.project_id == caller.project, Port.network_id.in_(own_networks))
+
+
+def find(session: Session, caller: Caller, port_id: str) -> Port:
+    """The port. Raises PortNotFound when there is none that the caller may see."""
+    query = select(Port).where(Port.id == port_id)
+    condition = visible(caller)
+    port = session.scalar(query if condition is None else query.where(condition))
+    if port is None:
+        raise PortNotFound(port_id)
+    return port
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    project_id: str,
+    network: Network,
+    device_id: str = "",
+    device_owner: str = "",
+    host: str | None = None,
+    mac: str | None = None,
+    address: str | None = None,
+    name: str = "",
+    description: str = "",
+    admin_state_up: bool = True,
+) -> Port:
+    """A new port; with a `device_id` it was made for that server and goes with it.
+
+    MAC and address are made up unless given: the address is the network's prefix and the EUI-64 of the MAC. Nothing is
+    written until the session flushes, so a thousand ports are one INSERT. Raises InvalidInput, MacAddressInUse,
+    IpAddressInUse, OverQuota.
+    """
+    quotas.take(session, project_id, "port")
+    chosen = normal_mac(mac) if mac else random_mac()
+    port = Port(
+        id=str(uuid4()),
+        network_id=network.id,
+        subnet_id=network.subnet.id if network.subnet else None,
+        project_id=project_id,
+        name=name,
+        description=description,
+        device_id=device_id,
+        device_owner=device_owner,
+        attached=_turn(session, now) if device_id else 0,
+        of_server=bool(device_id),
+        mac_address=chosen,
+        ip_address=_address(network, chosen, address),
+        status=BUILD if device_id else DOWN,
+        binding_host=host,
+        admin_state_up=admin_state_up,
+        tags=[],
+        created_at=now,
+        updated_at=now,
+    )
+    if mac or address:
+        _insert_alone(session, port)
+    else:
+        session.add(port)
+    return port
+
+
+def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, device_id: str, host: str | None) -> Port:
+    """Give a port that was there before to a server; it outlives the server.
+
+    Raises PortNotFound, PortInUse, and BadRequest for a port without an address.
+    """
+    port = find(session, caller, port_id)
+    if port.ip_address is None:
+        raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
+    claim = (
+        update(Port)
+        .where(Port.id == port.id, Port.device_id == "")
+        .values(
+            device_id=device_id,
+            device_owner="compute:nova",
+            binding_host=host,
+            attached=_turn(session, now),
+            of_server=False,
+            status=BUILD,
+            updated_at=now,
+        )
+        .returning(Port.id)
+        .execution_options(synchronize_session=False)
+    )
+    if session.scalar(claim) is None:
+        raise PortInUse(port.id, port.device_id)
+    session.refresh(port)
+    return port
+
+
+def set_status(session: Session, device_id: str, active: bool) -> None:
+    """Show the server's ports as ACTIVE, or DOWN; a port whose administrator set it down stays DOWN."""
+    session.execute(
+        update(Port)
+        .where(Port.device_id == device_id, Port.admin_state_up if active else Port.status != DOWN)
+        .values(status=ACTIVE if active else DOWN)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def release(session: Session, now: datetime, device_id: str) -> None:
+    """The server is gone: delete the ports made for it, unbind those that were there before."""
+    session.execute(
+        delete(Port).where(Port.device_id == device_id, Port.of_server).execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Port)
+        .where(Port.device_id == device_id)
+        .values(device_id="", device_owner="", binding_host=None, attached=0, status=DOWN, updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+NICS = (
+    select(
+        Port.device_id,
+        Port.id,
+        Port.network_id,
+        Network.name,
+        Network.vni,
+        Network.mtu,
+        Port.mac_address,
+        Port.ip_address,
+        Subnet.gateway_ip,
+        Subnet.dns_nameservers,
+        Port.subnet_id,
+        Port.status,
+    )
+    .join(Network, Network.id == Port.network_id)
+    .outerjoin(Subnet, Subnet.id == Port.subnet_id)
+    .order_by(Port.device_id, Port.attached, Port.id)
+)
+
+
+def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]:
+    """The interfaces of each server, in the order they were asked for; servers without any are left out. One query."""
+    found: dict[str, list[Nic]] = {}
+    rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
+    for device_id, port_id, network_id, name, vni, mtu, mac, address, gateway, dns, subnet_id, status in rows:
+        nic = Nic(
+            port_id=port_id,
+            network_id=network_id,
+            network_name=name,
+            vni=vni,
+            mtu=mtu,
+            mac=mac,
+            addresses=(f"{address}/64",) if address else (),
+            gateway=gateway,
+            dns_servers=tuple(dns or ()),
+            subnet_id=subnet_id,
+            status=status,
+        )
+        found.setdefault(device_id, []).append(nic)
+    return found
+
+
+def _address(network: Network, mac: str, wanted: str | None) -> str | None:
+    subnet = network.subnet
+    if subnet is None:
+        if wanted:
+            raise InvalidInput(f"IP address {wanted} is not a valid IP for any of the subnets on the network.")
+        return None
+    prefix = IPv6Network(subnet.cidr)
+    if wanted is None:
+        return str(eui64(prefix, mac))
+    try:
+        address = IPv6Address(wanted)
+    except ValueError:
+        raise InvalidInput(f"'{wanted}' is not an IPv6 address; networks have IPv6 only.") from None
+    if address not in prefix or address == prefix.network_address:
+        raise InvalidInput(f"IP address {wanted} is not a valid IP for the specified subnet {subnet.id}.")
+    if str(address) == subnet.gateway_ip:
+        raise IpAddressInUse(str(address), subnet.id)
+    return str(address)
+
+
+def _insert_alone(session: Session, port: Port) -> None:
+    """Insert a port with a chosen MAC or address and say which of the two is taken, if one is."""
+    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(port)
+            session.flush()
+    except IntegrityError:
+        taken = session.scalar(select(func.count()).where(Port.mac_address == port.mac_address))
+        if taken or port.subnet_id is None:
+            raise MacAddressInUse(port.network_id, port.mac_address) from None
+        raise IpAddressInUse(str(port.ip_address), port.subnet_id) from None
+
+
+def _turn(session: Session, now: datetime) -> int:
+    """Numbers that grow with time and within a transaction; they order the interfaces of a server."""
+    turn: int = session.info.get("network_turn", 0)
+    session.info["network_turn"] = turn + 1
+    return int(now.timestamp() * 1_000_000) + turn

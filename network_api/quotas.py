@@ -1,0 +1,59 @@
+"""How many networks, subnets and ports a project may have. Checked in the transaction that adds one."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from network_api.errors import OverQuota
+from network_api.models import Network, NetworkQuota, Port, Subnet, SubnetPool
+
+DEFAULTS: Mapping[str, int] = {"network": 100, "subnet": 100, "port": -1, "subnetpool": -1}
+"""Ports are not limited of themselves: a /64 does not run out, and the number of servers has its own quota."""
+
+MODELS: Mapping[str, type[Network | Subnet | Port | SubnetPool]] = {
+    "network": Network,
+    "subnet": Subnet,
+    "port": Port,
+    "subnetpool": SubnetPool,
+}
+
+UNLIMITED = -1
+
+
+def limits(session: Session, project_id: str) -> dict[str, int]:
+    """What the project may have, by resource; -1 is without a limit."""
+    row = session.get(NetworkQuota, project_id)
+    given = {name: getattr(row, name) for name in DEFAULTS} if row else {}
+    return {name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
+
+
+def used(session: Session, project_id: str, resource: str) -> int:
+    """How many of the resource the project has."""
+    model = MODELS[resource]
+    return session.scalar(select(func.count()).select_from(model).where(model.project_id == project_id)) or 0
+
+
+def take(session: Session, project_id: str, resource: str) -> None:
+    """Count one more of the resource, which the caller is about to add. Raises OverQuota when there is no room.
+
+    The room is worked out once in a transaction, so taking a thousand is as quick as taking one.
+    """
+    room: dict[tuple[str, str], int | None] = session.info.setdefault("network_room", {})
+    key = (project_id, resource)
+    if key not in room:
+        _serialise(session, project_id)
+        limit = limits(session, project_id)[resource]
+        room[key] = None if limit == UNLIMITED else limit - used(session, project_id, resource)
+    left = room[key]
+    if left is None:
+        return
+    if left <= 0:
+        raise OverQuota(resource)
+    room[key] = left - 1
+
+
+def _serialise(session: Session, project_id: str) -> None:
+    """One transaction at a time counts a project; SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"network quota {project_id}"))))

@@ -1,0 +1,237 @@
+"""Networks and ports as compute uses them: created in bursts, bound, released."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from ipaddress import IPv6Interface, IPv6Network
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.caller import Caller
+from app.db import Base, Database
+from app.errors import BadRequest, NotFound, OperatorError
+from network_api import networks, ports, quotas
+from network_api.bootstrap import bootstrap, prefix_of
+from network_api.errors import (
+    InvalidInput,
+    IpAddressInUse,
+    MacAddressInUse,
+    NetworkAmbiguous,
+    NoPrefixLeft,
+    NoSegmentLeft,
+    OverQuota,
+    PortInUse,
+)
+from network_api.models import Network, NetworkQuota, SegmentRange, Subnet, SubnetPool
+from network_api.prefixes import next_cidr, next_segment
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MEMBER = Caller(user_id="u", project_id="demo", roles=frozenset({"member", "reader"}))
+OTHER = Caller(user_id="o", project_id="other", roles=frozenset({"member", "reader"}))
+PREFIX = IPv6Network("2a0a:e5c1:111::/48")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    database = Database(f"sqlite:///{tmp_path / 'network.db'}")
+    Base.metadata.create_all(database.writer, [table for table in Base.metadata.sorted_tables if _ours(table.name)])
+    with database.transaction() as session:
+        start(session)
+        yield session
+    database.dispose()
+
+
+def _ours(table: str) -> bool:
+    return table in ("subnet_pools", "segment_ranges", "networks", "subnets", "ports", "network_quotas")
+
+
+def start(session: Session, prefix: IPv6Network = PREFIX) -> None:
+    bootstrap(session, NOW, admin_project_id="admin", prefix=prefix, vni_base=5000, mtu=1430)
+
+
+def make_network(session: Session, project_id: str = "demo", *, subnet: bool = True) -> Network:
+    vni, mtu = next_segment(session)
+    network = Network(id=f"net-{vni}", project_id=project_id, vni=vni, mtu=mtu, created_at=NOW, updated_at=NOW)
+    if subnet:
+        cidr = next_cidr(session, session.query(SubnetPool).one())
+        network.subnet = Subnet(
+            id=f"sub-{vni}",
+            project_id=project_id,
+            cidr=str(cidr),
+            gateway_ip=str(cidr[1]),
+            created_at=NOW,
+            updated_at=NOW,
+        )
+    session.add(network)
+    session.flush()
+    return network
+
+
+def test_a_new_cloud_has_one_shared_network_on_the_first_64(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    assert (network.name, network.shared, network.vni, network.mtu) == ("public", True, 5000, 1430)
+    assert network.subnet is not None
+    assert (network.subnet.cidr, network.subnet.gateway_ip) == ("2a0a:e5c1:111::/64", "2a0a:e5c1:111::1")
+    assert prefix_of(session) == PREFIX
+
+
+def test_bootstrap_again_changes_nothing_and_another_prefix_is_refused(session: Session) -> None:
+    before = networks.default_network(session, MEMBER).id
+    start(session)
+    assert networks.default_network(session, MEMBER).id == before
+    assert session.query(Network).count() == 1
+    with pytest.raises(OperatorError, match="2a0a:e5c1:111::/48"):
+        start(session, IPv6Network("fd00::/48"))
+
+
+def test_a_project_with_one_network_of_its_own_gets_that_and_with_two_must_choose(session: Session) -> None:
+    own = make_network(session)
+    make_network(session, subnet=False)
+    assert networks.default_network(session, MEMBER) is own
+    assert networks.default_network(session, OTHER).name == "public"
+    make_network(session)
+    with pytest.raises(NetworkAmbiguous):
+        networks.default_network(session, MEMBER)
+
+
+def test_another_projects_network_does_not_exist(session: Session) -> None:
+    own = make_network(session)
+    assert networks.find(session, MEMBER, own.id) is own
+    with pytest.raises(NotFound, match=f"Network {own.id} could not be found"):
+        networks.find(session, OTHER, own.id)
+
+
+def test_a_burst_of_ports_has_distinct_addresses_in_the_prefix(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    for index in range(200):
+        ports.create(session, NOW, project_id="demo", network=network, device_id=f"server-{index}")
+    nics = ports.nics_of(session, [f"server-{index}" for index in range(200)])
+    addresses = {IPv6Interface(nic.addresses[0]) for found in nics.values() for nic in found}
+    assert len(nics) == len(addresses) == 200
+    assert {address.network for address in addresses} == {IPv6Network("2a0a:e5c1:111::/64")}
+
+
+def test_nics_come_in_the_order_they_were_asked_for(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    loose = ports.create(session, NOW, project_id="demo", network=network)
+    made = [ports.create(session, NOW, project_id="demo", network=network, device_id="s") for _ in range(5)]
+    ports.bind(session, NOW, loose.id, MEMBER, device_id="s", host="h")
+    nics = ports.nics_of(session, ["s", "none"])
+    assert [nic.port_id for nic in nics["s"]] == [*(port.id for port in made), loose.id]
+    assert "none" not in nics
+
+
+def test_a_nic_says_all_its_machine_needs(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    port = ports.create(session, NOW, project_id="demo", network=network, device_id="s", mac="02:00:f0:a9:c4:4e")
+    nic = ports.nics_of(session, ["s"])["s"][0]
+    assert (nic.port_id, nic.network_id, nic.network_name) == (port.id, network.id, "public")
+    assert (nic.vni, nic.mtu, nic.mac) == (5000, 1430, "02:00:f0:a9:c4:4e")
+    assert nic.addresses == ("2a0a:e5c1:111::f0ff:fea9:c44e/64",)
+    assert nic.gateway == "2a0a:e5c1:111::1"
+
+
+def test_a_taken_mac_or_address_is_refused_and_the_transaction_goes_on(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    port = ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111::42")
+    with pytest.raises(IpAddressInUse):
+        ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111:0::42")
+    with pytest.raises(MacAddressInUse):
+        ports.create(session, NOW, project_id="demo", network=network, mac=port.mac_address.upper())
+    assert ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111::43")
+    session.flush()
+
+
+@pytest.mark.parametrize("address", ["2a0a:e5c1:112::1", "10.0.0.1", "nonsense", "2a0a:e5c1:111::"])
+def test_an_address_outside_the_subnet_is_refused(session: Session, address: str) -> None:
+    with pytest.raises(InvalidInput):
+        ports.create(
+            session, NOW, project_id="demo", network=networks.default_network(session, MEMBER), address=address
+        )
+
+
+def test_the_gateways_address_is_taken(session: Session) -> None:
+    with pytest.raises(IpAddressInUse):
+        ports.create(
+            session,
+            NOW,
+            project_id="demo",
+            network=networks.default_network(session, MEMBER),
+            address="2a0a:e5c1:111::1",
+        )
+
+
+def test_a_port_is_bound_once_and_by_its_project_only(session: Session) -> None:
+    port = ports.create(session, NOW, project_id="demo", network=networks.default_network(session, MEMBER))
+    session.flush()
+    with pytest.raises(NotFound):
+        ports.bind(session, NOW, port.id, OTHER, device_id="s", host=None)
+    bound = ports.bind(session, NOW, port.id, MEMBER, device_id="s", host="h")
+    assert (bound.device_id, bound.binding_host) == ("s", "h")
+    with pytest.raises(PortInUse):
+        ports.bind(session, NOW, port.id, MEMBER, device_id="t", host="h")
+
+
+def test_a_port_without_an_address_cannot_be_bound(session: Session) -> None:
+    port = ports.create(session, NOW, project_id="demo", network=make_network(session, subnet=False))
+    session.flush()
+    with pytest.raises(BadRequest, match="FixedIP"):
+        ports.bind(session, NOW, port.id, MEMBER, device_id="s", host=None)
+
+
+def test_release_deletes_the_servers_ports_and_keeps_those_it_was_given(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    given = ports.create(session, NOW, project_id="demo", network=network)
+    made = ports.create(session, NOW, project_id="demo", network=network, device_id="s")
+    other = ports.create(session, NOW, project_id="demo", network=network, device_id="t")
+    ports.bind(session, NOW, given.id, MEMBER, device_id="s", host="h")
+    ports.set_status(session, "s", True)
+    ports.release(session, NOW, "s")
+    made_id, given_id, other_id = made.id, given.id, other.id
+    session.expire_all()
+    kept = ports.find(session, MEMBER, given_id)
+    assert (kept.device_id, kept.status, kept.binding_host) == ("", "DOWN", None)
+    with pytest.raises(NotFound):
+        ports.find(session, MEMBER, made_id)
+    assert ports.find(session, MEMBER, other_id).device_id == "t"
+
+
+def test_ports_follow_their_server_up_and_down(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    ports.create(session, NOW, project_id="demo", network=network, device_id="s")
+    seen = [ports.nics_of(session, ["s"])["s"][0].status]
+    for active in (True, False, True):
+        ports.set_status(session, "s", active)
+        seen.append(ports.nics_of(session, ["s"])["s"][0].status)
+    assert seen == ["BUILD", "ACTIVE", "DOWN", "ACTIVE"]
+
+
+def test_a_quota_of_ports_holds_within_a_burst(session: Session) -> None:
+    session.add(NetworkQuota(project_id="demo", port=3))
+    network = networks.default_network(session, MEMBER)
+    for _ in range(3):
+        ports.create(session, NOW, project_id="demo", network=network)
+    with pytest.raises(OverQuota, match="Quota exceeded"):
+        ports.create(session, NOW, project_id="demo", network=network)
+    session.flush()
+    assert quotas.used(session, "demo", "port") == 3
+    assert ports.create(session, NOW, project_id="other", network=network)
+
+
+def test_prefixes_and_vnis_go_round_before_they_are_given_again(session: Session) -> None:
+    pool = session.query(SubnetPool).one()
+    pool.prefixes = ["2a0a:e5c1:111::/63"]
+    segments = session.query(SegmentRange).one()
+    segments.last_vni = segments.first_vni + 1
+    second = make_network(session)
+    assert second.subnet is not None
+    assert (second.vni, second.subnet.cidr) == (5001, "2a0a:e5c1:111:1::/64")
+    with pytest.raises(NoPrefixLeft):
+        next_cidr(session, pool)
+    with pytest.raises(NoSegmentLeft):
+        next_segment(session)
+    session.delete(second)
+    session.flush()
+    assert next_segment(session)[0] == 5001
+    assert str(next_cidr(session, pool)) == "2a0a:e5c1:111:1::/64"
