@@ -115,8 +115,7 @@ fi
 
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x .venv/bin/python ]; then
     started=$SECONDS
-    total=$(grep -c '^[a-zA-Z0-9].*==' requirements-dev.lock)
-    step "Installing $total locked Python packages into .venv (about a minute the first time)"
+    step "Installing the Python packages of requirements-dev.lock into .venv (a minute or less)"
     .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         rm -rf .venv
         quietly "$log" "$python" -m venv .venv || die "$python could not make .venv." "The log: $log"
@@ -124,9 +123,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x .venv/bin/python ]; 
     rm -f "$stamp"
     # Every package is announced as it is fetched; a line for every twentieth shows that it goes on.
     pip_progress() {
-        tee -a "$log" | awk -v total="$total" '
-            /^Collecting /  { if (++n % 20 == 0) print "    " n " of " total; fflush() }
-            /^Installing collected/ { print "    fetched; unpacking"; fflush() }'
+        tee -a "$log" | awk '
+            /^Collecting /  { if (++n % 20 == 0) print "    fetched " n; fflush() }
+            /^Installing collected/ { print "    fetched all " n ", installing"; fflush() }'
     }
     pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@" 2>&1; }
     pip install --progress-bar off --no-compile --require-hashes -r requirements-dev.lock | pip_progress || {
