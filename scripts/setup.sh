@@ -86,8 +86,13 @@ elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
 fi
 
-# Shows which package apt is at; everything else goes to the log.
-apt_progress() { tee -a "$log" | sed -un 's/^Setting up \([^ ]*\) .*/    installed \1/p'; }
+# Shows how far apt is; what it says goes to the log.
+apt_progress() {
+    tee -a "$log" | awk '
+        / newly installed, /  { for (i = 2; i <= NF; i++) if ($i == "newly") total = $(i - 1) }
+        /^Need to get /       { sub("Need to get ", ""); sub(" of archives.*", ""); print "    fetching " $0; fflush() }
+        /^Setting up /        { if (++n % 20 == 0 || n == total) print "    installed " n " of " total; fflush() }'
+}
 
 install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
