@@ -1,0 +1,41 @@
+"""The serial console's file: only ever appended to by qemu, and kept from filling the host's disk by us."""
+
+import ctypes
+import os
+from pathlib import Path
+
+CONSOLE_BYTES = 1 << 20
+SLACK_BYTES = 1 << 18
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
+BLOCK = 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def console_tail(path: Path) -> bytes:
+    """The last MiB of the console, or nothing."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - CONSOLE_BYTES))
+            return file.read(CONSOLE_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def trim_console(path: Path) -> None:
+    """Give the blocks before the last MiB back to the file system.
+
+    The file keeps its length and becomes sparse, so qemu's appending is not disturbed and no byte at the end is lost.
+    A file system without holes keeps the whole file.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return
+    if status.st_blocks * 512 <= CONSOLE_BYTES + SLACK_BYTES:
+        return
+    length = (status.st_size - CONSOLE_BYTES) // BLOCK * BLOCK
+    if length > 0:
+        with path.open("r+b") as file:
+            _libc.fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, length)

@@ -1,0 +1,244 @@
+"""Disks as files: base images in a cache, overlays over them, and nothing opened that was not looked at first."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oslo_utils.imageutils import format_inspector
+
+from hypervisor.errors import HypervisorError, ImageUnusable
+from hypervisor.machine import DiskSpec, ImageRef
+from hypervisor.paths import MachinePaths, private_directory
+from hypervisor.protocol import ImageSource
+
+GIB = 1 << 30
+FICLONE = 0x40049409
+# Formats qemu runs from as they are; the others are converted to qcow2 once.
+DIRECT = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
+CONVERTED = frozenset({"vmdk", "vdi", "vpc", "vhd", "vhdx"})
+CONVERSION_SECONDS = 1800
+_INSPECTORS: dict[str, Callable[[], format_inspector.FileInspector]] = {
+    "qcow2": format_inspector.QcowInspector,
+    "vmdk": format_inspector.VMDKInspector,
+    "vdi": format_inspector.VDIInspector,
+    "vhd": format_inspector.VHDInspector,
+    "vhdx": format_inspector.VHDXInspector,
+}
+
+
+@dataclass(frozen=True)
+class DiskFile:
+    """A disk of a machine as files. `base` lies below an overlay; without one the disk started blank."""
+
+    name: str
+    path: Path
+    format: str
+    base: Path | None = None
+    base_format: str | None = None
+    read_only: bool = False
+    cdrom: bool = False
+
+
+@dataclass(frozen=True)
+class Base:
+    """A prepared base image."""
+
+    path: Path
+    format: str
+
+
+@dataclass
+class Disks:
+    """Prepares disks. Safe to use from several threads: starts from one image share one preparation."""
+
+    bases: Path
+    images: ImageSource
+    _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    _locks_guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def ensure(self, disk: DiskSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The files of one disk; an existing overlay is kept. An ISO becomes a CD-ROM beside a blank disk."""
+        base = None if disk.image is None else self.ensure_base(disk.image)
+        files: list[DiskFile] = []
+        is_cdrom = disk.cdrom or (disk.image is not None and disk.image.disk_format == "iso")
+        if base is None or not is_cdrom or disk.size_gib:
+            path = paths.disk(disk.name)
+            below = None if is_cdrom else base
+            if not path.exists():
+                size = disk.size_gib * GIB if is_cdrom or disk.image is None else overlay_bytes(disk, disk.image)
+                create_overlay(path, size, below)
+            files.append(
+                DiskFile(
+                    name=disk.name,
+                    path=path,
+                    format="qcow2",
+                    base=below.path if below else None,
+                    base_format=below.format if below else None,
+                )
+            )
+        if is_cdrom and base is not None:
+            files.append(
+                DiskFile(name=f"{disk.name}-cdrom", path=base.path, format=base.format, read_only=True, cdrom=True)
+            )
+        return files
+
+    def ensure_base(self, image: ImageRef) -> Base:
+        """The base image in the cache, fetched, verified, inspected and converted if need be.
+
+        Raises ImageUnusable."""
+        if image.disk_format in DIRECT:
+            driver = DIRECT[image.disk_format]
+        elif image.disk_format in CONVERTED:
+            driver = "qcow2"
+        else:
+            raise ImageUnusable(
+                f"Image {image.id} has the format {image.disk_format}, which no machine can start from."
+            )
+        path = self.bases / f"{image.id}.{driver}"
+        with self._lock(image.id):
+            if not path.exists():
+                private_directory(self.bases)
+                self._prepare(image, path)
+        return Base(path, driver)
+
+    def evict(self, is_needed: Callable[[str], bool]) -> None:
+        """Remove base images, except the needed ones. Whoever is about to start a machine says so before `ensure`."""
+        if not self.bases.is_dir():
+            return
+        for path in self.bases.iterdir():
+            image_id = path.name.removeprefix(".").split(".")[0]
+            with self._lock(image_id):
+                if not is_needed(image_id):
+                    path.unlink(missing_ok=True)
+
+    def _prepare(self, image: ImageRef, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}")
+        temporary.unlink(missing_ok=True)
+        try:
+            source = self.images.local_path(image)
+            _take(source, temporary)
+            _verify(image, temporary)
+            inspect(temporary, image.disk_format)
+            if image.disk_format in CONVERTED:
+                converted = path.with_name(f".{path.name}.converted")
+                converted.unlink(missing_ok=True)
+                try:
+                    _convert(image, temporary, converted)
+                    os.rename(converted, temporary)
+                finally:
+                    converted.unlink(missing_ok=True)
+            os.rename(temporary, path)
+        except FileNotFoundError as error:
+            raise ImageUnusable(f"Image {image.id} is gone.") from error
+        except OSError as error:
+            raise ImageUnusable(f"Image {image.id} cannot be put into the cache: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self, image_id: str) -> Iterator[None]:
+        with self._locks_guard:
+            lock = self._locks[image_id]
+        with lock:
+            yield
+
+
+def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
+    """Size of the overlay: what was asked for, and never less than the image."""
+    if disk.size_gib and disk.size_gib * GIB < image.virtual_size_bytes:
+        raise ImageUnusable(
+            f"Image {image.id} needs a disk of {image.virtual_size_bytes} bytes, the machine has {disk.size_gib} GiB."
+        )
+    return max(disk.size_gib * GIB, image.virtual_size_bytes)
+
+
+def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
+    """A new qcow2 file, in place only when it is complete. The base is named but not opened."""
+    if size_bytes <= 0:
+        raise ImageUnusable(f"The disk {path.stem} has no size.")
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    words = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    if base is not None:
+        words += ["-u", "-b", str(base.path), "-F", base.format]
+    _run([*words, str(temporary), str(size_bytes)], timeout_seconds=60)
+    temporary.chmod(0o600)
+    os.rename(temporary, path)
+
+
+def inspect(path: Path, disk_format: str) -> None:
+    """Refuse what could make qemu read other files of this host: backing files, data files, extents elsewhere.
+
+    Raises ImageUnusable. A raw image is only ever opened as raw, so nothing in it is believed.
+    """
+    if disk_format in ("raw", "iso"):
+        return
+    name = {"vpc": "vhd"}.get(disk_format, disk_format)
+    try:
+        inspector = _INSPECTORS[name]()
+        with path.open("rb") as file:
+            while not inspector.complete and (chunk := file.read(1 << 16)):
+                inspector.eat_chunk(chunk)
+        inspector.finish()
+        inspector.safety_check()
+    except format_inspector.SafetyCheckFailed as error:
+        raise ImageUnusable(f"The image is refused: {', '.join(sorted(map(str, error.failures)))}.") from error
+    except Exception as error:  # the inspectors let errors of their parsing through
+        raise ImageUnusable(f"The image is not a sound {disk_format} file: {error}") from error
+
+
+def _take(source: Path, target: Path) -> None:
+    """Another name for the same bytes where that is possible, a clone or a copy where not."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            raise
+    else:
+        return
+    with source.open("rb") as reader, target.open("xb") as writer:
+        os.fchmod(writer.fileno(), 0o600)
+        try:
+            fcntl.ioctl(writer, FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _verify(image: ImageRef, path: Path) -> None:
+    if path.stat().st_size != image.size_bytes:
+        raise ImageUnusable(f"Image {image.id} is {path.stat().st_size} bytes long, {image.size_bytes} were announced.")
+    if image.sha512 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha512").hexdigest()
+        if found != image.sha512.lower():
+            raise ImageUnusable(f"Image {image.id} does not match its SHA-512 hash.")
+
+
+def _convert(image: ImageRef, source: Path, target: Path) -> None:
+    limits = ["prlimit", f"--as={2 * GIB}", f"--fsize={max(2 * image.virtual_size_bytes, GIB)}", "--core=0"]
+    powerless = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+    driver = {"vhd": "vpc"}.get(image.disk_format, image.disk_format)
+    command = ["qemu-img", "convert", "-q", "-f", driver, "-O", "qcow2", str(source), str(target)]
+    try:
+        _run([*powerless, *limits, "--", *command], timeout_seconds=CONVERSION_SECONDS)
+        target.chmod(0o600)
+    except HypervisorError as error:
+        raise ImageUnusable(f"Image {image.id} cannot be converted from {image.disk_format}: {error}") from error
+
+
+def _run(command: list[str], *, timeout_seconds: float) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
+    except subprocess.CalledProcessError as error:
+        raise HypervisorError(error.stderr.decode(errors="replace").strip() or str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise HypervisorError(f"{command[0]} took more than {timeout_seconds:g} seconds.") from error

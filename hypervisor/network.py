@@ -1,0 +1,240 @@
+"""Links of this host: a VXLAN device and a bridge for each segment, and a tap for each network interface.
+
+The only user of pyroute2. Taps are not persistent: one exists exactly as long as the qemu that holds its descriptor, so
+there is none to be left behind. A bridge is a segment's switch and carries the gateway's address:
+
+    guest - tap - bridge - VXLAN - uplink - other hosts
+                    |
+                 the host itself (gateway address)
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv6Address, IPv6Interface
+from pathlib import Path
+from typing import TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.machine import NicSpec
+
+T = TypeVar("T")
+
+VXLAN_PORT = 4789
+VXLAN_TTL = 5
+GROUPS = int(IPv6Address("ff05::"))
+IFA_F_NODAD = 0x02
+TUN = "/dev/net/tun"
+TUNSETIFF = 0x400454CA
+TUNSETOWNER = 0x400454CC
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+SYSCTL = Path("/proc/sys/net/ipv6/conf")
+
+# The bridge takes part in IPv6 as a router on this link only: it sends router advertisements (radvd looks at
+# `forwarding`) and believes none. The host's own interfaces stay as they are: `all.forwarding` would make a host that
+# got its address by router advertisement forget its default route. Its operator turns it on when there is an uplink
+# to forward to.
+ROUTER = {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "accept_redirects": 0, "accept_dad": 0, "forwarding": 1}
+# Ports of the bridge have no address of their own, so nobody reaches the host through one.
+PORT = {"disable_ipv6": 1}
+
+
+class Links:
+    """The links of one installation; the installation's number is in every name, so two never touch each other's.
+
+    A netlink socket belongs to one thread, so one thread does all of it, one thing at a time.
+    """
+
+    def __init__(self, installation: str, uplink: str, open_netlink: Callable[[], IPRoute] = IPRoute) -> None:
+        self.installation = installation
+        self.uplink = uplink
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="links")
+        self._open_netlink = open_netlink
+        self._opened: IPRoute | None = None
+
+    def bridge(self, vni: int) -> str:
+        return f"6b{self.installation}-{vni:06x}"
+
+    def vxlan(self, vni: int) -> str:
+        return f"6v{self.installation}-{vni:06x}"
+
+    def tap(self, port_id: str) -> str:
+        return f"6t{self.installation}{port_id.replace('-', '')[:9]}"
+
+    def ensure_segment(self, nic: NicSpec) -> None:
+        """VXLAN device, bridge and the gateway's address for the segment of this interface."""
+        self._do(lambda ip: self._ensure_segment(ip, nic))
+
+    def open_tap(self, nic: NicSpec, owner: int) -> int:
+        """A tap on the segment's bridge; the caller owns the descriptor, and with it the life of the tap."""
+        return self._do(lambda ip: self._open_tap(ip, nic, owner))
+
+    def segments(self) -> set[int]:
+        """VNIs of which this installation has a bridge or a VXLAN device here."""
+        prefixes = (self.bridge(0)[:7], self.vxlan(0)[:7])
+
+        def look(ip: IPRoute) -> set[int]:
+            names = [str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links()]
+            return {int(name[7:], 16) for name in names if name.startswith(prefixes)}
+
+        return self._do(look)
+
+    def remove_segment(self, vni: int) -> None:
+        """Bridge and VXLAN device go; content if they are gone."""
+
+        def remove(ip: IPRoute) -> None:
+            for name in (self.vxlan(vni), self.bridge(vni)):
+                index = _index(ip, name)
+                if index is not None:
+                    ip.link("del", index=index)
+
+        self._do(remove)
+
+    def close(self) -> None:
+        """Close the socket. The links stay."""
+        if self._opened is not None:
+            self._thread.submit(self._opened.close).result()
+            self._opened = None
+        self._thread.shutdown()
+
+    def _do(self, work: Callable[[IPRoute], T]) -> T:
+        def run() -> T:
+            if self._opened is None:
+                self._opened = self._open_netlink()
+            return work(self._opened)
+
+        try:
+            return self._thread.submit(run).result()
+        except NetlinkError as error:
+            if error.code in (errno.EPERM, errno.EACCES):
+                raise HostUnfit("Making network links needs root (CAP_NET_ADMIN): start Sixstack as root.") from error
+            raise LaunchFailed(f"The host's network cannot be set up: {os.strerror(error.code)}.") from error
+
+    def _ensure_segment(self, ip: IPRoute, nic: NicSpec) -> None:
+        bridge_name, vxlan_name = self.bridge(nic.vni), self.vxlan(nic.vni)
+        bridge = _index(ip, bridge_name)
+        if bridge is None:
+            bridge = _add(
+                ip,
+                bridge_name,
+                kind="bridge",
+                address=self._bridge_mac(nic.vni),
+                br_stp_state=0,
+                br_forward_delay=0,
+                # Neighbour discovery must not depend on somebody sending multicast listener queries.
+                br_mcast_snooping=0,
+            )
+        sysctl(bridge_name, ROUTER)
+        vxlan = _index(ip, vxlan_name)
+        if vxlan is None:
+            vxlan = self._add_vxlan(ip, vxlan_name, nic.vni)
+        sysctl(vxlan_name, PORT)
+        try:
+            ip.link("set", index=vxlan, master=bridge, mtu=nic.mtu, state="up")
+        except NetlinkError as error:
+            if error.code != errno.EINVAL:
+                raise
+            raise LaunchFailed(
+                f"The network's MTU of {nic.mtu} does not fit through {self.uplink}: VXLAN takes 70 bytes."
+            ) from error
+        ip.link("set", index=bridge, mtu=nic.mtu, state="up")
+        for address in _gateway(nic):
+            try:
+                ip.addr("add", index=bridge, address=str(address.ip), prefixlen=64, flags=IFA_F_NODAD)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+
+    def _add_vxlan(self, ip: IPRoute, name: str, vni: int) -> int:
+        uplink = _index(ip, self.uplink)
+        if uplink is None:
+            raise HostUnfit(f"There is no interface {self.uplink} to carry VXLAN: choose another uplink.")
+        try:
+            return _add(
+                ip,
+                name,
+                kind="vxlan",
+                vxlan_id=vni,
+                vxlan_port=VXLAN_PORT,
+                vxlan_group6=str(IPv6Address(GROUPS + vni)),
+                vxlan_link=uplink,
+                vxlan_ttl=VXLAN_TTL,
+            )
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+            raise LaunchFailed(
+                f"The segment {vni} is taken on {self.uplink} by somebody else: give this installation other VNIs."
+            ) from error
+
+    def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
+        bridge = _index(ip, self.bridge(nic.vni))
+        if bridge is None:
+            raise LaunchFailed(f"The bridge of segment {nic.vni} is gone.")
+        name = self.tap(nic.port_id)
+        descriptor = make_tap(name, owner)
+        try:
+            sysctl(name, PORT)
+            index = _index(ip, name)
+            ip.link("set", index=index, master=bridge, mtu=nic.mtu, state="up")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _bridge_mac(self, vni: int) -> str:
+        """Fixed, for otherwise a bridge takes the lowest MAC of its ports, and its link-local address with it."""
+        digest = hashlib.sha256(f"{self.installation}-{os.uname().nodename}-{vni}".encode()).digest()
+        return "0a:" + digest[:5].hex(":")
+
+
+def make_tap(name: str, owner: int) -> int:
+    """A tap that lives as long as the descriptor. Only `owner` may open it as well, and only with that name."""
+    try:
+        descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise HostUnfit(f"{TUN} cannot be opened ({error.strerror}): start as root, `modprobe tun`.") from error
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        fcntl.ioctl(descriptor, TUNSETOWNER, owner)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno == errno.EBUSY:
+            raise LaunchFailed(f"The tap {name} is in use by another process.") from error
+        raise HostUnfit(f"A tap cannot be made ({error.strerror}): this needs root (CAP_NET_ADMIN).") from error
+    return descriptor
+
+
+def sysctl(interface: str, values: dict[str, int]) -> None:
+    """Set IPv6 switches of one interface. Where the kernel has IPv6 turned off, there is nothing to set."""
+    for key, value in values.items():
+        try:
+            (SYSCTL / interface / key).write_text(str(value))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise HostUnfit(f"{SYSCTL / interface / key} cannot be set: {error.strerror}.") from error
+
+
+def _gateway(nic: NicSpec) -> list[IPv6Interface]:
+    return [] if nic.gateway is None else [IPv6Interface((nic.gateway, 64))]
+
+
+def _index(ip: IPRoute, name: str) -> int | None:
+    found = ip.link_lookup(ifname=name)
+    return found[0] if found else None
+
+
+def _add(ip: IPRoute, name: str, **members: object) -> int:
+    ip.link("add", ifname=name, **members)
+    index = _index(ip, name)
+    if index is None:
+        raise LaunchFailed(f"The link {name} vanished as soon as it was made.")
+    return index

@@ -1,0 +1,122 @@
+"""Every file name on a host, and how files there are written: whole or not at all, and for their owner only."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REMOVED = ".removed-"
+
+
+@dataclass(frozen=True)
+class MachinePaths:
+    """The files of one machine. The directory is 0700: it holds user data, keys and the guest's disk."""
+
+    directory: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.directory / "spec.json"
+
+    @property
+    def run(self) -> Path:
+        """What is true of this run only: accelerator and time of start."""
+        return self.directory / "run.json"
+
+    @property
+    def config_drive(self) -> Path:
+        return self.directory / "config.iso"
+
+    @property
+    def console(self) -> Path:
+        return self.directory / "console.log"
+
+    @property
+    def qmp(self) -> Path:
+        return self.directory / "qmp.sock"
+
+    @property
+    def pid(self) -> Path:
+        return self.directory / "pid"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "qemu.log"
+
+    def disk(self, name: str) -> Path:
+        return self.directory / f"{name}.qcow2"
+
+
+@dataclass(frozen=True)
+class HostPaths:
+    """The files of one installation on this host."""
+
+    state: Path
+
+    @property
+    def machines(self) -> Path:
+        return self.state / "machines"
+
+    @property
+    def bases(self) -> Path:
+        """Base images, by image id; overlays stand on them."""
+        return self.state / "bases"
+
+    @property
+    def radvd(self) -> Path:
+        return self.state / "radvd"
+
+    @property
+    def accelerator(self) -> Path:
+        """What was found out about KVM."""
+        return self.state / "accelerator.json"
+
+    def machine(self, machine_id: str) -> MachinePaths:
+        if not machine_id or "/" in machine_id or machine_id.startswith("."):
+            raise ValueError(f"not the id of a machine: {machine_id!r}")
+        return MachinePaths(self.machines / machine_id)
+
+    def machine_ids(self) -> list[str]:
+        """Ids of all machines that have a directory here."""
+        try:
+            return sorted(name for name in os.listdir(self.machines) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+
+def private_directory(path: Path) -> None:
+    """Ensure a directory that only its owner may look into."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory; it is out of sight at once, and `remove_remains` finishes what a crash left."""
+    hidden = path.with_name(f"{REMOVED}{path.name}")
+    if hidden.exists():
+        shutil.rmtree(hidden, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, hidden)
+        shutil.rmtree(hidden)
+
+
+def remove_remains(directory: Path) -> None:
+    """Finish the removals under `directory` that were cut short."""
+    for remains in directory.glob(f"{REMOVED}*"):
+        shutil.rmtree(remains, ignore_errors=True)

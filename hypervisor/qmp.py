@@ -1,0 +1,113 @@
+"""Talking to a running qemu: a listening socket made for it, and one short conversation at a time."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from hypervisor.errors import HypervisorError
+from hypervisor.machine import MachineState
+
+_STATES = {
+    "running": MachineState.RUNNING,
+    "suspended": MachineState.RUNNING,
+    "debug": MachineState.RUNNING,
+    "paused": MachineState.PAUSED,
+    "prelaunch": MachineState.PAUSED,
+    "inmigrate": MachineState.PAUSED,
+    "shutdown": MachineState.SHUTOFF,
+    "internal-error": MachineState.CRASHED,
+    "io-error": MachineState.CRASHED,
+    "guest-panicked": MachineState.CRASHED,
+    "watchdog": MachineState.CRASHED,
+}
+
+
+class NobodyAnswers(HypervisorError):
+    """There is no qemu at the other end, or it went away meanwhile."""
+
+
+@contextlib.contextmanager
+def _short_name(path: Path) -> Iterator[str]:
+    """A name for a socket file that fits into 107 bytes, however deep the directory is."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket to be inherited by qemu; a left-over one gives way."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_name(path) as name:
+            listener.bind(name)
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def somebody_listens(path: Path) -> bool:
+    """Whether a process has the socket open for listening."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            with _short_name(path) as name:
+                connection.connect(name)
+        except (FileNotFoundError, ConnectionError):
+            return False
+        except TimeoutError:
+            return True
+        return True
+
+
+def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[Any]:
+    """Run commands in one conversation and return their answers.
+
+    Raises NobodyAnswers when qemu is not there, HypervisorError when it does not answer in time or refuses.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_seconds)
+        try:
+            with _short_name(path) as name:
+                connection.connect(name)
+        except (FileNotFoundError, ConnectionError) as error:
+            raise NobodyAnswers("qemu is not there.") from error
+        connection.setblocking(False)
+        return asyncio.run(asyncio.wait_for(_converse(connection, commands), timeout_seconds))
+    except TimeoutError as error:
+        raise HypervisorError(f"qemu did not answer within {timeout_seconds:g} seconds.") from error
+    except ExecuteError as error:
+        raise HypervisorError(f"qemu refused: {error}") from error
+    except (QMPError, EOFError, ConnectionError, asyncio.CancelledError) as error:
+        raise NobodyAnswers("qemu went away.") from error
+    finally:
+        connection.close()
+
+
+async def _converse(connection: socket.socket, commands: tuple[str, ...]) -> list[Any]:
+    client = QMPClient("sixstack")
+    await client.connect(connection)
+    try:
+        return [await client.execute(command) for command in commands]
+    finally:
+        with contextlib.suppress(QMPError, EOFError, ConnectionError):
+            await client.disconnect()
+
+
+def state(path: Path, *, timeout_seconds: float = 10.0) -> tuple[MachineState, str]:
+    """What qemu says of its guest: the state, and qemu's own word for it."""
+    (answer,) = execute(path, "query-status", timeout_seconds=timeout_seconds)
+    word = str(answer["status"])
+    return _STATES.get(word, MachineState.CRASHED), word

@@ -1,0 +1,113 @@
+"""Router advertisements: one radvd for all segments of an installation on this host, started and reloaded by us."""
+
+import signal
+import threading
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from hypervisor import process
+from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.paths import HostPaths, private_directory, write
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, as radvd.conf(5) names them. Guests ask when they boot, so unsolicited ones need not be frequent."""
+
+    min_interval: int = 30
+    max_interval: int = 100
+    min_delay: int = 3
+    default_lifetime: int = 1800
+    preferred_lifetime: int = 14_400
+    valid_lifetime: int = 86_400
+
+
+@dataclass(frozen=True)
+class Advertisement:
+    """What is announced on one bridge."""
+
+    interface: str
+    prefixes: tuple[IPv6Network, ...]
+    mtu: int
+    dns_servers: tuple[IPv6Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+
+
+def radvd_conf(advertisements: tuple[Advertisement, ...], timing: Timing) -> str:
+    """The whole configuration file."""
+    return "".join(_interface(advertisement, timing) for advertisement in advertisements)
+
+
+def _interface(advertisement: Advertisement, timing: Timing) -> str:
+    lines = [
+        f"interface {advertisement.interface} {{",
+        "  AdvSendAdvert on;",
+        "  IgnoreIfMissing on;",
+        f"  MinRtrAdvInterval {timing.min_interval};",
+        f"  MaxRtrAdvInterval {timing.max_interval};",
+        f"  MinDelayBetweenRAs {timing.min_delay};",
+        f"  AdvDefaultLifetime {timing.default_lifetime};",
+        f"  AdvLinkMTU {advertisement.mtu};",
+    ]
+    for prefix in advertisement.prefixes:
+        lines += [
+            f"  prefix {prefix} {{",
+            "    AdvOnLink on;",
+            "    AdvAutonomous on;",
+            f"    AdvValidLifetime {timing.valid_lifetime};",
+            f"    AdvPreferredLifetime {timing.preferred_lifetime};",
+            "  };",
+        ]
+    if advertisement.dns_servers:
+        lines.append(f"  RDNSS {' '.join(map(str, advertisement.dns_servers))} {{ }};")
+    if advertisement.dns_search:
+        lines.append(f"  DNSSL {' '.join(advertisement.dns_search)} {{ }};")
+    lines.append("};")
+    return "\n".join(lines) + "\n"
+
+
+class RouterAdvertiser:
+    """Keeps radvd as the segments need it. It outlives us like a machine does, and is found again like one."""
+
+    def __init__(self, paths: HostPaths, timing: Timing) -> None:
+        self.directory = paths.radvd
+        self.configuration = paths.radvd / "radvd.conf"
+        self.pid_file = paths.radvd / "pid"
+        self.log = paths.radvd / "radvd.log"
+        self.timing = timing
+        self._lock = threading.Lock()
+
+    def apply(self, advertisements: tuple[Advertisement, ...]) -> None:
+        """Announce exactly these. With none there is no radvd."""
+        with self._lock:
+            running = process.find(self.pid_file)
+            if not advertisements:
+                self._end(running)
+                return
+            text = radvd_conf(tuple(sorted(advertisements, key=lambda each: each.interface)), self.timing).encode()
+            private_directory(self.directory)
+            known = self.configuration.read_bytes() if self.configuration.exists() else b""
+            if known != text:
+                write(self.configuration, text)
+            if running is None:
+                self._start()
+            elif known != text:
+                running.send(signal.SIGHUP)
+
+    def _start(self) -> None:
+        command = ["radvd", "--nodaemon", "--logmethod", "stderr"]
+        command += ["--config", str(self.configuration), "--pidfile", str(self.directory / "radvd.pid")]
+        process.start(command, pid_file=self.pid_file, log=self.log)
+        if process.find_soon(self.pid_file, 2) is None:
+            words = process.log_tail(self.log)
+            if "not found" in words:
+                raise HostUnfit("radvd is missing: apt install radvd")
+            raise LaunchFailed(f"radvd does not start: {words}")
+
+    def _end(self, running: process.Process | None) -> None:
+        if running is not None:
+            running.end()
+        for path in (self.configuration, self.pid_file, self.log, self.directory / "radvd.pid"):
+            path.unlink(missing_ok=True)
+        if self.directory.is_dir():
+            self.directory.rmdir()
