@@ -54,6 +54,18 @@ class Settings:
 
     token_seconds: int = 3600
     """How long a token is valid."""
+    lockout_attempts: int = 10
+    """After how many wrong passwords in a row a user is locked out; 0 is never."""
+    lockout_seconds: int = 60
+    """For how long."""
+    password_pattern: str = ""
+    """A regular expression that new passwords must match as a whole; any password will do when empty."""
+    password_pattern_description: str = ""
+    """What the pattern means, for people whose password does not match it."""
+    password_expires_days: float = 0.0
+    """How long a password is good before it must be changed; 0 is forever."""
+    password_minimum_days: float = 0.0
+    """How long a user must keep a new password before changing it again."""
     sqlite_synchronous: str = "NORMAL"
     """NORMAL may lose the last commits when the power fails (never when a process dies); FULL does not."""
 
