@@ -1,0 +1,166 @@
+"""Lists as Neutron gives them: filters with several values, any order, pages in both directions.
+
+A `Resource` says once what a list of networks, subnets or ports can be asked for. Rows are plain: reading a list
+makes no objects of the ORM.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, Select, Text, and_, cast, false, func, not_, or_, true
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
+
+from app.caller import Caller
+from app.errors import BadRequest, NotFound
+from network_api.errors import InvalidInput
+
+Filter = Callable[[Sequence[str]], ColumnElement[bool]]
+"""Turns the values of one query parameter into a condition that any of them meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks of a list. `sorts` are wire names, each with whether it ascends; limit 0 is no limit."""
+
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sorts: Sequence[tuple[str, bool]] = ()
+    limit: int = 0
+    marker: str | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """How rows of one kind are selected, kept apart by project, filtered and ordered."""
+
+    query: Select[Any]
+    key: ColumnElement[str]
+    visible: Callable[[Caller], ColumnElement[bool] | None]
+    filters: Mapping[str, Filter]
+    sorts: Mapping[str, ColumnElement[Any]]
+    not_found: Callable[[str], NotFound]
+
+    def rows(self, session: Session, caller: Caller, asked: Asked) -> list[Row[Any]]:
+        """The rows asked for. Raises BadRequest for an unknown filter or sort key, NotFound for an unknown marker."""
+        unknown = [name for name in asked.filters if name not in self.filters]
+        if unknown:
+            raise BadRequest(f"{unknown} is invalid attribute for filtering")
+        query = self._seen_by(caller)
+        for name, values in asked.filters.items():
+            query = query.where(self.filters[name](values))
+        order = self._order(asked)
+        if asked.marker is not None:
+            query = query.where(self._beyond(session, caller, order, asked.marker))
+        query = query.order_by(*(column.asc() if ascending else column.desc() for column, ascending in order))
+        if asked.limit:
+            query = query.limit(asked.limit)
+        found = list(session.execute(query))
+        return found[::-1] if asked.reverse else found
+
+    def row(self, session: Session, caller: Caller, key: str) -> Row[Any]:
+        """One row. Raises the kind's NotFound when there is none that the caller may see."""
+        row = session.execute(self._seen_by(caller).where(self.key == key)).one_or_none()
+        if row is None:
+            raise self.not_found(key)
+        return row
+
+    def _seen_by(self, caller: Caller) -> Select[Any]:
+        condition = self.visible(caller)
+        return self.query if condition is None else self.query.where(condition)
+
+    def _order(self, asked: Asked) -> list[tuple[ColumnElement[Any], bool]]:
+        unknown = [name for name, _ in asked.sorts if name not in self.sorts]
+        if unknown:
+            raise BadRequest(f"{unknown} is invalid attribute for sort_keys")
+        order = [(self.sorts[name], ascending != asked.reverse) for name, ascending in asked.sorts]
+        return [*order, (self.key, not asked.reverse)]
+
+    def _beyond(
+        self, session: Session, caller: Caller, order: list[tuple[ColumnElement[Any], bool]], marker: str
+    ) -> ColumnElement[bool]:
+        """After the marker in this order: greater in the first column, or equal there and greater in the next …"""
+        at = session.execute(
+            self._seen_by(caller).where(self.key == marker).with_only_columns(*(column for column, _ in order))
+        ).one_or_none()
+        if at is None:
+            raise self.not_found(marker)
+        steps = []
+        for position, (column, ascending) in enumerate(order):
+            equal = [before == value for (before, _), value in zip(order[:position], at, strict=False)]
+            steps.append(and_(*equal, column > at[position] if ascending else column < at[position]))
+        return or_(*steps)
+
+
+def text(column: ColumnElement[Any], normal: Callable[[str], str] = str) -> Filter:
+    """Equal to one of the values, after `normal` has given them their one spelling; "" also finds null."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        found = column.in_([normal(value) for value in values])
+        return or_(found, column.is_(None)) if "" in values else found
+
+    return condition
+
+
+def boolean(column: ColumnElement[bool]) -> Filter:
+    """True or false, in any of the spellings that Neutron reads."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        return or_(*(column if truth(value) else not_(column) for value in values))
+
+    return condition
+
+
+def number(column: ColumnElement[int]) -> Filter:
+    """Equal to one of the numbers."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        if not all(value.isdecimal() for value in values):
+            raise InvalidInput(f"{list(values)} are not numbers.")
+        return column.in_([int(value) for value in values])
+
+    return condition
+
+
+def constant(value: str | int | bool | None) -> Filter:
+    """An attribute that is the same everywhere: all rows, or none."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        if isinstance(value, bool):
+            return true() if any(truth(asked) == value for asked in values) else false()
+        return true() if ("" if value is None else str(value)) in values else false()
+
+    return condition
+
+
+def tag_filters(column: ColumnElement[Any]) -> dict[str, Filter]:
+    """tags (all of them), tags-any, not-tags (not all of them), not-tags-any; values may hold several with commas."""
+
+    def tagged(values: Sequence[str]) -> list[ColumnElement[bool]]:
+        names = [name for value in values for name in value.split(",") if name]
+        return [_contains(column, name) for name in names]
+
+    return {
+        "tags": lambda values: and_(true(), *tagged(values)),
+        "tags-any": lambda values: or_(false(), *tagged(values)),
+        "not-tags": lambda values: not_(and_(true(), *tagged(values))),
+        "not-tags-any": lambda values: not_(or_(false(), *tagged(values))),
+    }
+
+
+def truth(value: str) -> bool:
+    """Neutron's booleans. Raises InvalidInput."""
+    lowered = value.lower()
+    if lowered in ("true", "1"):
+        return True
+    if lowered in ("false", "0"):
+        return False
+    raise InvalidInput(f"'{value}' cannot be converted to boolean")
+
+
+def _contains(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Whether a JSON list of strings holds the string: taking it out changes the text. Works on every database."""
+    written = cast(column, Text)
+    return func.replace(written, orjson.dumps(name).decode(), "") != written

@@ -1,0 +1,82 @@
+"""What can be read of ports, and how: filters by device, address, network and the rest."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import and_, false, func, or_, select
+from sqlalchemy.sql import ColumnElement
+
+from network_api import listing
+from network_api.errors import InvalidInput, PortNotFound
+from network_api.models import Port
+from network_api.ports import visible
+from network_api.subnets import normal_address
+
+
+def _mac(text: str) -> str:
+    return text.lower().replace("-", ":")
+
+
+def _fixed_ips(values: Sequence[str]) -> ColumnElement[bool]:
+    """`ip_address=…`, `subnet_id=…` or `ip_address_substr=…`; values of one kind are alternatives, kinds add up."""
+    asked: dict[str, list[ColumnElement[bool]]] = {}
+    for value in values:
+        name, equals, wanted = value.partition("=")
+        if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
+            raise InvalidInput(f"'{value}' is not a filter of fixed_ips: ip_address, subnet_id or ip_address_substr.")
+        asked.setdefault(name, []).append(_fixed_ip(name, wanted))
+    return and_(*(or_(*conditions) for conditions in asked.values()))
+
+
+def _fixed_ip(name: str, wanted: str) -> ColumnElement[bool]:
+    if name == "subnet_id":
+        return Port.subnet_id == wanted
+    if name == "ip_address":
+        return Port.ip_address == normal_address(wanted)
+    return func.replace(Port.ip_address, wanted.lower(), "") != Port.ip_address
+
+
+def _security_groups(_values: Sequence[str]) -> ColumnElement[bool]:
+    return false()
+
+
+COLUMNS = Port.__table__.c
+PORTS = listing.Resource(
+    query=select(Port.__table__),
+    key=COLUMNS.id,
+    visible=visible,
+    not_found=PortNotFound,
+    filters={
+        "id": listing.text(COLUMNS.id),
+        "name": listing.text(COLUMNS.name),
+        "description": listing.text(COLUMNS.description),
+        "project_id": listing.text(COLUMNS.project_id),
+        "tenant_id": listing.text(COLUMNS.project_id),
+        "network_id": listing.text(COLUMNS.network_id),
+        "device_id": listing.text(COLUMNS.device_id),
+        "device_owner": listing.text(COLUMNS.device_owner),
+        "mac_address": listing.text(COLUMNS.mac_address, _mac),
+        "status": listing.text(COLUMNS.status),
+        "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
+        "binding:host_id": listing.text(COLUMNS.binding_host),
+        "binding:vnic_type": listing.constant("normal"),
+        "port_security_enabled": listing.constant(True),
+        "security_groups": _security_groups,
+        "fixed_ips": _fixed_ips,
+        **listing.tag_filters(COLUMNS.tags),
+    },
+    sorts={
+        "id": COLUMNS.id,
+        "name": COLUMNS.name,
+        "project_id": COLUMNS.project_id,
+        "tenant_id": COLUMNS.project_id,
+        "network_id": COLUMNS.network_id,
+        "device_id": COLUMNS.device_id,
+        "device_owner": COLUMNS.device_owner,
+        "mac_address": COLUMNS.mac_address,
+        "status": COLUMNS.status,
+        "admin_state_up": COLUMNS.admin_state_up,
+        "created_at": COLUMNS.created_at,
+        "updated_at": COLUMNS.updated_at,
+    },
+)
+"""What can be read of ports, and how."""

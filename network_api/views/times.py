@@ -1,0 +1,8 @@
+"""Times as Neutron writes them."""
+
+from datetime import datetime
+
+
+def stamp(time: datetime) -> str:
+    """2026-01-01T00:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
