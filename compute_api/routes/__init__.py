@@ -1,0 +1,19 @@
+"""The routes of compute, under /compute/v2.1; with a project id in the path too, as old clients have it."""
+
+from flask import Flask
+
+from app.web.context import Parts
+from compute_api.ask import LocalAsk
+from compute_api.nudge import LocalNudge
+from compute_api.routes import around, blueprint, context, flavors, keypairs, server_actions, servers, versions
+
+__all__ = ["around", "flavors", "keypairs", "register", "server_actions", "servers", "versions"]
+
+
+def register(app: Flask) -> None:
+    """Plug compute in."""
+    parts: Parts = app.extensions["sixstack"]
+    app.extensions.setdefault(context.NUDGE, LocalNudge(parts.settings.state))
+    app.extensions.setdefault(context.ASK, LocalAsk(parts.settings.state))
+    app.register_blueprint(versions.blueprint)
+    app.register_blueprint(blueprint.compute)

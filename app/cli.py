@@ -1,0 +1,80 @@
+"""The `sixstack` command: up, down, status, keys."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.errors import OperatorError
+from app.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status. What a person must change is one line on stderr and status 1."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(Settings.read(vars(parsed)), parsed))
+    except OperatorError as error:
+        print(f"sixstack: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sixstack", description="A small cloud that speaks OpenStack.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument("--state", type=Path, help="where everything is kept (default: ./var)")
+
+    up = commands.add_parser("up", parents=[state], help="start the cloud and stay in the foreground")
+    up.add_argument("--listen", metavar="ADDRESS:PORT", help="where to answer (default: 127.0.0.1:8774)")
+    up.add_argument("--public-url", metavar="URL", help="what links start with, behind a proxy (default: as asked)")
+    up.add_argument("--prefix", help="IPv6 prefix that networks get a /64 from (default: a random ULA /48)")
+    up.add_argument("--uplink", help="link that VXLAN packets leave by (default: lo, nothing leaves)")
+    up.add_argument("--accelerator", choices=["auto", "kvm", "tcg"], help="how guests run (default: auto)")
+    up.add_argument("--database-url", metavar="URL", help="an SQLAlchemy URL (default: SQLite in the state directory)")
+    up.add_argument("--host-name", help="name of this host in hypervisor lists (default: the machine's)")
+    up.add_argument("--region", help="region name in the catalog (default: RegionOne)")
+    up.add_argument("--dns-servers", metavar="A,B", help="name servers that guests are told")
+    up.add_argument("--dns-search", metavar="A,B", help="search domains that guests are told")
+    up.add_argument("--workers", type=int, help="API worker processes (default: 1)")
+    up.set_defaults(run=_up)
+
+    down = commands.add_parser("down", parents=[state], help="end the cloud; its guests go on")
+    down.add_argument("--servers", action="store_true", help="end the guests too; they start again with the next up")
+    down.set_defaults(run=_down)
+
+    status = commands.add_parser("status", parents=[state], help="what runs; exit status 0 when the cloud answers")
+    status.set_defaults(run=_status)
+
+    keys = commands.add_parser("keys", help="token keys").add_subparsers(required=True, metavar="COMMAND")
+    rotate = keys.add_parser("rotate", parents=[state], help="sign new tokens with a new key; live ones stay valid")
+    rotate.set_defaults(run=_rotate)
+    return parser
+
+
+def _up(settings: Settings, _parsed: argparse.Namespace) -> int:
+    from app import supervisor
+
+    return supervisor.up(settings)
+
+
+def _down(settings: Settings, parsed: argparse.Namespace) -> int:
+    from app import supervisor
+
+    return supervisor.down(settings, servers=parsed.servers)
+
+
+def _status(settings: Settings, _parsed: argparse.Namespace) -> int:
+    from app import status
+
+    return status.show(settings)
+
+
+def _rotate(settings: Settings, _parsed: argparse.Namespace) -> int:
+    from identity_api import keys
+
+    keys.rotate(settings)
+    print("New tokens are signed with a new key; tokens that are out stay valid.")
+    return 0

@@ -1,0 +1,234 @@
+"""`sixstack up` and `sixstack down`: prepares the installation, keeps the API and the agent running, ends them cleanly.
+
+The supervisor itself serves nothing. Guests are nobody's children: they outlive all of this.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from app import installation, processes
+from app.clock import SystemClock
+from app.db import Database
+from app.errors import OperatorError
+from app.settings import Settings
+
+log = logging.getLogger("sixstack")
+
+READY_SECONDS = 60.0
+END_SECONDS = 90.0
+RESTART_SECONDS = 1.0
+
+
+@dataclass
+class Child:
+    """One of our processes and how to start it again."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+
+def up(settings: Settings) -> int:
+    """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _check_host(settings)
+    with _only_one(settings), _port(settings):
+        pass
+    chosen = installation.prepare(settings)
+    with _only_one(settings):
+        processes.write_pid_file(settings.state / "up.pid")
+        _prepare_database(settings, chosen)
+        environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
+        children = [
+            Child("agent", [sys.executable, "-m", "compute_agent"]),
+            Child("API", [sys.executable, "-m", "app.server"]),
+        ]
+        try:
+            return _run(settings, children, environment)
+        finally:
+            _end(children)
+            (settings.state / "up.pid").unlink(missing_ok=True)
+            (settings.state / "up.url").unlink(missing_ok=True)
+
+
+def _run(settings: Settings, children: list[Child], environment: dict[str, str]) -> int:
+    ending: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda caught, _frame: ending.append(caught))
+    (settings.state / "agent.ready").unlink(missing_ok=True)
+    for child in children:
+        _start(child, environment)
+    ready_until: float | None = time.monotonic() + READY_SECONDS
+    while not ending:
+        for child in children:
+            assert child.process is not None
+            status = child.process.poll()
+            if status is None:
+                continue
+            if ready_until is not None:
+                raise OperatorError(f"the {child.name} ended with status {status} before it answered; see above.")
+            log.error("The %s ended with status %s; it is started again", child.name, status)
+            recent = [start for start in child.starts if start > time.monotonic() - 60]
+            time.sleep(RESTART_SECONDS * min(len(recent), 10))
+            _start(child, environment)
+        if ready_until is not None:
+            if _answers(_url(settings)) and (settings.state / "agent.ready").exists():
+                print(
+                    f"Sixstack answers at {_url(settings)}; credentials are in {settings.state / 'clouds.yaml'}",
+                    flush=True,
+                )
+                (settings.state / "up.url").write_text(_url(settings) + "\n")
+                ready_until = None
+            elif time.monotonic() > ready_until:
+                raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see above.")
+        time.sleep(0.05 if ready_until is not None else 0.5)
+    return 0
+
+
+def down(settings: Settings, *, servers: bool) -> int:
+    """End a running cloud, and with `servers` its guests too; content when nothing runs."""
+    if not (settings.state / "installation.json").exists():
+        print(f"There is no Sixstack in {settings.state}.")
+        return 0
+    pid = processes.read_pid_file(settings.state / "up.pid")
+    if pid is not None:
+        print("Ending the API and the agent…", flush=True)
+        os.kill(pid, signal.SIGTERM)
+        _wait_for_end(pid)
+    if not servers:
+        print("Sixstack is down; its guests go on. `sixstack down --servers` ends them too.")
+        return 0
+    from compute_agent.host import make_hypervisor
+    from compute_agent.shutdown import end_machines
+    from hypervisor.errors import HypervisorError
+
+    with _only_one(settings):
+        try:
+            hypervisor = make_hypervisor(settings, installation.load(settings))
+            ended = end_machines(hypervisor, settings)
+        except HypervisorError as error:
+            raise OperatorError(str(error)) from None
+    print(
+        f"Sixstack is down, with its {ended} guest{'' if ended == 1 else 's'}. Disks stay; `sixstack up` starts them."
+    )
+    return 0
+
+
+def _check_host(settings: Settings) -> None:
+    if os.geteuid() != 0:
+        raise OperatorError("guests need links and taps, which only root makes. Run it as root, such as with sudo.")
+    if not Path("/dev/net/tun").exists():
+        raise OperatorError("/dev/net/tun is missing, which guests' interfaces need: modprobe tun.")
+    settings.address  # noqa: B018  raises for a wrong one
+
+
+@contextmanager
+def _port(settings: Settings) -> Iterator[None]:
+    """Make sure that nobody listens there: the server shares its port, so a second one would not notice."""
+    host, port = settings.address
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OperatorError(f"cannot listen at {settings.listen}: {reason}. Choose another --listen.") from None
+    yield
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """One supervisor for each state directory."""
+    if not settings.state.exists():
+        yield
+        return
+    lock: IO[str] = (settings.state / "up.lock").open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = processes.read_pid_file(settings.state / "up.pid")
+            raise OperatorError(
+                f"Sixstack already runs in {settings.state} (process {pid}). "
+                f"`sixstack down --state {settings.state}` ends it."
+            ) from None
+        yield
+
+
+def _prepare_database(settings: Settings, chosen: installation.Installation) -> None:
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    try:
+        installation.migrate(database)
+        with database.transaction() as session:
+            clouds = installation.bootstrap(session, SystemClock().now(), settings, chosen)
+            if clouds is not None:
+                installation.write_clouds(settings, clouds)
+        if clouds is None:
+            installation.refresh_clouds(settings)
+    finally:
+        database.dispose()
+
+
+def _start(child: Child, environment: dict[str, str]) -> None:
+    child.process = subprocess.Popen(child.command, env=environment, stdin=subprocess.DEVNULL)
+    child.starts.append(time.monotonic())
+
+
+def _end(children: list[Child]) -> None:
+    running = [child.process for child in reversed(children) if child.process and child.process.poll() is None]
+    for process in running:
+        process.terminate()
+    until = time.monotonic() + END_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def where(settings: Settings) -> str | None:
+    """The URL at which the cloud of this state directory answers just now; None when it does not."""
+    try:
+        url = (settings.state / "up.url").read_text().strip()
+    except OSError:
+        return None
+    return url if _answers(url) else None
+
+
+def _url(settings: Settings) -> str:
+    host, port = settings.address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/identity/v3", timeout=2):  # noqa: S310
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _wait_for_end(pid: int) -> None:
+    start = processes.started(pid)
+    until = time.monotonic() + END_SECONDS + 10
+    while processes.started(pid) == start and start is not None:
+        if time.monotonic() > until:
+            raise OperatorError(f"process {pid} does not end; look at it with `ps -fp {pid}`.")
+        time.sleep(0.05)

@@ -1,0 +1,94 @@
+"""The agent's process: `python -m compute_agent`, with its settings in SIXSTACK_*. Started by `sixstack up`."""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from app import installation, processes
+from app.clock import SystemClock
+from app.db import Database
+from app.errors import OperatorError
+from app.settings import Settings
+from compute_agent import questions
+from compute_agent.agent import Agent
+from compute_agent.desk import LocalDesk
+from compute_agent.host import make_hypervisor
+from compute_api.nudge import SOCKET_NAME, reachable
+from hypervisor.errors import HypervisorError
+
+log = logging.getLogger("compute_agent")
+
+
+def main() -> int:
+    """Run until SIGTERM. Exit status 1 with one line when the host is unfit."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    processes.end_with_parent()
+    settings = Settings.read({})
+    lock = (settings.state / "agent.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"Another agent works in {settings.state}.", file=sys.stderr)  # noqa: T201
+        return 1
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    try:
+        hypervisor = make_hypervisor(settings, installation.load(settings))
+    except (HypervisorError, OperatorError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    agent = Agent(
+        LocalDesk(database, SystemClock(), settings),
+        hypervisor,
+        threads=settings.agent_threads,
+        grace_seconds=settings.soft_reboot_seconds,
+        restart_stopped=_machines_were_ended(settings.state),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+    signal.signal(signal.SIGINT, lambda *_: agent.stop())
+    agent.prepare()
+    with suppress(FileNotFoundError):
+        (settings.state / "machines-ended").unlink()
+    close_questions = questions.serve(settings.state, hypervisor)
+    _listen(settings.state / SOCKET_NAME, agent)
+    (settings.state / "agent.ready").write_text(str(os.getpid()))
+    agent.run()
+    close_questions()
+    (settings.state / SOCKET_NAME).unlink(missing_ok=True)
+    (settings.state / "agent.ready").unlink(missing_ok=True)
+    database.dispose()
+    return 0
+
+
+def _listen(path: Path, agent: Agent) -> None:
+    """Hear nudges in a thread of its own."""
+    path.unlink(missing_ok=True)
+    nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with reachable(path) as name:
+        nudges.bind(name)
+    path.chmod(0o600)
+
+    def hear() -> None:
+        while True:
+            nudges.recv(1 << 16)
+            agent.nudge()
+
+    threading.Thread(target=hear, name="nudges", daemon=True).start()
+
+
+def _machines_were_ended(state: Path) -> bool:
+    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    remembered = state / "boot-id"
+    rebooted = remembered.exists() and remembered.read_text().strip() != boot_id
+    remembered.write_text(boot_id)
+    return rebooted or (state / "machines-ended").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

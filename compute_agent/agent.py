@@ -1,0 +1,154 @@
+"""The agent of one host: takes operations, carries them out in a few threads, and compares what runs with what should.
+
+Level-triggered: a nudge only makes it look sooner. It looks by itself every second, and both ways (servers without
+their machine, machines without their server) every ten.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from compute_agent.desk import Desk, Wanted
+from compute_agent.work import carry_out
+from compute_api.states import PowerState, VmState
+from hypervisor.errors import HypervisorError
+from hypervisor.machine import MachineState
+from hypervisor.protocol import Hypervisor
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+COMPARE_SECONDS = 5.0
+HEARTBEAT_SECONDS = 10.0
+
+
+class Agent:
+    """Works until `stop` is called. `restart_stopped`: machines that should run and do not are started, not shown
+    as shut off; right after the host itself has rebooted, or after `sixstack down --servers` ended them."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        hypervisor: Hypervisor,
+        *,
+        threads: int,
+        grace_seconds: float,
+        restart_stopped: bool = False,
+    ) -> None:
+        self._desk = desk
+        self._hypervisor = hypervisor
+        self._grace_seconds = grace_seconds
+        self._restart_stopped = restart_stopped
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        self._looking = threading.Event()
+        self._stopping = threading.Event()
+        self._submitted: set[int] = set()
+        self._lock = threading.Lock()
+
+    def nudge(self, _operation_ids: Sequence[int] = ()) -> None:
+        """Look now."""
+        self._looking.set()
+
+    def stop(self) -> None:
+        """End `run` once what is under way has been done."""
+        self._stopping.set()
+        self._looking.set()
+
+    def prepare(self) -> None:
+        """Everything that must be right before the first look: the host is known, its links are there."""
+        self._desk.register(self._hypervisor.describe())
+        self._hypervisor.repair()
+        if waiting_again := self._desk.requeue():
+            log.info("%d operations were under way when the agent ended; they are done again", waiting_again)
+        self.compare()
+        self._restart_stopped = False
+
+    def run(self) -> None:
+        """Work until stopped."""
+        compared = beaten = time.monotonic()
+        while not self._stopping.is_set():
+            self._looking.clear()
+            try:
+                self.look()
+                if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
+                    self._desk.register(self._hypervisor.describe())
+                    beaten = time.monotonic()
+                if time.monotonic() - compared >= COMPARE_SECONDS:
+                    self.compare()
+                    self._hypervisor.repair()
+                    self._hypervisor.evict_images(self._desk.images_in_use())
+                    compared = time.monotonic()
+            except Exception:
+                log.exception("The agent goes on after a failure")
+            self._looking.wait(LOOK_SECONDS)
+        self._pool.shutdown(wait=True)
+
+    def look(self) -> None:
+        """Hand every waiting operation to a thread."""
+        for operation_id in self._desk.waiting():
+            with self._lock:
+                if operation_id in self._submitted:
+                    continue
+                self._submitted.add(operation_id)
+            self._pool.submit(self._do, operation_id)
+
+    def _do(self, operation_id: int) -> None:
+        try:
+            if self._stopping.is_set():
+                return
+            work = self._desk.claim(operation_id)
+            if work is not None:
+                self._desk.finish(work, carry_out(work, self._hypervisor, self._grace_seconds))
+        except Exception:
+            log.exception("Operation %d could not be carried out; it is tried again at the next start", operation_id)
+        finally:
+            with self._lock:
+                self._submitted.discard(operation_id)
+            self._looking.set()
+
+    def compare(self) -> None:
+        """What runs against what should, both ways. Servers that somebody is acting on are left alone."""
+        wanted = {one.id: one for one in self._desk.wanted()}
+        reports = {report.id: report.state for report in self._hypervisor.reports()}
+        for one in wanted.values():
+            if one.task_state is None:
+                self._compare_one(one, reports.get(one.id, MachineState.ABSENT))
+        for machine_id in reports.keys() - wanted.keys():
+            if self._desk.spec(machine_id) is None:
+                log.warning("Machine %s belongs to no server; it is removed", machine_id)
+                self._hypervisor.remove(machine_id)
+
+    def _compare_one(self, one: Wanted, state: MachineState) -> None:
+        found = self._hypervisor.report(one.id).state if state is not MachineState.RUNNING else state
+        match one.vm_state, found:
+            case VmState.ACTIVE, MachineState.SHUTOFF | MachineState.ABSENT if self._restart_stopped:
+                self._start_again(one)
+            case VmState.ACTIVE, MachineState.SHUTOFF:
+                log.info("Server %s has shut itself off", one.id)
+                self._desk.tell(one, VmState.STOPPED, PowerState.SHUTDOWN, "The guest has shut itself off")
+            case VmState.ACTIVE, MachineState.CRASHED:
+                self._desk.tell(
+                    one, VmState.ERROR, PowerState.CRASHED, "The guest has crashed; a hard reboot may help."
+                )
+            case VmState.ACTIVE | VmState.STOPPED, MachineState.ABSENT:
+                self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, "The disks of this server are gone.")
+            case VmState.ACTIVE, MachineState.PAUSED:
+                self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, "")
+            case VmState.PAUSED, MachineState.RUNNING:
+                self._desk.tell(one, VmState.ACTIVE, PowerState.RUNNING, "")
+            case VmState.STOPPED, MachineState.RUNNING:
+                self._desk.tell(one, VmState.ACTIVE, PowerState.RUNNING, "")
+            case VmState.PAUSED, MachineState.SHUTOFF:
+                self._desk.tell(one, VmState.STOPPED, PowerState.SHUTDOWN, "")
+
+    def _start_again(self, one: Wanted) -> None:
+        spec = self._desk.spec(one.id)
+        if spec is None:
+            return
+        log.info("Server %s is started again", one.id)
+        try:
+            self._hypervisor.ensure_running(spec)
+        except HypervisorError as error:
+            self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, str(error))

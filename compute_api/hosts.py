@@ -1,0 +1,134 @@
+"""Hosts: what they have, what is claimed of it, and the one statement that finds room for a server."""
+
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.settings import Settings
+from compute_api.models import Host
+from hypervisor.machine import HostReport
+
+SILENT_AFTER = timedelta(seconds=30)
+"""A host not heard of for so long counts as down and gets no new servers."""
+
+
+def register(session: Session, now: datetime, report: HostReport, settings: Settings) -> Host:
+    """Write down what a host says of itself; it is made known at the first time."""
+    host = session.scalar(select(Host).where(Host.name == report.name))
+    if host is None:
+        host = Host(id=str(uuid4()), name=report.name, created_at=now, vcpus_used=0, memory_mib_used=0, disk_gib_used=0)
+        session.add(host)
+    host.zone = settings.availability_zone
+    host.vcpus = report.vcpus
+    host.memory_mib = report.memory_mib
+    host.disk_gib = report.disk_gib
+    host.vcpus_limit = int(report.vcpus * settings.cpu_ratio)
+    host.memory_mib_limit = int(report.memory_mib * settings.memory_ratio)
+    host.disk_gib_limit = int(report.disk_gib * settings.disk_ratio)
+    host.accelerator = report.accelerator
+    host.accelerator_reason = report.accelerator_reason
+    host.hypervisor_version = report.hypervisor_version
+    host.cpu_model = report.cpu_model
+    host.last_seen = now
+    session.flush()
+    return host
+
+
+def seen(session: Session, now: datetime, name: str) -> None:
+    """The host is alive."""
+    session.execute(update(Host).where(Host.name == name).values(last_seen=now))
+
+
+def claim(
+    session: Session, now: datetime, *, vcpus: int, memory_mib: int, disk_gib: int, zone: str | None, host: str | None
+) -> Host | None:
+    """Take room on the host with the most free memory, or on the one that is named; None when there is none.
+
+    One statement finds and takes, so that two requests never take the same room.
+    """
+    fits = (
+        select(Host.seq)
+        .where(
+            Host.disabled.is_(False),
+            Host.forced_down.is_(False),
+            Host.last_seen >= now - SILENT_AFTER,
+            Host.vcpus_limit - Host.vcpus_used >= vcpus,
+            Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
+            Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
+        )
+        .order_by((Host.memory_mib_limit - Host.memory_mib_used).desc())
+        .limit(1)
+    )
+    if zone:
+        fits = fits.where(Host.zone == zone)
+    if host:
+        fits = fits.where(Host.name == host)
+    if session.get_bind().dialect.name == "postgresql":
+        fits = fits.with_for_update(skip_locked=True)
+    return session.scalar(
+        update(Host)
+        .where(Host.seq == fits.scalar_subquery())
+        .values(
+            vcpus_used=Host.vcpus_used + vcpus,
+            memory_mib_used=Host.memory_mib_used + memory_mib,
+            disk_gib_used=Host.disk_gib_used + disk_gib,
+        )
+        .returning(Host)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gib: int) -> None:
+    """Give back what was claimed."""
+    session.execute(
+        update(Host)
+        .where(Host.name == name)
+        .values(
+            vcpus_used=Host.vcpus_used - vcpus,
+            memory_mib_used=Host.memory_mib_used - memory_mib,
+            disk_gib_used=Host.disk_gib_used - disk_gib,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def why_not(session: Session, now: datetime, *, vcpus: int, memory_mib: int, disk_gib: int, zone: str | None) -> str:
+    """What was missing, for the fault of a server that no host has room for."""
+    query = select(Host)
+    if zone:
+        query = query.where(Host.zone == zone)
+    reasons = []
+    for host in session.scalars(query):
+        free = {
+            "MiB of memory": (memory_mib, host.memory_mib_limit - host.memory_mib_used),
+            "vCPUs": (vcpus, host.vcpus_limit - host.vcpus_used),
+            "GiB of disk": (disk_gib, host.disk_gib_limit - host.disk_gib_used),
+        }
+        short = [f"{need} {what} wanted, {max(have, 0)} free" for what, (need, have) in free.items() if have < need]
+        if host.disabled:
+            short = ["it is disabled"]
+        elif not is_up(host, now):
+            short = ["it is down"]
+        reasons.append(f"{host.name}: {', '.join(short) or 'taken meanwhile'}")
+    return f"No valid host was found. {'; '.join(reasons) or 'There is no host.'}."
+
+
+def is_up(host: Host, now: datetime) -> bool:
+    """Whether the host was heard of lately."""
+    return not host.forced_down and host.last_seen >= now - SILENT_AFTER
+
+
+def find(session: Session, name_or_id: str) -> Host:
+    """A host by name or UUID."""
+    query = select(Host).where((Host.name == name_or_id) | (Host.id == name_or_id))
+    if (found := session.scalar(query)) is None:
+        raise errors.NotFound(f"Compute host {name_or_id} could not be found.")
+    return found
+
+
+def listed(session: Session) -> list[Host]:
+    """All hosts in the order they came."""
+    return list(session.scalars(select(Host).order_by(Host.seq)))

@@ -1,0 +1,89 @@
+"""Key pairs: a user's public keys. A private key is made only on request, shown once and never kept."""
+
+import base64
+import binascii
+import hashlib
+from datetime import datetime
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_public_key,
+)
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app import errors
+from compute_api import quotas
+from compute_api.models import KeyPair
+
+
+def find(session: Session, user_id: str, name: str) -> KeyPair:
+    """The user's key of that name."""
+    query = select(KeyPair).where(KeyPair.user_id == user_id, KeyPair.name == name)
+    if (found := session.scalar(query)) is None:
+        raise errors.NotFound(f"Keypair {name} not found for user {user_id}")
+    return found
+
+
+def listed(session: Session, user_id: str, *, limit: int, marker: str | None) -> list[KeyPair]:
+    """The user's keys by name, after the marker, which is a name."""
+    query = select(KeyPair).where(KeyPair.user_id == user_id).order_by(KeyPair.name).limit(limit)
+    if marker is not None:
+        find_marker = select(KeyPair.id).where(KeyPair.user_id == user_id, KeyPair.name == marker)
+        if session.scalar(find_marker) is None:
+            raise errors.BadRequest(f"marker [{marker}] not found")
+        query = query.where(KeyPair.name > marker)
+    return list(session.scalars(query))
+
+
+def create(session: Session, now: datetime, *, user_id: str, name: str, kind: str, public_key: str) -> KeyPair:
+    """Keep a public key. Conflict when the name is taken, BadRequest when it is no key, QuotaExceeded."""
+    count = session.scalar(select(func.count()).where(KeyPair.user_id == user_id)) or 0
+    limit = quotas.DEFAULTS["key_pairs"]
+    if count >= limit >= 0:
+        raise errors.QuotaExceeded("Quota exceeded, too many key pairs.")
+    made = KeyPair(
+        user_id=user_id,
+        name=name,
+        type=kind,
+        public_key=public_key,
+        fingerprint=fingerprint(public_key),
+        created_at=now,
+    )
+    session.add(made)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise errors.Conflict(f"Key pair '{name}' already exists.") from None
+    return made
+
+
+def delete(session: Session, user_id: str, name: str) -> None:
+    """Forget the key; servers made with it keep it."""
+    session.delete(find(session, user_id, name))
+
+
+def generate(comment: str) -> tuple[str, str]:
+    """A new Ed25519 pair: (private key in OpenSSH's format, public key line)."""
+    private = ed25519.Ed25519PrivateKey.generate()
+    public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), f"{public} {comment}"
+
+
+def fingerprint(public_key: str) -> str:
+    """MD5 of the key's bytes in colon-separated hex, as Nova shows it. BadRequest when it is no ssh public key."""
+    words = public_key.split()
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+        load_ssh_public_key(" ".join(words[:2]).encode())
+    except (IndexError, ValueError, binascii.Error, UnsupportedAlgorithm) as error:
+        if not isinstance(error, UnsupportedAlgorithm):
+            raise errors.BadRequest("Keypair data is invalid: failed to generate fingerprint") from None
+    digest = hashlib.md5(blob, usedforsecurity=False).hexdigest()
+    return ":".join(digest[at : at + 2] for at in range(0, 32, 2))

@@ -1,0 +1,210 @@
+"""The tables of compute: servers and what is to be done for them, flavors, key pairs, hosts, quotas."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+Seq = BigInteger().with_variant(Integer(), "sqlite")
+"""A primary key in creation order."""
+
+
+class Server(Base):
+    """A server as it is wanted and as it was last reported.
+
+    `flavor`, `image` and `key` are copies made when it was created, so that what it was built from stays true.
+    `generation` goes up with each action; a result of an older generation is thrown away.
+    """
+
+    __tablename__ = "servers"
+
+    seq: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(36), unique=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255))
+    description: Mapped[str | None] = mapped_column(String(255))
+    hostname: Mapped[str] = mapped_column(String(255))
+    flavor: Mapped[dict[str, Any]]
+    flavor_id: Mapped[str] = mapped_column(String(255))
+    image: Mapped[dict[str, Any]]
+    image_id: Mapped[str] = mapped_column(String(36))
+    key: Mapped[dict[str, Any]]
+    user_data: Mapped[str | None] = mapped_column(Text)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    tags: Mapped[list[str]]
+    config_drive: Mapped[bool] = mapped_column(default=True)
+    disk_config: Mapped[str] = mapped_column(String(8), default="MANUAL")
+    admin_pass: Mapped[str | None] = mapped_column(String(255))
+    reservation_id: Mapped[str] = mapped_column(String(32))
+    launch_index: Mapped[int] = mapped_column(default=0)
+    availability_zone: Mapped[str] = mapped_column(String(255), default="")
+    pinned_zone: Mapped[str | None] = mapped_column(String(255))
+    host: Mapped[str | None] = mapped_column(String(255))
+    vm_state: Mapped[str] = mapped_column(String(32))
+    task_state: Mapped[str | None] = mapped_column(String(32))
+    power_state: Mapped[int] = mapped_column(default=0)
+    generation: Mapped[int] = mapped_column(default=0)
+    locked: Mapped[bool] = mapped_column(default=False)
+    locked_by: Mapped[str | None] = mapped_column(String(8))
+    locked_reason: Mapped[str | None] = mapped_column(String(255))
+    access_ipv4: Mapped[str] = mapped_column(String(15), default="")
+    access_ipv6: Mapped[str] = mapped_column(String(39), default="")
+    fault: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    launched_at: Mapped[datetime | None]
+    terminated_at: Mapped[datetime | None]
+    deleted: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (
+        Index("ix_servers_project_seq", "project_id", "deleted", "seq"),
+        Index("ix_servers_project_name", "project_id", "name"),
+        Index("ix_servers_project_updated", "project_id", "updated_at"),
+        Index("ix_servers_host", "host", "deleted"),
+    )
+
+
+class Operation(Base):
+    """Something to be done for a server by a host: written with the server's row, claimed by the agent, never lost."""
+
+    __tablename__ = "operations"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    server_id: Mapped[str] = mapped_column(String(36), index=True)
+    host: Mapped[str] = mapped_column(String(255))
+    task: Mapped[str] = mapped_column(String(32))
+    generation: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), default="queued")  # queued, running, done, failed, superseded
+    request_id: Mapped[str] = mapped_column(String(64))
+    arguments: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (
+        Index(
+            "ix_operations_waiting",
+            "host",
+            "state",
+            "id",
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
+
+
+class ServerAction(Base):
+    """What somebody did to a server and how it went (instance actions)."""
+
+    __tablename__ = "server_actions"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    server_id: Mapped[str] = mapped_column(String(36), index=True)
+    request_id: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(64))
+    project_id: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    message: Mapped[str | None] = mapped_column(Text)
+    host: Mapped[str | None] = mapped_column(String(255))
+
+
+class Flavor(Base):
+    """A size of server."""
+
+    __tablename__ = "flavors"
+
+    seq: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(255), unique=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    vcpus: Mapped[int]
+    ram: Mapped[int]
+    disk: Mapped[int] = mapped_column(default=0)
+    ephemeral: Mapped[int] = mapped_column(default=0)
+    swap: Mapped[int] = mapped_column(default=0)
+    rxtx_factor: Mapped[float] = mapped_column(default=1.0)
+    is_public: Mapped[bool] = mapped_column(default=True)
+    description: Mapped[str | None] = mapped_column(Text)
+    extra_specs: Mapped[dict[str, str]]
+
+
+class FlavorAccess(Base):
+    """A project that may use a flavor that is not public."""
+
+    __tablename__ = "flavor_access"
+
+    flavor_id: Mapped[str] = mapped_column(ForeignKey("flavors.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class KeyPair(Base):
+    """A public key of a user; it belongs to the user, not to a project."""
+
+    __tablename__ = "key_pairs"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    user_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255))
+    type: Mapped[str] = mapped_column(String(8), default="ssh")
+    public_key: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("user_id", "name"),)
+
+
+class Host(Base):
+    """A computer that runs machines: its size, what is claimed of it, when it was last heard of."""
+
+    __tablename__ = "hosts"
+
+    seq: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(36), unique=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    zone: Mapped[str] = mapped_column(String(255))
+    vcpus: Mapped[int]
+    memory_mib: Mapped[int]
+    disk_gib: Mapped[int]
+    vcpus_limit: Mapped[int]
+    memory_mib_limit: Mapped[int]
+    disk_gib_limit: Mapped[int]
+    vcpus_used: Mapped[int] = mapped_column(default=0)
+    memory_mib_used: Mapped[int] = mapped_column(default=0)
+    disk_gib_used: Mapped[int] = mapped_column(default=0)
+    accelerator: Mapped[str] = mapped_column(String(8))
+    accelerator_reason: Mapped[str | None] = mapped_column(Text)
+    hypervisor_version: Mapped[int] = mapped_column(default=0)
+    cpu_model: Mapped[str] = mapped_column(String(255), default="")
+    disabled: Mapped[bool] = mapped_column(default=False)
+    disabled_reason: Mapped[str | None] = mapped_column(String(255))
+    forced_down: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    last_seen: Mapped[datetime]
+
+
+class ProjectUsage(Base):
+    """What a project uses of its quota: one row to lock, counted up and down with the servers themselves."""
+
+    __tablename__ = "project_usage"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    instances: Mapped[int] = mapped_column(default=0)
+    cores: Mapped[int] = mapped_column(default=0)
+    ram: Mapped[int] = mapped_column(default=0)
+
+
+class QuotaLimit(Base):
+    """A limit of one project that differs from the default; -1 is unlimited."""
+
+    __tablename__ = "quota_limits"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    resource: Mapped[str] = mapped_column(String(64), primary_key=True)
+    limit: Mapped[int]

@@ -1,0 +1,108 @@
+"""Operations: what hosts have to do. Written with the server's row; claimed once; finished against the generation."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, aliased
+
+from app.db import after_commit
+from compute_api.models import Operation, Server, ServerAction
+from compute_api.states import Action
+
+Nudge = Callable[[Sequence[int]], None]
+"""Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
+
+
+def queue(
+    session: Session, now: datetime, server: Server, action: Action, request_id: str, arguments: dict[str, Any]
+) -> Operation:
+    """Put down what is to be done for a server that has a host. `session.info["nudge"]` is told after the commit."""
+    assert server.host is not None
+    operation = Operation(
+        server_id=server.id,
+        host=server.host,
+        task=action.task,
+        generation=server.generation,
+        state="queued",
+        request_id=request_id,
+        arguments=arguments,
+        created_at=now,
+    )
+    session.add(operation)
+    nudge: Nudge | None = session.info.get("nudge")
+    if nudge is not None:
+        after_commit(session, lambda: nudge([operation.id]))
+    return operation
+
+
+def begin_action(session: Session, now: datetime, server: Server, name: str, request_id: str, user_id: str) -> None:
+    """Write down that somebody does something to the server."""
+    session.add(
+        ServerAction(
+            server_id=server.id,
+            request_id=request_id,
+            action=name,
+            user_id=user_id,
+            project_id=server.project_id,
+            started_at=now,
+            updated_at=now,
+            host=server.host,
+        )
+    )
+
+
+def end_action(session: Session, now: datetime, server_id: str, request_id: str, message: str | None = None) -> None:
+    """Write down how it went; a message means that it went wrong."""
+    session.execute(
+        update(ServerAction)
+        .where(ServerAction.server_id == server_id, ServerAction.request_id == request_id)
+        .values(finished_at=now, updated_at=now, message=message)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def waiting(session: Session, host: str) -> list[int]:
+    """Operations of the host that nobody has begun, oldest first."""
+    query = select(Operation.id).where(Operation.host == host, Operation.state == "queued").order_by(Operation.id)
+    return list(session.scalars(query))
+
+
+def claim(session: Session, now: datetime, operation_id: int) -> Operation | None:
+    """Begin the operation, once: None when somebody has, or while another one of the same server is under way."""
+    other = aliased(Operation)
+    busy = (
+        select(other.id)
+        .where(other.server_id == Operation.server_id, other.state == "running", other.id != Operation.id)
+        .exists()
+    )
+    return session.scalar(
+        update(Operation)
+        .where(Operation.id == operation_id, Operation.state == "queued", ~busy)
+        .values(state="running", started_at=now, attempts=Operation.attempts + 1)
+        .returning(Operation)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def close(session: Session, now: datetime, operation_id: int, state: str) -> None:
+    """The operation is over: done, failed, or superseded by a later one."""
+    session.execute(
+        update(Operation)
+        .where(Operation.id == operation_id)
+        .values(state=state, finished_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def requeue_running(session: Session, host: str) -> int:
+    """What an agent that died had begun is to be done again; carrying it out twice is harmless."""
+    result = session.execute(
+        update(Operation)
+        .where(Operation.host == host, Operation.state == "running")
+        .values(state="queued")
+        .returning(Operation.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(result.all())

@@ -1,0 +1,108 @@
+"""Quotas: how much a project may use. Usage is one row a project, counted where servers are created and deleted."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app import errors
+from compute_api.models import ProjectUsage, QuotaLimit
+
+DEFAULTS: dict[str, int] = {
+    "instances": 100,
+    "cores": 200,
+    "ram": 204800,
+    "metadata_items": 128,
+    "key_pairs": 100,
+    "server_groups": 10,
+    "server_group_members": 10,
+    "injected_files": 0,
+    "injected_file_content_bytes": 0,
+    "injected_file_path_bytes": 0,
+    "fixed_ips": -1,
+    "floating_ips": 0,
+    "security_groups": 0,
+    "security_group_rules": 0,
+}
+"""The limits of a project that has none of its own; -1 is unlimited. Instances, cores and RAM (MiB) are counted."""
+
+COUNTED = ("instances", "cores", "ram")
+
+
+def limits(session: Session, project_id: str) -> dict[str, int]:
+    """Every limit of the project."""
+    own = session.execute(select(QuotaLimit.resource, QuotaLimit.limit).where(QuotaLimit.project_id == project_id))
+    return {**DEFAULTS, **dict(own.tuples())}
+
+
+def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
+    """Give the project limits of its own."""
+    session.execute(sql_delete(QuotaLimit).where(QuotaLimit.project_id == project_id, QuotaLimit.resource.in_(wanted)))
+    session.add_all(QuotaLimit(project_id=project_id, resource=name, limit=limit) for name, limit in wanted.items())
+
+
+def reset(session: Session, project_id: str) -> None:
+    """Back to the defaults."""
+    session.execute(sql_delete(QuotaLimit).where(QuotaLimit.project_id == project_id))
+
+
+def usage(session: Session, project_id: str) -> dict[str, int]:
+    """What the project uses of what is counted."""
+    row = session.get(ProjectUsage, project_id)
+    return {name: getattr(row, name) if row else 0 for name in COUNTED}
+
+
+def claim(session: Session, project_id: str, *, instances: int, cores: int, ram: int, at_least: int = 0) -> int:
+    """Take room for up to `instances` servers of `cores` and `ram` MiB each; returns how many fit, `at_least` or more.
+
+    Raises QuotaExceeded in Nova's words. The row is locked until the transaction ends.
+    """
+    _ensure_row(session, project_id)
+    used = session.get_one(ProjectUsage, project_id, with_for_update=True, populate_existing=True)
+    limit = limits(session, project_id)
+    each = {"instances": 1, "cores": cores, "ram": ram}
+    fits = instances
+    for name, need in each.items():
+        if limit[name] >= 0 and need > 0:
+            fits = min(fits, (limit[name] - getattr(used, name)) // need)
+    if fits < max(at_least, 1):
+        _refuse(used, limit, each, instances)
+    add(session, project_id, instances=fits, cores=fits * cores, ram=fits * ram)
+    return fits
+
+
+def add(session: Session, project_id: str, *, instances: int = 0, cores: int = 0, ram: int = 0) -> None:
+    """Count up, or down with negative numbers."""
+    session.execute(
+        update(ProjectUsage)
+        .where(ProjectUsage.project_id == project_id)
+        .values(
+            instances=ProjectUsage.instances + instances,
+            cores=ProjectUsage.cores + cores,
+            ram=ProjectUsage.ram + ram,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _ensure_row(session: Session, project_id: str) -> None:
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0}
+    session.execute(insert(ProjectUsage).values(row).on_conflict_do_nothing())
+
+
+def _refuse(used: ProjectUsage, limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
+    over = [
+        name
+        for name, need in each.items()
+        if limit[name] >= 0 and getattr(used, name) + need * max(instances, 1) > limit[name]
+    ]
+    requested = ", ".join(str(each[name] * instances) for name in over)
+    already = ", ".join(str(getattr(used, name)) for name in over)
+    allowed = ", ".join(str(limit[name]) for name in over)
+    raise errors.QuotaExceeded(
+        f"Quota exceeded for {', '.join(over)}: Requested {requested}, but already used {already} of {allowed} "
+        f"{', '.join(over)}"
+    )

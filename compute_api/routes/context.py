@@ -1,0 +1,38 @@
+"""What compute's routes reach for beside what all routes do: transactions that nudge, and questions to hosts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from flask import current_app, g
+from sqlalchemy.orm import Session
+
+from app.web.context import database
+from app.web.microversion import Version
+from compute_api.ask import LocalAsk
+
+NUDGE = "sixstack.nudge"
+ASK = "sixstack.ask"
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A write transaction after which the agents hear what was queued in it."""
+    with database().transaction() as session:
+        session.info["nudge"] = current_app.extensions[NUDGE]
+        yield session
+
+
+def ask() -> LocalAsk:
+    """The way to ask hosts."""
+    return cast(LocalAsk, current_app.extensions[ASK])
+
+
+def version() -> Version:
+    """The microversion of this request."""
+    return cast(Version, g.version)
+
+
+def request_id() -> str:
+    """The id of this request."""
+    return cast(str, g.request_id)

@@ -1,0 +1,437 @@
+"""Servers: created, found, acted upon and finished, each in one transaction of the caller's."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.caller import Caller
+from compute_api import flavors, hosts, keypairs, operations, quotas
+from compute_api.models import Flavor, KeyPair, Operation, Server
+from compute_api.states import BY_TASK, DELETE, SPAWN, Action, PowerState, TaskState, VmState
+from image_api import images
+from image_api.models import Image
+from network_api import networks, ports
+from network_api.models import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRequest:
+    """One interface that is asked for: on a network, perhaps with an address, or an existing port."""
+
+    network_id: str | None = None
+    address: str | None = None
+    port_id: str | None = None
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewServer:
+    """What POST /servers asks for."""
+
+    name: str
+    flavor_id: str
+    image_id: str
+    networks: Literal["auto", "none"] | tuple[NetworkRequest, ...] = "auto"
+    key_name: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    hostname: str | None = None
+    user_data: str | None = None
+    admin_pass: str | None = None
+    disk_config: str = "MANUAL"
+    access_ipv4: str = ""
+    access_ipv6: str = ""
+    zone: str | None = None
+    host: str | None = None
+    min_count: int = 1
+    max_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What POST /servers made; the password is shown once."""
+
+    servers: list[Server]
+    admin_pass: str
+    reservation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an operation went: without an error the action's end state is reached."""
+
+    error: str | None = None
+    power_state: PowerState | None = None
+
+
+def find(session: Session, caller: Caller, server_id: str, *, deleted: bool = False) -> Server:
+    """The caller's server; an admin finds every project's."""
+    query = select(Server).where(Server.id == server_id)
+    if not caller.is_admin:
+        query = query.where(Server.project_id == caller.project)
+    if not deleted:
+        query = query.where(Server.deleted.is_(False))
+    if (found := session.scalar(query)) is None:
+        raise errors.NotFound(f"Instance {server_id} could not be found.")
+    return found
+
+
+def create(session: Session, now: datetime, caller: Caller, new: NewServer, request_id: str) -> Created:
+    """Rows, quota, addresses, room on hosts and the operations to make it true. Raises what is wrong with the request.
+
+    A server that no host has room for exists afterwards in ERROR, with a fault that says what was missing.
+    """
+    flavor = _flavor(session, caller, new.flavor_id)
+    image = usable_image(session, caller, new.image_id, flavor)
+    key = _key(session, caller, new.key_name)
+    wanted = _networks(session, caller, new)
+    check_metadata(session, caller, new.metadata)
+    count = quotas.claim(
+        session,
+        caller.project,
+        instances=new.max_count,
+        cores=flavor.vcpus,
+        ram=flavor.ram,
+        at_least=new.min_count,
+    )
+    admin_pass = new.admin_pass or secrets.token_urlsafe(9)
+    reservation_id = f"r-{secrets.token_hex(4)}"
+    made = []
+    for index in range(count):
+        name = new.name if new.max_count == 1 else f"{new.name}-{index + 1}"
+        hostname = new.hostname or sanitized_hostname(name)
+        server = Server(
+            id=str(uuid4()),
+            project_id=caller.project,
+            user_id=caller.user_id,
+            name=name,
+            description=new.description,
+            hostname=hostname if not new.hostname or new.max_count == 1 else f"{hostname}-{index + 1}",
+            flavor=flavor_copy(flavor),
+            flavor_id=flavor.id,
+            image=image_copy(image),
+            image_id=image.id,
+            key={"name": key.name, "type": key.type, "data": key.public_key} if key else {},
+            user_data=new.user_data,
+            metadata_=new.metadata,
+            tags=sorted(set(new.tags)),
+            config_drive=True,
+            disk_config=new.disk_config,
+            admin_pass=admin_pass,
+            reservation_id=reservation_id,
+            launch_index=index,
+            availability_zone=new.zone or "",
+            pinned_zone=new.zone,
+            vm_state=VmState.BUILDING,
+            task_state=TaskState.SPAWNING,
+            power_state=PowerState.NOSTATE,
+            generation=1,
+            locked=False,
+            access_ipv4=new.access_ipv4,
+            access_ipv6=new.access_ipv6,
+            fault={},
+            created_at=now,
+            updated_at=now,
+            deleted=False,
+        )
+        session.add(server)
+        _place(session, now, server, flavor, new)
+        _attach(session, now, caller, server, wanted)
+        operations.begin_action(session, now, server, SPAWN.name, request_id, caller.user_id)
+        if server.host:
+            operations.queue(session, now, server, SPAWN, request_id, {})
+        else:
+            operations.end_action(session, now, server.id, request_id, server.fault["message"])
+        made.append(server)
+    session.flush()
+    return Created(made, admin_pass, reservation_id)
+
+
+def begin(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    action: Action,
+    request_id: str,
+    arguments: dict[str, Any] | None = None,
+) -> None:
+    """Start an action on a server that allows it now; one UPDATE checks and claims. Raises Conflict in Nova's words."""
+    check_lock(caller, server)
+    statement = update(Server).where(
+        Server.id == server.id, Server.deleted.is_(False), Server.vm_state.in_(action.allowed_from)
+    )
+    if action.interrupts:
+        statement = statement.where(Server.task_state.is_(None) | Server.task_state.in_(action.interrupts))
+    else:
+        statement = statement.where(Server.task_state.is_(None))
+    statement = statement.values(task_state=action.task, generation=Server.generation + 1, updated_at=now)
+    if session.scalar(statement.returning(Server.id)) is None:
+        session.refresh(server)
+        if server.vm_state in action.allowed_from:
+            state = f"task_state {server.task_state}"
+        else:
+            state = f"vm_state {server.vm_state}"
+        raise errors.Conflict(f"Cannot '{action.name}' instance {server.id} while it is in {state}")
+    session.refresh(server)
+    operations.begin_action(session, now, server, action.name, request_id, caller.user_id)
+    operations.queue(session, now, server, action, request_id, arguments or {})
+
+
+def delete(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+    """End a server in whatever state it is. Gone at once when no host has it, else when its host has removed it."""
+    check_lock(caller, server)
+    if server.task_state == TaskState.DELETING:
+        return
+    if server.host is None:
+        operations.begin_action(session, now, server, DELETE.name, request_id, caller.user_id)
+        operations.end_action(session, now, server.id, request_id)
+        _buried(session, now, server)
+        return
+    begin(session, now, caller, server, DELETE, request_id)
+
+
+def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
+    """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
+    query = select(Server).where(
+        Server.id == operation.server_id,
+        Server.generation == operation.generation,
+        Server.task_state == operation.task,
+        Server.deleted.is_(False),
+    )
+    server = session.scalar(query.with_for_update())
+    if server is None:
+        operations.close(session, now, operation.id, "superseded")
+        operations.end_action(session, now, operation.server_id, operation.request_id, "Overtaken by another action")
+        return False
+    action = BY_TASK[TaskState(operation.task)]
+    operations.close(session, now, operation.id, "failed" if outcome.error else "done")
+    operations.end_action(session, now, server.id, operation.request_id, outcome.error)
+    server.task_state = None
+    server.updated_at = now
+    if outcome.error:
+        _failed(server, now, outcome.error)
+    elif action is DELETE:
+        _buried(session, now, server)
+    else:
+        server.vm_state = action.then
+        server.power_state = outcome.power_state if outcome.power_state is not None else action.power
+        server.fault = {}
+        if action is SPAWN:
+            server.launched_at = now
+            server.admin_pass = None
+    if action is not DELETE:
+        ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
+    return True
+
+
+def reported(session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str) -> bool:
+    """A host found the server in another state than was wanted; a task that began meanwhile wins."""
+    statement = (
+        update(Server)
+        .where(
+            Server.id == server.id,
+            Server.generation == server.generation,
+            Server.task_state.is_(None),
+            Server.deleted.is_(False),
+        )
+        .values(vm_state=vm_state, power_state=power, updated_at=now)
+    )
+    if vm_state is VmState.ERROR:
+        statement = statement.values(fault=fault(now, why))
+    counted = session.scalar(statement.returning(Server.id)) is not None
+    if counted:
+        ports.set_status(session, server.id, power == PowerState.RUNNING)
+    return counted
+
+
+def check_lock(caller: Caller, server: Server) -> None:
+    """A locked server is left alone by everybody but admins."""
+    if server.locked and not caller.is_admin:
+        raise errors.Conflict(f"Instance {server.id} is locked")
+
+
+def fault(now: datetime, message: str, code: int = 500) -> dict[str, Any]:
+    """A fault as the API shows it."""
+    return {"code": code, "message": message[:255], "details": message, "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def usable_image(session: Session, caller: Caller, image_id: str, flavor: Flavor) -> Image:
+    """An image that a server of the flavor can be made from. Raises BadRequest in Nova's words."""
+    try:
+        image = images.find_visible(session, caller, image_id)
+    except errors.NotFound:
+        raise errors.BadRequest(f"Can not find requested image: {image_id}") from None
+    if image.status != "active":
+        raise errors.BadRequest(f"Image {image.id} is not active.")
+    if flavor.ram < (image.min_ram or 0):
+        raise errors.BadRequest("Flavor's memory is too small for requested image.")
+    if flavor.disk:
+        have = flavor.disk << 30
+        need = max((image.min_disk or 0) << 30, 0 if image.stored_format == "iso" else image.virtual_size or 0)
+        if have < need:
+            raise errors.BadRequest(
+                f"Flavor's disk is too small for requested image. Flavor disk is {have} bytes, image is {need} bytes."
+            )
+    return image
+
+
+def image_copy(image: Image) -> dict[str, Any]:
+    """What a server remembers of its image."""
+    return {
+        "ref": {
+            "id": image.id,
+            "disk_format": image.stored_format,
+            "size_bytes": image.disk_size or image.size,
+            "virtual_size_bytes": image.virtual_size or image.size,
+            "sha512": image.disk_hash or (image.os_hash_value if image.os_hash_algo == "sha512" else None),
+        },
+        "name": image.name,
+        "min_ram": image.min_ram,
+        "min_disk": image.min_disk,
+    }
+
+
+def flavor_copy(flavor: Flavor) -> dict[str, Any]:
+    """What a server remembers of its flavor: RAM and swap in MiB, disks in GiB."""
+    return {
+        "id": flavor.id,
+        "name": flavor.name,
+        "vcpus": flavor.vcpus,
+        "ram": flavor.ram,
+        "disk": flavor.disk,
+        "ephemeral": flavor.ephemeral,
+        "swap": flavor.swap,
+        "extra_specs": flavor.extra_specs,
+    }
+
+
+def check_metadata(session: Session, caller: Caller, metadata: dict[str, str]) -> None:
+    """Not more items than the quota has."""
+    limit = quotas.limits(session, caller.project)["metadata_items"]
+    if 0 <= limit < len(metadata):
+        raise errors.QuotaExceeded(
+            f"Quota exceeded for metadata_items: maximum number of metadata items exceeds {limit}"
+        )
+
+
+def sanitized_hostname(name: str) -> str:
+    """A host name made of a server's name, as Nova makes it: RFC 1123, at most 63 characters."""
+    made = re.sub(r"[^a-z0-9.-]+", "", re.sub(r"[ _]", "-", name.lower())).strip(".-")
+    return made[:63].rstrip(".-") or "server"
+
+
+def host_id(server: Server) -> str:
+    """What a project may know of its host: the same for two of its servers on one host, and nothing more."""
+    if not server.host:
+        return ""
+    return hashlib.sha224(f"{server.project_id}{server.host}".encode()).hexdigest()
+
+
+def _flavor(session: Session, caller: Caller, flavor_id: str) -> Flavor:
+    try:
+        return flavors.find(session, caller, flavor_id)
+    except errors.NotFound as error:
+        raise errors.BadRequest(error.message) from None
+
+
+def _key(session: Session, caller: Caller, name: str | None) -> KeyPair | None:
+    if name is None:
+        return None
+    try:
+        return keypairs.find(session, caller.user_id, name)
+    except errors.NotFound:
+        raise errors.BadRequest("Invalid key_name provided.") from None
+
+
+def _networks(session: Session, caller: Caller, new: NewServer) -> list[tuple[Network | None, NetworkRequest]]:
+    """The networks that each server is to be on; an existing port brings its own."""
+    if new.networks == "none":
+        return []
+    if new.networks == "auto" or not new.networks:
+        return [(networks.default_network(session, caller), NetworkRequest())]
+    wanted: list[tuple[Network | None, NetworkRequest]] = []
+    for request in new.networks:
+        assert not isinstance(request, str)
+        if request.port_id:
+            if new.max_count > 1:
+                raise errors.BadRequest("Unable to launch multiple instances with a single configured port ID.")
+            wanted.append((None, request))
+            continue
+        if request.address and new.max_count > 1:
+            raise errors.BadRequest("Unable to launch multiple instances with a single fixed IP address.")
+        try:
+            wanted.append((networks.find(session, caller, request.network_id or ""), request))
+        except errors.NotFound as error:
+            raise errors.BadRequest(error.message) from None
+    return wanted
+
+
+def _place(session: Session, now: datetime, server: Server, flavor: Flavor, new: NewServer) -> None:
+    need = {"vcpus": flavor.vcpus, "memory_mib": flavor.ram, "disk_gib": flavor.disk}
+    found = hosts.claim(session, now, **need, zone=new.zone, host=new.host)
+    if found is not None:
+        server.host = found.name
+        server.availability_zone = found.zone
+    else:
+        _failed(server, now, hosts.why_not(session, now, **need, zone=new.zone))
+        server.task_state = None
+
+
+def _attach(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    wanted: Sequence[tuple[Network | None, NetworkRequest]],
+) -> None:
+    owner = f"compute:{server.availability_zone or 'nova'}"
+    for network, request in wanted:
+        if network is None:
+            assert request.port_id is not None
+            port = ports.bind(session, now, request.port_id, caller, device_id=server.id, host=server.host)
+        else:
+            port = ports.create(
+                session,
+                now,
+                project_id=server.project_id,
+                network=network,
+                device_id=server.id,
+                device_owner=owner,
+                host=server.host,
+                address=request.address,
+            )
+        if not server.access_ipv6 and port.ip_address:
+            server.access_ipv6 = port.ip_address
+
+
+def _failed(server: Server, now: datetime, message: str) -> None:
+    server.vm_state = VmState.ERROR
+    server.power_state = PowerState.NOSTATE
+    server.fault = fault(now, message)
+
+
+def _buried(session: Session, now: datetime, server: Server) -> None:
+    """What the server held is free again; the row stays for those who ask for deleted servers."""
+    ports.release(session, now, server.id)
+    flavor = server.flavor
+    quotas.add(session, server.project_id, instances=-1, cores=-flavor["vcpus"], ram=-flavor["ram"])
+    if server.host:
+        hosts.release(session, server.host, vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=flavor["disk"])
+    server.vm_state = VmState.DELETED
+    server.power_state = PowerState.NOSTATE
+    server.task_state = None
+    server.deleted = True
+    server.terminated_at = server.updated_at = now
+    server.admin_pass = None
+    server.user_data = None

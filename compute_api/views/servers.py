@@ -1,0 +1,159 @@
+"""Server → what the API shows of it, for a version and for an admin or not.
+
+https://docs.openstack.org/api-ref/compute/#show-server-details
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import IPv6Interface
+from typing import Any
+
+from app.caller import Caller
+from app.web.microversion import Version, v
+from compute_api import servers, states
+from compute_api.models import Server
+from compute_api.states import VmState
+from compute_api.views import links
+from network_api.ports import Nic
+
+PROGRESS = {"ACTIVE": 100, "BUILD": 0, "REBUILD": 0, "RESIZE": 0, "VERIFY_RESIZE": 100, "MIGRATING": 0}
+PINNED_SINCE, GROUPS_SINCE = v("2.96"), v("2.71")
+CERTIFICATES_SINCE, TAGS_SINCE, DESCRIPTION_SINCE = v("2.63"), v("2.26"), v("2.19")
+LOCKED_SINCE, LOCK_REASON_SINCE, HOST_STATUS_SINCE = v("2.9"), v("2.73"), v("2.16")
+FLAVOR_COPY_SINCE, EXTRA_SPECS_SINCE, HOSTNAME_SINCE, ATTRIBUTES_SINCE = v("2.47"), v("2.61"), v("2.90"), v("2.3")
+
+
+def created(made: servers.Created) -> dict[str, Any]:
+    """What POST /servers answers: the first server and the password that is shown once."""
+    server = made.servers[0]
+    return {
+        "server": {
+            "id": server.id,
+            "links": links.of("servers", server.id),
+            "OS-DCF:diskConfig": server.disk_config,
+            "security_groups": [{"name": "default"}],
+            "adminPass": made.admin_pass,
+        }
+    }
+
+
+def brief(server: Server) -> dict[str, Any]:
+    """An entry of the short list."""
+    return {"id": server.id, "name": server.name, "links": links.of("servers", server.id)}
+
+
+def show(
+    server: Server, nics: Sequence[Nic], version: Version, caller: Caller, *, single: bool = True
+) -> dict[str, Any]:
+    """One server. `single` is false for an entry of the detailed list, which has no server groups."""
+    status = states.status(server.vm_state, server.task_state)
+    body: dict[str, Any] = {
+        "id": server.id,
+        "name": server.name,
+        "status": status,
+        "tenant_id": server.project_id,
+        "user_id": server.user_id,
+        "metadata": server.metadata_,
+        "hostId": servers.host_id(server),
+        "image": {"id": server.image_id, "links": links.bookmark("images", server.image_id)},
+        "flavor": flavor(server, version),
+        "created": stamp(server.created_at),
+        "updated": stamp(server.updated_at),
+        "addresses": {} if server.vm_state == VmState.BUILDING else addresses(nics),
+        "accessIPv4": server.access_ipv4,
+        "accessIPv6": server.access_ipv6,
+        "links": links.of("servers", server.id),
+        "OS-DCF:diskConfig": server.disk_config,
+        "OS-EXT-AZ:availability_zone": server.availability_zone,
+        "config_drive": "True" if server.config_drive else "",
+        "key_name": server.key.get("name"),
+        "OS-SRV-USG:launched_at": micro(server.launched_at),
+        "OS-SRV-USG:terminated_at": micro(server.terminated_at),
+        "security_groups": [{"name": "default"}],
+        "OS-EXT-STS:task_state": server.task_state,
+        "OS-EXT-STS:vm_state": server.vm_state,
+        "OS-EXT-STS:power_state": server.power_state,
+        "os-extended-volumes:volumes_attached": [],
+    }
+    if status in PROGRESS:
+        body["progress"] = PROGRESS[status]
+    if status in ("ERROR", "DELETED") and server.fault:
+        body["fault"] = fault(server, caller)
+    if caller.is_admin:
+        _admin(body, server, version)
+    elif version >= HOSTNAME_SINCE:
+        body["OS-EXT-SRV-ATTR:hostname"] = server.hostname
+    if version >= LOCKED_SINCE:
+        body["locked"] = server.locked
+    if version >= DESCRIPTION_SINCE:
+        body["description"] = server.description
+    if version >= TAGS_SINCE:
+        body["tags"] = server.tags
+    if version >= CERTIFICATES_SINCE:
+        body["trusted_image_certificates"] = None
+    if version >= GROUPS_SINCE and single:
+        body["server_groups"] = []
+    if version >= LOCK_REASON_SINCE:
+        body["locked_reason"] = server.locked_reason
+    if version >= PINNED_SINCE:
+        body["pinned_availability_zone"] = server.pinned_zone
+    return body
+
+
+def _admin(body: dict[str, Any], server: Server, version: Version) -> None:
+    body["OS-EXT-SRV-ATTR:host"] = server.host
+    body["OS-EXT-SRV-ATTR:hypervisor_hostname"] = server.host
+    body["OS-EXT-SRV-ATTR:instance_name"] = f"instance-{server.seq:08x}"
+    if version >= ATTRIBUTES_SINCE:
+        body["OS-EXT-SRV-ATTR:reservation_id"] = server.reservation_id
+        body["OS-EXT-SRV-ATTR:launch_index"] = server.launch_index
+        body["OS-EXT-SRV-ATTR:hostname"] = server.hostname
+        body["OS-EXT-SRV-ATTR:kernel_id"] = ""
+        body["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
+        body["OS-EXT-SRV-ATTR:root_device_name"] = "/dev/vda"
+        body["OS-EXT-SRV-ATTR:user_data"] = server.user_data
+    if version >= HOST_STATUS_SINCE:
+        body["host_status"] = "UP" if server.host else ""
+
+
+def flavor(server: Server, version: Version) -> dict[str, Any]:
+    """The flavor: a reference, or from 2.47 on a copy of what it was."""
+    if version < FLAVOR_COPY_SINCE:
+        return {"id": server.flavor_id, "links": links.bookmark("flavors", server.flavor_id)}
+    copy = server.flavor
+    shown = {name: copy[name] for name in ("vcpus", "ram", "disk", "ephemeral", "swap", "extra_specs")}
+    return {**shown, "original_name": copy["name"]}
+
+
+def addresses(nics: Sequence[Nic]) -> dict[str, list[dict[str, Any]]]:
+    """Addresses by network name; every one fixed, version 6, with its MAC."""
+    by_network: dict[str, list[dict[str, Any]]] = {}
+    for nic in nics:
+        for address in nic.addresses:
+            by_network.setdefault(nic.network_name, []).append(
+                {
+                    "version": 6,
+                    "addr": str(IPv6Interface(address).ip),
+                    "OS-EXT-IPS:type": "fixed",
+                    "OS-EXT-IPS-MAC:mac_addr": nic.mac,
+                }
+            )
+    return by_network
+
+
+def fault(server: Server, caller: Caller) -> dict[str, Any]:
+    """Why a server is in ERROR; the details are for admins, as 500 ones are in Nova."""
+    shown = {name: server.fault[name] for name in ("code", "created", "message")}
+    if server.fault.get("details") and (caller.is_admin or server.fault["code"] != 500):
+        shown["details"] = server.fault["details"]
+    return shown
+
+
+def stamp(time: datetime) -> str:
+    """2026-11-21T02:59:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro(time: datetime | None) -> str | None:
+    """2026-11-21T02:59:00.000000, as Nova writes some times."""
+    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%f")

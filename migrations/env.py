@@ -1,0 +1,14 @@
+"""Runs migrations on the connection that `app.installation` hands over."""
+
+from alembic import context
+
+import compute_api.models
+import identity_api.models
+import image_api.models
+import network_api.models
+from app.db import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()
