@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -82,7 +81,8 @@ class QemuHypervisor:
         self.disks = Disks(self.paths.bases, images)
         self.accelerators = Accelerators(config.accelerator, self.paths.accelerator, config.qemu)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
-        self._locks: dict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: dict[str, threading.RLock] = {}
+        self._locks_guard = threading.Lock()
         self._network_lock = threading.RLock()
         self._claims: dict[str, MachineSpec] = {}
         self._version: int | None = None
@@ -138,6 +138,7 @@ class QemuHypervisor:
                 if self._process(self.paths.machine(machine_id)) is not None:
                     for nic in self._claims[machine_id].nics:
                         self.links.ensure_segment(nic)
+                        self.links.ensure_plugged(nic)
             self._advertise()
 
     def evict_images(self, in_use: frozenset[str]) -> None:
@@ -185,7 +186,8 @@ class QemuHypervisor:
             self._stop(paths, 0)
             remove_directory(paths.directory)
             self._release(machine_id)
-        self._locks.pop(machine_id, None)
+        with self._locks_guard:
+            self._locks.pop(machine_id, None)
 
     def report(self, machine_id: str) -> MachineReport:
         return self._look(machine_id, self.paths.machine(machine_id))
@@ -393,8 +395,15 @@ class QemuHypervisor:
     @contextlib.contextmanager
     def _machine(self, machine_id: str) -> Iterator[MachinePaths]:
         """One thing at a time for one machine: the agent sees to that itself, but our own watchers act as well."""
-        with self._locks[machine_id]:
-            yield self.paths.machine(machine_id)
+        with self._locks_guard:
+            lock = self._locks.setdefault(machine_id, threading.RLock())
+        with lock:
+            try:
+                yield self.paths.machine(machine_id)
+            except OSError as error:
+                log.exception("machine %s", machine_id)
+                where = f" ({error.filename})" if error.filename else ""
+                raise HypervisorError(f"The host's files are in the way: {error.strerror}{where}.") from error
 
     def _qemu_version(self) -> int:
         if self._version is None:

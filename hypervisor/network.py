@@ -76,6 +76,16 @@ class Links:
         """A tap on the segment's bridge; the caller owns the descriptor, and with it the life of the tap."""
         return self._do(lambda ip: self._open_tap(ip, nic, owner))
 
+    def ensure_plugged(self, nic: NicSpec) -> None:
+        """The tap of a running machine is on its bridge, also when the bridge had to be made anew."""
+
+        def plug(ip: IPRoute) -> None:
+            tap, bridge = _index(ip, self.tap(nic.port_id)), _index(ip, self.bridge(nic.vni))
+            if tap is not None and bridge is not None and _master(ip, tap) != bridge:
+                ip.link("set", index=tap, master=bridge, mtu=nic.mtu, state="up")
+
+        self._do(plug)
+
     def segments(self) -> set[int]:
         """VNIs of which this installation has a bridge or a VXLAN device here."""
         prefixes = (self.bridge(0)[:7], self.vxlan(0)[:7])
@@ -230,6 +240,12 @@ def _gateway(nic: NicSpec) -> list[IPv6Interface]:
 def _index(ip: IPRoute, name: str) -> int | None:
     found = ip.link_lookup(ifname=name)
     return found[0] if found else None
+
+
+def _master(ip: IPRoute, index: int) -> int | None:
+    (link,) = ip.get_links(index)
+    master: int | None = link.get_attr("IFLA_MASTER")
+    return master
 
 
 def _add(ip: IPRoute, name: str, **members: object) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypervisor.errors import HypervisorError
+from hypervisor.errors import HostUnfit, HypervisorError
 
 # The shell notes its own pid and start time and then becomes the program: from the first moment on whoever looks finds
 # it, whatever happens to us. `setsid --fork` makes it nobody's child, so that it never becomes a zombie of ours.
@@ -99,6 +99,10 @@ def start(
             check=True,
             timeout=30,
         )
+    except FileNotFoundError:
+        raise HostUnfit("setsid is missing: apt install util-linux") from None
+    except subprocess.SubprocessError as error:
+        raise HypervisorError(f"{command[0]} cannot be started: {error}") from error
     finally:
         os.close(output)
 

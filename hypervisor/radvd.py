@@ -1,13 +1,16 @@
 """Router advertisements: one radvd for all segments of an installation on this host, started and reloaded by us."""
 
+import os
+import pwd
 import signal
 import threading
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
 
 from hypervisor import process
 from hypervisor.errors import HostUnfit, LaunchFailed
-from hypervisor.paths import HostPaths, private_directory, write
+from hypervisor.paths import HostPaths, private_directory
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,20 @@ class RouterAdvertiser:
             private_directory(self.directory)
             known = self.configuration.read_bytes() if self.configuration.exists() else b""
             if known != text:
-                write(self.configuration, text)
+                _rewrite(self.configuration, text)
             if running is None:
                 self._start()
             elif known != text:
                 running.send(signal.SIGHUP)
 
     def _start(self) -> None:
-        command = ["radvd", "--nodaemon", "--logmethod", "stderr"]
-        command += ["--config", str(self.configuration), "--pidfile", str(self.directory / "radvd.pid")]
-        process.start(command, pid_file=self.pid_file, log=self.log)
+        """radvd gives up root, and then could not read a file below our private directory: so it gets the
+        configuration as an open descriptor, which it opens anew at each reload."""
+        with self.configuration.open("rb") as configuration:
+            command = ["radvd", "--nodaemon", "--logmethod", "stderr"]
+            command += ["--config", f"/proc/self/fd/{configuration.fileno()}"]
+            command += ["--pidfile", str(self.directory / "radvd.pid"), *_account()]
+            process.start(command, pid_file=self.pid_file, log=self.log, inherit=[configuration.fileno()])
         if process.find_soon(self.pid_file, 2) is None:
             words = process.log_tail(self.log)
             if "not found" in words:
@@ -111,3 +118,21 @@ class RouterAdvertiser:
             path.unlink(missing_ok=True)
         if self.directory.is_dir():
             self.directory.rmdir()
+
+
+def _account() -> list[str]:
+    """The account that Debian's package makes for radvd, where there is one."""
+    try:
+        pwd.getpwnam("radvd")
+    except KeyError:
+        return []
+    return ["--username", "radvd"]
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    """Write in place: radvd holds this very file open. It reads it only when told to, after this."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "wb") as file:
+        file.truncate(0)
+        file.write(content)
+        os.fchmod(descriptor, 0o644)

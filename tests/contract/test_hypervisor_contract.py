@@ -1,0 +1,166 @@
+"""What every hypervisor does, the fake one and the real one. No guest boots here; its disk is blank."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hypervisor.errors import HypervisorError, ImageUnusable
+from hypervisor.fake import FakeHypervisor, FakeMachine
+from hypervisor.machine import ImageRef, MachineSpec, MachineState
+from hypervisor.protocol import Hypervisor
+from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
+
+__all__ = ["blank_image", "make_host", "namespace"]
+
+Restart = Callable[[], Hypervisor]
+
+
+@pytest.fixture
+def images(blank_image: Path) -> OneImage:
+    return OneImage(blank_image)
+
+
+@pytest.fixture
+def image(blank_image: Path) -> ImageRef:
+    return image_ref(blank_image, "raw", 1 << 20)
+
+
+@pytest.fixture(params=["fake", "real"])
+def restart(request: pytest.FixtureRequest, images: OneImage) -> Iterator[Restart]:
+    """Gives a hypervisor that knows nothing but what is on the host."""
+    if request.param == "fake":
+        machines: dict[str, FakeMachine] = {}
+        yield lambda: FakeHypervisor(machines=machines, images=images)
+        return
+    make: HostMaker = request.getfixturevalue("make_host")
+    yield lambda: make(images)
+
+
+@pytest.fixture
+def hypervisor(restart: Restart) -> Hypervisor:
+    return restart()
+
+
+@pytest.fixture
+def spec(image: ImageRef) -> MachineSpec:
+    return make_spec(1, image)
+
+
+def test_a_host_says_what_it_is(hypervisor: Hypervisor) -> None:
+    report = hypervisor.describe()
+    assert report.vcpus > 0
+    assert report.memory_mib > 0
+    assert report.disk_gib > 0
+    assert report.accelerator == "tcg"
+    assert report.hypervisor_version > 5_000_000
+
+
+def test_a_machine_nobody_made_is_absent(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    assert hypervisor.report(spec.id).state is MachineState.ABSENT
+    assert hypervisor.reports() == []
+    assert hypervisor.spec(spec.id) is None
+    assert hypervisor.console_log(spec.id) == b""
+    assert hypervisor.ensure_stopped(spec.id, grace_seconds=0).state is MachineState.ABSENT
+    hypervisor.remove(spec.id)
+
+
+def test_a_machine_runs_until_it_is_removed(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    started = hypervisor.ensure_running(spec)
+    assert started.state is MachineState.RUNNING
+    assert started.accelerator == "tcg"
+    assert started.started_at is not None
+    assert hypervisor.report(spec.id) == started
+    assert list(hypervisor.reports()) == [started]
+    assert hypervisor.spec(spec.id) == spec
+
+    hypervisor.remove(spec.id)
+    assert hypervisor.report(spec.id).state is MachineState.ABSENT
+    assert hypervisor.reports() == []
+    hypervisor.remove(spec.id)
+    hypervisor.close_down()
+
+
+def test_a_running_machine_is_left_alone(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    started = hypervisor.ensure_running(spec)
+    assert hypervisor.ensure_running(spec) == started
+    hypervisor.remove(spec.id)
+
+
+def test_a_stopped_machine_starts_again(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    first = hypervisor.ensure_running(spec)
+    stopped = hypervisor.ensure_stopped(spec.id, grace_seconds=0.1)
+    assert stopped.state is MachineState.SHUTOFF
+    assert stopped.started_at is None
+    assert hypervisor.ensure_stopped(spec.id, grace_seconds=0.1) == stopped
+    again = hypervisor.ensure_running(spec)
+    assert again.state is MachineState.RUNNING
+    assert again.started_at is not None
+    assert first.started_at is not None
+    assert again.started_at > first.started_at
+    hypervisor.remove(spec.id)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_reboot_ends_in_a_running_machine(hypervisor: Hypervisor, spec: MachineSpec, hard: bool) -> None:
+    first = hypervisor.ensure_running(spec)
+    grown = spec.model_copy(update={"memory_mib": 192})
+    again = hypervisor.reboot(grown, hard=hard, grace_seconds=0.1)
+    assert again.state is MachineState.RUNNING
+    assert again != first
+    assert hypervisor.spec(spec.id) == grown
+    hypervisor.remove(spec.id)
+
+
+def test_a_machine_pauses_and_goes_on(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    with pytest.raises(HypervisorError):
+        hypervisor.pause(spec.id)
+    hypervisor.ensure_running(spec)
+    assert hypervisor.pause(spec.id).state is MachineState.PAUSED
+    assert hypervisor.pause(spec.id).state is MachineState.PAUSED
+    assert hypervisor.report(spec.id).state is MachineState.PAUSED
+    assert hypervisor.ensure_running(spec).state is MachineState.PAUSED
+    assert hypervisor.unpause(spec.id).state is MachineState.RUNNING
+    assert hypervisor.unpause(spec.id).state is MachineState.RUNNING
+    hypervisor.ensure_stopped(spec.id, grace_seconds=0)
+    with pytest.raises(HypervisorError):
+        hypervisor.unpause(spec.id)
+    hypervisor.remove(spec.id)
+
+
+def test_machines_outlive_whoever_started_them(restart: Restart, spec: MachineSpec) -> None:
+    started = restart().ensure_running(spec)
+    later = restart()
+    later.repair()
+    assert later.report(spec.id) == started
+    assert later.spec(spec.id) == spec
+    assert later.ensure_running(spec) == started
+    later.remove(spec.id)
+    assert restart().reports() == []
+
+
+def test_an_image_that_is_gone_leaves_nothing(hypervisor: Hypervisor, images: OneImage, spec: MachineSpec) -> None:
+    images.path.unlink()
+    with pytest.raises(ImageUnusable):
+        hypervisor.ensure_running(spec)
+    assert hypervisor.reports() == []
+    assert hypervisor.report(spec.id).state is MachineState.ABSENT
+
+
+def test_machines_are_made_and_removed_side_by_side(hypervisor: Hypervisor, image: ImageRef) -> None:
+    specs = [make_spec(number, image, vni=0x700 + number % 2) for number in range(6)]
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        started = list(pool.map(hypervisor.ensure_running, specs))
+        assert {report.state for report in started} == {MachineState.RUNNING}
+        assert {report.id for report in hypervisor.reports()} == {spec.id for spec in specs}
+        list(pool.map(hypervisor.remove, [spec.id for spec in specs]))
+    assert hypervisor.reports() == []
+
+
+def test_images_may_be_evicted_while_machines_run(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    hypervisor.ensure_running(spec)
+    hypervisor.evict_images(frozenset())
+    assert hypervisor.reboot(spec, hard=True, grace_seconds=0).state is MachineState.RUNNING
+    hypervisor.remove(spec.id)
+    hypervisor.evict_images(frozenset())

@@ -1,0 +1,199 @@
+"""What tests on a real host share: a network namespace of their own, an image, specs, and a look for what was left."""
+
+import ctypes
+import os
+import secrets
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address, IPv6Interface
+from pathlib import Path
+
+import pytest
+
+from hypervisor.config_drive import slaac_address
+from hypervisor.errors import ImageUnusable
+from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
+
+CLONE_NEWNET = 0x40000000
+TINY_IMAGE = Path(__file__).parents[2] / "var/images/tiny.qcow2"
+PREFIX = IPv6Interface("fd00:6:6:6::/64")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def why_no_host() -> str | None:
+    """The reason why real machines cannot run here, or None."""
+    if os.geteuid() != 0:
+        return "real machines need root"
+    if not os.path.exists("/dev/net/tun"):
+        return "real machines need /dev/net/tun"
+    for program in ("qemu-system-x86_64", "qemu-img", "radvd", "nft", "ip", "setpriv"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    return None
+
+
+@pytest.fixture
+def namespace() -> Iterator[None]:
+    """The test, and all that it starts, lives in an empty network namespace."""
+    reason = why_no_host()
+    if reason is not None:
+        pytest.skip(reason)
+    with open("/proc/thread-self/ns/net") as before:
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            pytest.skip("network namespaces cannot be made here")
+        try:
+            subprocess.run(["ip", "link", "set", "dev", "lo", "up"], check=True)
+            yield
+        finally:
+            assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+class OneImage:
+    """Serves one file whatever the image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked = 0
+
+    def local_path(self, image: ImageRef) -> Path:
+        self.asked += 1
+        if not self.path.exists():
+            raise ImageUnusable(f"Image {image.id} is gone.")
+        return self.path
+
+
+@pytest.fixture
+def blank_image(tmp_path: Path) -> Path:
+    """A raw disk of 1 MiB that nothing boots from: enough for everything but the guest."""
+    path = tmp_path / "blank.raw"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+def image_ref(path: Path, disk_format: str, virtual_size_bytes: int, **more: str) -> ImageRef:
+    return ImageRef(
+        id=str(uuid.uuid4()),
+        disk_format=disk_format,
+        size_bytes=path.stat().st_size,
+        virtual_size_bytes=virtual_size_bytes,
+        **more,
+    )
+
+
+def make_spec(number: int, image: ImageRef | None, *, vni: int = 0x666, **changes: object) -> MachineSpec:
+    """A small machine on the segment `vni`."""
+    mac = f"02:00:f0:00:00:{number:02x}"
+    nic = NicSpec(
+        port_id=str(uuid.uuid4()),
+        network_id=str(uuid.UUID(int=vni)),
+        vni=vni,
+        mac=mac,
+        mtu=1430,
+        addresses=(IPv6Interface((slaac_address(PREFIX, mac), 64)),),
+        gateway=IPv6Address(int(PREFIX.network.network_address) + 1),
+    )
+    spec = MachineSpec(
+        id=str(uuid.uuid4()),
+        name=f"vm{number}",
+        hostname=f"vm{number}",
+        project_id="project",
+        vcpus=1,
+        memory_mib=128,
+        disks=(DiskSpec(size_gib=1, image=image),),
+        nics=(nic,),
+    )
+    return spec.model_copy(update=changes)
+
+
+HostMaker = Callable[..., QemuHypervisor]
+
+
+@pytest.fixture
+def make_host(namespace: None, tmp_path: Path) -> Iterator[HostMaker]:
+    """Makes hypervisors of one installation; the test fails when any of their machines leaves something behind."""
+    installation = secrets.token_hex(2)
+    made: list[QemuHypervisor] = []
+
+    def make(images: OneImage, **settings: object) -> QemuHypervisor:
+        config = HostConfig(
+            state=tmp_path / "state",
+            installation=installation,
+            host_name="test",
+            accelerator="tcg",
+            **settings,  # type: ignore[arg-type]
+        )
+        made.append(QemuHypervisor(config, images))
+        return made[-1]
+
+    left: list[str] = []
+    try:
+        yield make
+        left = traces(installation, tmp_path / "state")
+    finally:
+        for host in made[-1:]:
+            for report in host.reports():
+                host.remove(report.id)
+            host.close_down()
+        for host in made:
+            host.close()
+    assert left == []
+    assert traces(installation, tmp_path / "state") == []
+
+
+def traces(installation: str, state: Path) -> list[str]:
+    """Links, processes and machine files of an installation."""
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    found = [line for line in links.splitlines() if line[2:6] == installation]
+    found += [f"process {words}" for words in processes(f"guest={installation}-")]
+    found += [f"process {words}" for words in processes(str(state))]
+    machines = state / "machines"
+    found += [str(path) for path in machines.rglob("*")] if machines.exists() else []
+    rules = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    return found + [line for line in rules.splitlines() if installation in line]
+
+
+def processes(word: str) -> list[str]:
+    """Command lines of living processes that contain `word`."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if word in words and int(directory.name) != os.getpid():
+            found.append(words)
+    return found
+
+
+@pytest.fixture
+def tiny_image() -> Path:
+    if not TINY_IMAGE.exists():
+        pytest.skip("there is no tiny guest image: `make image`")
+    return TINY_IMAGE
+
+
+@pytest.fixture
+def ssh_key(tmp_path: Path) -> tuple[Path, KeySpec]:
+    """A key pair: the private key's file, and the public key as a machine gets it."""
+    private = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(private)], check=True)
+    return private, KeySpec(name="key", type="ssh", data=private.with_suffix(".pub").read_text().strip())
+
+
+def ssh(spec: MachineSpec, key: Path, command: str, *, timeout_seconds: float = 90) -> str:
+    """Run a command in the guest as soon as it lets us in, and return what it says."""
+    words = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    words += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "LogLevel=ERROR"]
+    words += [f"root@{spec.nics[0].addresses[0].ip}", command]
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
+        if done.returncode == 0:
+            return done.stdout
+        if done.returncode != 255 or time.monotonic() > deadline:
+            raise AssertionError(f"{command!r} in the guest: {done.returncode} {done.stdout} {done.stderr}")
+        time.sleep(1)
