@@ -1,0 +1,54 @@
+"""The epoch: a number in the database that moves when tokens may mean something else than before.
+
+Each API process keeps what it found out about a token only as long as the epoch stands still.
+"""
+
+import threading
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.db import Database
+from identity_api.models import Epoch
+
+ROW = 1
+
+
+def bump(session: Session) -> None:
+    """Make every process look again at every token, once this transaction is committed."""
+    session.execute(
+        update(Epoch).where(Epoch.id == ROW).values(value=Epoch.value + 1).execution_options(synchronize_session=False)
+    )
+
+
+class EpochReader:
+    """Reads the epoch for a few microseconds: the SQL is compiled once, the connection held by the thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        query = select(Epoch.value).where(Epoch.id == ROW)
+        self._sql = str(query.compile(database.reader, compile_kwargs={"literal_binds": True}))
+        self._held = threading.local()
+
+    def read(self) -> int:
+        """The epoch now; -1 before the first bootstrap."""
+        try:
+            return self._read()
+        except (DBAPIError, *self._driver_errors()):
+            self._held.__dict__.clear()
+            return self._read()
+
+    def _read(self) -> int:
+        cursor = getattr(self._held, "cursor", None)
+        if cursor is None:
+            self._held.connection = self._database.reader.raw_connection()
+            cursor = self._held.cursor = self._held.connection.cursor()
+        cursor.execute(self._sql)
+        # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
+        rows = cursor.fetchall()
+        return int(rows[0][0]) if rows else -1
+
+    def _driver_errors(self) -> tuple[type[BaseException], ...]:
+        dbapi = self._database.reader.dialect.dbapi
+        return (dbapi.Error,) if dbapi else ()

@@ -1,0 +1,282 @@
+"""Logging in: who somebody proves to be, and what they then ask to be good for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.clock import Clock
+from app.db import Database
+from app.settings import Settings
+from identity_api import passwords
+from identity_api.models import ApplicationCredential, Project, User
+from identity_api.passwords import Verifier
+from identity_api.payload import Method, Payload, Scope
+from identity_api.subjects import UNAUTHORIZED, Subject
+from identity_api.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Something named by id, or by name; users and projects in a domain that is named by id or name too."""
+
+    id: str | None = None
+    name: str | None = None
+    domain_id: str | None = None
+    domain_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordProof:
+    user: Reference
+    password: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenProof:
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialProof:
+    """By id alone, or by the name of the credential and its user."""
+
+    id: str | None
+    name: str | None
+    user: Reference | None
+    secret: str
+
+
+Proof = PasswordProof | TokenProof | CredentialProof
+
+
+@dataclass(frozen=True, slots=True)
+class WantedScope:
+    """What is asked for. `target` names the project or domain."""
+
+    kind: Scope
+    target: Reference = Reference()
+
+
+@dataclass(slots=True)
+class _Proven:
+    """What the proofs have shown so far."""
+
+    user_id: str | None = None
+    methods: Method = Method(0)
+    parent: Payload | None = None
+    credential_id: str | None = None
+    credential_project_id: str | None = None
+    own_methods: set[str] = field(default_factory=set)
+
+    def is_user(self, user_id: str) -> None:
+        """All proofs must be of one user."""
+        if self.user_id not in (None, user_id):
+            raise errors.Unauthorized(UNAUTHORIZED)
+        self.user_id = user_id
+
+
+class Logins:
+    """Turns proofs into tokens. One for each API process."""
+
+    def __init__(
+        self, database: Database, clock: Clock, settings: Settings, tokens: Tokens, verifier: Verifier
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._settings = settings
+        self._tokens = tokens
+        self._verifier = verifier
+
+    def log_in(self, proofs: list[Proof], wanted: WantedScope | None) -> tuple[str, Subject]:
+        """The new token. `wanted` None: the user's default project, or nothing in particular.
+
+        Raises Unauthorized without saying what was wrong, and TooManyRequests in a flood.
+        """
+        proven = _Proven()
+        for proof in proofs:
+            if isinstance(proof, PasswordProof):
+                self._by_password(proven, proof)
+            elif isinstance(proof, TokenProof):
+                self._by_token(proven, proof)
+            else:
+                self._by_credential(proven, proof)
+        if proven.user_id is None:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        with self._database.reading() as session:
+            return self._issue(session, proven, wanted)
+
+    def check_password(self, user: Reference, password: str) -> str:
+        """The id of the user whose password this is, expired or not. Counts failures. Raises Unauthorized."""
+        with self._database.reading() as session:
+            found = find_user(session, user)
+        locked = found is not None and self._locked(found)
+        digest = None if found is None or locked else found.password
+        fits = self._verifier.verify(digest, password, found.id if found else "")
+        if found is None or locked:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        if not fits:
+            self._count_failure(found)
+            raise errors.Unauthorized(UNAUTHORIZED)
+        self._count_success(found, password)
+        return found.id
+
+    def _by_password(self, proven: _Proven, proof: PasswordProof) -> None:
+        user_id = self.check_password(proof.user, proof.password)
+        with self._database.reading() as session:
+            user = session.get(User, user_id)
+        expires_at = user.password_expires_at if user else None
+        ignored = user is not None and user.options.get("ignore_password_expiry")
+        if expires_at is not None and expires_at <= self._clock.now() and not ignored:
+            raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user_id}.")
+        proven.is_user(user_id)
+        proven.methods |= Method.PASSWORD
+        proven.own_methods.add("password")
+
+    def _by_token(self, proven: _Proven, proof: TokenProof) -> None:
+        with self._database.reading() as session:
+            try:
+                parent = self._tokens.validate(session, proof.id).payload
+            except errors.NotFound:
+                raise errors.Unauthorized(UNAUTHORIZED) from None
+        proven.is_user(parent.user_id)
+        proven.methods |= Method.TOKEN | parent.methods
+        proven.parent = parent
+        if parent.application_credential_id is not None:
+            proven.credential_id = parent.application_credential_id
+            proven.credential_project_id = parent.scope_id
+
+    def _by_credential(self, proven: _Proven, proof: CredentialProof) -> None:
+        with self._database.reading() as session:
+            found = _find_credential(session, proof)
+            user = session.get(User, found.user_id) if found else None
+        if found is None or user is None:
+            if proof.id is None:
+                self._verifier.verify(None, proof.secret, "")
+            raise errors.Unauthorized(UNAUTHORIZED)
+        expired = found.expires_at is not None and found.expires_at <= self._clock.now()
+        if not self._verifier.verify(found.digest, proof.secret, found.id) or expired:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        proven.is_user(found.user_id)
+        proven.methods |= Method.APPLICATION_CREDENTIAL
+        proven.own_methods.add("application_credential")
+        proven.credential_id = found.id
+        proven.credential_project_id = found.project_id
+
+    def _issue(self, session: Session, proven: _Proven, wanted: WantedScope | None) -> tuple[str, Subject]:
+        user = session.get(User, proven.user_id)
+        if user is None:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        _check_factors(user.options, proven)
+        common: dict[str, Any] = {
+            "user_id": user.id,
+            "generation": user.generation,
+            "methods": proven.methods,
+            "parent": proven.parent,
+            "application_credential_id": proven.credential_id,
+        }
+        if proven.credential_id is not None:
+            if wanted is not None:
+                raise errors.Unauthorized(UNAUTHORIZED)
+            return self._tokens.issue(session, **common, scope=Scope.PROJECT, scope_id=proven.credential_project_id)
+        if wanted is None:
+            return self._issue_default(session, user, common)
+        scope_id = _scope_id(session, wanted)
+        return self._tokens.issue(session, **common, scope=wanted.kind, scope_id=scope_id)
+
+    def _issue_default(self, session: Session, user: User, common: Mapping[str, Any]) -> tuple[str, Subject]:
+        if user.default_project_id is not None:
+            try:
+                return self._tokens.issue(session, **common, scope=Scope.PROJECT, scope_id=user.default_project_id)
+            except errors.Unauthorized:
+                pass  # gone, disabled, or no role there any more: then for nothing in particular
+        return self._tokens.issue(session, **common, scope=Scope.UNSCOPED)
+
+    def _locked(self, user: User) -> bool:
+        attempts = self._settings.lockout_attempts
+        if not attempts or user.failed_logins < attempts or user.failed_at is None:
+            return False
+        if user.options.get("ignore_lockout_failure_attempts"):
+            return False
+        return self._clock.now() < user.failed_at + timedelta(seconds=self._settings.lockout_seconds)
+
+    def _count_failure(self, user: User) -> None:
+        if not self._settings.lockout_attempts:
+            return
+        now = self._clock.now()
+        since = user.failed_at
+        over = since is not None and now >= since + timedelta(seconds=self._settings.lockout_seconds)
+        failures: Any = 1 if over and user.failed_logins >= self._settings.lockout_attempts else User.failed_logins + 1
+        with self._database.transaction() as session:
+            session.execute(update(User).where(User.id == user.id).values(failed_logins=failures, failed_at=now))
+
+    def _count_success(self, user: User, password: str) -> None:
+        old = passwords.outdated(user.password or "")
+        if not user.failed_logins and not old:
+            return
+        values: dict[str, Any] = {"failed_logins": 0, "failed_at": None}
+        if old:
+            values["password"] = self._verifier.hash(password)
+        with self._database.transaction() as session:
+            unchanged = (User.id == user.id) & (User.password == user.password)
+            session.execute(update(User).where(unchanged).values(**values))
+
+
+def find_user(session: Session, user: Reference) -> User | None:
+    """The user by id, or by name and domain; whether enabled or not."""
+    if user.id is not None:
+        return session.get(User, user.id)
+    domain_id = _domain_id(session, user)
+    if domain_id is None or user.name is None:
+        return None
+    return session.scalar(select(User).where(User.name == user.name, User.domain_id == domain_id))
+
+
+def _domain_id(session: Session, named: Reference) -> str | None:
+    if named.domain_id is not None:
+        return named.domain_id
+    return session.scalar(select(Project.id).where(Project.is_domain, Project.name == named.domain_name))
+
+
+def _find_credential(session: Session, proof: CredentialProof) -> ApplicationCredential | None:
+    if proof.id is not None:
+        return session.get(ApplicationCredential, proof.id)
+    user = find_user(session, proof.user) if proof.user else None
+    if user is None:
+        return None
+    query = select(ApplicationCredential).where(
+        ApplicationCredential.user_id == user.id, ApplicationCredential.name == proof.name
+    )
+    return session.scalar(query)
+
+
+def _scope_id(session: Session, wanted: WantedScope) -> str:
+    """The id of what is asked for. Raises Unauthorized when there is no such thing."""
+    target = wanted.target
+    if wanted.kind in (Scope.SYSTEM, Scope.UNSCOPED):
+        return ""
+    if target.id is not None:
+        return target.id
+    if wanted.kind is Scope.DOMAIN:
+        query = select(Project.id).where(Project.is_domain, Project.name == target.name)
+    else:
+        query = select(Project.id).where(
+            Project.domain_id == _domain_id(session, target), Project.name == target.name, ~Project.is_domain
+        )
+    found = session.scalar(query)
+    if found is None:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    return found
+
+
+def _check_factors(options: Mapping[str, Any], proven: _Proven) -> None:
+    """The user's own rules about which methods are needed together."""
+    rules = options.get("multi_factor_auth_rules")
+    if not options.get("multi_factor_auth_enabled") or not rules or proven.parent is not None:
+        return
+    if not any(set(rule) <= proven.own_methods for rule in rules):
+        raise errors.Unauthorized(UNAUTHORIZED)

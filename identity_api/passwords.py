@@ -1,0 +1,137 @@
+"""Passwords and secrets: how they are hashed, checked, and kept from taking the machine.
+
+Passwords and secrets chosen by people: argon2id, 19 MiB, two passes (OWASP). Secrets made here have 256 random bits, so
+one HMAC is enough. A slow check that succeeded is remembered for a few minutes under a key of this process, because
+command line clients log in for every command.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from app import errors
+from app.settings import Settings
+
+MAXIMUM_LENGTH = 4096
+REMEMBERED_SECONDS = 300
+REMEMBERED = 10_000
+GENERATED = "hmac$"
+
+_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+def hashed(password: str) -> str:
+    """The hash to store. Slow: about 25 ms of one core."""
+    return _hasher.hash(password)
+
+
+def outdated(digest: str) -> bool:
+    """Whether the hash was made with other parameters than those of today."""
+    try:
+        return _hasher.check_needs_rehash(digest)
+    except InvalidHashError:
+        return False
+
+
+def generate_secret() -> str:
+    """A secret that cannot be guessed."""
+    return secrets.token_urlsafe(64)
+
+
+def generated_digest(secret: str, owner_id: str) -> str:
+    """What is stored of a secret that `generate_secret` made."""
+    return GENERATED + hmac.new(owner_id.encode(), secret.encode(), hashlib.sha256).hexdigest()
+
+
+def check_strength(password: str, settings: Settings) -> None:
+    """Raise BadRequest for a password that is not allowed here."""
+    if len(password) > MAXIMUM_LENGTH:
+        raise errors.Forbidden(
+            f"The password length must be less than or equal to {MAXIMUM_LENGTH}. The server could not comply with "
+            "the request because the password is invalid."
+        )
+    pattern = settings.password_pattern
+    if pattern and not re.fullmatch(pattern, password):
+        raise errors.BadRequest(
+            "The password does not match the requirements: "
+            f"{settings.password_pattern_description or 'it must match ' + pattern}."
+        )
+
+
+class Verifier:
+    """Checks passwords, a few at a time.
+
+    At most one slow check a core; `waiting` more may queue. Who comes after that is sent away with 429 rather than let
+    logins take every thread of the API.
+    """
+
+    def __init__(self, waiting: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        cores = os.cpu_count() or 1
+        self._running = threading.BoundedSemaphore(cores)
+        self._admitted = threading.BoundedSemaphore(cores + max(waiting, 0))
+        self._monotonic = monotonic
+        self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._nobody = hashed(secrets.token_hex(16))
+
+    def verify(self, digest: str | None, password: str, owner_id: str) -> bool:
+        """Whether the password fits. Without a digest it takes as long as with one, and fails.
+
+        Raises TooManyRequests when too many checks are under way.
+        """
+        if digest is not None and digest.startswith(GENERATED):
+            return hmac.compare_digest(digest, generated_digest(password, owner_id))
+        if len(password) > MAXIMUM_LENGTH:
+            return False
+        key = hmac.new(self._key, f"{owner_id}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
+        if self._remembers(key):
+            return True
+        with self._slot():
+            if self._remembers(key):
+                return True
+            try:
+                fits = _hasher.verify(digest or self._nobody, password)
+            except (VerificationError, InvalidHashError):
+                return False
+        if digest is None:
+            return False
+        self._remember(key)
+        return fits
+
+    def hash(self, password: str) -> str:
+        """`hashed`, in the same queue."""
+        with self._slot():
+            return hashed(password)
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._admitted.acquire(blocking=False):
+            raise errors.TooManyRequests("Too many log-ins at once. Try again.", headers={"Retry-After": "1"})
+        try:
+            with self._running:
+                yield
+        finally:
+            self._admitted.release()
+
+    def _remembers(self, key: bytes) -> bool:
+        with self._lock:
+            until = self._known.get(key)
+            return until is not None and self._monotonic() < until
+
+    def _remember(self, key: bytes) -> None:
+        with self._lock:
+            self._known[key] = self._monotonic() + REMEMBERED_SECONDS
+            self._known.move_to_end(key)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)

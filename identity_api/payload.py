@@ -1,0 +1,105 @@
+"""What a token carries, packed small: with Fernet around it the token stays under 255 characters."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum, IntFlag
+
+import msgpack
+
+FORMAT = 1
+
+
+class Method(IntFlag):
+    """How somebody proved who they are; the names are those of the API."""
+
+    PASSWORD = 1
+    TOKEN = 2
+    APPLICATION_CREDENTIAL = 4
+
+    def names(self) -> list[str]:
+        return [method.name.lower() for method in Method if method in self and method.name]
+
+
+class Scope(IntEnum):
+    """What kind of thing a token is good for."""
+
+    UNSCOPED = 0
+    PROJECT = 1
+    DOMAIN = 2
+    SYSTEM = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A token's content. `generation` must still be the user's; `parent_audit_id` begins the chain."""
+
+    user_id: str
+    methods: Method
+    scope: Scope
+    scope_id: str
+    issued_at: datetime
+    expires_at: datetime
+    audit_id: bytes
+    parent_audit_id: bytes | None
+    generation: int
+    application_credential_id: str | None = None
+
+    def pack(self) -> bytes:
+        return msgpack.packb(
+            (
+                FORMAT,
+                int(self.methods),
+                int(self.scope),
+                _short(self.user_id),
+                _short(self.scope_id),
+                _microseconds(self.issued_at),
+                _microseconds(self.expires_at),
+                self.audit_id,
+                self.parent_audit_id,
+                self.generation,
+                _short(self.application_credential_id),
+            )
+        )
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Payload":
+        """Raises ValueError for anything that `pack` did not make."""
+        fields = msgpack.unpackb(packed)
+        if not isinstance(fields, list) or not fields or fields[0] != FORMAT:
+            raise ValueError("a token of another format")
+        _, methods, scope, user_id, scope_id, issued, expires, audit, parent, generation, credential = fields
+        return cls(
+            user_id=_long(user_id) or "",
+            methods=Method(methods),
+            scope=Scope(scope),
+            scope_id=_long(scope_id) or "",
+            issued_at=_time(issued),
+            expires_at=_time(expires),
+            audit_id=audit,
+            parent_audit_id=parent,
+            generation=generation,
+            application_credential_id=_long(credential),
+        )
+
+
+def _short(id_: str | None) -> bytes | str | None:
+    """32 hex digits as 16 bytes; anything else as it is."""
+    if id_ is None or len(id_) != 32:
+        return id_
+    try:
+        short = bytes.fromhex(id_)
+    except ValueError:
+        return id_
+    return short if short.hex() == id_ else id_
+
+
+def _long(id_: bytes | str | None) -> str | None:
+    return id_.hex() if isinstance(id_, bytes) else id_
+
+
+def _microseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1_000_000)
+
+
+def _time(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
