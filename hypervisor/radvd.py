@@ -83,7 +83,7 @@ class RouterAdvertiser:
     def apply(self, advertisements: tuple[Advertisement, ...]) -> None:
         """Announce exactly these. With none there is no radvd."""
         with self._lock:
-            running = process.find(self.pid_file)
+            running = self.running()
             if not advertisements:
                 self._end(running)
                 return
@@ -96,6 +96,10 @@ class RouterAdvertiser:
                 self._start()
             elif known != text:
                 running.send(signal.SIGHUP)
+
+    def running(self) -> process.Process | None:
+        """The running radvd."""
+        return process.find(self.pid_file)
 
     def _start(self) -> None:
         """radvd gives up root, and then could not read a file below our private directory: so it gets the

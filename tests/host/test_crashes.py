@@ -1,0 +1,88 @@
+"""kill -9 of whoever starts or removes a machine, at every step: what comes later puts it right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypervisor.machine import MachineState
+from tests.host.support import HostMaker, OneImage, image_ref, make_spec
+
+# Starts or removes a machine and kills itself just before or just after the n-th call of a function.
+VICTIM = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.machine import MachineSpec
+from tests.host.support import OneImage
+
+state, installation, image, document, deed, place, moment = sys.argv[1:]
+module, _, name = place.rpartition(".")
+owner = None
+try:
+    owner = import_module(module)
+except ModuleNotFoundError:
+    parent, _, kind = module.rpartition(".")
+    owner = getattr(import_module(parent), kind)
+original = getattr(owner, name)
+
+def deadly(*arguments, **named):
+    if moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+config = HostConfig(state=Path(state), installation=installation, host_name="test", accelerator="tcg")
+host = QemuHypervisor(config, OneImage(Path(image)))
+spec = MachineSpec.model_validate_json(document)
+if deed == "remove":
+    host.ensure_running(spec)
+setattr(owner, name, deadly)
+host.ensure_running(spec) if deed == "start" else host.remove(spec.id)
+"""
+
+STARTING = [
+    ("hypervisor.host.private_directory", "after"),
+    ("hypervisor.host.QemuHypervisor._claim", "before"),
+    ("hypervisor.host.QemuHypervisor._claim", "after"),
+    ("hypervisor.disks.create_overlay", "before"),
+    ("hypervisor.disks.create_overlay", "after"),
+    ("hypervisor.disks._verify", "before"),
+    ("hypervisor.host.config_drive", "before"),
+    ("hypervisor.network.Links.open_tap", "after"),
+    ("hypervisor.process.start", "before"),
+    ("hypervisor.process.start", "after"),
+    ("hypervisor.qmp.state", "after"),
+]
+REMOVING = [
+    ("hypervisor.host.QemuHypervisor._stop", "after"),
+    ("hypervisor.paths.shutil.rmtree", "before"),
+    ("hypervisor.host.QemuHypervisor._release", "before"),
+    ("hypervisor.network.Links.remove_segment", "before"),
+]
+
+
+@pytest.mark.parametrize(
+    ("deed", "place", "moment"), [("start", *each) for each in STARTING] + [("remove", *each) for each in REMOVING]
+)
+@pytest.mark.parametrize("wanted", ["running", "gone"])
+def test_a_crash_at_any_step_is_put_right(
+    make_host: HostMaker, blank_image: Path, deed: str, place: str, moment: str, wanted: str
+) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    arguments = [str(host.paths.state), host.config.installation, str(blank_image), spec.model_dump_json()]
+    died = subprocess.run([sys.executable, "-c", VICTIM, *arguments, deed, place, moment], timeout=60)
+    assert died.returncode == -9
+
+    later = make_host(OneImage(blank_image))
+    later.repair()
+    if wanted == "running":
+        assert later.ensure_running(spec).state is MachineState.RUNNING
+        assert later.ensure_running(spec) == later.report(spec.id)
+    later.remove(spec.id)
+    later.repair()
+    assert later.reports() == []

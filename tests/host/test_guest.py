@@ -1,0 +1,190 @@
+"""A guest that really boots: its address, key and name, its reboots, and its own wish to power off."""
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hypervisor.errors import LaunchFailed
+from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.machine import KeySpec, MachineState
+from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
+
+VIRTUAL_BYTES = 44_040_192
+
+
+def test_a_guest_boots_is_reached_and_obeys(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    private, public = ssh_key
+    image = image_ref(tiny_image, "qcow2", VIRTUAL_BYTES)
+    script = base64.b64encode(b"#!/bin/sh\necho written-by-user-data > /root/mark\n").decode()
+    one = make_spec(1, image, key=public, user_data=script)
+    two = make_spec(2, image, key=public)
+    host = make_host(OneImage(tiny_image))
+
+    started = time.monotonic()
+    host.ensure_running(one)
+    launch_seconds = time.monotonic() - started
+    host.ensure_running(two)
+
+    assert ssh(one, private, "hostname").strip() == "vm1"
+    assert ssh(one, private, "cat /root/mark").strip() == "written-by-user-data"
+    assert "mtu 1430" in ssh(one, private, "ip link show eth0")
+    neighbour = two.nics[0].addresses[0].ip
+    ssh(two, private, "true")
+    assert "0% packet loss" in ssh(one, private, f"ping6 -c 2 {neighbour}")
+    assert b"vm1" in host.console_log(one.id)
+    assert launch_seconds < 5
+
+    # The one who started it is gone; another one takes over, and the guest keeps what it wrote.
+    later = make_host(OneImage(tiny_image))
+    later.repair()
+    ssh(one, private, "echo kept > /root/kept; sync")
+    before = later.report(one.id)
+    assert later.reboot(one, hard=False, grace_seconds=30).started_at != before.started_at
+    assert ssh(one, private, "cat /root/kept").strip() == "kept"
+    assert later.report(two.id).state is MachineState.RUNNING
+
+    # A guest may end itself.
+    ssh(one, private, "poweroff >/dev/null 2>&1 &")
+    deadline = time.monotonic() + 30
+    while later.report(one.id).state is not MachineState.SHUTOFF:
+        assert time.monotonic() < deadline, later.console_log(one.id)[-2000:]
+        time.sleep(0.2)
+    began = time.monotonic()
+    assert later.ensure_stopped(two.id, grace_seconds=30).state is MachineState.SHUTOFF
+    assert time.monotonic() - began < 25, "the guest heard the power button"
+    later.remove(one.id)
+    later.remove(two.id)
+
+
+def test_qemu_has_no_power_over_the_host(make_host: HostMaker, blank_image: Path) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), admin_pass="secret-of-the-user")
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    process = host._process(host.paths.machine(spec.id))
+    assert process is not None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "Groups:\t \n" in status or "Groups:\t\n" in status
+    uid = int(status.split("Uid:\t")[1].split("\t")[0])
+    assert uid > 1_000_000_000
+    assert b"secret-of-the-user" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    for path in host.paths.machine(spec.id).directory.iterdir():
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert host.paths.machine(spec.id).directory.stat().st_mode & 0o777 == 0o700
+    host.remove(spec.id)
+
+
+def test_a_state_directory_may_be_deep_and_private(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "private" / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    (tmp_path / "private").chmod(0o700)
+    (tmp_path / "state").symlink_to(deep)
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    assert host.ensure_running(spec).state is MachineState.RUNNING
+    host.remove(spec.id)
+
+
+def test_two_installations_do_not_touch_each_other(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
+    mine = make_host(OneImage(blank_image))
+    image = image_ref(blank_image, "raw", 1 << 20)
+    config = HostConfig(state=tmp_path / "other", installation="0123", host_name="other", accelerator="tcg")
+    theirs = QemuHypervisor(config, OneImage(blank_image))
+    one, two = make_spec(1, image, vni=0x700), make_spec(2, image, vni=0x701)
+    mine.ensure_running(one)
+    theirs.ensure_running(two)
+    clash = make_spec(3, image, vni=0x700)
+    with pytest.raises(LaunchFailed, match="VNI"):
+        theirs.ensure_running(clash)
+    mine.repair()
+    mine.remove(one.id)
+    mine.close_down()
+    assert theirs.report(two.id).state is MachineState.RUNNING
+    assert [report.id for report in theirs.reports()] == [two.id]
+    theirs.remove(two.id)
+    theirs.evict_images(frozenset())
+    theirs.close_down()
+    theirs.close()
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in links.splitlines()] == ["lo"]
+
+
+def test_a_bridge_that_somebody_removed_comes_back(make_host: HostMaker, blank_image: Path) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    bridge, tap = host.links.bridge(0x666), host.links.tap(spec.nics[0].port_id)
+    subprocess.run(["ip", "link", "del", "dev", bridge], check=True)
+    host.repair()
+    shown = subprocess.run(["ip", "link", "show", "dev", tap], capture_output=True, text=True, check=True).stdout
+    assert f"master {bridge}" in shown
+    host.remove(spec.id)
+
+
+def test_the_hosts_own_interfaces_keep_listening_to_routers(make_host: HostMaker, blank_image: Path) -> None:
+    subprocess.run(["ip", "link", "add", "dev", "outside", "type", "veth", "peer", "name", "inside"], check=True)
+    sysctl = Path("/proc/sys/net/ipv6/conf")
+    before = {key: (sysctl / key).read_text() for key in ("all/forwarding", "outside/forwarding", "outside/accept_ra")}
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    assert {key: (sysctl / key).read_text() for key in before} == before
+    host.remove(spec.id)
+
+
+def test_radvd_is_found_again_and_revived(make_host: HostMaker, blank_image: Path) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    first = host.router.running()
+    assert first is not None
+    later = make_host(OneImage(blank_image))
+    later.repair()
+    assert later.router.running() == first
+    first.end()
+    later.repair()
+    revived = later.router.running()
+    assert revived is not None
+    assert revived != first
+    later.remove(spec.id)
+    assert later.router.running() is None
+
+
+def test_a_machine_is_started_within_a_second(make_host: HostMaker, blank_image: Path) -> None:
+    image = image_ref(blank_image, "raw", 1 << 20)
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(make_spec(1, image))
+    before, began = os.times(), time.monotonic()
+    second = make_spec(2, image)
+    host.ensure_running(second)
+    after = os.times()
+    own_cpu = after.user + after.system - before.user - before.system
+    assert own_cpu < 0.3, "our own share of a launch"
+    assert time.monotonic() - began < 10
+    for report in host.reports():
+        host.remove(report.id)
+
+
+def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> None:
+    script = (
+        "import os, sys; sys.path.insert(0, os.getcwd())\n"
+        "from pathlib import Path\n"
+        "from hypervisor.host import HostConfig, QemuHypervisor\n"
+        "host = QemuHypervisor(HostConfig(Path(sys.argv[1]), '0123', 'h'), None)\n"
+        "os.setuid(65534)\n"
+        "try:\n    host.check()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("HostUnfit")
+    assert "root" in said.stdout
