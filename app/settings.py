@@ -52,6 +52,11 @@ class Settings:
     soft_reboot_seconds: float = 60.0
     """How long a guest may take to obey the power button before it is forced, for stop and soft reboot."""
 
+    image_max_gib: int = 1024
+    """The largest image, and the largest disk that one may hold, in GiB."""
+    image_quota_gib: int = -1
+    """What all images of a project may take together, in GiB; -1 is without limit."""
+
     token_seconds: int = 3600
     """How long a token is valid."""
     lockout_attempts: int = 10

@@ -1,0 +1,244 @@
+"""Images as the domain knows them: who sees them, how they are made, changed and removed."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.caller import Caller
+from app.db import Database, after_commit
+from image_api.ingest import HASH_ALGORITHM, Limits, Stored, ingest, pieces_of
+from image_api.models import Image, ImageMember, ImageTask
+from image_api.names import disk_object, staged_object, upload_object
+from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
+from image_api.store import Store
+
+UNLIMITED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewImage:
+    """What a client asks for. `id` None lets us choose; `owner` None is the caller's project."""
+
+    id: str | None = None
+    name: str | None = None
+    owner: str | None = None
+    visibility: Visibility = Visibility.SHARED
+    protected: bool = False
+    os_hidden: bool = False
+    disk_format: str | None = None
+    container_format: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    properties: Mapping[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+
+
+def visible_to(caller: Caller, member_status: MemberStatus | None = MemberStatus.ACCEPTED) -> ColumnElement[bool]:
+    """The images a caller may see at all; those shared with the project only in the given member status (None: any)."""
+    if caller.is_admin:
+        return true()
+    shared = select(ImageMember.image_id).where(ImageMember.member == caller.project)
+    if member_status is not None:
+        shared = shared.where(ImageMember.status == member_status)
+    return or_(
+        and_(Image.owner == caller.project, Image.owner != ""),
+        Image.visibility.in_([Visibility.PUBLIC, Visibility.COMMUNITY]),
+        and_(Image.visibility == Visibility.SHARED, Image.id.in_(shared)),
+    )
+
+
+def find_visible(session: Session, caller: Caller, image_id: str) -> Image:
+    """An image that the caller may see: own, public, community, or shared with the project, accepted or not.
+    Raises NotFound."""
+    image = session.scalar(select(Image).where(Image.id == image_id, visible_to(caller, None)))
+    if image is None:
+        raise errors.NotFound(f"No image found with ID {image_id}")
+    return image
+
+
+def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Image:
+    """A queued image. Raises Conflict when the id is taken, BadRequest when it is no UUID."""
+    image_id = _checked_id(new.id) if new.id is not None else str(uuid4())
+    image = Image(
+        id=image_id,
+        name=new.name,
+        status=ImageStatus.QUEUED,
+        visibility=new.visibility,
+        owner=new.owner if new.owner is not None else caller.project,
+        protected=new.protected,
+        os_hidden=new.os_hidden,
+        disk_format=new.disk_format,
+        container_format=new.container_format,
+        min_disk=new.min_disk,
+        min_ram=new.min_ram,
+        properties=dict(new.properties),
+        tags=sorted(set(new.tags)),
+        created_at=now,
+        updated_at=now,
+    )
+    if session.scalar(select(Image.id).where(Image.id == image_id)) is not None:
+        raise errors.Conflict(f"Image ID {image_id} already exists!")
+    session.add(image)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise errors.Conflict(f"Image ID {image_id} already exists!") from None
+    return image
+
+
+def remove(session: Session, store: Store, image: Image) -> None:
+    """Forget the image, and its bytes after the commit. Servers made from it keep running: hosts keep what they use.
+    Raises Forbidden when it is protected, Conflict while it is being imported."""
+    if image.protected:
+        raise errors.Forbidden(f"Image {image.id} is protected and cannot be deleted.")
+    if image.status == ImageStatus.IMPORTING:
+        raise errors.Conflict(f"Image {image.id} is being imported; it can be deleted when that has ended.")
+    session.delete(image)
+    after_commit(session, lambda: discard(store, image.id))
+
+
+def discard(store: Store, image_id: str) -> None:
+    """Remove every object of an image."""
+    for name in (upload_object(image_id), disk_object(image_id), staged_object(image_id)):
+        store.delete(name)
+
+
+def set_active(image: Image, stored: Stored, now: datetime) -> None:
+    """The bytes are in the store: say what they are."""
+    image.status = ImageStatus.ACTIVE
+    image.size = stored.size
+    image.virtual_size = stored.virtual_size
+    image.checksum = stored.checksum
+    image.os_hash_algo = HASH_ALGORITHM
+    image.os_hash_value = stored.hash_value
+    image.stored_format = stored.format
+    image.compression = stored.compression
+    image.disk_size = stored.disk_size
+    image.disk_hash = stored.disk_hash
+    image.writer = image.writer_host = image.writer_until = None
+    image.updated_at = now
+
+
+def set_activity(session: Session, image: Image, *, active: bool, now: datetime) -> None:
+    """Deactivate, so that only admins may use the bytes, or take that back. Raises Forbidden in other states."""
+    if image.status not in STORED:
+        verb = "reactivate" if active else "deactivate"
+        raise errors.Forbidden(f"Not allowed to {verb} image in status '{image.status}'")
+    image.status = ImageStatus.ACTIVE if active else ImageStatus.DEACTIVATED
+    image.updated_at = now
+    session.flush()
+
+
+def used_bytes(session: Session, project_id: str) -> int:
+    """What the project's images take up in the store, by what was uploaded."""
+    total = session.scalar(select(func.coalesce(func.sum(Image.size), 0)).where(Image.owner == project_id))
+    return int(total or 0)
+
+
+def count(session: Session, project_id: str) -> int:
+    """How many images the project has."""
+    return session.scalar(select(func.count()).select_from(Image).where(Image.owner == project_id)) or 0
+
+
+def recover(session: Session, now: datetime, host: str | None = None) -> None:
+    """What processes of this host that are gone had begun: uploads are back in `queued`, imports begin again.
+    Called before any process serves; other hosts' work is left alone while they renew their claim on it."""
+    host = host or socket.gethostname()
+    dead = or_(Image.writer_host == host, Image.writer_until < now, Image.writer_until.is_(None))
+    session.execute(
+        update(Image)
+        .where(
+            or_(
+                and_(Image.status == ImageStatus.SAVING, dead),
+                and_(Image.status == ImageStatus.UPLOADING, Image.writer.is_not(None), dead),
+                and_(Image.status == ImageStatus.IMPORTING, ~_has_task()),
+            )
+        )
+        .values(status=ImageStatus.QUEUED, writer=None, writer_host=None, writer_until=None, size=None, updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(ImageTask)
+        .where(
+            ImageTask.status == TaskStatus.PROCESSING,
+            or_(ImageTask.worker_host == host, ImageTask.worker_until < now, ImageTask.worker_until.is_(None)),
+        )
+        .values(status=TaskStatus.PENDING, worker=None, worker_host=None, worker_until=None, updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def create_from_file(
+    database: Database,
+    store: Store,
+    now: datetime,
+    *,
+    owner: str,
+    name: str,
+    properties: Mapping[str, Any],
+    path: Path,
+    disk_format: str,
+    image_id: str | None = None,
+) -> Image:
+    """An active private image from a file on this machine, such as a server's snapshot; the file stays.
+
+    With `image_id` of an image that exists and is `queued` or `saving` under that owner, that one is filled (its own
+    name and properties win). It is inspected like any upload. Raises BadRequest, TooLarge, Conflict, NotFound.
+    """
+    with database.transaction() as session:
+        image = session.get(Image, image_id) if image_id else None
+        if image is None:
+            new = NewImage(
+                id=image_id,
+                name=name,
+                owner=owner,
+                visibility=Visibility.PRIVATE,
+                disk_format=disk_format,
+                container_format="bare",
+                properties={key: str(value) for key, value in properties.items()},
+            )
+            image = create(session, Caller(user_id="", project_id=owner), new, now)
+        elif image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != owner:
+            raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
+        image.disk_format, image.container_format = disk_format, image.container_format or "bare"
+        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), socket.gethostname()
+        made, writer = image.id, image.writer
+    try:
+        with path.open("rb", buffering=0) as file:
+            stored = ingest(pieces_of(file.read), store, upload_object(made), disk_format, Limits(UNLIMITED, UNLIMITED))
+    except BaseException:
+        with database.transaction() as session:
+            session.execute(
+                update(Image)
+                .where(Image.id == made, Image.writer == writer)
+                .values(status=ImageStatus.QUEUED, writer=None, writer_host=None)
+            )
+        raise
+    with database.transaction() as session:
+        image = session.get(Image, made)
+        if image is None or image.writer != writer:
+            after_commit(session, lambda: discard(store, made))
+            raise errors.NotFound(f"No image found with ID {made}")
+        set_active(image, stored, now)
+        return image
+
+
+def _has_task() -> ColumnElement[bool]:
+    open_states = (TaskStatus.PENDING, TaskStatus.PROCESSING)
+    return select(ImageTask.id).where(ImageTask.image_id == Image.id, ImageTask.status.in_(open_states)).exists()
+
+
+def _checked_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise errors.BadRequest(f"Invalid image id format: {text}") from None

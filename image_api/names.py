@@ -1,0 +1,21 @@
+"""What the objects of an image are called in the store."""
+
+
+def upload_object(image_id: str) -> str:
+    """What the user uploaded, byte for byte."""
+    return image_id
+
+
+def disk_object(image_id: str) -> str:
+    """The disk, unpacked; only there when the upload was compressed."""
+    return f"{image_id}.disk"
+
+
+def staged_object(image_id: str) -> str:
+    """Bytes that were staged and wait to be imported."""
+    return f"{image_id}.staged"
+
+
+def image_of(name: str) -> str:
+    """The id of the image that an object belongs to."""
+    return name.partition(".")[0]

@@ -1,0 +1,226 @@
+"""Lists of images: what is asked for, in which order, which page."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, cast, func, literal, or_, select
+from sqlalchemy import String as SqlString
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.caller import Caller
+from image_api.images import visible_to
+from image_api.models import Image, ImageMember
+from image_api.states import STORED, MemberStatus, Visibility
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+SORT_KEYS: Mapping[str, ColumnElement[Any]] = {
+    "name": func.coalesce(Image.name, ""),
+    "status": Image.status.expression,
+    "container_format": func.coalesce(Image.container_format, ""),
+    "disk_format": func.coalesce(Image.disk_format, ""),
+    "size": func.coalesce(Image.size, -1),
+    "virtual_size": func.coalesce(Image.virtual_size, -1),
+    "id": Image.id.expression,
+    "created_at": Image.created_at.expression,
+    "updated_at": Image.updated_at.expression,
+    "visibility": Image.visibility.expression,
+    "owner": Image.owner.expression,
+    "min_disk": Image.min_disk.expression,
+    "min_ram": Image.min_ram.expression,
+    "protected": Image.protected.expression,
+}
+"""How each key sorts; what is not set sorts first."""
+
+NUMBERS = ("min_disk", "min_ram", "size", "virtual_size")
+TEXTS = (
+    "id",
+    "name",
+    "status",
+    "container_format",
+    "disk_format",
+    "owner",
+    "checksum",
+    "os_hash_algo",
+    "os_hash_value",
+)
+SEVERAL = frozenset({"id", "name", "status", "container_format", "disk_format"})
+TIMES = ("created_at", "updated_at")
+COMPARISONS = ("gt", "gte", "lt", "lte", "eq", "neq")
+NOT_FILTERS = frozenset({"limit", "marker", "sort", "sort_key", "sort_dir", "member_status"})
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A column to sort by."""
+
+    key: str
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A list of images as it was asked for: name → values, in the query's own words."""
+
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    order: Sequence[Order] = (Order("created_at", True),)
+    limit: int = 25
+    marker: str | None = None
+    member_status: str | None = None
+
+
+def find_all(session: Session, caller: Caller, wanted: Wanted) -> Sequence[Image]:
+    """One page. Raises BadRequest for a filter that makes no sense and for a marker that the caller cannot see."""
+    dialect = session.get_bind().dialect.name
+    query = select(Image).where(_scope(caller, wanted))
+    for name, values in wanted.filters.items():
+        if name in ("visibility",):
+            continue
+        for value in values:
+            query = query.where(_condition(dialect, name, value))
+    if "os_hidden" not in wanted.filters:
+        query = query.where(Image.os_hidden.is_(False))
+    order = list(wanted.order)
+    if not any(item.key == "created_at" for item in order):
+        order.append(Order("created_at", order[-1].descending if order else True))
+    if not any(item.key == "id" for item in order):
+        order.append(Order("id", order[-1].descending))
+    query = _after(session, caller, query, wanted.marker, order)
+    for item in order:
+        column = SORT_KEYS[item.key]
+        query = query.order_by(column.desc() if item.descending else column.asc())
+    return session.scalars(query.limit(wanted.limit)).all() if wanted.limit else []
+
+
+def _scope(caller: Caller, wanted: Wanted) -> ColumnElement[bool]:
+    """Own, public, and shared images whose sharing was accepted. Community images of others only when asked for."""
+    visibility = wanted.filters.get("visibility", [None])[-1]
+    if visibility is not None and visibility not in (*Visibility, "all"):
+        raise errors.BadRequest(f"Invalid visibility value: {visibility}")
+    status = wanted.member_status or MemberStatus.ACCEPTED
+    if status not in (*MemberStatus, "all"):
+        raise errors.BadRequest(f"Invalid status: {status}")
+    seen = visible_to(caller, None if status == "all" else MemberStatus(status))
+    if visibility is None:
+        return and_(seen, or_(Image.visibility != Visibility.COMMUNITY, Image.owner == caller.project))
+    if visibility == "all":
+        return seen
+    chosen = and_(seen, Image.visibility == visibility)
+    if visibility == Visibility.SHARED and wanted.member_status and not caller.is_admin:
+        members = select(ImageMember.image_id).where(ImageMember.member == caller.project)
+        if status != "all":
+            members = members.where(ImageMember.status == status)
+        return and_(chosen, or_(Image.id.in_(members), Image.owner == caller.project))
+    return chosen
+
+
+def _condition(dialect: str, name: str, value: str) -> ColumnElement[bool]:
+    if name in ("protected", "os_hidden"):
+        return getattr(Image, name).is_(_truth(name, value))  # type: ignore[no-any-return]
+    if name in ("size_min", "size_max"):
+        bound = _number(name, value)
+        size = and_(Image.size.is_not(None), Image.status.in_(STORED))
+        return and_(size, Image.size >= bound if name == "size_min" else Image.size <= bound)
+    if name in NUMBERS:
+        return getattr(Image, name) == _number(name, value)  # type: ignore[no-any-return]
+    if name in TIMES:
+        return _time_condition(name, value)
+    if name == "tag":
+        return _has_tag(dialect, value)
+    if name in TEXTS:
+        column = getattr(Image, name)
+        if name in SEVERAL and value.startswith("in:"):
+            return column.in_(split_in(value[3:]))  # type: ignore[no-any-return]
+        return column == value  # type: ignore[no-any-return]
+    return _has_property(dialect, name, value)
+
+
+def _has_tag(dialect: str, tag: str) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return cast(Image.tags, JSONB).contains([tag])
+    each = func.json_each(Image.tags).table_valued("value")
+    return select(literal(1)).select_from(each).where(each.c.value == tag).exists()
+
+
+def _has_property(dialect: str, name: str, value: str) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return cast(Image.properties, JSONB).contains({name: value})
+    each = func.json_each(Image.properties).table_valued("key", "value")
+    same = and_(each.c.key == name, cast(each.c.value, SqlString) == value)
+    return select(literal(1)).select_from(each).where(same).exists()
+
+
+def split_in(text: str) -> list[str]:
+    """`a,"b,c",d` → three values. Raises BadRequest for quotes that do not match."""
+    values = re.findall(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*))\s*(?:,|$)', text)
+    if text.count('"') % 2 or re.search(r'[^,\s]\s*"[^",]*"|"[^",]*"\s*[^,\s]', text):
+        raise errors.BadRequest(
+            f"Invalid filter value {text}. The quote is not closed or there is no comma between values."
+        )
+    found = [quoted.replace('\\"', '"') or plain.strip() for quoted, plain in values]
+    return [value for value in found if value]
+
+
+def _time_condition(name: str, value: str) -> ColumnElement[bool]:
+    column = getattr(Image, name)
+    operator, _, text = value.partition(":")
+    if operator not in COMPARISONS:
+        operator, text = "eq", value
+    try:
+        time = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text.strip())
+    except ValueError:
+        raise errors.BadRequest(f"Invalid time value: {text}") from None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    second = time.replace(microsecond=999999)
+    result: dict[str, ColumnElement[bool]] = {
+        "gt": column > second,
+        "gte": column >= time,
+        "lt": column < time,
+        "lte": column <= second,
+        "eq": and_(column >= time, column <= second),
+        "neq": or_(column < time, column > second),
+    }
+    return result[operator]
+
+
+def _number(name: str, value: str) -> int:
+    operator, _, rest = value.partition(":")
+    text = rest if operator == "eq" else value
+    if not re.fullmatch(r"-?\d{1,18}", text):
+        raise errors.BadRequest(f"Unable to filter on {name}: the value must be an integer, not {value!r}.")
+    if int(text) < 0:
+        raise errors.BadRequest(f"Unable to filter on {name}: the value must not be negative.")
+    return int(text)
+
+
+def _truth(name: str, value: str) -> bool:
+    lowered = value.lower()
+    if lowered in ("true", "t", "yes", "y", "on", "1"):
+        return True
+    if lowered in ("false", "f", "no", "n", "off", "0"):
+        return False
+    raise errors.BadRequest(f"Unable to filter on {name}: the value must be true or false, not {value!r}.")
+
+
+def _after(
+    session: Session, caller: Caller, query: Select[Image], marker: str | None, order: Sequence[Order]
+) -> Select[Image]:
+    """Only what comes after the marker in this order."""
+    if marker is None:
+        return query
+    keys = select(*(SORT_KEYS[item.key] for item in order))
+    row = session.execute(keys.where(Image.id == marker, visible_to(caller, None))).one_or_none()
+    if row is None:
+        raise errors.BadRequest(f"Invalid marker: no image {marker}.")
+    later: list[ColumnElement[bool]] = []
+    same: list[ColumnElement[bool]] = []
+    for item, value in zip(order, row, strict=True):
+        column = SORT_KEYS[item.key]
+        later.append(and_(*same, column < value if item.descending else column > value))
+        same.append(column == value)
+    return query.where(or_(*later))

@@ -1,0 +1,128 @@
+"""/v2/images/{id}/file and /stage: the bytes in and out, streamed."""
+
+from collections.abc import Iterator
+
+from flask import Blueprint, Response, g, request
+from werkzeug.datastructures import Range
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.http import parse_range_header
+
+from app import errors
+from app.web.context import clock, database
+from app.web.policy import require
+from app.web.responses import empty
+from image_api import images, uploads
+from image_api.ingest import ingest, pieces_of
+from image_api.models import Image
+from image_api.names import upload_object
+from image_api.routes.parts import find, limits, store
+from image_api.states import STORED, ImageStatus
+
+blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
+
+DRAIN_BYTES = 64 << 30
+"""How much of a refused upload is still read, so that the client gets to hear why."""
+
+
+@blueprint.put("/file")
+@require("upload_image")
+def upload(image_id: str) -> Response:
+    expected = _expected_bytes()
+    now = clock().now()
+    with database().transaction() as session:
+        image = find(session, image_id, "upload_image")
+        bounds = limits(images.used_bytes(session, image.owner))
+        _check_room(expected, bounds.object_bytes)
+        writer = uploads.begin(session, image, ImageStatus.SAVING, now)
+        declared = image.disk_format or ""
+    try:
+        alive = uploads.renewal(database(), clock(), image_id, writer)
+        stored = ingest(received(expected), store(), upload_object(image_id), declared, bounds, alive)
+        with database().transaction() as session:
+            images.set_active(uploads.find_claimed(session, image_id, writer), stored, clock().now())
+    except BaseException as error:
+        with database().transaction() as session:
+            uploads.give_back(session, image_id, writer, clock().now())
+            if session.get(Image, image_id) is None:
+                images.discard(store(), image_id)
+        if isinstance(error, errors.SixstackError):
+            drain()
+        raise
+    return empty()
+
+
+@blueprint.get("/file")
+@require("download_image")
+def download(image_id: str) -> Response:
+    with database().reading() as session:
+        image = find(session, image_id, "download_image")
+    if image.status == ImageStatus.DEACTIVATED and not g.caller.is_admin:
+        raise errors.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+    if image.status not in STORED:
+        return empty()
+    size = image.size or 0
+    headers = {"Content-MD5": image.checksum or "", "Accept-Ranges": "bytes"}
+    start, stop, status = 0, size, 200
+    if "Range" in request.headers:
+        start, stop = _range(parse_range_header(request.headers["Range"]), size)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        del headers["Content-MD5"]
+        status = 206
+    headers["Content-Length"] = str(stop - start)
+    body: Iterator[bytes] | None = None
+    if request.method != "HEAD":
+        body = store().read(upload_object(image_id), start, stop - start)
+    return Response(body, status, headers, content_type="application/octet-stream")
+
+
+def received(expected: int | None) -> Iterator[bytes]:
+    """The body of this request. Raises BadRequest when it breaks off before it is whole."""
+    count = 0
+    try:
+        for piece in pieces_of(request.stream.read):
+            count += len(piece)
+            yield piece
+    except (ClientDisconnected, OSError) as error:
+        raise errors.BadRequest(f"The upload broke off after {count} bytes.") from error
+    if expected is not None and count != expected:
+        raise errors.BadRequest(f"The upload broke off: {count} of {expected} bytes arrived.")
+
+
+def drain() -> None:
+    """Read what the client still sends; most only listen once they have sent everything."""
+    left = DRAIN_BYTES
+    try:
+        while left > 0 and (piece := request.stream.read(1 << 20)):
+            left -= len(piece)
+    except Exception:  # it is gone, and nobody is left to tell
+        return
+
+
+def _expected_bytes() -> int | None:
+    """How long the body is to be, where the client says so. Raises UnsupportedMedia, BadRequest."""
+    if request.mimetype != "application/octet-stream":
+        raise errors.UnsupportedMedia("Image data must be application/octet-stream.")
+    if request.content_length is not None:
+        return request.content_length
+    text = request.headers.get("X-OpenStack-Image-Size", "")
+    return int(text) if text.isdigit() and len(text) < 19 else None
+
+
+def _check_room(expected: int | None, most: int) -> None:
+    if expected is not None and expected > most:
+        raise errors.QuotaExceeded(
+            f"Request exceeds image size quota: the image has {expected} bytes, {most} are allowed."
+        )
+    free = store().free_bytes()
+    if free is not None and expected is not None and expected > free:
+        raise errors.TooLarge("The image storage of this cloud is full: the image does not fit.")
+
+
+def _range(asked: Range | None, size: int) -> tuple[int, int]:
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        raise errors.RangeNotSatisfiable("Exactly one range of bytes can be asked for.")
+    found = asked.range_for_length(size)
+    if found is None:
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise errors.RangeNotSatisfiable(f"The image has {size} bytes.", headers=headers)
+    return found

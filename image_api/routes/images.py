@@ -1,0 +1,145 @@
+"""/v2/images: create, list, show, change, delete."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, g, request
+
+from app import errors
+from app.web.bodies import json_body
+from app.web.context import clock, database
+from app.web.links import url
+from app.web.pagination import page, query_after
+from app.web.policy import enforce, require
+from app.web.responses import empty, json
+from image_api import images, queries
+from image_api.models import Image
+from image_api.routes.parts import IMPORT_METHODS, find, json_object, store, target
+from image_api.schemas.images import new_image, patched
+from image_api.states import Visibility
+from image_api.views import images as views
+
+blueprint = Blueprint("image_images", __name__, url_prefix="/image/v2/images")
+
+PATCH_TYPES = {
+    "application/openstack-images-v2.1-json-patch": False,
+    "application/openstack-images-v2.0-json-patch": True,
+}
+"""Media type → whether it is the older syntax."""
+
+
+@blueprint.post("")
+@require("add_image")
+def create() -> Response:
+    new = new_image(json_object())
+    if new.owner is not None and new.owner != g.caller.project_id and not g.caller.is_admin:
+        raise errors.Forbidden(f"You are not permitted to create images owned by '{new.owner}'.")
+    _check_visibility(new.visibility, {"project_id": new.owner or g.caller.project_id})
+    if new.owner is None and not g.caller.project_id:
+        raise errors.Forbidden("The token is not scoped to a project, so nobody would own the image.")
+    with database().transaction() as session:
+        image = images.create(session, g.caller, new, clock().now())
+    headers = {
+        "Location": url(f"/image/v2/images/{image.id}"),
+        "OpenStack-image-import-methods": ",".join(IMPORT_METHODS),
+    }
+    return json(views.show(image), 201, headers)
+
+
+@blueprint.get("")
+@require("get_images")
+def index() -> Response:
+    asked = page(request.args, default=25)
+    wanted = queries.Wanted(
+        filters=_filters(),
+        order=_order(),
+        limit=asked.limit,
+        marker=asked.marker,
+        member_status=request.args.get("member_status"),
+    )
+    with database().reading() as session:
+        found = queries.find_all(session, g.caller, wanted)
+    pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "marker"]
+    first = "/v2/images" + (f"?{urlencode(pairs)}" if pairs else "")
+    more = f"/v2/images?{query_after(found[-1].id)}" if found and len(found) == asked.limit else None
+    return json(views.index(found, first, more))
+
+
+@blueprint.get("/<image_id>")
+@require("get_image")
+def show(image_id: str) -> Response:
+    with database().reading() as session:
+        image = images.find_visible(session, g.caller, image_id)
+        enforce("get_image", target(image))
+    return json(views.show(image))
+
+
+@blueprint.patch("/<image_id>")
+@require("modify_image")
+def change(image_id: str) -> Response:
+    draft4 = PATCH_TYPES.get(request.mimetype)
+    if draft4 is None:
+        accepted = {"Accept-Patch": ", ".join(PATCH_TYPES)}
+        raise errors.UnsupportedMedia(f"Patches must be one of {', '.join(PATCH_TYPES)}.", headers=accepted)
+    operations = json_body()
+    with database().transaction() as session:
+        image = find(session, image_id, "modify_image")
+        changes, properties = patched(image, operations, draft4=draft4)
+        _check_changes(image, changes)
+        for name, value in changes.items():
+            setattr(image, name, value)
+        if image.properties != properties:
+            image.properties = properties
+        if session.is_modified(image):
+            image.updated_at = clock().now()
+    return json(views.show(image))
+
+
+@blueprint.delete("/<image_id>")
+@require("delete_image")
+def delete(image_id: str) -> Response:
+    with database().transaction() as session:
+        images.remove(session, store(), find(session, image_id, "delete_image"))
+    return empty()
+
+
+def _check_changes(image: Image, changes: dict[str, Any]) -> None:
+    if "owner" in changes and changes["owner"] != image.owner and not g.caller.is_admin:
+        raise errors.Forbidden("You are not permitted to modify 'owner' on this image.")
+    if "visibility" in changes and changes["visibility"] != image.visibility:
+        _check_visibility(changes["visibility"], target(image))
+
+
+def _check_visibility(visibility: str, subject: dict[str, Any]) -> None:
+    if visibility == Visibility.PUBLIC:
+        enforce("publicize_image", subject)
+    elif visibility == Visibility.COMMUNITY:
+        enforce("communitize_image", subject)
+
+
+def _filters() -> dict[str, list[str]]:
+    return {name: values for name, values in request.args.lists() if name not in queries.NOT_FILTERS}
+
+
+def _order() -> list[queries.Order]:
+    """`sort=name:asc,created_at`, or sort_key and sort_dir as often as one likes; they do not mix."""
+    keys, directions = request.args.getlist("sort_key"), request.args.getlist("sort_dir")
+    if sort := request.args.get("sort"):
+        if keys or directions:
+            raise errors.BadRequest("Old and new sorting syntax cannot be combined.")
+        pairs = [item.strip().partition(":") for item in sort.split(",")]
+        return [_ordered(key.strip(), direction.strip() or "desc") for key, _, direction in pairs]
+    if not keys:
+        return [_ordered("created_at", directions[0] if directions else "desc")]
+    if len(directions) > 1 and len(directions) != len(keys):
+        raise errors.BadRequest("Number of sort dirs does not match the number of sort keys.")
+    directions = directions * len(keys) if len(directions) == 1 else directions or ["desc"] * len(keys)
+    return [_ordered(key, direction) for key, direction in zip(keys, directions, strict=True)]
+
+
+def _ordered(key: str, direction: str) -> queries.Order:
+    if key not in queries.SORT_KEYS:
+        raise errors.BadRequest(f"Invalid sort key: {key}. It must be one of {', '.join(queries.SORT_KEYS)}.")
+    if direction not in ("asc", "desc"):
+        raise errors.BadRequest(f"Invalid sort direction: {direction}. It must be asc or desc.")
+    return queries.Order(key, direction == "desc")

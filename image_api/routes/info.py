@@ -1,0 +1,58 @@
+"""What this image service is and can: schemas, import methods, stores, usage."""
+
+from flask import Blueprint, Response, g
+
+from app import errors
+from app.web.context import database, settings
+from app.web.policy import require
+from app.web.responses import json
+from image_api import images
+from image_api.routes.parts import IMPORT_METHODS
+from image_api.views.schemas import SCHEMAS
+
+blueprint = Blueprint("image_info", __name__, url_prefix="/image/v2")
+
+
+@blueprint.get("/schemas/<name>")
+@require("get_image_schema")
+def schema(name: str) -> Response:
+    if name not in SCHEMAS:
+        raise errors.NotFound(f"There is no schema {name}.")
+    return json(SCHEMAS[name])
+
+
+@blueprint.get("/info/import")
+@require("get_import_info")
+def import_methods() -> Response:
+    methods = {"description": "Import methods available.", "type": "array", "value": list(IMPORT_METHODS)}
+    return json({"import-methods": methods})
+
+
+@blueprint.get("/info/stores")
+@require("get_import_info")
+def stores() -> Response:
+    raise errors.NotFound("There is one store only, which clients cannot choose.")
+
+
+@blueprint.get("/info/usage")
+@require("get_usage")
+def usage() -> Response:
+    quota = settings().image_quota_gib
+    with database().reading() as session:
+        used = images.used_bytes(session, g.caller.project)
+        count = images.count(session, g.caller.project)
+    return json(
+        {
+            "usage": {
+                "image_size_total": {"limit": quota * 1024 if quota >= 0 else -1, "usage": used >> 20},
+                "image_count_total": {"limit": -1, "usage": count},
+            }
+        }
+    )
+
+
+@blueprint.get("/images/<image_id>/locations")
+@blueprint.post("/images/<image_id>/locations", endpoint="add_location")
+@require("get_image_location")
+def locations(image_id: str) -> Response:  # noqa: ARG001
+    raise errors.Forbidden("Where images are kept is not shown and cannot be set: images are uploaded or imported.")

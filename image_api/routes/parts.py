@@ -1,0 +1,62 @@
+"""What the routes of this service share: its store, what an image is to policy, and its errors."""
+
+from typing import Any, cast
+
+from flask import current_app, g, request
+from sqlalchemy.orm import Session
+
+from app import errors
+from app.web.bodies import json_body
+from app.web.context import settings
+from app.web.policy import allowed, enforce
+from image_api import images
+from image_api.ingest import Limits
+from image_api.models import Image
+from image_api.store import Store
+
+IMPORT_METHODS = ("glance-direct", "web-download")
+
+
+def store() -> Store:
+    return cast(Store, current_app.extensions["sixstack.images.store"])
+
+
+def limits(used: int = 0) -> Limits:
+    """What one image may hold; `used` is what the project has already."""
+    largest = settings().image_max_gib << 30
+    quota = settings().image_quota_gib
+    most = largest if quota < 0 else max(0, min(largest, (quota << 30) - used))
+    return Limits(most, largest)
+
+
+def target(image: Image) -> dict[str, Any]:
+    """What policy rules see of an image that the caller may see."""
+    member = g.caller.project_id if image.visibility == "shared" and image.owner != g.caller.project_id else None
+    return {
+        "project_id": image.owner,
+        "owner": image.owner,
+        "visibility": image.visibility,
+        "member_id": member,
+        "user_id": None,
+    }
+
+
+def find(session: Session, image_id: str, rule: str) -> Image:
+    """An image the caller sees and, by the rule, may act on. Raises NotFound, Forbidden."""
+    image = images.find_visible(session, g.caller, image_id)
+    enforce(rule, target(image))
+    return image
+
+
+def may(rule: str, image: Image) -> bool:
+    return allowed(rule, target(image))
+
+
+def json_object() -> dict[str, Any]:
+    """The JSON object in the body. Raises UnsupportedMedia, BadRequest."""
+    if request.mimetype != "application/json":
+        raise errors.UnsupportedMedia("The body must be application/json.")
+    body = json_body()
+    if not isinstance(body, dict):
+        raise errors.BadRequest("The body must be a JSON object.")
+    return body

@@ -1,0 +1,41 @@
+"""Who may do what with images: Glance's rule names and its defaults.
+
+An image's target has `project_id` and `owner` (its owner), `visibility`, and `member_id` (the caller's project, when
+the image is shared with it).
+"""
+
+from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
+
+_SEEN = 'project_id:%(project_id)s or project_id:%(member_id)s or "community":%(visibility)s or "public":%(visibility)s'
+_MEMBER_ITSELF = "role:member and project_id:%(member_id)s"
+
+RULES: dict[str, str] = {
+    "add_image": MEMBER_OR_ADMIN,
+    "delete_image": MEMBER_OR_ADMIN,
+    "get_image": f'({ADMIN}) or (role:reader and ({_SEEN} or "shared":%(visibility)s))',
+    "get_images": READER_OR_ADMIN,
+    "modify_image": MEMBER_OR_ADMIN,
+    "publicize_image": ADMIN,
+    "communitize_image": MEMBER_OR_ADMIN,
+    "download_image": f'({ADMIN}) or (role:member and ({_SEEN} or "shared":%(visibility)s))',
+    "upload_image": MEMBER_OR_ADMIN,
+    "get_image_location": READER_OR_ADMIN,
+    "set_image_location": MEMBER_OR_ADMIN,
+    "delete_image_location": ADMIN,
+    "add_member": MEMBER_OR_ADMIN,
+    "delete_member": MEMBER_OR_ADMIN,
+    "get_member": f"{READER_OR_ADMIN} or (role:reader and project_id:%(member_id)s)",
+    "get_members": f"{READER_OR_ADMIN} or (role:reader and project_id:%(member_id)s)",
+    "modify_member": f"({ADMIN}) or ({_MEMBER_ITSELF})",
+    "deactivate": MEMBER_OR_ADMIN,
+    "reactivate": MEMBER_OR_ADMIN,
+    "copy_image": ADMIN,
+    "get_task": READER_OR_ADMIN,
+    "get_tasks": READER_OR_ADMIN,
+    "add_task": ADMIN,
+    "tasks_api_access": ADMIN,
+    "get_metadef_namespaces": ANYBODY,
+    "get_image_schema": ANYBODY,
+    "get_import_info": ANYBODY,
+    "get_usage": READER_OR_ADMIN,
+}

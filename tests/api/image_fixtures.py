@@ -1,0 +1,150 @@
+"""The image API on its own: an application of just it, two projects, a reader and an operator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import image_api.routes
+import image_api.rules
+from app import errors
+from app.caller import Caller
+from app.clock import ManualClock
+from app.db import Base, Database
+from app.settings import Settings
+from app.web import authentication, faults, request_id
+from app.web.context import Parts
+from app.web.policy import Policy
+from image_api.store import FileStore
+
+READER = frozenset({"reader"})
+MEMBER = READER | {"member"}
+CALLERS = {
+    "admin": Caller(user_id="admin", project_id="admins", roles=MEMBER | {"manager", "admin"}),
+    "member": Caller(user_id="member", project_id="demo", roles=MEMBER),
+    "reader": Caller(user_id="reader", project_id="demo", roles=READER),
+    "other": Caller(user_id="other", project_id="other", roles=MEMBER),
+    "third": Caller(user_id="third", project_id="third", roles=MEMBER),
+    "unscoped": Caller(user_id="member"),
+}
+V21 = "application/openstack-images-v2.1-json-patch"
+V20 = "application/openstack-images-v2.0-json-patch"
+RAW = b"\x11 a disk, says its owner " * 4096
+
+
+@dataclass(slots=True)
+class Actor:
+    """Somebody with a token. Paths begin after /image/v2."""
+
+    client: FlaskClient
+    token: str
+
+    def call(self, method: str, path: str, **more: Any) -> TestResponse:
+        headers = {"X-Auth-Token": self.token, **more.pop("headers", {})}
+        return self.client.open(f"/image/v2{path}", method=method, headers=headers, **more)
+
+    def get(self, path: str, **more: Any) -> TestResponse:
+        return self.call("GET", path, **more)
+
+    def create(self, **fields: Any) -> dict[str, Any]:
+        body = {"name": "disk", "disk_format": "raw", "container_format": "bare", **fields}
+        response = self.call("POST", "/images", json=body)
+        assert response.status_code == 201, response.text
+        return response.get_json()
+
+    def upload(self, image_id: str, content: bytes = RAW, **headers: str) -> TestResponse:
+        return self.call(
+            "PUT",
+            f"/images/{image_id}/file",
+            data=content,
+            headers={"Content-Type": "application/octet-stream", **headers},
+        )
+
+    def make(self, content: bytes = RAW, **fields: Any) -> dict[str, Any]:
+        """An active image."""
+        image = self.create(**fields)
+        response = self.upload(image["id"], content)
+        assert response.status_code == 204, response.text
+        return self.show(image["id"])
+
+    def show(self, image_id: str) -> dict[str, Any]:
+        response = self.get(f"/images/{image_id}")
+        assert response.status_code == 200, response.text
+        return response.get_json()
+
+    def patch(self, image_id: str, *operations: Any, kind: str = V21) -> TestResponse:
+        import json
+
+        return self.call("PATCH", f"/images/{image_id}", data=json.dumps(list(operations)), content_type=kind)
+
+    def names(self, query: str = "") -> list[str]:
+        """Names of the images on the first page, in order."""
+        response = self.get(f"/images{query}")
+        assert response.status_code == 200, response.text
+        return [image["name"] for image in response.get_json()["images"]]
+
+
+@dataclass(slots=True)
+class ImageCloud:
+    """The application and what is behind it."""
+
+    app: Flask
+    database: Database
+    clock: ManualClock
+    store: FileStore
+
+    def actor(self, token: str) -> Actor:
+        return Actor(self.app.test_client(), token)
+
+    def configure(self, **settings: Any) -> None:
+        parts: Parts = self.app.extensions["sixstack"]
+        self.app.extensions["sixstack"] = replace(parts, settings=replace(parts.settings, **settings))
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[ImageCloud]:
+    database = Database(f"sqlite:///{tmp_path / 'images.db'}", synchronous="OFF")
+    Base.metadata.create_all(database.writer)
+    clock = ManualClock()
+    app = Flask("images", static_folder=None)
+    app.url_map.strict_slashes = False
+    app.extensions["sixstack"] = Parts(Settings(state=tmp_path), database, clock)
+    app.extensions["sixstack.policy"] = Policy(image_api.rules.RULES, {})
+    request_id.install(app)
+    authentication.install(app, _authenticate)
+    faults.install(app)
+    image_api.routes.register(app)
+    yield ImageCloud(app, database, clock, app.extensions["sixstack.images.store"])
+    database.dispose()
+
+
+def _authenticate(token: str) -> Caller:
+    try:
+        return CALLERS[token]
+    except KeyError:
+        raise errors.Unauthorized(authentication.REQUIRED) from None
+
+
+@pytest.fixture
+def member(cloud: ImageCloud) -> Actor:
+    return cloud.actor("member")
+
+
+@pytest.fixture
+def admin(cloud: ImageCloud) -> Actor:
+    return cloud.actor("admin")
+
+
+@pytest.fixture
+def other(cloud: ImageCloud) -> Actor:
+    return cloud.actor("other")
+
+
+@pytest.fixture
+def reader(cloud: ImageCloud) -> Actor:
+    return cloud.actor("reader")
