@@ -1,0 +1,82 @@
+"""Which accelerator new guests get, and what is remembered of it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hypervisor import accelerator
+from hypervisor.accelerator import Accelerators, Choice, probe, probe_rom
+
+
+class Counted(Accelerators):
+    """Answers the probe from a list."""
+
+    probes = 0
+    answer: str | None = None
+
+    def _probe(self) -> str | None:
+        self.probes += 1
+        return self.answer
+
+
+@pytest.fixture
+def kvm_looks_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "why_no_kvm", lambda: None)
+
+
+def test_tcg_may_be_demanded(tmp_path: Path) -> None:
+    assert Accelerators("tcg", tmp_path / "memory").choice().accelerator == "tcg"
+
+
+def test_what_costs_nothing_to_know_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "why_no_kvm", lambda: "There is no /dev/kvm.")
+    asked = Counted("auto", tmp_path / "memory")
+    assert asked.choice() == Choice("tcg", "There is no /dev/kvm.")
+    assert asked.probes == 0
+
+
+def test_a_probe_is_made_once_a_boot(tmp_path: Path, kvm_looks_good: None) -> None:
+    first, second = Counted("auto", tmp_path / "memory"), Counted("auto", tmp_path / "memory")
+    assert first.choice() == first.choice() == second.choice() == Choice("kvm")
+    assert (first.probes, second.probes) == (1, 0)
+
+
+def test_kvm_that_fails_its_probe_is_not_used(tmp_path: Path, kvm_looks_good: None) -> None:
+    asked = Counted("auto", tmp_path / "memory")
+    asked.answer = "too slow"
+    assert asked.choice() == Choice("tcg", "too slow")
+
+
+def test_a_guest_that_fell_over_is_remembered(tmp_path: Path, kvm_looks_good: None) -> None:
+    first = Counted("auto", tmp_path / "memory")
+    assert first.choice().accelerator == "kvm"
+    assert first.distrust("a guest fell over")
+    assert first.choice() == Choice("tcg", "a guest fell over")
+    assert Counted("auto", tmp_path / "memory").choice() == Choice("tcg", "a guest fell over")
+
+
+def test_kvm_that_was_demanded_is_not_distrusted(tmp_path: Path, kvm_looks_good: None) -> None:
+    asked = Counted("kvm", tmp_path / "memory")
+    assert asked.choice() == Choice("kvm")
+    assert not asked.distrust("a guest fell over")
+    assert asked.choice() == Choice("kvm")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "another boot", "choice": {"accelerator": "tcg"}}'])
+def test_memory_of_another_boot_or_half_a_file_is_forgotten(tmp_path: Path, kvm_looks_good: None, content: str) -> None:
+    memory = tmp_path / "memory"
+    memory.write_text(content)
+    assert Counted("auto", memory).choice() == Choice("kvm")
+
+
+def test_the_probe_starts_where_a_processor_does() -> None:
+    rom = probe_rom()
+    assert len(rom) == 65536
+    assert rom[0xFFF0:0xFFF5] == bytes.fromhex("ea000000f0")
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu is not installed")
+def test_the_probe_counts_under_tcg() -> None:
+    assert probe("qemu-system-x86_64", "tcg") is None
+    assert "failed" in (probe("qemu-system-x86_64", "no-such-accelerator") or "")

@@ -1,0 +1,136 @@
+"""Small parts of a host: file names, consoles, processes, radvd's configuration, and the documents themselves."""
+
+import os
+import shutil
+import signal
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from hypervisor import paths, process
+from hypervisor.console import CONSOLE_BYTES, console_tail, trim_console
+from hypervisor.fake import FakeHypervisor
+from hypervisor.host import machine_identity
+from hypervisor.machine import MachineSpec
+from hypervisor.network import Links
+from hypervisor.radvd import Advertisement, Timing, radvd_conf
+
+
+@pytest.mark.parametrize("machine_id", ["", ".", "..", "../../etc", ".removed-x"])
+def test_an_id_cannot_lead_out_of_the_directory(tmp_path: Path, machine_id: str) -> None:
+    with pytest.raises(ValueError, match="id of a machine"):
+        paths.HostPaths(tmp_path).machine(machine_id)
+
+
+def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    paths.write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_console_keeps_its_last_mebibyte_and_frees_the_rest(tmp_path: Path) -> None:
+    console = tmp_path / "console"
+    console.write_bytes(b"x" * (5 << 20) + b"the end")
+    trim_console(console)
+    tail = console_tail(console)
+    assert len(tail) == CONSOLE_BYTES
+    assert tail.endswith(b"xx" + b"the end")
+    assert tail[:1] == b"x"
+    assert console.stat().st_blocks * 512 <= CONSOLE_BYTES + 8192
+    with console.open("ab") as file:
+        file.write(b", and more")
+    assert console_tail(console).endswith(b"the end, and more")
+
+
+def test_no_console_is_an_empty_one(tmp_path: Path) -> None:
+    trim_console(tmp_path / "console")
+    assert console_tail(tmp_path / "console") == b""
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")
+def test_a_program_is_nobodys_child_and_is_found_again(tmp_path: Path) -> None:
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    process.start(["sh", "-c", "echo started; exec sleep 60"], pid_file=pid_file, log=log)
+    running = process.find_soon(pid_file, 5)
+    assert running is not None
+    assert process.find(pid_file) == running
+    assert not running.wait(0)
+    running.end()
+    assert not running.alive()
+    assert process.find(pid_file) is None
+    assert "started" in log.read_text()
+    running.send(signal.SIGTERM)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(running.pid, os.WNOHANG)
+
+
+def test_a_pid_file_of_another_process_speaks_of_nobody(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    stat = Path("/proc/self/stat").read_text()
+    pid_file.write_text(f"{process.boot_id()} {stat}")
+    assert process.find(pid_file) == process.Process(os.getpid(), process._started(stat))
+    before, after = stat.rsplit(")", 1)
+    words = after.split()
+    words[19] = "1"
+    pid_file.write_text(f"{process.boot_id()} {before}) {' '.join(words)}\n")
+    assert process.find(pid_file) is None
+    pid_file.write_text(f"another-boot {stat}")
+    assert process.find(pid_file) is None
+    pid_file.write_text("")
+    assert process.find(pid_file) is None
+
+
+def test_link_names_fit_and_carry_the_installation() -> None:
+    links = Links("abcd", "lo")
+    names = [links.bridge(0xFFFFFF), links.vxlan(0xFFFFFF), links.tap("9fd63e5a-6b8f-4b5c-a3d1-000000000001")]
+    assert all(len(name) <= 15 for name in names)
+    assert all(name[2:6] == "abcd" for name in names)
+    links.close()
+
+
+def test_each_machine_runs_as_somebody_else() -> None:
+    one, two = machine_identity("abcd", "one"), machine_identity("abcd", "two")
+    assert one == machine_identity("abcd", "one")
+    assert one.uid != two.uid
+    assert 0x7000_0000 <= one.uid < 0x7FFF_0000
+
+
+def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
+    advertisement = Advertisement(
+        interface="6babcd-000378",
+        prefixes=(IPv6Network("2a0a:e5c1:111:888::/64"),),
+        mtu=1430,
+        dns_servers=(IPv6Address("2a0a::53"), IPv6Address("2a0a::54")),
+        dns_search=("a.example", "b.example"),
+    )
+    text = radvd_conf((advertisement,), Timing(default_lifetime=600))
+    assert "interface 6babcd-000378 {" in text
+    assert "AdvLinkMTU 1430;" in text
+    assert "prefix 2a0a:e5c1:111:888::/64 {" in text
+    assert "RDNSS 2a0a::53 2a0a::54 { };" in text
+    assert "DNSSL a.example b.example { };" in text
+    assert "AdvDefaultLifetime 600;" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_a_document_with_a_key_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        MachineSpec.model_validate({"id": "x", "surprise": 1})
+
+
+def test_the_fake_host_fails_when_told_to() -> None:
+    from hypervisor.errors import LaunchFailed
+
+    host = FakeHypervisor()
+    host.fail_next("ensure_running", LaunchFailed("told to"))
+    spec = MachineSpec(id="x", name="x", hostname="x", project_id="p", vcpus=1, memory_mib=64, disks=())
+    with pytest.raises(LaunchFailed):
+        host.ensure_running(spec)
+    host.ensure_running(spec)
+    host.guest_powers_off("x")
+    assert host.report("x").state == "shutoff"
