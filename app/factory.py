@@ -17,6 +17,7 @@ import network_api.routes
 import network_api.rules
 import volume_api.routes
 import volume_api.rules
+from app import processes
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, database: Database | None = None, clock: C
 
 def from_environment() -> Flask:
     """What the server's worker processes load; `sixstack up` has put the settings into SIXSTACK_*."""
+    processes.end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return create_app(Settings.read({}))
 

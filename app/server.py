@@ -1,9 +1,8 @@
 """The API's process: granian with its workers. `python -m app.server`, with the settings in SIXSTACK_*."""
 
-import logging
-
 from granian import Granian
 from granian.constants import Interfaces
+from granian.log import LogLevels
 
 from app import processes
 from app.settings import Settings
@@ -22,13 +21,11 @@ def main() -> None:
         interface=Interfaces.WSGI,
         workers=settings.workers,
         blocking_threads=settings.worker_threads,
-        backpressure=1024,
-        http1_settings=None,
-        log_level=logging.getLevelName(logging.WARNING).lower(),  # type: ignore[arg-type]
+        log_level=LogLevels.warning,
         websockets=False,
         respawn_failed_workers=True,
+        respawn_interval=0.5,
         workers_kill_timeout=30,
-        process_name="sixstack-api",
     ).serve()
 
 

@@ -1,0 +1,218 @@
+"""Fixtures of the API tests: the whole application on a real database, with a host in memory that works when told."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import installation
+from app.clock import ManualClock
+from app.db import Database
+from app.factory import create_app
+from app.settings import Settings
+from compute_agent.agent import Agent
+from compute_agent.desk import LocalDesk
+from compute_agent.work import carry_out
+from compute_api.routes import context
+from hypervisor.fake import FakeHypervisor
+
+
+@dataclass
+class Api:
+    """One user's way into the application: requests carry the token and, if set, a microversion."""
+
+    client: FlaskClient
+    token: str | None = None
+    project_id: str = ""
+    user_id: str = ""
+    version: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def at(self, version: str) -> "Api":
+        """The same user, speaking this compute microversion."""
+        return Api(self.client, self.token, self.project_id, self.user_id, version, self.headers)
+
+    def request(self, method: str, path: str, **kwargs: Any) -> TestResponse:
+        headers = {**self.headers, **kwargs.pop("headers", {})}
+        if self.token:
+            headers["X-Auth-Token"] = self.token
+        if self.version:
+            headers["OpenStack-API-Version"] = f"compute {self.version}"
+        return self.client.open(path, method=method, headers=headers, **kwargs)
+
+    def get(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("GET", path, **kwargs)
+
+    def post(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("POST", path, **kwargs)
+
+    def put(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("PUT", path, **kwargs)
+
+    def patch(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("PATCH", path, **kwargs)
+
+    def delete(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("DELETE", path, **kwargs)
+
+
+@dataclass
+class Host:
+    """The host in memory and its desk; `work` carries out everything that waits, `compare` looks both ways."""
+
+    hypervisor: FakeHypervisor
+    desk: LocalDesk
+
+    def work(self) -> int:
+        done = 0
+        while waiting := self.desk.waiting():
+            for operation_id in waiting:
+                work = self.desk.claim(operation_id)
+                if work is not None:
+                    self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+                    done += 1
+        return done
+
+    def compare(self) -> None:
+        Agent(self.desk, self.hypervisor, threads=1, grace_seconds=1.0).compare()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A bootstrapped state directory that every test gets a copy of, and its passwords."""
+
+    state: Path
+    passwords: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    state = tmp_path_factory.mktemp("template") / "state"
+    settings = Settings(state=state, host_name="fake-host")
+    chosen = installation.prepare(settings)
+    database = Database(settings.database)
+    installation.migrate(database)
+    with database.transaction() as session:
+        clouds = installation.bootstrap(session, datetime.now(UTC), settings, chosen)
+    assert clouds is not None
+    installation.write_clouds(settings, clouds)
+    database.dispose()
+    made = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"].values()
+    return Template(state, {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made})
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime.now(UTC).replace(microsecond=0))
+
+
+@pytest.fixture
+def settings(template: Template, tmp_path: Path) -> Settings:
+    state = tmp_path / "state"
+    shutil.copytree(template.state, state)
+    return Settings(state=state, host_name="fake-host")
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    made = Database(settings.database)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database, clock: ManualClock) -> Flask:
+    return create_app(settings, database=database, clock=clock)
+
+
+@pytest.fixture
+def host(app: Flask, database: Database, clock: ManualClock, settings: Settings) -> Host:
+    """A host with room for hundreds of servers."""
+    hypervisor = FakeHypervisor(name="fake-host")
+    desk = LocalDesk(database, clock, settings)
+    desk.register(hypervisor.describe())
+
+    def ask(question: str, machine_id: str, **arguments: Any) -> Any:
+        from compute_agent.questions import QUESTIONS
+
+        return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)
+
+    app.extensions[context.ASK] = ask
+    return Host(hypervisor, desk)
+
+
+@pytest.fixture
+def client(app: Flask) -> Api:
+    """Somebody without a token."""
+    return Api(app.test_client())
+
+
+@pytest.fixture
+def log_in(app: Flask, template: Template) -> Callable[[str], Api]:
+    """`log_in("demo")`: a user of the bootstrapped cloud, scoped to the project of the same name."""
+
+    def login(name: str, password: str | None = None, project: str | None = None) -> Api:
+        client = app.test_client()
+        user = {"name": name, "domain": {"id": "default"}, "password": password or template.passwords[name]}
+        body = {
+            "auth": {
+                "identity": {"methods": ["password"], "password": {"user": user}},
+                "scope": {"project": {"name": project or name, "domain": {"id": "default"}}},
+            }
+        }
+        answer = client.post("/identity/v3/auth/tokens", json=body)
+        assert answer.status_code == 201, answer.text
+        token = answer.json["token"]
+        return Api(client, answer.headers["X-Subject-Token"], token["project"]["id"], token["user"]["id"])
+
+    return login
+
+
+@pytest.fixture
+def as_member(log_in: Callable[[str], Api]) -> Api:
+    """The demo user, member of project demo."""
+    return log_in("demo")
+
+
+@pytest.fixture
+def as_admin(log_in: Callable[[str], Api]) -> Api:
+    """The admin user."""
+    return log_in("admin")
+
+
+@pytest.fixture
+def image(as_member: Api) -> str:
+    """The id of an active raw image of 1 MiB that belongs to project demo."""
+    body = {"name": "disk", "disk_format": "raw", "container_format": "bare"}
+    image_id: str = as_member.post("/image/v2/images", json=body).json["id"]
+    answer = as_member.put(
+        f"/image/v2/images/{image_id}/file",
+        data=bytes(1 << 20),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert answer.status_code == 204, answer.text
+    return image_id
+
+
+@pytest.fixture
+def make_server(as_member: Api, image: str, host: Host) -> Callable[..., str]:
+    """`make_server(name="x", work=True, **fields)`: the id of a new server, ACTIVE when `work`."""
+
+    def make(name: str = "server", *, work: bool = True, **fields: Any) -> str:
+        body = {"server": {"name": name, "imageRef": image, "flavorRef": "1", **fields}}
+        answer = as_member.post("/compute/v2.1/servers", json=body)
+        assert answer.status_code == 202, answer.text
+        if work:
+            host.work()
+        server_id: str = answer.json["server"]["id"]
+        return server_id
+
+    return make
