@@ -37,7 +37,7 @@ class RoleGraph:
         return reached
 
     def named(self, role_ids: Iterable[str]) -> tuple[RoleName, ...]:
-        """The roles in the order of their names; only those of the whole cloud, for domain roles never get into tokens."""
+        """The roles in the order of their names, without those of a domain: they only stand for what they imply."""
         found = (self.roles[role_id] for role_id in role_ids if role_id in self.roles)
         return tuple(sorted((role for role in found if not role.domain_id), key=lambda role: role.name))
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -87,7 +88,7 @@ def rotate(settings: Settings) -> None:
         _write(where / "0", Fernet.generate_key())
         oldest_kept = time.time() - settings.token_seconds - EXPIRED_WINDOW_SECONDS
         numbered = [path for number, path in _files(where) if number > 0]
-        for path, successor in zip(numbered, numbered[1:], strict=False):
+        for path, successor in pairwise(numbered):
             if successor.stat().st_mtime < oldest_kept:
                 path.unlink()
 

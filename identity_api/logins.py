@@ -67,7 +67,7 @@ class _Proven:
     """What the proofs have shown so far."""
 
     user_id: str | None = None
-    methods: Method = Method(0)
+    methods: Method = field(default_factory=lambda: Method(0))
     parent: Payload | None = None
     credential_id: str | None = None
     credential_project_id: str | None = None

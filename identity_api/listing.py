@@ -1,0 +1,95 @@
+"""Lists: filters as Keystone has them, and pages by limit and marker where a client asks for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app import errors
+
+Row = TypeVar("Row")
+
+OPERATORS = ("contains", "icontains", "startswith", "istartswith", "endswith", "iendswith")
+FALSE = ("false", "0", "no", "off", "n", "f")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[Row]):
+    """The rows of one page, and the id after which the next page begins."""
+
+    rows: Sequence[Row]
+    next_marker: str | None = None
+
+
+def is_true(text: str) -> bool:
+    """A flag in a query; there without a value it is set."""
+    return text.lower() not in FALSE
+
+
+def listed(
+    session: Session,
+    query: Select[tuple[Row]],
+    arguments: Mapping[str, str],
+    *,
+    order: InstrumentedAttribute[Any],
+    identity: InstrumentedAttribute[str],
+    words: Mapping[str, InstrumentedAttribute[Any]] | None = None,
+    flags: Mapping[str, InstrumentedAttribute[bool]] | None = None,
+) -> Listed[Row]:
+    """The page that the arguments ask for.
+
+    `words` are compared as they are, or by what `name__contains` and its like say; `flags` are booleans. What else the
+    arguments hold is passed over. Raises BadRequest for a limit that is no number, NotFound for an unknown marker.
+    """
+    for name, column in (words or {}).items():
+        if name in arguments:
+            query = query.where(column == arguments[name])
+        for operator in OPERATORS:
+            if (value := arguments.get(f"{name}__{operator}")) is not None:
+                query = query.where(_compared(column, operator, value))
+    for name, column in (flags or {}).items():
+        if name in arguments:
+            query = query.where(column == is_true(arguments[name]))
+    query = query.order_by(order, identity)
+    if (marker := arguments.get("marker")) is not None:
+        position = session.execute(_position(order, identity, marker)).tuples().first()
+        if position is None:
+            raise errors.NotFound(f"Marker {marker} could not be found.")
+        query = query.where(tuple_(order, identity) > tuple_(position[0], position[1]))
+    limit = _limit(arguments)
+    if limit is None:
+        return Listed(session.scalars(query).all())
+    rows = session.scalars(query.limit(limit + 1)).all()
+    if len(rows) <= limit:
+        return Listed(rows)
+    return Listed(rows[:limit], getattr(rows[limit - 1], identity.key))
+
+
+def _position(
+    order: InstrumentedAttribute[Any], identity: InstrumentedAttribute[str], marker: str
+) -> Select[tuple[Any, str]]:
+    return select(order, identity).where(identity == marker)
+
+
+def _limit(arguments: Mapping[str, str]) -> int | None:
+    text = arguments.get("limit")
+    if text is None or text == "":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise errors.BadRequest(
+            f"Invalid input for field/attribute limit. Value: {text}. It must be a positive number."
+        )
+    return min(int(text), 10_000)
+
+
+def _compared(column: InstrumentedAttribute[Any], operator: str, value: str) -> ColumnElement[bool]:
+    if operator.startswith("i"):
+        return getattr(func.lower(column), operator[1:])(value.lower(), autoescape=True)  # type: ignore[no-any-return]
+    if operator == "contains":
+        return func.replace(column, value, "") != column if value else column.is_not(None)
+    length = len(value)
+    if operator == "startswith":
+        return func.substr(column, 1, length) == value
+    return func.substr(column, func.length(column) - length + 1, length) == value

@@ -1,0 +1,78 @@
+"""How tokens and the catalog look."""
+
+from datetime import datetime
+from typing import Any
+
+from app.web.links import url
+from identity_api.catalog import CatalogEntry, filled
+from identity_api.subjects import Named, Subject
+
+Shown = dict[str, Any]
+
+
+def moment(time: datetime | None) -> str | None:
+    """A time as Keystone writes it."""
+    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def token(subject: Subject, entries: tuple[CatalogEntry, ...] | None) -> Shown:
+    """The body of a token; without a catalog when `entries` is None or the token is for nothing in particular."""
+    payload = subject.payload
+    shown: Shown = {
+        "methods": payload.methods.names(),
+        "user": {**_in_domain(subject.user), "password_expires_at": moment(subject.password_expires_at)},
+        "audit_ids": list(subject.audit_ids),
+        "expires_at": moment(payload.expires_at),
+        "issued_at": moment(payload.issued_at),
+    }
+    if subject.project:
+        shown["project"] = _in_domain(subject.project)
+        shown["is_domain"] = False
+    if subject.domain:
+        shown["domain"] = {"id": subject.domain.id, "name": subject.domain.name}
+    if subject.system:
+        shown["system"] = {"all": True}
+    if subject.roles:
+        shown["roles"] = [{"id": role.id, "name": role.name} for role in subject.roles]
+        if entries is not None:
+            shown["catalog"] = catalog(entries, subject.project.id if subject.project else None, subject.user.id)
+    if subject.credential:
+        used = subject.credential
+        shown["application_credential"] = {"id": used.id, "name": used.name, "restricted": not used.unrestricted}
+        if used.rules is not None:
+            shown["application_credential"]["access_rules"] = [
+                {"id": id_, "service": rule.service, "method": rule.method, "path": rule.path}
+                for id_, rule in used.rules
+            ]
+    return {"token": shown}
+
+
+def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: str) -> list[Shown]:
+    """The services with their endpoints; URLs without a host of their own get the one the client came by."""
+    return [
+        {
+            "id": entry.service.id,
+            "type": entry.service.type,
+            "name": entry.service.name or "",
+            "endpoints": [
+                {
+                    "id": endpoint.id,
+                    "interface": endpoint.interface,
+                    "region": endpoint.region_id,
+                    "region_id": endpoint.region_id,
+                    "url": address,
+                }
+                for endpoint in entry.endpoints
+                if (address := filled(endpoint.url, url, project_id, user_id)) is not None
+            ],
+        }
+        for entry in entries
+    ]
+
+
+def _in_domain(named: Named) -> Shown:
+    return {
+        "id": named.id,
+        "name": named.name,
+        "domain": {"id": named.domain_id, "name": named.domain_name},
+    }
