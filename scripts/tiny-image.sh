@@ -89,7 +89,7 @@ choose_packages || { refresh_package_lists "$log" && choose_packages; } ||
 
 # fetch: downloads the packages that are not here yet, in the versions apt would install (apt checks the signatures).
 fetch() { (cd "$debs" && apt-get -q -o APT::Sandbox::User=root download "${packages[@]}"); }
-note "fetching ${#packages[@]} packages (31 MB the first time): kernel, busybox, dropbear"
+note "fetching ${#packages[@]} packages (30 to 50 MB the first time): kernel, busybox, dropbear"
 if ! quietly "$log" fetch; then
     refresh_package_lists "$log"
     choose_packages
