@@ -32,6 +32,7 @@ from hypervisor.process import Identity, Process
 from hypervisor.protocol import ImageSource
 from hypervisor.qemu_command import OpenDisk, OpenFiles, OpenNic, qemu_command
 from hypervisor.radvd import Advertisement, RouterAdvertiser, Timing
+from hypervisor.spoofing import SpoofingGuard
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ PROGRAMS = {
     "qemu-system-x86_64": "apt install qemu-system-x86",
     "qemu-img": "apt install qemu-utils",
     "radvd": "apt install radvd",
+    "nft": "apt install nftables",
     "setpriv": "apt install util-linux",
     "setsid": "apt install util-linux",
 }
@@ -80,6 +82,7 @@ class QemuHypervisor:
         self.links = Links(config.installation, config.uplink)
         self.disks = Disks(self.paths.bases, images)
         self.accelerators = Accelerators(config.accelerator, self.paths.accelerator, config.qemu)
+        self.guard = SpoofingGuard(config.installation, self.links.tap)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
         self._locks: dict[str, threading.RLock] = {}
         self._locks_guard = threading.Lock()
@@ -140,6 +143,10 @@ class QemuHypervisor:
                         self.links.ensure_segment(nic)
                         self.links.ensure_plugged(nic)
             self._advertise()
+            if self._claims:
+                self.guard.repair([nic for spec in self._claims.values() for nic in spec.nics])
+            else:
+                self.guard.close_down()
 
     def evict_images(self, in_use: frozenset[str]) -> None:
         self.disks.evict(lambda image_id: image_id in in_use or image_id in self._claimed_images())
@@ -147,6 +154,7 @@ class QemuHypervisor:
     def close_down(self) -> None:
         with self._network_lock:
             self.router.apply(())
+            self.guard.close_down()
             for vni in self.links.segments():
                 self.links.remove_segment(vni)
 
@@ -355,9 +363,14 @@ class QemuHypervisor:
     # --- segments ---------------------------------------------------------------------------------------------------
 
     def _claim(self, spec: MachineSpec) -> None:
-        """From now on this machine needs its segments and images."""
+        """From now on this machine needs its segments, its images and the rules for its ports."""
         with self._network_lock:
+            before = self._claims.get(spec.id)
             self._claims[spec.id] = spec
+            self.guard.ensure(spec.nics)
+            if before is not None:
+                ports = {nic.port_id for nic in spec.nics}
+                self.guard.remove([nic for nic in before.nics if nic.port_id not in ports])
             for nic in spec.nics:
                 self.links.ensure_segment(nic)
             self._advertise()
@@ -370,6 +383,10 @@ class QemuHypervisor:
                 return
             needed = {nic.vni for spec in self._claims.values() for nic in spec.nics}
             self._advertise()
+            if self._claims:
+                self.guard.remove(gone.nics)
+            else:
+                self.guard.close_down()
             for vni in {nic.vni for nic in gone.nics} - needed:
                 self.links.remove_segment(vni)
 

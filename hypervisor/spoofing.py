@@ -1,0 +1,148 @@
+"""nftables rules that keep a guest from pretending to be another one, the router or a name it has not got.
+
+One table for each installation, in the bridge family. A map sends every frame that comes out of a tap to the tap's own
+chain, so the cost does not grow with the number of guests:
+
+    frame from a tap -> pre -> map taps -> chain of the tap: accept, or counted and dropped
+
+Rules are in place before the tap exists. A guest may use its own MAC; as source its link-local address (the EUI-64 one)
+and the addresses assigned to its port; and it may speak for these only in neighbour discovery.
+"""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address, IPv6Interface
+from typing import Any
+
+from hypervisor.config_drive import slaac_address
+from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.machine import NicSpec
+
+LINK_LOCAL = IPv6Interface("fe80::/64")
+NFT_SECONDS = 30
+
+
+class SpoofingGuard:
+    """The rules of one installation. `tap_name` gives the name of a port's tap."""
+
+    def __init__(self, installation: str, tap_name: Callable[[str], str]) -> None:
+        self.table = f"sixstack_{installation}"
+        self.tap_name = tap_name
+        self._lock = threading.Lock()
+
+    def ensure(self, nics: Iterable[NicSpec]) -> None:
+        """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
+        lines = [line for nic in nics for line in guard_rules(self.table, self.tap_name(nic.port_id), nic)]
+        if lines:
+            self._run([*_table(self.table), *lines])
+
+    def remove(self, nics: Iterable[NicSpec]) -> None:
+        """The rules of these ports go; content if they are gone."""
+        self._remove([self.tap_name(nic.port_id) for nic in nics])
+
+    def repair(self, nics: Iterable[NicSpec]) -> None:
+        """Exactly these ports are guarded: after somebody flushed the rule set, or after a crash of ours."""
+        wanted = {self.tap_name(nic.port_id): nic for nic in nics}
+        present = self.guarded()
+        self.ensure(nic for tap, nic in wanted.items() if tap not in present)
+        self._remove(sorted(present - wanted.keys()))
+
+    def guarded(self) -> set[str]:
+        """Names of the taps that have rules."""
+        elements = self._list("map", "taps")
+        return {str(element[0]) for item in elements for element in item.get("map", {}).get("elem", [])}
+
+    def dropped(self, nic: NicSpec) -> int:
+        """How many frames of this port were dropped since its rules were made."""
+        rules = [item["rule"] for item in self._list("chain", _chain(self.tap_name(nic.port_id))) if "rule" in item]
+        counters = [word["counter"] for rule in rules for word in rule["expr"] if "counter" in word]
+        return sum(counter["packets"] for counter in counters)
+
+    def close_down(self) -> None:
+        """The whole table goes."""
+        self._run([f"add table bridge {self.table}", f"delete table bridge {self.table}"])
+
+    def _remove(self, taps: list[str]) -> None:
+        lines = []
+        for tap in taps:
+            chain, element = f"bridge {self.table} {_chain(tap)}", f'bridge {self.table} taps {{ "{tap}"'
+            # Made before they are removed, so that it does not matter whether they are there.
+            lines += [f"add chain {chain}", f"add element {element} : jump {_chain(tap)} }}"]
+            lines += [f"delete element {element} }}", f"flush chain {chain}", f"delete chain {chain}"]
+        if lines:
+            self._run([*_table(self.table), *lines])
+
+    def _run(self, lines: list[str]) -> None:
+        with self._lock:
+            done = _nft(["-f", "-"], "\n".join(lines) + "\n")
+        if done.returncode != 0:
+            if "Operation not permitted" in done.stderr:
+                raise HostUnfit("Packet filter rules need root (CAP_NET_ADMIN): start Sixstack as root.")
+            raise LaunchFailed(f"The rules against spoofing cannot be set: {done.stderr.strip()}")
+
+    def _list(self, kind: str, name: str) -> list[dict[str, Any]]:
+        done = _nft(["--json", "list", kind, "bridge", self.table, name])
+        if done.returncode != 0:
+            return []
+        items: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+        return items
+
+
+def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
+    """The commands that make or renew the chain of one tap."""
+    own = sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
+    addresses = ", ".join(map(str, own))
+    targets = ", ".join(map(_number, own))
+    chain = f"bridge {table} {_chain(tap)}"
+    rules = [
+        f"ether saddr != {nic.mac} counter drop",
+        "ether type != ip6 counter drop",
+        # What only routers and DHCP servers say.
+        "icmpv6 type { nd-router-advert, nd-redirect } counter drop",
+        "udp sport 547 udp dport 546 counter drop",
+        # Neighbour discovery is never fragmented, except to hide from rules like these.
+        "ip6 daddr ff00::/8 exthdr frag exists counter drop",
+        # The target of an advertisement, and that of a question that comes from nobody: "is this address taken?"
+        # Asked about another guest's address, it would keep that guest from using it.
+        f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} counter drop",
+        f"ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 != {{ {targets} }} counter drop",
+        "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
+        f"ip6 saddr {{ {addresses} }} accept",
+        "counter drop",
+    ]
+    return [
+        f"add chain {chain}",
+        f"flush chain {chain}",
+        *(f"add rule {chain} {rule}" for rule in rules),
+        f'add element bridge {table} taps {{ "{tap}" : jump {_chain(tap)} }}',
+    ]
+
+
+def _table(table: str) -> list[str]:
+    return [
+        f"add table bridge {table}",
+        f"add map bridge {table} taps {{ type ifname : verdict; }}",
+        f"add chain bridge {table} pre {{ type filter hook prerouting priority -300; policy accept; }}",
+        f"flush chain bridge {table} pre",
+        f"add rule bridge {table} pre iifname vmap @taps",
+    ]
+
+
+def _chain(tap: str) -> str:
+    """Chains must begin with a letter."""
+    return f"of_{tap}"
+
+
+def _number(address: IPv6Address) -> str:
+    return f"0x{int(address):032x}"
+
+
+def _nft(words: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["nft", *words], input=script, capture_output=True, text=True, timeout=NFT_SECONDS)
+    except FileNotFoundError:
+        raise HostUnfit("nft is missing: apt install nftables") from None
+    except subprocess.TimeoutExpired:
+        raise LaunchFailed(f"nft did not answer within {NFT_SECONDS} seconds.") from None

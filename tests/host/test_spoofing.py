@@ -1,0 +1,194 @@
+"""A hostile guest: it writes whatever it likes into its tap, and its neighbour sees only what it may send."""
+
+import os
+import select
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from hypervisor.config_drive import slaac_address
+from hypervisor.machine import KeySpec, NicSpec
+from hypervisor.spoofing import LINK_LOCAL
+from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
+
+ALL_NODES = IPv6Address("ff02::1")
+HOP_BY_HOP, FRAGMENT, ICMPV6, DESTINATION, UDP = 0, 44, 58, 60, 17
+VNET_HEADER = bytes(10)
+ROUTER_SOLICIT, ROUTER_ADVERT, SOLICIT, ADVERT, REDIRECT, LISTENER_REPORT, ECHO = 133, 134, 135, 136, 137, 143, 128
+
+HOSTILE: NicSpec = make_spec(1, None).nics[0]
+VICTIM: NicSpec = make_spec(2, None).nics[0]
+OWN = HOSTILE.addresses[0].ip
+OWN_LINK_LOCAL = slaac_address(LINK_LOCAL, HOSTILE.mac)
+OTHER = VICTIM.addresses[0].ip
+OTHER_LINK_LOCAL = slaac_address(LINK_LOCAL, VICTIM.mac)
+GATEWAY = IPv6Address(int(PREFIX.network.network_address) + 1)
+NOBODY = IPv6Address("::")
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def frame(payload: bytes, *, source: str = HOSTILE.mac, kind: int = 0x86DD) -> bytes:
+    return mac("33:33:00:00:00:01") + mac(source) + struct.pack("!H", kind) + payload
+
+
+def ipv6(source: IPv6Address, body: bytes, *, header: int = ICMPV6, to: IPv6Address = ALL_NODES) -> bytes:
+    return struct.pack("!IHBB", 6 << 28, len(body), header, 255) + source.packed + to.packed + body
+
+
+def icmp(kind: int, target: IPv6Address | None = None, mark: bytes = b"") -> bytes:
+    return struct.pack("!BBHI", kind, 0, 0, 0) + (target.packed if target is not None else bytes(16)) + mark
+
+
+def behind(header: int, kind: int, body: bytes) -> tuple[int, bytes]:
+    """The same body behind an extension header, where a careless filter does not look."""
+    if header == FRAGMENT:
+        return header, struct.pack("!BBHI", kind, 0, 0, 7) + body
+    return header, struct.pack("!BB6s", kind, 0, b"\x01\x04\0\0\0\0") + body
+
+
+def extended(header: int, body: bytes) -> bytes:
+    kind, whole = behind(header, ICMPV6, body)
+    return ipv6(OWN_LINK_LOCAL, whole, header=kind)
+
+
+ALLOWED = {
+    "its own address": frame(ipv6(OWN, icmp(ECHO))),
+    "its link-local address": frame(ipv6(OWN_LINK_LOCAL, icmp(ECHO))),
+    "an advertisement of its own address": frame(ipv6(OWN, icmp(ADVERT, OWN))),
+    "an advertisement of its link-local address": frame(ipv6(OWN_LINK_LOCAL, icmp(ADVERT, OWN_LINK_LOCAL))),
+    "a question for another's address": frame(ipv6(OWN, icmp(SOLICIT, OTHER))),
+    "the question whether its address is free": frame(ipv6(NOBODY, icmp(SOLICIT, OWN))),
+    "a call for routers from nobody": frame(ipv6(NOBODY, icmp(ROUTER_SOLICIT))),
+    "a multicast report from nobody": frame(ipv6(NOBODY, icmp(LISTENER_REPORT))),
+}
+FORBIDDEN = {
+    "another guest's address": frame(ipv6(OTHER, icmp(ECHO))),
+    "another guest's link-local address": frame(ipv6(OTHER_LINK_LOCAL, icmp(ECHO))),
+    "the gateway's address": frame(ipv6(GATEWAY, icmp(ECHO))),
+    "an address nobody has": frame(ipv6(IPv6Address(int(GATEWAY) + 99), icmp(ECHO))),
+    "traffic from nobody": frame(ipv6(NOBODY, icmp(ECHO))),
+    "another guest's MAC": frame(ipv6(OWN, icmp(ECHO)), source=VICTIM.mac),
+    "IPv4": frame(bytes.fromhex("4500001466660000400100810a0000010a000002"), kind=0x0800),
+    "ARP": frame(bytes(40), kind=0x0806),
+    "a VLAN tag": frame(struct.pack("!HH", 7, 0x86DD) + ipv6(OWN, icmp(ECHO)), kind=0x8100),
+    "a router's advertisement": frame(ipv6(OWN_LINK_LOCAL, icmp(ROUTER_ADVERT))),
+    "a router's advertisement behind options": frame(extended(HOP_BY_HOP, icmp(ROUTER_ADVERT))),
+    "a router's advertisement behind more options": frame(extended(DESTINATION, icmp(ROUTER_ADVERT))),
+    "a router's advertisement as a fragment": frame(extended(FRAGMENT, icmp(ROUTER_ADVERT))),
+    "a redirect": frame(ipv6(OWN_LINK_LOCAL, icmp(REDIRECT, OTHER))),
+    "a DHCP server's answer": frame(ipv6(OWN_LINK_LOCAL, struct.pack("!HHHH", 547, 546, 8, 0), header=UDP)),
+    "an advertisement of another's address": frame(ipv6(OWN, icmp(ADVERT, OTHER))),
+    "an advertisement of the gateway's address": frame(ipv6(OWN, icmp(ADVERT, GATEWAY))),
+    "an advertisement hidden behind options": frame(extended(DESTINATION, icmp(ADVERT, GATEWAY))),
+    "the question whether another's address is free": frame(ipv6(NOBODY, icmp(SOLICIT, OTHER))),
+}
+
+
+@pytest.fixture
+def taps(make_host: HostMaker, blank_image: Path) -> Iterator[tuple[int, int]]:
+    """The taps of a hostile guest and of its neighbour, without any guest."""
+    host = make_host(OneImage(blank_image))
+    host.links.ensure_segment(HOSTILE)
+    host.guard.ensure([HOSTILE, VICTIM])
+    hostile, victim = host.links.open_tap(HOSTILE, 65534), host.links.open_tap(VICTIM, 65534)
+    yield hostile, victim
+    os.close(hostile)
+    os.close(victim)
+    host.guard.remove([HOSTILE, VICTIM])
+    assert host.guard.guarded() == set()
+    host.close_down()
+
+
+def seen(taps: tuple[int, int], sent: bytes, round_: int) -> bool:
+    """Whether the neighbour sees a frame; an innocent one that follows tells when to stop waiting."""
+    hostile, victim = taps
+    last = frame(ipv6(OWN, icmp(ECHO, None, b"the last one %d" % round_)))
+    os.write(hostile, VNET_HEADER + sent)
+    os.write(hostile, VNET_HEADER + last)
+    found = False
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if select.select([victim], [], [], 1)[0]:
+            received = os.read(victim, 4096)[len(VNET_HEADER) :]
+            if received == last:
+                return found
+            found = found or received == sent
+    raise AssertionError("not even the innocent frame arrived")
+
+
+def test_a_hostile_guest_is_held_to_its_own_names(taps: tuple[int, int]) -> None:
+    passed = [what for number, (what, sent) in enumerate(FORBIDDEN.items()) if seen(taps, sent, number)]
+    assert passed == []
+    held = [what for number, (what, sent) in enumerate(ALLOWED.items()) if not seen(taps, sent, 100 + number)]
+    assert held == []
+
+
+def test_without_rules_all_of_it_would_arrive(make_host: HostMaker, blank_image: Path) -> None:
+    """Otherwise the test above proves nothing."""
+    host = make_host(OneImage(blank_image))
+    host.links.ensure_segment(HOSTILE)
+    hostile, victim = host.links.open_tap(HOSTILE, 65534), host.links.open_tap(VICTIM, 65534)
+    held = [what for n, (what, sent) in enumerate(FORBIDDEN.items()) if not seen((hostile, victim), sent, n)]
+    os.close(hostile)
+    os.close(victim)
+    host.close_down()
+    assert held == []
+
+
+def test_every_drop_is_counted(make_host: HostMaker, blank_image: Path) -> None:
+    host = make_host(OneImage(blank_image))
+    host.links.ensure_segment(HOSTILE)
+    host.guard.ensure([HOSTILE])
+    tap = host.links.open_tap(HOSTILE, 65534)
+    before = host.guard.dropped(HOSTILE)
+    for sent in FORBIDDEN.values():
+        os.write(tap, VNET_HEADER + sent)
+    assert host.guard.dropped(HOSTILE) - before == len(FORBIDDEN)
+    os.close(tap)
+    host.close_down()
+
+
+def test_rules_that_somebody_flushed_come_back(make_host: HostMaker, blank_image: Path) -> None:
+    image = image_ref(blank_image, "raw", 1 << 20)
+    one, two = make_spec(1, image), make_spec(2, image)
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(one)
+    host.ensure_running(two)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    assert host.guard.guarded() == set()
+    host.repair()
+    assert host.guard.guarded() == {host.links.tap(spec.nics[0].port_id) for spec in (one, two)}
+    host.remove(one.id)
+    assert host.guard.guarded() == {host.links.tap(two.nics[0].port_id)}
+    host.remove(two.id)
+    assert host.guard.guarded() == set()
+
+
+def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:
+    private, public = ssh_key
+    image = image_ref(tiny_image, "qcow2", 44_040_192)
+    hostile, victim = make_spec(1, image, key=public), make_spec(2, image, key=public)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(hostile)
+    host.ensure_running(victim)
+    ssh(hostile, private, "true")
+    ssh(victim, private, "true")
+    stolen = IPv6Address(int(GATEWAY) + 7)
+    address = victim.nics[0].addresses[0].ip
+    assert "0% packet loss" in ssh(hostile, private, f"ping6 -c 2 {address}")
+    before = host.guard.dropped(hostile.nics[0])
+    ssh(hostile, private, f"ip -6 addr add {stolen}/64 dev eth0; ping6 -c 2 -W 1 -I {stolen} {address} || true")
+    said = ssh(hostile, private, f"ping6 -c 2 -W 1 -I {stolen} {address} || true")
+    assert "100% packet loss" in said
+    assert host.guard.dropped(hostile.nics[0]) > before
+    assert "0% packet loss" in ssh(hostile, private, f"ip -6 addr del {stolen}/64 dev eth0; ping6 -c 2 {address}")
+    host.remove(hostile.id)
+    host.remove(victim.id)
