@@ -23,7 +23,7 @@ def show(settings: Settings) -> int:
     try:
         with database.reading() as session:
             rows = session.execute(select(Server.vm_state, Server.task_state).where(Server.deleted.is_(False)))
-            counted = Counter(status(*row) for row in rows.tuples())
+            counted = Counter(status(*row) for row in rows)
             waiting = session.scalar(
                 select(func.count()).select_from(Operation).where(Operation.state.in_(("queued", "running")))
             )

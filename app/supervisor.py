@@ -45,6 +45,7 @@ class Child:
 def up(settings: Settings) -> int:
     """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     _check_host(settings)
     with _only_one(settings), _port(settings):
         pass

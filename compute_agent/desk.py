@@ -122,7 +122,7 @@ class LocalDesk:
         query = select(Server.id, Server.vm_state, Server.task_state, Server.generation)
         with self._database.reading() as session:
             rows = session.execute(query.where(Server.host == self._host, Server.deleted.is_(False)))
-            return [Wanted(*row) for row in rows.tuples()]
+            return [Wanted(*row) for row in rows]
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         """The document of a server that belongs here."""

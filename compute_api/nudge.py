@@ -28,9 +28,9 @@ class LocalNudge:
 
     def __init__(self, state: Path) -> None:
         self._path = state / SOCKET_NAME
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def __call__(self, operation_ids: Sequence[int]) -> None:
         message = b" ".join(b"%d" % number for number in operation_ids)
-        with suppress(OSError), reachable(self._path) as name:
-            self._socket.sendto(message, name)
+        datagram = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        with suppress(OSError), reachable(self._path) as name, socket.socket(socket.AF_UNIX, datagram) as nudges:
+            nudges.sendto(message, name)

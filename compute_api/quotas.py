@@ -34,7 +34,7 @@ COUNTED = ("instances", "cores", "ram")
 def limits(session: Session, project_id: str) -> dict[str, int]:
     """Every limit of the project."""
     own = session.execute(select(QuotaLimit.resource, QuotaLimit.limit).where(QuotaLimit.project_id == project_id))
-    return {**DEFAULTS, **dict(own.tuples())}
+    return {**DEFAULTS, **dict(own.all())}
 
 
 def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
