@@ -60,6 +60,38 @@ class NetworkInUse(errors.Conflict):
         )
 
 
+class NetworkShared(errors.Conflict):
+    """Other projects are on it."""
+
+    kind = "InvalidSharedSetting"
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(
+            f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using it."
+        )
+
+
+class NetworkRequiresSubnet(errors.BadRequest):
+    """A server is to be on a network that has no addresses to give."""
+
+    kind = "NetworkRequiresSubnet"
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(f"Network {network_id} requires a subnet in order to boot instances on.")
+
+
+class SubnetExists(errors.Conflict):
+    """A network is one /64."""
+
+    kind = "SubnetExists"
+
+    def __init__(self, network_id: str) -> None:
+        super().__init__(
+            f"Network {network_id} has a subnet already, and one /64 is enough for any network. Create another network "
+            "for another subnet."
+        )
+
+
 class SubnetInUse(errors.Conflict):
     """Ports have addresses of it."""
 
@@ -90,6 +122,18 @@ class PortInUse(errors.Conflict):
 
     def __init__(self, port_id: str, device_id: str) -> None:
         super().__init__(f"Port {port_id} is still in use by server {device_id}.")
+
+
+class PortBound(errors.Conflict):
+    """A server's machine has been told of its MAC and address."""
+
+    kind = "PortBound"
+
+    def __init__(self, port_id: str, device_id: str) -> None:
+        super().__init__(
+            f"Unable to complete operation on port {port_id}, port is already bound to server {device_id}: its MAC, "
+            "address and state cannot be changed while a server uses it."
+        )
 
 
 class MacAddressInUse(errors.Conflict):

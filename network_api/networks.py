@@ -1,13 +1,20 @@
-"""Networks a project may use: its own, and the shared ones."""
+"""Networks a project may use: its own, and the shared ones. Each is a VXLAN segment of its own."""
 
-from sqlalchemy import case, or_, select
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
-from network_api import listing
-from network_api.errors import NetworkAmbiguous, NetworkNotFound
-from network_api.models import Network, Subnet
+from app.errors import Conflict
+from network_api import quotas
+from network_api.errors import NetworkAmbiguous, NetworkInUse, NetworkNotFound, NetworkShared
+from network_api.models import Network, Port
+from network_api.prefixes import next_segment
 
 
 def visible(caller: Caller) -> ColumnElement[bool] | None:
@@ -17,9 +24,14 @@ def visible(caller: Caller) -> ColumnElement[bool] | None:
     return or_(Network.project_id == caller.project, Network.shared)
 
 
-def find(session: Session, caller: Caller, network_id: str) -> Network:
-    """The network. Raises NetworkNotFound when there is none that the caller may see."""
+def find(session: Session, caller: Caller, network_id: str, *, lock: bool = False) -> Network:
+    """The network; with `lock`, nobody else changes it until the transaction ends.
+
+    Raises NetworkNotFound when there is none that the caller may see.
+    """
     query = select(Network).where(Network.id == network_id)
+    if lock:
+        query = query.with_for_update(of=Network)
     condition = visible(caller)
     network = session.scalar(query if condition is None else query.where(condition))
     if network is None:
@@ -47,47 +59,68 @@ def default_network(session: Session, caller: Caller) -> Network:
     return network
 
 
-COLUMNS = Network.__table__.c
-STATUS = case((Network.admin_state_up, "ACTIVE"), else_="DOWN")
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    project_id: str,
+    name: str = "",
+    description: str = "",
+    admin_state_up: bool = True,
+    shared: bool = False,
+    tags: Sequence[str] = (),
+) -> Network:
+    """A new network with a segment of its own and no subnet yet. Raises OverQuota, NoSegmentLeft."""
+    quotas.take(session, project_id, "network")
+    vni, mtu = next_segment(session)
+    network = Network(
+        id=str(uuid4()),
+        project_id=project_id,
+        name=name,
+        description=description,
+        shared=shared,
+        is_default=False,
+        vni=vni,
+        mtu=mtu,
+        admin_state_up=admin_state_up,
+        tags=list(tags),
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(network)
+    session.flush()
+    return network
 
-NETWORKS = listing.Resource(
-    query=select(Network.__table__, Subnet.id.label("subnet_id"), STATUS.label("status")).outerjoin(
-        Subnet, Subnet.network_id == Network.id
-    ),
-    key=COLUMNS.id,
-    visible=visible,
-    not_found=NetworkNotFound,
-    filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
-        "shared": listing.boolean(COLUMNS.shared),
-        "is_default": listing.boolean(COLUMNS.is_default),
-        "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
-        "status": listing.text(STATUS),
-        "mtu": listing.number(COLUMNS.mtu),
-        "subnets": listing.text(Subnet.__table__.c.id),
-        "provider:segmentation_id": listing.number(COLUMNS.vni),
-        "provider:network_type": listing.constant("vxlan"),
-        "provider:physical_network": listing.constant(None),
-        "router:external": listing.constant(False),
-        "port_security_enabled": listing.constant(True),
-        "ipv4_address_scope": listing.constant(None),
-        "ipv6_address_scope": listing.constant(None),
-        **listing.tag_filters(COLUMNS.tags),
-    },
-    sorts={
-        "id": COLUMNS.id,
-        "name": COLUMNS.name,
-        "project_id": COLUMNS.project_id,
-        "tenant_id": COLUMNS.project_id,
-        "status": STATUS,
-        "admin_state_up": COLUMNS.admin_state_up,
-        "mtu": COLUMNS.mtu,
-        "created_at": COLUMNS.created_at,
-        "updated_at": COLUMNS.updated_at,
-    },
-)
-"""What can be read of networks, and how."""
+
+def change(session: Session, now: datetime, network: Network, changes: Mapping[str, Any]) -> None:
+    """Set name, description, admin_state_up, shared or tags.
+
+    Raises NetworkInUse for setting a network down that servers are on: nothing would keep their packets from it. Raises
+    NetworkShared for taking a network back that other projects have ports on, Conflict for taking the default network.
+    """
+    if network.admin_state_up and not changes.get("admin_state_up", True):
+        _refuse_default(network)
+        if session.scalar(select(exists().where(Port.network_id == network.id, Port.device_id != ""))):
+            raise NetworkInUse(network.id)
+    if network.shared and not changes.get("shared", True):
+        _refuse_default(network)
+        if session.scalar(select(exists().where(Port.network_id == network.id, Port.project_id != network.project_id))):
+            raise NetworkShared(network.id)
+    for name, value in changes.items():
+        setattr(network, name, value)
+    network.updated_at = now
+    session.flush()
+
+
+def delete(session: Session, network: Network) -> None:
+    """Delete the network and its subnet. Raises NetworkInUse while it has ports, Conflict for the default network."""
+    _refuse_default(network)
+    if session.scalar(select(exists().where(Port.network_id == network.id))):
+        raise NetworkInUse(network.id)
+    session.delete(network)
+    session.flush()
+
+
+def _refuse_default(network: Network) -> None:
+    if network.is_default:
+        raise Conflict("The default network stays as it is: servers that name no network are put on it.")

@@ -9,7 +9,7 @@ from network_api import listing
 from network_api.errors import InvalidInput, PortNotFound
 from network_api.models import Port
 from network_api.ports import visible
-from network_api.subnets import normal_address
+from network_api.subnet_listing import normal_address
 
 
 def _mac(text: str) -> str:
@@ -79,4 +79,3 @@ PORTS = listing.Resource(
         "updated_at": COLUMNS.updated_at,
     },
 )
-"""What can be read of ports, and how."""

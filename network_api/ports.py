@@ -1,9 +1,10 @@
 """Ports: what gives a server its MAC and address, from before it boots until after it is gone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import delete, func, or_, select, update
@@ -15,7 +16,15 @@ from app.caller import Caller
 from app.errors import BadRequest
 from network_api import quotas
 from network_api.addresses import eui64, normal_mac, random_mac
-from network_api.errors import InvalidInput, IpAddressInUse, MacAddressInUse, PortInUse, PortNotFound
+from network_api.errors import (
+    InvalidInput,
+    IpAddressInUse,
+    MacAddressInUse,
+    NetworkRequiresSubnet,
+    PortBound,
+    PortInUse,
+    PortNotFound,
+)
 from network_api.models import Network, Port, Subnet
 
 ACTIVE = "ACTIVE"
@@ -54,9 +63,14 @@ def visible(caller: Caller) -> ColumnElement[bool] | None:
     return or_(Port.project_id == caller.project, Port.network_id.in_(own_networks))
 
 
-def find(session: Session, caller: Caller, port_id: str) -> Port:
-    """The port. Raises PortNotFound when there is none that the caller may see."""
+def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) -> Port:
+    """The port; with `lock`, nobody else changes it until the transaction ends.
+
+    Raises PortNotFound when there is none that the caller may see.
+    """
     query = select(Port).where(Port.id == port_id)
+    if lock:
+        query = query.with_for_update()
     condition = visible(caller)
     port = session.scalar(query if condition is None else query.where(condition))
     if port is None:
@@ -78,19 +92,26 @@ def create(
     name: str = "",
     description: str = "",
     admin_state_up: bool = True,
+    addressed: bool = True,
+    tags: Sequence[str] = (),
 ) -> Port:
     """A new port; with a `device_id` it was made for that server and goes with it.
 
-    MAC and address are made up unless given: the address is the network's prefix and the EUI-64 of the MAC. Nothing is
-    written until the session flushes, so a thousand ports are one INSERT. Raises InvalidInput, MacAddressInUse,
-    IpAddressInUse, OverQuota.
+    MAC and address are made up unless given: the address is the network's prefix and the EUI-64 of the MAC, or none
+    when not `addressed`. Nothing is written until the session flushes, so a thousand ports are one INSERT. Raises
+    InvalidInput, MacAddressInUse, IpAddressInUse, OverQuota, and for a server's port on a network without a subnet or
+    that is down NetworkRequiresSubnet or BadRequest.
     """
+    if device_id and network.subnet is None:
+        raise NetworkRequiresSubnet(network.id)
+    if device_id and not network.admin_state_up:
+        raise BadRequest(f"Network {network.id} is administratively down.")
     quotas.take(session, project_id, "port")
     chosen = normal_mac(mac) if mac else random_mac()
     port = Port(
         id=str(uuid4()),
         network_id=network.id,
-        subnet_id=network.subnet.id if network.subnet else None,
+        subnet_id=network.subnet.id if network.subnet and addressed else None,
         project_id=project_id,
         name=name,
         description=description,
@@ -99,11 +120,11 @@ def create(
         attached=_turn(session, now) if device_id else 0,
         of_server=bool(device_id),
         mac_address=chosen,
-        ip_address=_address(network, chosen, address),
+        ip_address=_address(network, chosen, address) if addressed else None,
         status=BUILD if device_id else DOWN,
         binding_host=host,
         admin_state_up=admin_state_up,
-        tags=[],
+        tags=list(tags),
         created_at=now,
         updated_at=now,
     )
@@ -117,14 +138,18 @@ def create(
 def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, device_id: str, host: str | None) -> Port:
     """Give a port that was there before to a server; it outlives the server.
 
-    Raises PortNotFound, PortInUse, and BadRequest for a port without an address.
+    Raises PortNotFound, PortInUse, and BadRequest for a port that is down or has no address.
     """
     port = find(session, caller, port_id)
+    if not caller.is_admin and port.project_id != caller.project:
+        raise PortNotFound(port_id)
+    if not port.admin_state_up:
+        raise BadRequest(f"Port {port_id} is administratively down.")
     if port.ip_address is None:
         raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.")
     claim = (
         update(Port)
-        .where(Port.id == port.id, Port.device_id == "")
+        .where(Port.id == port.id, Port.device_id == "", Port.admin_state_up)
         .values(
             device_id=device_id,
             device_owner="compute:nova",
@@ -164,6 +189,43 @@ def release(session: Session, now: datetime, device_id: str) -> None:
         .values(device_id="", device_owner="", binding_host=None, attached=0, status=DOWN, updated_at=now)
         .execution_options(synchronize_session=False)
     )
+
+
+def change(session: Session, now: datetime, port: Port, network: Network, changes: Mapping[str, Any]) -> None:
+    """Set name, description, device_owner, tags, admin_state_up, mac_address or ip_address.
+
+    A new MAC brings a new address where the old one was made of the old MAC; an `ip_address` of None takes it away, of
+    "" makes one of the MAC. Raises PortBound for the last three while a server has the port, InvalidInput,
+    MacAddressInUse, IpAddressInUse.
+    """
+    plain = {name: value for name, value in changes.items() if name not in ("mac_address", "ip_address")}
+    mac = normal_mac(changes["mac_address"]) if changes.get("mac_address") else port.mac_address
+    address = port.ip_address
+    if "ip_address" in changes:
+        wanted = changes["ip_address"]
+        address = None if wanted is None else _address(network, mac, wanted or None)
+    elif mac != port.mac_address and address and address == _address(network, port.mac_address, None):
+        address = _address(network, mac, None)
+    moved = (mac, address) != (port.mac_address, port.ip_address)
+    turned = plain.get("admin_state_up", port.admin_state_up) != port.admin_state_up
+    if port.device_id and (moved or turned):
+        raise PortBound(port.id, port.device_id)
+    if moved:
+        _check_free(session, port, mac, address)
+        port.mac_address, port.ip_address = mac, address
+        port.subnet_id = network.subnet.id if network.subnet and address else None
+    for name, value in plain.items():
+        setattr(port, name, value)
+    port.updated_at = now
+    session.flush()
+
+
+def remove(session: Session, port: Port) -> None:
+    """Delete the port. Raises PortInUse while a server has it: its guest would keep an address that others may get."""
+    if port.device_id:
+        raise PortInUse(port.id, port.device_id)
+    session.delete(port)
+    session.flush()
 
 
 NICS = (
@@ -241,6 +303,15 @@ def _insert_alone(session: Session, port: Port) -> None:
         if taken or port.subnet_id is None:
             raise MacAddressInUse(port.network_id, port.mac_address) from None
         raise IpAddressInUse(str(port.ip_address), port.subnet_id) from None
+
+
+def _check_free(session: Session, port: Port, mac: str, address: str | None) -> None:
+    """Say which of the two another port has, if one has. Raises MacAddressInUse, IpAddressInUse."""
+    others = select(Port.mac_address).where(Port.id != port.id)
+    if session.scalar(others.where(Port.mac_address == mac)):
+        raise MacAddressInUse(port.network_id, mac)
+    if address and session.scalar(others.where(Port.ip_address == address)):
+        raise IpAddressInUse(address, port.subnet_id or "")
 
 
 def _turn(session: Session, now: datetime) -> int:

@@ -1,32 +1,32 @@
-"""Neutron's rules and who passes them. Owners of a network may choose addresses on it; on the shared one nobody may."""
+"""Neutron's rules and who passes them.
+
+The target is the thing itself, or for `create_subnet`, `…:mac_address` and `…:ip_address` the network it is on: who
+owns a network may choose addresses on it; on the shared one only an operator may.
+"""
 
 from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
-
-NETWORK_OWNER_OR_ADMIN = f"({ADMIN}) or (role:member and project_id:%(network:project_id)s)"
 
 RULES: dict[str, str] = {
     "create_network": MEMBER_OR_ADMIN,
     "create_network:shared": ADMIN,
-    "create_network:project_id": ADMIN,
     "get_network": READER_OR_ADMIN,
     "get_network:provider:segmentation_id": ADMIN,
     "update_network": MEMBER_OR_ADMIN,
     "update_network:shared": ADMIN,
     "delete_network": MEMBER_OR_ADMIN,
-    "create_subnet": NETWORK_OWNER_OR_ADMIN,
+    "create_subnet": MEMBER_OR_ADMIN,
     "create_subnet:cidr": ADMIN,
     "get_subnet": READER_OR_ADMIN,
-    "update_subnet": NETWORK_OWNER_OR_ADMIN,
-    "delete_subnet": NETWORK_OWNER_OR_ADMIN,
+    "update_subnet": MEMBER_OR_ADMIN,
+    "delete_subnet": MEMBER_OR_ADMIN,
     "create_port": MEMBER_OR_ADMIN,
-    "create_port:mac_address": NETWORK_OWNER_OR_ADMIN,
-    "create_port:fixed_ips:ip_address": NETWORK_OWNER_OR_ADMIN,
-    "create_port:binding:host_id": ADMIN,
+    "create_port:mac_address": MEMBER_OR_ADMIN,
+    "create_port:fixed_ips:ip_address": MEMBER_OR_ADMIN,
     "get_port": READER_OR_ADMIN,
     "get_port:binding:host_id": ADMIN,
     "update_port": MEMBER_OR_ADMIN,
-    "update_port:mac_address": NETWORK_OWNER_OR_ADMIN,
-    "update_port:fixed_ips:ip_address": NETWORK_OWNER_OR_ADMIN,
+    "update_port:mac_address": MEMBER_OR_ADMIN,
+    "update_port:fixed_ips:ip_address": MEMBER_OR_ADMIN,
     "delete_port": MEMBER_OR_ADMIN,
     "create_subnetpool": ADMIN,
     "get_subnetpool": READER_OR_ADMIN,

@@ -1,15 +1,22 @@
 """Subnets: the /64 of a network, its gateway and what its guests are told."""
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
-from network_api import listing
-from network_api.errors import SubnetNotFound
-from network_api.models import Network, Subnet
+from app.errors import Conflict
+from network_api import quotas
+from network_api.addresses import eui64
+from network_api.errors import InvalidInput, IpAddressInUse, SubnetExists, SubnetInUse, SubnetNotFound
+from network_api.models import Network, Port, Subnet, SubnetPool
+from network_api.prefixes import SUBNET_LENGTH, next_cidr
 
 
 def visible(caller: Caller) -> ColumnElement[bool] | None:
@@ -20,9 +27,14 @@ def visible(caller: Caller) -> ColumnElement[bool] | None:
     return or_(Subnet.project_id == caller.project, Subnet.network_id.in_(shared))
 
 
-def find(session: Session, caller: Caller, subnet_id: str) -> Subnet:
-    """The subnet. Raises SubnetNotFound when there is none that the caller may see."""
+def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False) -> Subnet:
+    """The subnet; with `lock`, nobody else changes it until the transaction ends.
+
+    Raises SubnetNotFound when there is none that the caller may see.
+    """
     query = select(Subnet).where(Subnet.id == subnet_id)
+    if lock:
+        query = query.with_for_update()
     condition = visible(caller)
     subnet = session.scalar(query if condition is None else query.where(condition))
     if subnet is None:
@@ -30,57 +42,104 @@ def find(session: Session, caller: Caller, subnet_id: str) -> Subnet:
     return subnet
 
 
-def normal_cidr(text: str) -> str:
-    """The prefix in its one spelling; what is none is left as it is and matches nothing."""
-    try:
-        return str(IPv6Network(text, strict=False))
-    except ValueError:
-        return text
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    network: Network,
+    pool: SubnetPool | None,
+    cidr: IPv6Network | None = None,
+    gateway: IPv6Address | None = None,
+    name: str = "",
+    description: str = "",
+    dns_nameservers: Sequence[str] = (),
+    tags: Sequence[str] = (),
+) -> Subnet:
+    """The network's subnet: the given /64, or the next of the pool. The gateway is its first address unless given.
+
+    Ports that wait on the network get their address. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
+    """
+    if network.subnet is not None:
+        raise SubnetExists(network.id)
+    quotas.take(session, network.project_id, "subnet")
+    if cidr is None:
+        assert pool is not None
+        cidr = next_cidr(session, pool)
+    else:
+        _check_free(session, cidr, network.id)
+    subnet = Subnet(
+        id=str(uuid4()),
+        network_id=network.id,
+        project_id=network.project_id,
+        subnet_pool_id=pool.id if pool else None,
+        name=name,
+        description=description,
+        cidr=str(cidr),
+        gateway_ip=str(_gateway(cidr, gateway)),
+        dns_nameservers=list(dns_nameservers),
+        tags=list(tags),
+        created_at=now,
+        updated_at=now,
+    )
+    network.subnet = subnet
+    session.flush()
+    for port in session.scalars(select(Port).where(Port.network_id == network.id, Port.ip_address.is_(None))):
+        port.subnet_id, port.ip_address = subnet.id, str(eui64(cidr, port.mac_address))
+    session.flush()
+    return subnet
 
 
-def normal_address(text: str) -> str:
-    """The address in its one spelling; what is none is left as it is and matches nothing."""
-    try:
-        return str(IPv6Address(text))
-    except ValueError:
-        return text
+def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str, Any]) -> None:
+    """Set name, description, dns_nameservers, tags or gateway_ip.
+
+    Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
+    """
+    gateway = changes.get("gateway_ip")
+    if gateway is not None and str(gateway) != subnet.gateway_ip:
+        changes = {**changes, "gateway_ip": str(_gateway(IPv6Network(subnet.cidr), gateway))}
+        if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
+            raise SubnetInUse(subnet.id)
+        if session.scalar(select(exists().where(Port.ip_address == changes["gateway_ip"]))):
+            raise IpAddressInUse(changes["gateway_ip"], subnet.id)
+    for name, value in changes.items():
+        setattr(subnet, name, str(value) if name == "gateway_ip" else value)
+    subnet.updated_at = now
+    session.flush()
 
 
-COLUMNS = Subnet.__table__.c
-GATEWAY = func.coalesce(Subnet.gateway_ip, "")
+def delete(session: Session, network: Network, subnet: Subnet) -> None:
+    """Delete the subnet; ports that no server has lose their address.
 
-SUBNETS = listing.Resource(
-    query=select(Subnet.__table__),
-    key=COLUMNS.id,
-    visible=visible,
-    not_found=SubnetNotFound,
-    filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
-        "network_id": listing.text(COLUMNS.network_id),
-        "subnetpool_id": listing.text(COLUMNS.subnet_pool_id),
-        "cidr": listing.text(COLUMNS.cidr, normal_cidr),
-        "gateway_ip": listing.text(COLUMNS.gateway_ip, normal_address),
-        "ip_version": listing.constant(6),
-        "enable_dhcp": listing.constant(True),
-        "ipv6_ra_mode": listing.constant("slaac"),
-        "ipv6_address_mode": listing.constant("slaac"),
-        "segment_id": listing.constant(None),
-        **listing.tag_filters(COLUMNS.tags),
-    },
-    sorts={
-        "id": COLUMNS.id,
-        "name": COLUMNS.name,
-        "project_id": COLUMNS.project_id,
-        "tenant_id": COLUMNS.project_id,
-        "network_id": COLUMNS.network_id,
-        "cidr": COLUMNS.cidr,
-        "gateway_ip": GATEWAY,
-        "created_at": COLUMNS.created_at,
-        "updated_at": COLUMNS.updated_at,
-    },
-)
-"""What can be read of subnets, and how."""
+    Raises SubnetInUse while a server has an address of it, Conflict for the default network's.
+    """
+    if network.is_default:
+        raise Conflict("The default network keeps its subnet: servers that name no network are put on it.")
+    if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
+        raise SubnetInUse(subnet.id)
+    session.execute(
+        update(Port)
+        .where(Port.subnet_id == subnet.id)
+        .values(subnet_id=None, ip_address=None)
+        .execution_options(synchronize_session=False)
+    )
+    network.subnet = None
+    session.flush()
+
+
+def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
+    if cidr.prefixlen != SUBNET_LENGTH:
+        raise InvalidInput(f"{cidr} is not a /{SUBNET_LENGTH}: servers make their addresses themselves (SLAAC).")
+    if cidr.is_multicast or cidr.is_link_local or cidr.is_loopback or cidr.is_unspecified:
+        raise InvalidInput(f"{cidr} has no addresses that servers could use.")
+    if session.scalar(select(exists().where(Subnet.cidr == str(cidr)))):
+        raise InvalidInput(
+            f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet."
+        )
+
+
+def _gateway(cidr: IPv6Network, wanted: IPv6Address | None) -> IPv6Address:
+    if wanted is None:
+        return cidr[1]
+    if wanted not in cidr or wanted == cidr[0]:
+        raise InvalidInput(f"Gateway {wanted} is not a valid address on subnet {cidr}.")
+    return wanted

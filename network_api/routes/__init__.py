@@ -2,11 +2,24 @@
 
 from flask import Flask
 
-from network_api.routes import extensions, networks, operators, ports, subnets, unneeded, versions
+from network_api.routes import (
+    extensions,
+    networks,
+    operators,
+    ports,
+    quotas,
+    subnetpools,
+    subnets,
+    tags,
+    unneeded,
+    versions,
+)
+
+PARTS = (networks, subnets, ports, subnetpools, tags, quotas, extensions, unneeded, operators)
 
 
 def register(app: Flask) -> None:
     """All of /network."""
     app.register_blueprint(versions.blueprint)
-    for module in (networks, subnets, ports, extensions, unneeded, operators):
-        app.register_blueprint(module.blueprint, url_prefix="/network/v2.0")
+    for part in PARTS:
+        app.register_blueprint(part.blueprint, url_prefix="/network/v2.0")

@@ -1,15 +1,22 @@
 """/v2.0/networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response
 from sqlalchemy import Row
 
-from app.web.policy import allowed, require
-from network_api.networks import NETWORKS
+from app.web.bodies import json_body, parse
+from app.web.context import caller, clock, database
+from app.web.policy import allowed, enforce, require
+from app.web.responses import empty, json
+from network_api import networks
+from network_api.network_listing import NETWORKS
 from network_api.routes.asked import Document, listed, shown
+from network_api.routes.bulk import created
+from network_api.routes.owners import enforce_on, new_owner
+from network_api.schemas.networks import ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
 from network_api.views import networks as views
 
 blueprint = Blueprint("network_networks", __name__)
@@ -30,3 +37,55 @@ def index() -> Response:
 @require("get_network")
 def show(network_id: str) -> Response:
     return shown(NETWORKS, "network", network_id, view())
+
+
+@blueprint.post("/networks")
+@require("create_network")
+def create() -> Response:
+    return created("network", CreateNetwork, CreateNetworks, _create)
+
+
+def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
+    now = clock().now()
+    with database().transaction() as session:
+        made = []
+        for new in wanted:
+            if new.shared:
+                enforce("create_network:shared")
+            network = networks.create(
+                session,
+                now,
+                project_id=new_owner(new.owner),
+                name=new.name,
+                description=new.description,
+                admin_state_up=new.admin_state_up,
+                shared=new.shared,
+                tags=new.tags,
+            )
+            made.append(NETWORKS.row(session, caller(), network.id))
+    return [view()(row) for row in made]
+
+
+@blueprint.put("/networks/<network_id>")
+@require("update_network")
+def change(network_id: str) -> Response:
+    body = parse(ChangeNetwork, json_body()).network
+    changes = body.sent("name", "description", "admin_state_up", "shared")
+    with database().transaction() as session:
+        network = networks.find(session, caller(), network_id, lock=True)
+        enforce_on("update_network", network.project_id)
+        if "shared" in changes and changes["shared"] != network.shared:
+            enforce_on("update_network:shared", network.project_id)
+        networks.change(session, clock().now(), network, changes)
+        row = NETWORKS.row(session, caller(), network_id)
+    return json({"network": view()(row)})
+
+
+@blueprint.delete("/networks/<network_id>")
+@require("delete_network")
+def delete(network_id: str) -> Response:
+    with database().transaction() as session:
+        network = networks.find(session, caller(), network_id, lock=True)
+        enforce_on("delete_network", network.project_id)
+        networks.delete(session, network)
+    return empty()

@@ -1,15 +1,26 @@
 """/v2.0/ports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response
 from sqlalchemy import Row
+from sqlalchemy.orm import Session
 
+from app.errors import BadRequest
+from app.web.bodies import json_body, parse
+from app.web.context import caller, clock, database
 from app.web.policy import allowed, require
+from app.web.responses import empty, json
+from network_api import networks, ports
+from network_api.errors import SubnetNotFound
+from network_api.models import Network, Port
 from network_api.port_listing import PORTS
 from network_api.routes.asked import Document, listed, shown
+from network_api.routes.bulk import created
+from network_api.routes.owners import enforce_on, new_owner
+from network_api.schemas.ports import ChangedPort, ChangePort, CreatePort, CreatePorts, NewPort
 from network_api.views import ports as views
 
 blueprint = Blueprint("network_ports", __name__)
@@ -30,3 +41,94 @@ def index() -> Response:
 @require("get_port")
 def show(port_id: str) -> Response:
     return shown(PORTS, "port", port_id, view())
+
+
+@blueprint.post("/ports")
+@require("create_port")
+def create() -> Response:
+    return created("port", CreatePort, CreatePorts, _create)
+
+
+def _create(wanted: list[NewPort]) -> list[Mapping[str, Any]]:
+    now = clock().now()
+    with database().transaction() as session:
+        made = [_create_one(session, now, new).id for new in wanted]
+        session.flush()
+        rows = [PORTS.row(session, caller(), port_id) for port_id in made]
+    return [view()(row) for row in rows]
+
+
+def _create_one(session: Session, now: Any, new: NewPort) -> Port:
+    network = networks.find(session, caller(), new.network_id)
+    address = _wanted_address(network, new, "create_port")
+    if new.mac_address:
+        enforce_on("create_port:mac_address", network.project_id)
+    return ports.create(
+        session,
+        now,
+        project_id=new_owner(new.owner),
+        network=network,
+        device_owner=new.device_owner,
+        mac=new.mac_address,
+        address=address,
+        addressed=new.fixed_ips != [],
+        name=new.name,
+        description=new.description,
+        admin_state_up=new.admin_state_up,
+        tags=new.tags,
+    )
+
+
+@blueprint.put("/ports/<port_id>")
+@require("update_port")
+def change(port_id: str) -> Response:
+    body = parse(ChangePort, json_body()).port
+    changes = body.sent("name", "description", "admin_state_up", "mac_address", "device_owner")
+    with database().transaction() as session:
+        port = ports.find(session, caller(), port_id, lock=True)
+        enforce_on("update_port", port.project_id)
+        if port.device_id and changes.get("device_owner", port.device_owner) != port.device_owner:
+            raise BadRequest("A port that a server has is the server's.")
+        network = _network_of(session, port)
+        if body.mac_address and body.mac_address != port.mac_address:
+            enforce_on("update_port:mac_address", network.project_id)
+        if body.fixed_ips is not None:
+            changes["ip_address"] = None if body.fixed_ips == [] else _changed_address(network, port, body)
+        ports.change(session, clock().now(), port, network, changes)
+        row = PORTS.row(session, caller(), port_id)
+    return json({"port": view()(row)})
+
+
+@blueprint.delete("/ports/<port_id>")
+@require("delete_port")
+def delete(port_id: str) -> Response:
+    with database().transaction() as session:
+        port = ports.find(session, caller(), port_id, lock=True)
+        enforce_on("delete_port", port.project_id)
+        ports.remove(session, port)
+    return empty()
+
+
+def _network_of(session: Session, port: Port) -> Network:
+    """The port's network, which its owner may not see any more."""
+    return session.get_one(Network, port.network_id)
+
+
+def _changed_address(network: Network, port: Port, body: ChangedPort) -> str:
+    """The address asked for; "" for one made of the MAC. What the port has already needs no permission."""
+    if body.fixed_ips and str(body.fixed_ips[0].ip_address) == port.ip_address:
+        return port.ip_address or ""
+    return _wanted_address(network, body, "update_port") or ""
+
+
+def _wanted_address(network: Network, body: ChangedPort, action: str) -> str | None:
+    """The address that `fixed_ips` names, if any, once it is seen that the subnet is this network's."""
+    if not body.fixed_ips:
+        return None
+    fixed_ip = body.fixed_ips[0]
+    if fixed_ip.subnet_id and (network.subnet is None or network.subnet.id != fixed_ip.subnet_id):
+        raise SubnetNotFound(fixed_ip.subnet_id)
+    if fixed_ip.ip_address is None:
+        return None
+    enforce_on(f"{action}:fixed_ips:ip_address", network.project_id)
+    return str(fixed_ip.ip_address)

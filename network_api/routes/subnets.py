@@ -1,10 +1,24 @@
 """/v2.0/subnets."""
 
-from flask import Blueprint, Response
+from collections.abc import Mapping
+from typing import Any
 
-from app.web.policy import require
+from flask import Blueprint, Response
+from sqlalchemy.orm import Session
+
+from app.errors import BadRequest, Forbidden
+from app.web.bodies import json_body, parse
+from app.web.context import caller, clock, database
+from app.web.policy import allowed, require
+from app.web.responses import empty, json
+from network_api import networks, pools, subnets
+from network_api.models import Network, SubnetPool
+from network_api.prefixes import holds
 from network_api.routes.asked import listed, shown
-from network_api.subnets import SUBNETS
+from network_api.routes.bulk import created
+from network_api.routes.owners import enforce_on
+from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnet
+from network_api.subnet_listing import SUBNETS
 from network_api.views import subnets as views
 
 blueprint = Blueprint("network_subnets", __name__)
@@ -20,3 +34,85 @@ def index() -> Response:
 @require("get_subnet")
 def show(subnet_id: str) -> Response:
     return shown(SUBNETS, "subnet", subnet_id, views.subnet)
+
+
+@blueprint.post("/subnets")
+@require("create_subnet")
+def create() -> Response:
+    return created("subnet", CreateSubnet, CreateSubnets, _create)
+
+
+def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
+    now = clock().now()
+    with database().transaction() as session:
+        made = []
+        for new in wanted:
+            network = networks.find(session, caller(), new.network_id, lock=True)
+            enforce_on("create_subnet", network.project_id)
+            _check_owner(new, network)
+            subnet = subnets.create(
+                session,
+                now,
+                network=network,
+                pool=_pool(session, new),
+                cidr=new.cidr,
+                gateway=new.gateway_ip,
+                name=new.name,
+                description=new.description,
+                dns_nameservers=[str(address) for address in new.dns_nameservers],
+                tags=new.tags,
+            )
+            made.append(SUBNETS.row(session, caller(), subnet.id))
+    return [views.subnet(row) for row in made]
+
+
+def _check_owner(new: NewSubnet, network: Network) -> None:
+    if new.owner and new.owner != network.project_id:
+        raise BadRequest("A subnet belongs to the project of its network.")
+
+
+def _pool(session: Session, new: NewSubnet) -> SubnetPool | None:
+    """The pool that the subnet is of: the one named, the one its prefix lies in, or the operator's.
+
+    None for a prefix of no pool, which only an operator may choose.
+    """
+    if new.subnetpool_id:
+        pool = pools.find(session, caller(), new.subnetpool_id)
+        if new.cidr and not holds(pool, new.cidr):
+            raise BadRequest(f"Cannot allocate requested subnet from the available set of prefixes: {new.cidr}.")
+        return pool
+    if new.cidr is None:
+        return pools.default_pool(session)
+    found = pools.holding(session, caller(), new.cidr)
+    if found is None and not allowed("create_subnet:cidr"):
+        ours = ", ".join(pools.default_pool(session).prefixes)
+        raise Forbidden(
+            f"{new.cidr} is not of this cloud's prefix, {ours}: choose a /64 of that, or leave the choice to the cloud."
+        )
+    return found
+
+
+@blueprint.put("/subnets/<subnet_id>")
+@require("update_subnet")
+def change(subnet_id: str) -> Response:
+    body = parse(ChangeSubnet, json_body()).subnet
+    changes = body.sent("name", "description", "gateway_ip")
+    if "dns_nameservers" in body.model_fields_set:
+        changes["dns_nameservers"] = [str(address) for address in body.dns_nameservers]
+    with database().transaction() as session:
+        subnet = subnets.find(session, caller(), subnet_id, lock=True)
+        enforce_on("update_subnet", subnet.project_id)
+        subnets.change(session, clock().now(), subnet, changes)
+        row = SUBNETS.row(session, caller(), subnet_id)
+    return json({"subnet": views.subnet(row)})
+
+
+@blueprint.delete("/subnets/<subnet_id>")
+@require("delete_subnet")
+def delete(subnet_id: str) -> Response:
+    with database().transaction() as session:
+        subnet = subnets.find(session, caller(), subnet_id, lock=True)
+        enforce_on("delete_subnet", subnet.project_id)
+        network = networks.find(session, caller(), subnet.network_id, lock=True)
+        subnets.delete(session, network, subnet)
+    return empty()

@@ -1,0 +1,52 @@
+"""What can be read of networks, and how."""
+
+from sqlalchemy import case, select
+
+from network_api import listing
+from network_api.errors import NetworkNotFound
+from network_api.models import Network, Subnet
+from network_api.networks import visible
+
+COLUMNS = Network.__table__.c
+STATUS = case((Network.admin_state_up, "ACTIVE"), else_="DOWN")
+
+NETWORKS = listing.Resource(
+    query=select(Network.__table__, Subnet.id.label("subnet_id"), STATUS.label("status")).outerjoin(
+        Subnet, Subnet.network_id == Network.id
+    ),
+    key=COLUMNS.id,
+    visible=visible,
+    not_found=NetworkNotFound,
+    filters={
+        "id": listing.text(COLUMNS.id),
+        "name": listing.text(COLUMNS.name),
+        "description": listing.text(COLUMNS.description),
+        "project_id": listing.text(COLUMNS.project_id),
+        "tenant_id": listing.text(COLUMNS.project_id),
+        "shared": listing.boolean(COLUMNS.shared),
+        "is_default": listing.boolean(COLUMNS.is_default),
+        "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
+        "status": listing.text(STATUS),
+        "mtu": listing.number(COLUMNS.mtu),
+        "subnets": listing.text(Subnet.__table__.c.id),
+        "provider:segmentation_id": listing.number(COLUMNS.vni),
+        "provider:network_type": listing.constant("vxlan"),
+        "provider:physical_network": listing.constant(None),
+        "router:external": listing.constant(False),
+        "port_security_enabled": listing.constant(True),
+        "ipv4_address_scope": listing.constant(None),
+        "ipv6_address_scope": listing.constant(None),
+        **listing.tag_filters(COLUMNS.tags),
+    },
+    sorts={
+        "id": COLUMNS.id,
+        "name": COLUMNS.name,
+        "project_id": COLUMNS.project_id,
+        "tenant_id": COLUMNS.project_id,
+        "status": STATUS,
+        "admin_state_up": COLUMNS.admin_state_up,
+        "mtu": COLUMNS.mtu,
+        "created_at": COLUMNS.created_at,
+        "updated_at": COLUMNS.updated_at,
+    },
+)

@@ -1,0 +1,27 @@
+"""POST of one thing or of several: {"network": {…}} or {"networks": [{…}, …]}; all of them are created, or none."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flask import Response
+from pydantic import BaseModel
+
+from app.web.bodies import json_body, parse
+from app.web.responses import json
+
+New = TypeVar("New")
+
+
+def created(
+    name: str,
+    one: type[BaseModel],
+    several: type[BaseModel],
+    create: Callable[[list[New]], list[Mapping[str, Any]]],
+) -> Response:
+    """Parse this request's body, create what it asks for, and answer with what was made."""
+    body = json_body()
+    collection = f"{name}s"
+    if isinstance(body, Mapping) and collection in body:
+        wanted: list[New] = getattr(parse(several, body), collection)
+        return json({collection: create(wanted)}, 201)
+    return json({name: create([getattr(parse(one, body), name)])[0]}, 201)

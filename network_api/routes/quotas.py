@@ -1,0 +1,88 @@
+"""/v2.0/quotas: how much of the network each project may have. What this cloud does without has the quota 0."""
+
+from flask import Blueprint, Response
+from sqlalchemy import select
+
+from app.errors import Conflict
+from app.web.bodies import json_body, parse
+from app.web.context import database
+from app.web.policy import require
+from app.web.responses import empty, json
+from network_api import quotas
+from network_api.models import NetworkQuota
+from network_api.routes.owners import enforce_on
+from network_api.schemas.quotas import ChangeQuota
+
+blueprint = Blueprint("network_quotas", __name__)
+
+WITHOUT = dict.fromkeys(("router", "floatingip", "security_group", "security_group_rule", "rbac_policy"), 0)
+
+
+@blueprint.get("/quotas")
+@require("update_quota")
+def index() -> Response:
+    """The projects whose quotas are not the defaults."""
+    with database().reading() as session:
+        changed = session.scalars(select(NetworkQuota.project_id).order_by(NetworkQuota.project_id))
+        found = [
+            {"project_id": project, "tenant_id": project, **quotas.limits(session, project), **WITHOUT}
+            for project in changed
+        ]
+    return json({"quotas": found})
+
+
+@blueprint.get("/quotas/<project_id>")
+@require("get_quota")
+def show(project_id: str) -> Response:
+    enforce_on("get_quota", project_id)
+    with database().reading() as session:
+        return json({"quota": {**quotas.limits(session, project_id), **WITHOUT}})
+
+
+@blueprint.get("/quotas/<project_id>/default")
+@require("get_quota")
+def defaults(project_id: str) -> Response:
+    enforce_on("get_quota", project_id)
+    return json({"quota": {**quotas.DEFAULTS, **WITHOUT}})
+
+
+@blueprint.get("/quotas/<project_id>/details")
+@blueprint.get("/quotas/<project_id>/details.json")
+@require("get_quota")
+def details(project_id: str) -> Response:
+    enforce_on("get_quota", project_id)
+    with database().reading() as session:
+        limits = quotas.limits(session, project_id)
+        body = {
+            name: {"limit": limit, "used": quotas.used(session, project_id, name), "reserved": 0}
+            for name, limit in limits.items()
+        }
+    body |= {name: {"limit": 0, "used": 0, "reserved": 0} for name in WITHOUT}
+    return json({"quota": body})
+
+
+@blueprint.put("/quotas/<project_id>")
+@require("update_quota")
+def change(project_id: str) -> Response:
+    body = parse(ChangeQuota, json_body()).quota
+    with database().transaction() as session:
+        row = session.get(NetworkQuota, project_id) or NetworkQuota(project_id=project_id)
+        session.add(row)
+        for name, limit in body.limits().items():
+            if body.check_limit and limit != quotas.UNLIMITED and quotas.used(session, project_id, name) > limit:
+                raise Conflict(f"Quota limit for {name} cannot be below what the project uses.")
+            setattr(row, name, limit)
+        session.flush()
+        limits = quotas.limits(session, project_id)
+    return json({"quota": {**limits, **WITHOUT}})
+
+
+@blueprint.delete("/quotas/<project_id>")
+@require("delete_quota")
+def delete(project_id: str) -> Response:
+    """Back to the defaults."""
+    with database().transaction() as session:
+        row = session.get(NetworkQuota, project_id)
+        if row is not None:
+            session.delete(row)
+    return empty()

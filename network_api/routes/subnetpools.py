@@ -1,0 +1,67 @@
+"""/v2.0/subnetpools."""
+
+from flask import Blueprint, Response
+
+from app.web.bodies import json_body, parse
+from app.web.context import caller, clock, database
+from app.web.policy import require
+from app.web.responses import empty, json
+from network_api import pools
+from network_api.pool_listing import SUBNET_POOLS
+from network_api.routes.asked import listed, shown
+from network_api.routes.owners import new_owner
+from network_api.schemas.subnetpools import ChangeSubnetPool, CreateSubnetPool
+from network_api.views.subnetpools import subnetpool
+
+blueprint = Blueprint("network_subnetpools", __name__)
+
+
+@blueprint.get("/subnetpools")
+@require("get_subnetpool")
+def index() -> Response:
+    return listed(SUBNET_POOLS, "subnetpools", subnetpool)
+
+
+@blueprint.get("/subnetpools/<pool_id>")
+@require("get_subnetpool")
+def show(pool_id: str) -> Response:
+    return shown(SUBNET_POOLS, "subnetpool", pool_id, subnetpool)
+
+
+@blueprint.post("/subnetpools")
+@require("create_subnetpool")
+def create() -> Response:
+    new = parse(CreateSubnetPool, json_body()).subnetpool
+    with database().transaction() as session:
+        pool = pools.create(
+            session,
+            clock().now(),
+            project_id=new_owner(new.owner),
+            name=new.name,
+            description=new.description,
+            prefixes=new.prefixes,
+            shared=new.shared,
+            tags=new.tags,
+        )
+        row = SUBNET_POOLS.row(session, caller(), pool.id)
+    return json({"subnetpool": subnetpool(row)}, 201)
+
+
+@blueprint.put("/subnetpools/<pool_id>")
+@require("update_subnetpool")
+def change(pool_id: str) -> Response:
+    body = parse(ChangeSubnetPool, json_body()).subnetpool
+    changes = body.sent("name", "description", "prefixes")
+    with database().transaction() as session:
+        pool = pools.find(session, caller(), pool_id, lock=True)
+        pools.change(session, clock().now(), pool, changes)
+        row = SUBNET_POOLS.row(session, caller(), pool_id)
+    return json({"subnetpool": subnetpool(row)})
+
+
+@blueprint.delete("/subnetpools/<pool_id>")
+@require("delete_subnetpool")
+def delete(pool_id: str) -> Response:
+    with database().transaction() as session:
+        pools.delete(session, pools.find(session, caller(), pool_id, lock=True))
+    return empty()

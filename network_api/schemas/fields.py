@@ -1,0 +1,85 @@
+"""What bodies of the network API are made of. An attribute that can only have one value here says why."""
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from app.web.bodies import Body
+
+Name = Annotated[str, StringConstraints(max_length=255)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(lambda tags: list(dict.fromkeys(tags)))]
+
+NO_IPV4 = "Networks have IPv6 only: every server has a public address of its own, so no IPv4 subnet is needed."
+ALWAYS_SECURED = "Servers can send from their own MAC and addresses only, on every port."
+NO_SECURITY_GROUPS = "There are no security groups: nothing is filtered on the way to a server."
+ONE_SEGMENT = "The cloud numbers its segments itself: every network is a VXLAN of its own."
+NEVER_EXTERNAL = "No network is external here: every network has public addresses, so no floating IPs are needed."
+ALWAYS_SLAAC = "Servers make their addresses themselves (SLAAC), which router advertisements tell them."
+NO_POOLS = "Addresses are the prefix and the EUI-64 of a server's MAC; they are not taken from a range."
+NO_ROUTES = "The gateway is the only route that servers are told."
+NO_QOS = "There are no QoS policies."
+NO_ZONES = "A network is on every host that needs it; it has no availability zone."
+SERVER_BINDS = "A port is given to a server by creating the server with it."
+NOT_SETTABLE = "It cannot be chosen here."
+
+
+def only(*allowed: Any, why: str) -> BeforeValidator:
+    """Accepts one of these values and refuses any other with the reason."""
+
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(why)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _ipv6_address(value: Any) -> IPv6Address:
+    address = ip_address(_string(value))
+    if isinstance(address, IPv4Address):
+        raise ValueError(NO_IPV4)
+    return address
+
+
+def _ipv6_network(value: Any) -> IPv6Network:
+    network = ip_network(_string(value), strict=False)
+    if not isinstance(network, IPv6Network):
+        raise ValueError(NO_IPV4)
+    return network
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("It must be a string.")
+    return value
+
+
+Address = Annotated[IPv6Address, BeforeValidator(_ipv6_address)]
+Prefix = Annotated[IPv6Network, BeforeValidator(_ipv6_network)]
+Nameservers = Annotated[list[Address], Field(max_length=5)]
+
+
+def nothing(why: str) -> BeforeValidator:
+    """Accepts an attribute only with nothing in it."""
+    return only(None, "", [], {}, False, why=why)
+
+
+Secured = Annotated[bool | None, only(True, None, why=ALWAYS_SECURED)]
+
+
+class Owned(Body):
+    """A body that may name its owner, by either of the two names."""
+
+    project_id: str | None = None
+    tenant_id: str | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is to be; None for the caller's own."""
+        return self.project_id or self.tenant_id
+
+    def sent(self, *names: str) -> dict[str, Any]:
+        """Those of these fields that the client sent."""
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}

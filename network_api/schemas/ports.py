@@ -1,0 +1,81 @@
+"""Bodies of /v2.0/ports."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from app.web.bodies import Body
+from network_api.schemas.fields import (
+    ALWAYS_SECURED,
+    NO_QOS,
+    NO_SECURITY_GROUPS,
+    SERVER_BINDS,
+    Address,
+    Name,
+    Owned,
+    Secured,
+    Tags,
+    nothing,
+    only,
+)
+
+
+def _not_the_clouds_own(value: str) -> str:
+    if value.startswith(("compute:", "network:")):
+        raise ValueError(SERVER_BINDS)
+    return value
+
+
+class FixedIp(Body):
+    """An address, or the subnet to have one of."""
+
+    subnet_id: str | None = None
+    ip_address: Address | None = None
+
+
+class ChangedPort(Owned):
+    """What can be changed of a port. `fixed_ips` [] takes the address away."""
+
+    name: Name = ""
+    description: Name = ""
+    admin_state_up: bool = True
+    mac_address: str | None = None
+    fixed_ips: Annotated[list[FixedIp] | None, Field(max_length=1)] = None
+    device_id: Annotated[Any, nothing(SERVER_BINDS)] = ""
+    device_owner: Annotated[Name, AfterValidator(_not_the_clouds_own)] = ""
+    security_groups: Annotated[Any, nothing(NO_SECURITY_GROUPS)] = None
+    port_security_enabled: Secured = True
+    allowed_address_pairs: Annotated[Any, nothing(ALWAYS_SECURED)] = None
+    extra_dhcp_opts: Annotated[Any, nothing("There is no DHCP.")] = None
+    qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
+    dns_name: Annotated[Any, nothing("There is no DNS integration.")] = None
+    vnic_type: Annotated[str, only("normal", why="There are virtio taps only."), Field(alias="binding:vnic_type")] = (
+        "normal"
+    )
+    host_id: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:host_id")] = None
+    profile: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:profile")] = None
+
+
+class NewPort(ChangedPort):
+    """What a port is created with."""
+
+    network_id: str
+    tags: Tags = []
+
+
+class CreatePort(Body):
+    """POST /ports."""
+
+    port: NewPort
+
+
+class CreatePorts(Body):
+    """POST /ports with several."""
+
+    ports: Annotated[list[NewPort], Field(min_length=1)]
+
+
+class ChangePort(Body):
+    """PUT /ports/{id}."""
+
+    port: ChangedPort

@@ -1,0 +1,79 @@
+"""Bodies of /v2.0/subnets."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from app.web.bodies import Body
+from network_api.schemas.fields import (
+    ALWAYS_SLAAC,
+    NO_IPV4,
+    NO_POOLS,
+    NO_ROUTES,
+    Address,
+    Name,
+    Nameservers,
+    Owned,
+    Prefix,
+    Tags,
+    nothing,
+    only,
+)
+
+NEEDS_GATEWAY = "The gateway announces the prefix to servers, so there must be one."
+ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
+Slaac = Annotated[str | None, only("slaac", None, why=ALWAYS_SLAAC)]
+
+
+def _some_gateway(value: Any) -> Any:
+    if value is None:
+        raise ValueError(NEEDS_GATEWAY)
+    return value
+
+
+class ChangedSubnet(Owned):
+    """What can be changed of a subnet."""
+
+    name: Name = ""
+    description: Name = ""
+    gateway_ip: Annotated[Address | None, BeforeValidator(_some_gateway)] = None
+    dns_nameservers: Nameservers = []
+    enable_dhcp: Annotated[bool, only(True, why=ALWAYS_SLAAC)] = True
+    allocation_pools: Annotated[Any, nothing(NO_POOLS)] = None
+    host_routes: Annotated[Any, nothing(NO_ROUTES)] = None
+    service_types: Annotated[Any, nothing("Every subnet serves every kind of port.")] = None
+    segment_id: Annotated[Any, nothing("A network has one segment.")] = None
+    dns_publish_fixed_ip: Annotated[Any, nothing("There is no DNS integration.")] = None
+
+
+class NewSubnet(ChangedSubnet):
+    """What a subnet is created with."""
+
+    network_id: str
+    ip_version: Annotated[int, only(6, "6", why=NO_IPV4)] = 6
+    cidr: Prefix | None = None
+    prefixlen: Annotated[int | None, only(64, "64", None, why=ONLY_64)] = None
+    subnetpool_id: str | None = None
+    use_default_subnetpool: bool = False
+    use_default_subnet_pool: bool = False
+    ipv6_ra_mode: Slaac = None
+    ipv6_address_mode: Slaac = None
+    tags: Tags = []
+
+
+class CreateSubnet(Body):
+    """POST /subnets."""
+
+    subnet: NewSubnet
+
+
+class CreateSubnets(Body):
+    """POST /subnets with several."""
+
+    subnets: Annotated[list[NewSubnet], Field(min_length=1)]
+
+
+class ChangeSubnet(Body):
+    """PUT /subnets/{id}."""
+
+    subnet: ChangedSubnet

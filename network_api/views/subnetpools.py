@@ -1,0 +1,31 @@
+"""A subnet pool as Neutron shows it."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from network_api.prefixes import SUBNET_LENGTH
+from network_api.views.times import stamp
+
+
+def subnetpool(row: Row[Any]) -> dict[str, Any]:
+    """The document of one row of `pool_listing.SUBNET_POOLS`."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "tenant_id": row.project_id,
+        "project_id": row.project_id,
+        "ip_version": 6,
+        "prefixes": row.prefixes,
+        "default_prefixlen": SUBNET_LENGTH,
+        "min_prefixlen": SUBNET_LENGTH,
+        "max_prefixlen": SUBNET_LENGTH,
+        "default_quota": None,
+        "address_scope_id": None,
+        "shared": row.shared,
+        "is_default": row.is_default,
+        "tags": row.tags,
+        "created_at": stamp(row.created_at),
+        "updated_at": stamp(row.updated_at),
+    }

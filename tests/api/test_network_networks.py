@@ -1,0 +1,229 @@
+# ruff: noqa: F401, F811 (fixtures)
+"""Networks and subnets by self-service."""
+
+from typing import Any
+
+import pytest
+
+from network_api import networks, ports
+from tests.api.network_fixtures import CALLERS, NOW, Actor, Cloud, cloud, member, operator, other, reader
+
+V2 = "/network/v2.0"
+
+
+def make_network(actor: Actor, **fields: Any) -> dict[str, Any]:
+    made: dict[str, Any] = actor.post(f"{V2}/networks", {"network": {"name": "own", **fields}})["network"]
+    return made
+
+
+def make_subnet(actor: Actor, network_id: str, **fields: Any) -> dict[str, Any]:
+    body = {"subnet": {"network_id": network_id, "ip_version": 6, **fields}}
+    made: dict[str, Any] = actor.post(f"{V2}/subnets", body)["subnet"]
+    return made
+
+
+def put_server_on(cloud: Cloud, network_id: str, server: str = "server-1") -> str:
+    with cloud.database.transaction() as session:
+        network = networks.find(session, CALLERS["member"], network_id)
+        return ports.create(session, NOW, project_id="demo", network=network, device_id=server).id
+
+
+def test_a_member_makes_a_network_and_the_cloud_chooses_its_64(member: Actor) -> None:
+    network = make_network(member)
+    assert (network["status"], network["shared"], network["router:external"]) == ("ACTIVE", False, False)
+    subnet = make_subnet(member, network["id"], ipv6_ra_mode="slaac", ipv6_address_mode="slaac")
+    assert subnet["cidr"] == "2a0a:e5c1:111:1::/64"
+    assert subnet["gateway_ip"] == "2a0a:e5c1:111:1::1"
+    assert subnet["subnetpool_id"] == member.get(f"{V2}/subnetpools?is_default=True")["subnetpools"][0]["id"]
+    assert member.get(f"{V2}/networks/{network['id']}")["network"]["subnets"] == [subnet["id"]]
+
+
+def test_another_project_neither_sees_nor_changes_nor_deletes_it(member: Actor, other: Actor) -> None:
+    network = make_network(member)
+    subnet = make_subnet(member, network["id"])
+    for path in (f"networks/{network['id']}", f"subnets/{subnet['id']}"):
+        assert other.refused("GET", f"{V2}/{path}")[0] == 404
+        assert other.refused("PUT", f"{V2}/{path}", {path.split("s/")[0]: {"name": "mine"}})[0] == 404
+        assert other.refused("DELETE", f"{V2}/{path}")[0] == 404
+    assert len(other.get(f"{V2}/networks")["networks"]) == 1
+
+
+def test_a_reader_makes_nothing(reader: Actor) -> None:
+    assert reader.refused("POST", f"{V2}/networks", {"network": {}})[0] == 403
+
+
+def test_the_operators_network_is_seen_by_all_and_changed_by_none(member: Actor, operator: Actor) -> None:
+    [public] = member.get(f"{V2}/networks?name=public")["networks"]
+    path = f"{V2}/networks/{public['id']}"
+    assert member.refused("PUT", path, {"network": {"name": "mine"}})[0] == 403
+    assert member.refused("DELETE", path)[0] == 403
+    assert member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": public["id"]}})[0] == 403
+    assert operator.refused("DELETE", path)[0] == 409
+    assert operator.refused("PUT", path, {"network": {"shared": False}})[0] == 409
+    assert operator.refused("DELETE", f"{V2}/subnets/{public['subnets'][0]}")[0] == 409
+
+
+def test_networks_have_segments_of_their_own(member: Actor, operator: Actor) -> None:
+    ids = [make_network(member)["id"] for _ in range(3)]
+    segments = {operator.get(f"{V2}/networks/{key}")["network"]["provider:segmentation_id"] for key in ids}
+    assert segments == {5001, 5002, 5003}
+
+
+def test_names_and_descriptions_change_and_the_time_says_so(cloud: Cloud, member: Actor) -> None:
+    network = make_network(member)
+    subnet = make_subnet(member, network["id"])
+    cloud.clock.advance(60)
+    changed = member.put(f"{V2}/networks/{network['id']}", {"network": {"name": "new", "description": "d"}})["network"]
+    assert (changed["name"], changed["description"], changed["updated_at"]) == ("new", "d", "2026-01-01T00:01:00Z")
+    changed = member.put(f"{V2}/subnets/{subnet['id']}", {"subnet": {"dns_nameservers": ["2001:DB8:0::53"]}})["subnet"]
+    assert changed["dns_nameservers"] == ["2001:db8::53"]
+    assert changed["created_at"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("router:external", True, "no floating IPs are needed"),
+        ("provider:network_type", "vlan", "numbers its segments itself"),
+        ("port_security_enabled", False, "from their own MAC"),
+        ("mtu", 9000, "uplink"),
+        ("availability_zone_hints", ["nova"], "every host"),
+        ("colour", "red", "unexpected"),
+    ],
+)
+def test_what_a_network_cannot_be_is_refused_with_the_reason(
+    operator: Actor, field: str, value: Any, said: str
+) -> None:
+    status, _, message = operator.refused("POST", f"{V2}/networks", {"network": {field: value}})
+    assert status == 400
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"ip_version": 4}, "no IPv4 subnet is needed"),
+        ({"cidr": "10.0.0.0/24"}, "no IPv4 subnet is needed"),
+        ({"ipv6_ra_mode": "dhcpv6-stateful"}, "SLAAC"),
+        ({"enable_dhcp": False}, "SLAAC"),
+        ({"gateway_ip": None}, "there must be one"),
+        ({"gateway_ip": "2001:db8::1"}, "not a valid address on subnet"),
+        ({"allocation_pools": [{"start": "2001:db8::2", "end": "2001:db8::9"}]}, "not taken from a range"),
+        ({"host_routes": [{"destination": "::/0", "nexthop": "fe80::1"}]}, "only route"),
+        ({"prefixlen": 80}, "/64"),
+        ({"cidr": "2a0a:e5c1:111:7::/80"}, "/64"),
+        ({"cidr": "2a0a:e5c1:111::/64"}, "overlaps"),
+        ({"dns_nameservers": ["9.9.9.9"]}, "IPv6 only"),
+    ],
+)
+def test_what_a_subnet_cannot_be_is_refused_with_the_reason(member: Actor, fields: dict[str, Any], said: str) -> None:
+    network = make_network(member)
+    status, _, message = member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"], **fields}})
+    assert status == 400
+    assert said in message
+    assert member.get(f"{V2}/subnets?network_id={network['id']}")["subnets"] == []
+
+
+def test_a_member_chooses_within_the_prefix_and_an_operator_anywhere(member: Actor, operator: Actor) -> None:
+    network = make_network(member)
+    status, _, message = member.refused(
+        "POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"], "cidr": "2001:db8:5::/64"}}
+    )
+    assert status == 403
+    assert "2a0a:e5c1:111::/48" in message
+    subnet = make_subnet(member, network["id"], cidr="2a0a:e5c1:111:abcd::/64", gateway_ip="2a0a:e5c1:111:abcd::ff")
+    assert subnet["allocation_pools"] == [
+        {"start": "2a0a:e5c1:111:abcd::1", "end": "2a0a:e5c1:111:abcd::fe"},
+        {"start": "2a0a:e5c1:111:abcd::100", "end": "2a0a:e5c1:111:abcd:ffff:ffff:ffff:ffff"},
+    ]
+    elsewhere = make_subnet(operator, make_network(operator)["id"], cidr="2001:db8:5::/64")
+    assert (elsewhere["cidr"], elsewhere["subnetpool_id"]) == ("2001:db8:5::/64", None)
+
+
+def test_a_network_has_one_subnet(member: Actor) -> None:
+    network = make_network(member)
+    make_subnet(member, network["id"])
+    status, _, message = member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"]}})
+    assert status == 409
+    assert "Create another network" in message
+
+
+def test_several_are_created_together_or_not_at_all(member: Actor) -> None:
+    made = member.post(f"{V2}/networks", {"networks": [{"name": "a"}, {"name": "b"}]})["networks"]
+    assert [network["name"] for network in made] == ["a", "b"]
+    body = {"subnets": [{"network_id": made[0]["id"]}, {"network_id": "none"}]}
+    assert member.refused("POST", f"{V2}/subnets", body)[0] == 404
+    assert member.get(f"{V2}/subnets?network_id={made[0]['id']}")["subnets"] == []
+
+
+def test_what_servers_use_is_not_deleted_and_not_set_down(cloud: Cloud, member: Actor) -> None:
+    network = make_network(member)
+    subnet = make_subnet(member, network["id"])
+    put_server_on(cloud, network["id"])
+    for method, path, body in (
+        ("DELETE", f"networks/{network['id']}", None),
+        ("DELETE", f"subnets/{subnet['id']}", None),
+        ("PUT", f"networks/{network['id']}", {"network": {"admin_state_up": False}}),
+        ("PUT", f"subnets/{subnet['id']}", {"subnet": {"gateway_ip": "2a0a:e5c1:111:1::2"}}),
+    ):
+        status, kind, _ = member.refused(method, f"{V2}/{path}", body)
+        assert status == 409, (method, path)
+        assert kind in ("NetworkInUse", "SubnetInUse")
+    with cloud.database.transaction() as session:
+        ports.release(session, NOW, "server-1")
+    member.delete(f"{V2}/networks/{network['id']}")
+    assert member.refused("GET", f"{V2}/subnets/{subnet['id']}")[0] == 404
+
+
+def test_a_port_without_a_server_loses_its_address_with_the_subnet_and_gets_one_with_the_next(member: Actor) -> None:
+    network = make_network(member)
+    subnet = make_subnet(member, network["id"])
+    port = member.post(f"{V2}/ports", {"port": {"network_id": network["id"]}})["port"]
+    assert port["fixed_ips"][0]["subnet_id"] == subnet["id"]
+    member.delete(f"{V2}/subnets/{subnet['id']}")
+    assert member.get(f"{V2}/ports/{port['id']}")["port"]["fixed_ips"] == []
+    again = make_subnet(member, network["id"])
+    [fixed_ip] = member.get(f"{V2}/ports/{port['id']}")["port"]["fixed_ips"]
+    assert fixed_ip["subnet_id"] == again["id"]
+    assert fixed_ip["ip_address"].startswith(again["cidr"].removesuffix("::/64"))
+
+
+def test_a_shared_network_cannot_be_taken_back_from_others(operator: Actor, member: Actor) -> None:
+    network = make_network(operator, shared=True)
+    make_subnet(operator, network["id"])
+    port = member.post(f"{V2}/ports", {"port": {"network_id": network["id"]}})["port"]
+    path = f"{V2}/networks/{network['id']}"
+    assert operator.refused("PUT", path, {"network": {"shared": False}})[1] == "InvalidSharedSetting"
+    member.delete(f"{V2}/ports/{port['id']}")
+    assert operator.put(path, {"network": {"shared": False}})["network"]["shared"] is False
+    assert member.refused("GET", path)[0] == 404
+
+
+def test_only_an_operator_shares_or_makes_networks_for_others(member: Actor, operator: Actor) -> None:
+    assert member.refused("POST", f"{V2}/networks", {"network": {"shared": True}})[0] == 403
+    assert member.refused("POST", f"{V2}/networks", {"network": {"project_id": "other"}})[0] == 403
+    network = make_network(operator, tenant_id="demo")
+    assert member.get(f"{V2}/networks/{network['id']}")["network"]["project_id"] == "demo"
+    assert make_subnet(member, network["id"])["project_id"] == "demo"
+
+
+def test_operators_add_prefixes_and_members_take_from_them(member: Actor, operator: Actor) -> None:
+    body = {"subnetpool": {"name": "more", "prefixes": ["2001:db8:8::/47"], "shared": True}}
+    assert member.refused("POST", f"{V2}/subnetpools", body)[0] == 403
+    pool = operator.post(f"{V2}/subnetpools", body)["subnetpool"]
+    subnet = make_subnet(member, make_network(member)["id"], subnetpool_id=pool["id"])
+    assert subnet["cidr"] == "2001:db8:8::/64"
+    assert operator.refused("DELETE", f"{V2}/subnetpools/{pool['id']}")[1] == "SubnetPoolInUse"
+    wider = {"subnetpool": {"prefixes": ["2001:db8:8::/46"]}}
+    assert operator.put(f"{V2}/subnetpools/{pool['id']}", wider)["subnetpool"]["prefixes"] == ["2001:db8:8::/46"]
+    narrower = {"subnetpool": {"prefixes": ["2001:db8:8::/48"]}}
+    assert operator.refused("PUT", f"{V2}/subnetpools/{pool['id']}", narrower)[0] == 409
+    overlapping = {"subnetpool": {"name": "x", "prefixes": ["2001:db8:a::/48"]}}
+    assert operator.refused("POST", f"{V2}/subnetpools", overlapping)[0] == 400
+    member.delete(f"{V2}/subnets/{subnet['id']}")
+    operator.delete(f"{V2}/subnetpools/{pool['id']}")
+
+
+def test_the_default_pool_stays(operator: Actor) -> None:
+    [pool] = operator.get(f"{V2}/subnetpools")["subnetpools"]
+    assert operator.refused("DELETE", f"{V2}/subnetpools/{pool['id']}")[0] == 409
