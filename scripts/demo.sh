@@ -24,24 +24,15 @@ log=$STATE/sixstack.log
 
 # ------------------------------------------------------------------ the cloud
 
-# answers ADDR:PORT: whether an HTTP server is there. No process is started for it.
-answers() {
-    local host=${1%:*} port=${1##*:} line=''
-    host=${host#[} host=${host%]}
-    {
-        exec 3<>"/dev/tcp/$host/$port" || return 1
-        printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" >&3
-        read -r -t 5 line <&3
-        exec 3>&-
-    } 2>/dev/null
-    [[ $line == HTTP/* ]]
-}
-
 start_cloud() {
     step "Starting the cloud on $LISTEN (log: $log)"
+    touch "$log"
+    local cloud waited=$SECONDS before
+    before=$(stat -c %s "$log")
     setsid nohup .venv/bin/sixstack up --state "$STATE" --listen "$LISTEN" </dev/null >>"$log" 2>&1 &
-    local cloud=$! waited=$SECONDS
-    until answers "$LISTEN"; do
+    cloud=$!
+    # It prints one line when the API and the agent both answer.
+    until tail -c "+$((before + 1))" "$log" | grep -q '^Sixstack answers'; do
         kill -0 "$cloud" 2>/dev/null || {
             tail -n 5 "$log" | sed 's/^/    | /' >&2
             die "The cloud did not start; its last words are above." \
@@ -67,6 +58,7 @@ for name in $(compgen -e OS_); do
     case $name in OS_CLIENT_CONFIG_FILE | OS_CLOUD) ;; *) unset "$name" ;; esac
 done
 openstack=$PWD/.venv/bin/openstack
+environment="OS_CLIENT_CONFIG_FILE=$OS_CLIENT_CONFIG_FILE OS_CLOUD=sixstack PATH=$PWD/.venv/bin:\$PATH"
 
 # run ARGS...: shows the command, then runs it.
 run() {
@@ -90,28 +82,35 @@ if [ ! -s "$key" ] || [ -z "$(ask keypair show demo -c name)" ]; then
     chmod 600 "$key"
 fi
 
-case $(ask server show demo -c status) in
-'')
+create_server() {
     step "Creating a server"
-    booting=$SECONDS
+    local booting=$SECONDS
     run server create --flavor tiny --image tiny --key-name demo --wait -c id -c name -c status demo ||
-        die "The server could not be created." "See: .venv/bin/openstack server show demo" "The cloud's log: $log"
+        die "The server could not be created: $(ask server show demo -c fault)" "The cloud's log: $log" \
+            "Once it is mended: make demo"
     note "ACTIVE after $(seconds_since "$booting") s"
-    ;;
+}
+
+case $(ask server show demo -c status) in
+'') create_server ;;
 ACTIVE) step "The server demo is there already" ;;
-ERROR) die "The server demo is in ERROR: $(ask server show demo -c fault)" "Remove it: $openstack server delete demo" ;;
 SHUTOFF)
     step "The server demo is there, starting it"
     run server start demo
+    ;;
+ERROR)
+    step "The server demo is in ERROR, making it anew: $(ask server show demo -c fault)"
+    run server delete --wait demo
+    create_server
     ;;
 *) step "The server demo is there already, but not ACTIVE yet" ;;
 esac
 
 step "The server"
-run server show demo -c name -c status -c accessIPv6 -c addresses -c flavor -c image -c key_name -c created |
+run server show demo -c name -c status -c accessIPv6 -c addresses -c image -c key_name -c created |
     tee "$STATE/demo.txt"
 address=$(sed -n 's/^ *| accessIPv6 *| *\([0-9a-fA-F:]*\) *|.*/\1/p' "$STATE/demo.txt")
-[ -n "$address" ] || die "The server has no IPv6 address." "See: .venv/bin/openstack server show demo"
+[ -n "$address" ] || die "The server has no IPv6 address." "See: $environment openstack server show demo"
 
 # ------------------------------------------------------------------ in by ssh
 
@@ -124,7 +123,7 @@ until answer=$(ssh "${ssh_options[@]}" -o BatchMode=yes -o ConnectTimeout=20 "ro
         sed 's/^/    | /' "$STATE/demo_ssh.err" >&2
         "$openstack" console log show --lines 20 demo | sed 's/^/    | /' >&2 || true
         die "The server did not let us in within $SSH_SECONDS s; what ssh and its console say is above." \
-            "Try: .venv/bin/openstack console log show demo" "The cloud's log: $log"
+            "See also: $environment openstack console log show demo" "The cloud's log: $log"
     }
     sleep 1
 done
