@@ -56,6 +56,10 @@ class Settings:
     """The largest image, and the largest disk that one may hold, in GiB."""
     image_quota_gib: int = -1
     """What all images of a project may take together, in GiB; -1 is without limit."""
+    image_import_ports: str = "80,443"
+    """Ports that images may be downloaded from, comma-separated; empty allows any."""
+    image_import_allow: str = ""
+    """Networks that images may be downloaded from although they are not public, such as 10.0.0.0/8, comma-separated."""
 
     token_seconds: int = 3600
     """How long a token is valid."""

@@ -108,13 +108,19 @@ def remove(session: Session, store: Store, image: Image) -> None:
 
 def discard(store: Store, image_id: str) -> None:
     """Remove every object of an image."""
-    for name in (upload_object(image_id), disk_object(image_id), staged_object(image_id)):
+    for name in (upload_object(image_id), staged_object(image_id)):
+        store.delete(disk_object(name))
         store.delete(name)
 
 
 def set_active(image: Image, stored: Stored, now: datetime) -> None:
-    """The bytes are in the store: say what they are."""
+    """The bytes are in the store and can be used."""
     image.status = ImageStatus.ACTIVE
+    set_stored(image, stored, now)
+
+
+def set_stored(image: Image, stored: Stored, now: datetime) -> None:
+    """Write down what the bytes are, and that nobody writes them any more."""
     image.size = stored.size
     image.virtual_size = stored.virtual_size
     image.checksum = stored.checksum

@@ -93,6 +93,20 @@ def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
             return
 
 
+def pieces_of_iterator(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same for a stream that comes in parts of its own choice."""
+    waiting: list[bytes] = []
+    count = 0
+    for part in parts:
+        waiting.append(part)
+        count += len(part)
+        if count >= PIECE_BYTES:
+            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
 class _Lane:
     """A thread that does one thing with every piece, in order."""
 

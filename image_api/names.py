@@ -6,9 +6,9 @@ def upload_object(image_id: str) -> str:
     return image_id
 
 
-def disk_object(image_id: str) -> str:
-    """The disk, unpacked; only there when the upload was compressed."""
-    return f"{image_id}.disk"
+def disk_object(name: str) -> str:
+    """The disk within an uploaded or staged object, unpacked; only there when that is compressed."""
+    return f"{name}.disk"
 
 
 def staged_object(image_id: str) -> str:

@@ -56,6 +56,10 @@ class Store(Protocol):
         """Content if it is gone."""
         ...
 
+    def rename(self, name: str, new: str) -> None:
+        """Content if it is gone, which it is when this was done before."""
+        ...
+
     def names(self) -> Iterable[str]:
         """Every complete object."""
         ...
@@ -91,6 +95,11 @@ class FileStore:
 
     def delete(self, name: str) -> None:
         (self.directory / name).unlink(missing_ok=True)
+
+    def rename(self, name: str, new: str) -> None:
+        with suppress(FileNotFoundError):
+            (self.directory / name).rename(self.directory / new)
+            _sync_directory(self.directory)
 
     def names(self) -> Iterable[str]:
         return [entry.name for entry in self.directory.iterdir() if not entry.name.startswith(".")]

@@ -1,21 +1,35 @@
 """Who may write an image's bytes just now: one claim, renewed while the bytes flow, given back when they break off."""
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.clock import Clock
 from app.db import Database
+from image_api.images import discard
+from image_api.ingest import Limits, Stored, ingest
 from image_api.models import Image
 from image_api.states import ImageStatus
+from image_api.store import Store
 
 LEASE_SECONDS = 120
 RENEW_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An image that is ours to fill: the object its bytes go to, and what its owner says they are."""
+
+    image_id: str
+    writer: str
+    name: str
+    declared: str
 
 
 def begin(session: Session, image: Image, status: ImageStatus, now: datetime) -> str:
@@ -77,13 +91,46 @@ def renewal(database: Database, clock: Clock, image_id: str, writer: str) -> Cal
     return renew
 
 
-def expired(session: Session, now: datetime) -> Iterable[str]:
-    """Take claims back that nobody renewed: their process is gone. The answer is the images concerned."""
-    found = session.scalars(
+def any_expired(session: Session, now: datetime) -> bool:
+    """Whether a claim ran out."""
+    return session.scalar(select(Image.id).where(_expired(now)).limit(1)) is not None
+
+
+def take_back_expired(session: Session, now: datetime) -> None:
+    """Take claims back that nobody renewed: their process is gone."""
+    session.execute(
         update(Image)
-        .where(Image.status.in_([ImageStatus.SAVING, ImageStatus.UPLOADING]), Image.writer_until < now)
+        .where(_expired(now))
         .values(status=ImageStatus.QUEUED, writer=None, writer_host=None, writer_until=None, updated_at=now)
-        .returning(Image.id)
         .execution_options(synchronize_session=False)
     )
-    return list(found)
+
+
+def fill(
+    database: Database,
+    clock: Clock,
+    store: Store,
+    claimed: Claimed,
+    pieces: Iterator[bytes],
+    bounds: Limits,
+    done: Callable[[Image, Stored, datetime], None],
+) -> None:
+    """Store the bytes under the claim, then let `done` write down what they are. Whatever goes wrong, the image is
+    queued again and nothing is left; raises what ingest raises, and Gone."""
+    try:
+        alive = renewal(database, clock, claimed.image_id, claimed.writer)
+        stored = ingest(pieces, store, claimed.name, claimed.declared, bounds, alive)
+        with database.transaction() as session:
+            done(find_claimed(session, claimed.image_id, claimed.writer), stored, clock.now())
+    except BaseException:
+        with database.transaction() as session:
+            give_back(session, claimed.image_id, claimed.writer, clock.now())
+            gone = session.get(Image, claimed.image_id) is None
+        if gone:
+            discard(store, claimed.image_id)
+        raise
+
+
+def _expired(now: datetime) -> ColumnElement[bool]:
+    states = [ImageStatus.SAVING, ImageStatus.UPLOADING]
+    return and_(Image.status.in_(states), Image.writer.is_not(None), Image.writer_until < now)

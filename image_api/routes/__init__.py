@@ -3,13 +3,28 @@
 from flask import Flask
 
 from app.web.context import Parts
-from image_api.routes import files, images, info, tags, versions
+from image_api.download import Reach
+from image_api.routes import actions, files, images, imports, info, members, tags, versions
+from image_api.routes.parts import limits_of
 from image_api.store import FileStore
+from image_api.worker import ImportWorker
 
 
 def register(app: Flask) -> None:
-    """Everything under /image."""
+    """Everything under /image. Imports are done once `start` was called."""
     parts: Parts = app.extensions["sixstack"]
-    app.extensions["sixstack.images.store"] = FileStore(parts.settings.state / "images" / "store")
-    for module in (versions, images, tags, files, info):
+    settings = parts.settings
+    store = FileStore(settings.state / "images" / "store")
+    reach = Reach.read(settings.image_import_ports, settings.image_import_allow, settings.prefix)
+    app.extensions["sixstack.images.store"] = store
+    app.extensions["sixstack.images.worker"] = ImportWorker(
+        parts.database, store, parts.clock, reach, lambda used: limits_of(settings, used)
+    )
+    for module in (versions, images, tags, files, imports, members, actions, info):
         app.register_blueprint(module.blueprint)
+
+
+def start(app: Flask) -> None:
+    """Begin to do imports, those that were left undone first. For processes that serve."""
+    worker: ImportWorker = app.extensions["sixstack.images.worker"]
+    worker.start()

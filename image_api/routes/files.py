@@ -1,6 +1,7 @@
 """/v2/images/{id}/file and /stage: the bytes in and out, streamed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from flask import Blueprint, Response, g, request
 from werkzeug.datastructures import Range
@@ -12,9 +13,9 @@ from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
 from image_api import images, uploads
-from image_api.ingest import ingest, pieces_of
+from image_api.ingest import Stored, pieces_of
 from image_api.models import Image
-from image_api.names import upload_object
+from image_api.names import staged_object, upload_object
 from image_api.routes.parts import find, limits, store
 from image_api.states import STORED, ImageStatus
 
@@ -27,26 +28,28 @@ DRAIN_BYTES = 64 << 30
 @blueprint.put("/file")
 @require("upload_image")
 def upload(image_id: str) -> Response:
+    return _take(image_id, ImageStatus.SAVING, upload_object(image_id), images.set_active)
+
+
+@blueprint.put("/stage")
+@require("modify_image")
+def stage(image_id: str) -> Response:
+    """Inspected and hashed already here, so that what is wrong with the bytes is said to who sends them."""
+    return _take(image_id, ImageStatus.UPLOADING, staged_object(image_id), images.set_stored)
+
+
+def _take(image_id: str, status: ImageStatus, name: str, done: Callable[[Image, Stored, datetime], None]) -> Response:
     expected = _expected_bytes()
-    now = clock().now()
     with database().transaction() as session:
         image = find(session, image_id, "upload_image")
         bounds = limits(images.used_bytes(session, image.owner))
         _check_room(expected, bounds.object_bytes)
-        writer = uploads.begin(session, image, ImageStatus.SAVING, now)
-        declared = image.disk_format or ""
+        writer = uploads.begin(session, image, status, clock().now())
+        claimed = uploads.Claimed(image_id, writer, name, image.disk_format or "")
     try:
-        alive = uploads.renewal(database(), clock(), image_id, writer)
-        stored = ingest(received(expected), store(), upload_object(image_id), declared, bounds, alive)
-        with database().transaction() as session:
-            images.set_active(uploads.find_claimed(session, image_id, writer), stored, clock().now())
-    except BaseException as error:
-        with database().transaction() as session:
-            uploads.give_back(session, image_id, writer, clock().now())
-            if session.get(Image, image_id) is None:
-                images.discard(store(), image_id)
-        if isinstance(error, errors.SixstackError):
-            drain()
+        uploads.fill(database(), clock(), store(), claimed, received(expected), bounds, done)
+    except errors.SixstackError:
+        drain()
         raise
     return empty()
 

@@ -6,6 +6,7 @@ from flask import current_app, g, request
 from sqlalchemy.orm import Session
 
 from app import errors
+from app.settings import Settings
 from app.web.bodies import json_body
 from app.web.context import settings
 from app.web.policy import allowed, enforce
@@ -13,6 +14,7 @@ from image_api import images
 from image_api.ingest import Limits
 from image_api.models import Image
 from image_api.store import Store
+from image_api.worker import ImportWorker
 
 IMPORT_METHODS = ("glance-direct", "web-download")
 
@@ -21,10 +23,18 @@ def store() -> Store:
     return cast(Store, current_app.extensions["sixstack.images.store"])
 
 
-def limits(used: int = 0) -> Limits:
+def worker() -> ImportWorker:
+    return cast(ImportWorker, current_app.extensions["sixstack.images.worker"])
+
+
+def limits(used: int) -> Limits:
     """What one image may hold; `used` is what the project has already."""
-    largest = settings().image_max_gib << 30
-    quota = settings().image_quota_gib
+    return limits_of(settings(), used)
+
+
+def limits_of(configured: Settings, used: int) -> Limits:
+    largest = configured.image_max_gib << 30
+    quota = configured.image_quota_gib
     most = largest if quota < 0 else max(0, min(largest, (quota << 30) - used))
     return Limits(most, largest)
 

@@ -1,0 +1,29 @@
+"""/v2/images/{id}/actions: take an image out of use and back."""
+
+from flask import Blueprint, Response
+
+from app.web.context import clock, database
+from app.web.policy import require
+from app.web.responses import empty
+from image_api import images
+from image_api.routes.parts import find
+
+blueprint = Blueprint("image_actions", __name__, url_prefix="/image/v2/images/<image_id>/actions")
+
+
+@blueprint.post("/deactivate")
+@require("deactivate")
+def deactivate(image_id: str) -> Response:
+    with database().transaction() as session:
+        image = find(session, image_id, "deactivate")
+        images.set_activity(session, image, active=False, now=clock().now())
+    return empty()
+
+
+@blueprint.post("/reactivate")
+@require("reactivate")
+def reactivate(image_id: str) -> Response:
+    with database().transaction() as session:
+        image = find(session, image_id, "reactivate")
+        images.set_activity(session, image, active=True, now=clock().now())
+    return empty()

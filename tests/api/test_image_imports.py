@@ -1,0 +1,320 @@
+# ruff: noqa: F811 (fixtures come by import)
+"""Staged uploads and imports: what is asked for is done once, by whoever is there, or says why not."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+
+from image_api import images
+from image_api.download import Reach
+from image_api.worker import ImportWorker
+from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
+
+QCOW2 = b"QFI\xfb" + bytes(4092)
+
+
+class Web(BaseHTTPRequestHandler):
+    """A web server with files that are good, cut off, and elsewhere."""
+
+    files: ClassVar[dict[str, bytes]] = {"/disk": RAW, "/broken.qcow2": QCOW2}
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = self.files.get(self.path.removeprefix("/cut"))
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.path.startswith("/cut") else content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def worker(cloud: ImageCloud) -> ImportWorker:
+    """Reaches loopback, which only operators allow."""
+    worker: ImportWorker = cloud.app.extensions["sixstack.images.worker"]
+    worker.reach = Reach(ports=frozenset(), allowed=(ip_network("127.0.0.0/8"),))
+    return worker
+
+
+def stage(actor: Actor, image_id: str, content: bytes = RAW) -> int:
+    return actor.call(
+        "PUT", f"/images/{image_id}/stage", data=content, content_type="application/octet-stream"
+    ).status_code
+
+
+def start(actor: Actor, image_id: str, name: str = "glance-direct", **method: str) -> int:
+    body = {"method": {"name": name, **method}}
+    return actor.call("POST", f"/images/{image_id}/import", json=body).status_code
+
+
+def test_a_staged_image_is_imported(cloud: ImageCloud, member: Actor, worker: ImportWorker) -> None:
+    image_id = member.create()["id"]
+    assert stage(member, image_id) == 204
+    image = member.show(image_id)
+    assert image["status"] == "uploading"
+    assert image["size"] is None
+    assert start(member, image_id) == 202
+    image = member.show(image_id)
+    assert image["status"] == "importing"
+    assert image["os_glance_import_task"]
+    assert image["os_glance_importing_to_stores"]
+    assert member.call("DELETE", f"/images/{image_id}").status_code == 409
+    assert worker.run_once()
+    image = member.show(image_id)
+    assert image["status"] == "active"
+    assert image["checksum"] == hashlib.md5(RAW).hexdigest()
+    assert not [name for name in image if name.startswith("os_glance_")]
+    assert member.get(f"/images/{image_id}/file").data == RAW
+    assert [path.name for path in cloud.store.directory.iterdir()] == [image_id]
+    assert not worker.run_once()
+
+
+def test_tasks_tell_how_an_import_went(member: Actor, other: Actor, worker: ImportWorker) -> None:
+    image_id = member.create()["id"]
+    stage(member, image_id)
+    start(member, image_id)
+    [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
+    assert task["status"] == "pending"
+    assert task["type"] == "api_image_import"
+    worker.run_once()
+    assert member.get(f"/tasks/{task['id']}").get_json()["status"] == "success"
+    assert [found["id"] for found in member.get("/tasks").get_json()["tasks"]] == [task["id"]]
+    assert other.get("/tasks").get_json()["tasks"] == []
+    assert other.get(f"/tasks/{task['id']}").status_code == 404
+    assert other.get(f"/images/{image_id}/tasks").status_code == 404
+    assert member.call("POST", "/tasks", json={"type": "import"}).status_code == 404
+
+
+def test_what_is_wrong_with_staged_bytes_is_said_at_once(cloud: ImageCloud, member: Actor) -> None:
+    image_id = member.create()["id"]
+    assert stage(member, image_id, QCOW2) == 400
+    assert member.show(image_id)["status"] == "queued"
+    assert list(cloud.store.directory.iterdir()) == []
+    assert stage(member, image_id) == 204
+
+
+def test_imports_start_from_the_right_status_only(member: Actor, worker: ImportWorker) -> None:
+    image_id = member.create()["id"]
+    assert start(member, image_id) == 409
+    assert start(member, image_id, "copy-image") == 400
+    assert start(member, image_id, "web-download") == 400
+    assert member.call("POST", f"/images/{image_id}/import", json={}).status_code == 400
+    assert stage(member, image_id) == 204
+    assert stage(member, image_id) == 409
+    assert member.upload(image_id).status_code == 409
+    assert start(member, image_id, "web-download", uri="http://example.com/x") == 409
+    assert start(member, image_id) == 202
+    assert start(member, image_id) == 409
+    formless = member.call("POST", "/images", json={}).get_json()["id"]
+    assert start(member, formless, "web-download", uri="http://example.com/x") == 409
+    assert start(member, str(uuid4())) == 404
+
+
+def test_a_deleted_staged_image_leaves_nothing(cloud: ImageCloud, member: Actor) -> None:
+    image_id = member.create()["id"]
+    stage(member, image_id)
+    assert member.call("DELETE", f"/images/{image_id}").status_code == 204
+    assert list(cloud.store.directory.iterdir()) == []
+
+
+def test_an_image_is_downloaded(member: Actor, worker: ImportWorker, web: str) -> None:
+    image_id = member.create()["id"]
+    assert start(member, image_id, "web-download", uri=f"{web}/to/{web}/disk") == 202
+    assert worker.run_once()
+    assert member.show(image_id)["status"] == "active"
+    assert member.get(f"/images/{image_id}/file").data == RAW
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/nothing", "404"),
+        ("/cut/disk", "broke off"),
+        ("/broken.qcow2", "qcow2"),
+        ("/to/http://10.0.0.1/disk", "public"),
+        ("/to/http://[fe80::1]/disk", "public"),
+        ("/to/file:///etc/passwd", "http"),
+        ("/to/http://nobody.invalid/", "not found"),
+    ],
+)
+def test_a_failed_download_says_why_and_can_be_repeated(
+    cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str, path: str, said: str
+) -> None:
+    image_id = member.create()["id"]
+    assert start(member, image_id, "web-download", uri=web + path) == 202
+    assert worker.run_once()
+    image = member.show(image_id)
+    assert image["status"] == "queued"
+    assert image["os_glance_failed_import"]
+    [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
+    assert task["status"] == "failure"
+    assert said in task["message"]
+    assert list(cloud.store.directory.iterdir()) == []
+    cloud.clock.advance(1)
+    assert start(member, image_id, "web-download", uri=f"{web}/disk") == 202
+    assert worker.run_once()
+    image = member.show(image_id)
+    assert image["status"] == "active"
+    assert "os_glance_failed_import" not in image
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc/passwd",
+        "ftp://example.com/disk",
+        "http:///disk",
+        "http://example.com:22/disk",
+        "http://user:password@example.com/disk",
+        "http://example.com:x/disk",
+        "http://example.com/a b",
+        "gopher://example.com/",
+    ],
+)
+def test_urls_that_are_not_for_downloads_are_refused_at_once(cloud: ImageCloud, member: Actor, uri: str) -> None:
+    image_id = member.create()["id"]
+    assert start(member, image_id, "web-download", uri=uri) == 400
+    assert member.show(image_id)["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "10.1.2.3",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.1.1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "[::1]",
+        "[::]",
+        "[fe80::a9fe:a9fe]",
+        "[fd00::1]",
+        "[ff02::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:10.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b::a00:1]",
+        "[2002:7f00:1::]",
+        "[2a0a:e5c1:111::1]",
+        "2130706433",
+        "0x7f.1",
+    ],
+)
+def test_addresses_that_only_the_cloud_can_reach_are_not_reached(
+    member: Actor, worker: ImportWorker, host: str
+) -> None:
+    worker.reach = Reach.read("80,443", "", "2a0a:e5c1:111::/48")
+    image_id = member.create()["id"]
+    assert start(member, image_id, "web-download", uri=f"http://{host}/disk") == 202
+    assert worker.run_once()
+    [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
+    assert task["status"] == "failure"
+    assert "not a public address" in task["message"]
+
+
+def test_an_import_that_died_is_taken_up_again(
+    cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
+) -> None:
+    image_id = member.create()["id"]
+    start(member, image_id, "web-download", uri=f"{web}/disk")
+    from image_api import imports
+
+    with cloud.database.transaction() as session:
+        assert imports.claim(session, "somebody who dies", cloud.clock.now())
+    assert not worker.run_once()
+    cloud.clock.advance(imports.LEASE_SECONDS + 1)
+    assert worker.run_once()
+    assert member.show(image_id)["status"] == "active"
+
+
+def test_at_start_what_was_under_way_is_queued_or_begun_again(
+    cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
+) -> None:
+    from image_api import imports, uploads
+    from image_api.models import Image
+    from image_api.states import ImageStatus
+
+    saving, staging, staged, importing = (member.create(name=name)["id"] for name in "abcd")
+    stage(member, staged)
+    start(member, importing, "web-download", uri=f"{web}/disk")
+    now = cloud.clock.now()
+    with cloud.database.transaction() as session:
+        uploads.begin(session, session.get_one(Image, saving), ImageStatus.SAVING, now)
+        uploads.begin(session, session.get_one(Image, staging), ImageStatus.UPLOADING, now)
+        imports.claim(session, "dead", now)
+    (cloud.store.directory / f".{saving}.abc.part").write_bytes(b"half")
+    cloud.store.sweep()
+    with cloud.database.transaction() as session:
+        images.recover(session, now)
+    assert [member.show(image_id)["status"] for image_id in (saving, staging, staged, importing)] == [
+        "queued",
+        "queued",
+        "uploading",
+        "importing",
+    ]
+    assert [path.name for path in cloud.store.directory.iterdir()] == [f"{staged}.staged"]
+    assert worker.run_once()
+    assert member.show(importing)["status"] == "active"
+    assert member.upload(saving).status_code == 204
+    assert start(member, staged) == 202
+    assert worker.run_once()
+    assert member.show(staged)["status"] == "active"
+
+
+def test_another_host_that_is_alive_keeps_its_upload(cloud: ImageCloud, member: Actor) -> None:
+    from image_api import uploads
+    from image_api.models import Image
+    from image_api.states import ImageStatus
+
+    image_id = member.create()["id"]
+    now = cloud.clock.now()
+    with cloud.database.transaction() as session:
+        uploads.begin(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
+        images.recover(session, now, host="another")
+    assert member.show(image_id)["status"] == "saving"
+    cloud.clock.advance(uploads.LEASE_SECONDS + 1)
+    with cloud.database.transaction() as session:
+        images.recover(session, cloud.clock.now(), host="another")
+    assert member.show(image_id)["status"] == "queued"
+
+
+def test_the_thread_does_imports_when_nudged(member: Actor, worker: ImportWorker, web: str) -> None:
+    worker.start()
+    try:
+        image_id = member.create()["id"]
+        start(member, image_id, "web-download", uri=f"{web}/disk")
+    finally:
+        worker.stop()
+    assert member.show(image_id)["status"] in ("active", "importing")
