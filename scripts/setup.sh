@@ -70,8 +70,9 @@ fi
 
 # ------------------------------------------------------------------ packages of the distribution
 
+[ -w . ] || die "$top cannot be written to." "Run this as its owner, or with sudo."
 mkdir -p build
-: >"$log"
+: >"$log" || die "$log cannot be written to." "It was made by another user: run this with sudo."
 if ! python=$(find_python); then
     command -v "${PYTHON:-python3}" >/dev/null &&
         die "Python 3.11 or newer is needed; ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1)." \

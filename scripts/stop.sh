@@ -11,18 +11,24 @@ if [ ! -d "$STATE" ]; then
     note "nothing to stop: there is no $STATE"
     exit 0
 fi
-# Without the command or the database there is nothing that could run, or nothing that could end it.
-if [ -e "$STATE/clouds.yaml" ] || [ -e "$STATE/sixstack.db" ]; then
+if [ -e "$STATE/installation.json" ]; then
     [ -x .venv/bin/sixstack ] || die ".venv is missing, so the servers in $STATE cannot be ended." "Run: make setup"
     step "Ending the cloud in $STATE and its servers"
     .venv/bin/sixstack down --servers --state "$STATE"
+else
+    note "nothing to stop: no cloud was started in $STATE"
 fi
 [ "${1:-}" = --remove-state ] || exit 0
 
 # A directory that is not ours is left alone, whatever STATE says.
-if [ ! -e "$STATE/clouds.yaml" ] && [ ! -e "$STATE/sixstack.db" ] && [ ! -e "$STATE/images/tiny.qcow2" ] &&
-    [ -n "$(ls -A "$STATE")" ]; then
-    die "$STATE does not look like the state of a Sixstack; it is left as it is."
-fi
+is_ours() {
+    local name
+    [ -n "$(ls -A "$STATE")" ] || return 0
+    for name in installation.json sixstack.log clouds.yaml images/tiny.qcow2; do
+        [ ! -e "$STATE/$name" ] || return 0
+    done
+    return 1
+}
+is_ours || die "$STATE does not look like the state of a Sixstack; it is left as it is."
 rm -rf -- "${STATE:?}"
 note "removed $STATE"
