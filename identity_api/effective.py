@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from identity_api.models import Assignment, Implication, Membership, Project, Role
@@ -46,10 +46,10 @@ def graph(session: Session) -> RoleGraph:
     """The roles as they are now."""
     roles = {
         id_: RoleName(id_, name, domain_id)
-        for id_, name, domain_id in session.execute(select(Role.id, Role.name, Role.domain_id)).tuples()
+        for id_, name, domain_id in session.execute(select(Role.id, Role.name, Role.domain_id))
     }
     implied: dict[str, set[str]] = {}
-    for prior, below in session.execute(select(Implication.prior_id, Implication.implied_id)).tuples():
+    for prior, below in session.execute(select(Implication.prior_id, Implication.implied_id)):
         implied.setdefault(prior, set()).add(below)
     return RoleGraph(roles, {prior: frozenset(below) for prior, below in implied.items()})
 
@@ -107,11 +107,11 @@ def domains_of(session: Session, user_id: str) -> list[Project]:
     return list(session.scalars(query))
 
 
-def _roles_of(user_id: str) -> Select[tuple[str]]:
+def _roles_of(user_id: str) -> Select[str]:
     return select(Assignment.role_id).where(_of_user(user_id))
 
 
-def _of_user(user_id: str):  # type: ignore[no-untyped-def]
+def _of_user(user_id: str) -> ColumnElement[bool]:
     groups = select(Membership.group_id).where(Membership.user_id == user_id)
     return or_(
         and_(Assignment.actor_kind == "user", Assignment.actor_id == user_id),
@@ -122,7 +122,7 @@ def _of_user(user_id: str):  # type: ignore[no-untyped-def]
 def _targets(session: Session, user_id: str, kind: str) -> tuple[set[str], set[str]]:
     """Target ids of the user's own assignments, and of the inherited ones."""
     query = select(Assignment.target_id, Assignment.inherited).where(_of_user(user_id), Assignment.target_kind == kind)
-    rows = list(session.execute(query).tuples())
+    rows = list(session.execute(query))
     return {id_ for id_, inherited in rows if not inherited}, {id_ for id_, inherited in rows if inherited}
 
 

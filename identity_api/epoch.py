@@ -30,12 +30,14 @@ class EpochReader:
         query = select(Epoch.value).where(Epoch.id == ROW)
         self._sql = str(query.compile(database.reader, compile_kwargs={"literal_binds": True}))
         self._held = threading.local()
+        driver = database.reader.dialect.loaded_dbapi
+        self._lost: tuple[type[Exception], ...] = (DBAPIError, driver.Error)
 
     def read(self) -> int:
         """The epoch now; -1 before the first bootstrap."""
         try:
             return self._read()
-        except (DBAPIError, *self._driver_errors()):
+        except self._lost:
             self._held.__dict__.clear()
             return self._read()
 
@@ -48,7 +50,3 @@ class EpochReader:
         # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
         rows = cursor.fetchall()
         return int(rows[0][0]) if rows else -1
-
-    def _driver_errors(self) -> tuple[type[BaseException], ...]:
-        dbapi = self._database.reader.dialect.dbapi
-        return (dbapi.Error,) if dbapi else ()

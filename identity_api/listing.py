@@ -30,7 +30,7 @@ def is_true(text: str) -> bool:
 
 def listed(
     session: Session,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     arguments: Mapping[str, str],
     *,
     order: InstrumentedAttribute[Any],
@@ -54,7 +54,7 @@ def listed(
             query = query.where(column == is_true(arguments[name]))
     query = query.order_by(order, identity)
     if (marker := arguments.get("marker")) is not None:
-        position = session.execute(_position(order, identity, marker)).tuples().first()
+        position = session.execute(_position(order, identity, marker)).first()
         if position is None:
             raise errors.NotFound(f"Marker {marker} could not be found.")
         query = query.where(tuple_(order, identity) > tuple_(position[0], position[1]))

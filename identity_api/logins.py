@@ -70,7 +70,7 @@ class _Proven:
     methods: Method = field(default_factory=lambda: Method(0))
     parent: Payload | None = None
     credential_id: str | None = None
-    credential_project_id: str | None = None
+    credential_project_id: str = ""
     own_methods: set[str] = field(default_factory=set)
 
     def is_user(self, user_id: str) -> None:

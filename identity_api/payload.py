@@ -45,7 +45,7 @@ class Payload:
     application_credential_id: str | None = None
 
     def pack(self) -> bytes:
-        return msgpack.packb(
+        packed: bytes = msgpack.packb(
             (
                 FORMAT,
                 int(self.methods),
@@ -60,6 +60,7 @@ class Payload:
                 _short(self.application_credential_id),
             )
         )
+        return packed
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Payload":

@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
@@ -87,7 +88,7 @@ def resolve(session: Session, graph: RoleGraph, payload: Payload, now: datetime)
     user, generation, password_expires_at = _user(session, payload.user_id)
     if generation != payload.generation:
         raise errors.Unauthorized(UNAUTHORIZED)
-    common = {"payload": payload, "user": user, "password_expires_at": password_expires_at}
+    common: dict[str, Any] = {"payload": payload, "user": user, "password_expires_at": password_expires_at}
     if payload.scope is Scope.UNSCOPED:
         return Subject(**common)
     if payload.scope is Scope.SYSTEM:
@@ -112,7 +113,7 @@ def _user(session: Session, user_id: str) -> tuple[Named, int, datetime | None]:
         .join(Project, Project.id == User.domain_id)
         .where(User.id == user_id, User.enabled, Project.enabled)
     )
-    row = session.execute(query).tuples().first()
+    row = session.execute(query).first()
     if row is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     name, domain_id, domain_name, generation, expires_at = row
@@ -134,7 +135,7 @@ def _project(session: Session, project_id: str) -> tuple[Named, str | None]:
         .join(domain, domain.id == Project.domain_id)
         .where(Project.id == project_id, Project.enabled, domain.enabled)
     )
-    row = session.execute(query).tuples().first()
+    row = session.execute(query).first()
     if row is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     name, domain_id, domain_name, parent_id = row

@@ -2,12 +2,36 @@
 
 from flask import Flask
 
-from identity_api.routes import auth, parts, versions
+from identity_api.routes import (
+    application_credentials,
+    auth,
+    catalog,
+    domains,
+    grants,
+    groups,
+    parts,
+    projects,
+    role_assignments,
+    roles,
+    users,
+    versions,
+)
 
 
 def register(app: Flask) -> None:
     """Add every route of identity to the application."""
     parts.install(app)
     app.register_blueprint(versions.blueprint)
-    for module in (auth,):
+    for module in (
+        auth,
+        projects,
+        domains,
+        users,
+        groups,
+        roles,
+        grants,
+        role_assignments,
+        application_credentials,
+        catalog,
+    ):
         app.register_blueprint(module.blueprint, url_prefix="/identity/v3")

@@ -42,7 +42,7 @@ def fields(model: type[Parsed], key: str) -> Parsed:
 
 
 def parsed(model: type[Parsed], body: Mapping[str, Any]) -> Parsed:
-    """The body as the model. Raises BadRequest that names the field and the reason, and not the value: it may be secret."""
+    """The body as the model. Raises BadRequest that names the field, and not the value: it may be secret."""
     try:
         return model.model_validate(body, context={})
     except ValidationError as error:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.web.context import caller
 from identity_api.bootstrap import DEFAULT_DOMAIN
-from identity_api.models import ApplicationCredential, Credential, Group, Limit, Project, Role, User
+from identity_api.models import Credential, Group, Limit, Project, Role, User
 from identity_api.routes.bodies import raw
 
 Path = Mapping[str, str]
@@ -89,7 +89,7 @@ def new_group(session: Session, path: Path) -> Found:  # noqa: ARG001
     return {"target.group.domain_id": new_domain_id("group")}
 
 
-def new_project(session: Session, path: Path) -> Found:
+def new_project(session: Session, path: Path) -> Found:  # noqa: ARG001
     if raw("project").get("is_domain"):
         return {}
     parent_id = raw("project").get("parent_id")
@@ -118,6 +118,12 @@ def listed_domains(session: Session, path: Path) -> Found:  # noqa: ARG001
     return {"target.domain.id": own} if own else {}
 
 
+def listed_domains_assignments(session: Session, path: Path) -> Found:  # noqa: ARG001
+    """Role assignments are listed for the domain of the caller's token."""
+    own = caller().domain_id
+    return {"target.domain_id": own} if own else {}
+
+
 def listed_domain_id() -> str | None:
     """`domain_id` of the query, or the domain that the caller's token is for."""
     return request.args.get("domain_id") or caller().domain_id
@@ -127,9 +133,3 @@ def new_domain_id(kind: str) -> str:
     """The domain of a new object: the one in the body, the one of the caller's token, or the default domain."""
     given = raw(kind).get("domain_id")
     return given if isinstance(given, str) and given else caller().domain_id or DEFAULT_DOMAIN
-
-
-def owned_credential(session: Session, path: Path) -> Found:
-    """An application credential, which only its user can name."""
-    found = session.get(ApplicationCredential, path["credential_id"])
-    return {"target.user.id": found.user_id} if found else {}

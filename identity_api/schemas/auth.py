@@ -100,7 +100,7 @@ class Auth(Open):
     scope: ScopeFields | Literal["unscoped"] | None = None
 
     def proofs(self) -> list[Proof]:
-        """What the client proves itself with. Raises BadRequest for a method without its part, Unauthorized for others."""
+        """What the client proves itself with. Raises BadRequest for a method without its part."""
         found: list[Proof] = []
         for method in dict.fromkeys(self.identity.methods):
             if method == "password":

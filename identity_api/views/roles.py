@@ -1,0 +1,106 @@
+"""How roles, what they imply, and who has them look."""
+
+from typing import Any
+
+from app.web.links import url
+from identity_api.assignment_lists import SYSTEM, Names, Row
+from identity_api.models import Role
+from identity_api.views.common import linked
+
+Shown = dict[str, Any]
+V3 = "/identity/v3"
+
+
+def role(found: Role) -> Shown:
+    return linked(
+        "roles",
+        found.id,
+        {
+            **found.extra,
+            "id": found.id,
+            "name": found.name,
+            "domain_id": found.domain_id or None,
+            "description": found.description,
+            "options": found.options,
+        },
+    )
+
+
+def named(found: Role) -> Shown:
+    """A role with nothing but its name."""
+    return linked("roles", found.id, {"id": found.id, "name": found.name})
+
+
+def inference(prior: Role, implied: Role) -> Shown:
+    return {
+        "role_inference": {"prior_role": named(prior), "implies": named(implied)},
+        "links": {"self": url(f"{V3}/roles/{prior.id}/implies/{implied.id}")},
+    }
+
+
+def inferences(prior: Role, implied: list[Role]) -> Shown:
+    return {"prior_role": named(prior), "implies": [named(role) for role in implied]}
+
+
+def assignment(row: Row, names: Names | None) -> Shown:
+    """A role assignment; with names where they were asked for."""
+    links = {"assignment": url(V3 + _origin(row))}
+    if row.from_group_id is not None:
+        links["membership"] = url(f"{V3}/groups/{row.from_group_id}/users/{row.actor_id}")
+    if row.prior_role_id is not None:
+        links["prior_role"] = url(f"{V3}/roles/{row.prior_role_id}")
+    return {
+        "role": _role(row, names),
+        row.actor_kind: _actor(row, names),
+        "scope": _scope(row, names),
+        "links": links,
+    }
+
+
+def _origin(row: Row) -> str:
+    """The path of the assignment that this row comes from."""
+    role_id = row.prior_role_id or row.role_id
+    kind, id_ = ("group", row.from_group_id) if row.from_group_id else (row.actor_kind, row.actor_id)
+    if row.target_kind == SYSTEM:
+        return f"/system/{kind}s/{id_}/roles/{role_id}"
+    if row.from_target is not None or row.inherited:
+        target_kind, target_id = row.from_target or (row.target_kind, row.target_id)
+        return f"/OS-INHERIT/{target_kind}s/{target_id}/{kind}s/{id_}/roles/{role_id}/inherited_to_projects"
+    return f"/{row.target_kind}s/{row.target_id}/{kind}s/{id_}/roles/{role_id}"
+
+
+def _role(row: Row, names: Names | None) -> Shown:
+    shown: Shown = {"id": row.role_id}
+    if names and row.role_id in names.roles:
+        name, domain_id = names.roles[row.role_id]
+        shown["name"] = name
+        if domain_id:
+            shown["domain"] = _domain(domain_id, names)
+    return shown
+
+
+def _actor(row: Row, names: Names | None) -> Shown:
+    if not names:
+        return {"id": row.actor_id}
+    known = names.users if row.actor_kind == "user" else names.groups
+    name, domain_id = known.get(row.actor_id, ("", ""))
+    return {"id": row.actor_id, "name": name, "domain": _domain(domain_id, names)}
+
+
+def _scope(row: Row, names: Names | None) -> Shown:
+    if row.target_kind == SYSTEM:
+        return {"system": {"all": True}}
+    target: Shown = {"id": row.target_id}
+    if names:
+        name, domain_id = names.projects.get(row.target_id, ("", None))
+        target["name"] = name
+        if row.target_kind == "project" and domain_id:
+            target["domain"] = _domain(domain_id, names)
+    scope: Shown = {row.target_kind: target}
+    if row.inherited:
+        scope["OS-INHERIT:inherited_to"] = "projects"
+    return scope
+
+
+def _domain(domain_id: str, names: Names) -> Shown:
+    return {"id": domain_id, "name": names.projects.get(domain_id, ("", None))[0]}
