@@ -75,7 +75,9 @@ def from_environment() -> Flask:
     """What the server's worker processes load; `sixstack up` has put the settings into SIXSTACK_*."""
     processes.end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return create_app(Settings.read({}))
+    app = create_app(Settings.read({}))
+    image_api.routes.start(app)
+    return app
 
 
 def _overrides(settings: Settings) -> dict[str, str]:

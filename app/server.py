@@ -6,6 +6,7 @@ from granian.log import LogLevels
 
 from app import processes
 from app.settings import Settings
+from image_api.startup import put_in_order
 
 
 def main() -> None:
@@ -13,6 +14,7 @@ def main() -> None:
     processes.end_with_parent()
     settings = Settings.read({})
     host, port = settings.address
+    put_in_order(settings)
     Granian(
         "app.factory:from_environment",
         factory=True,
@@ -25,7 +27,7 @@ def main() -> None:
         websockets=False,
         respawn_failed_workers=True,
         respawn_interval=0.5,
-        workers_kill_timeout=30,
+        workers_kill_timeout=10,
     ).serve()
 
 

@@ -56,6 +56,8 @@ class Settings:
     """The largest image, and the largest disk that one may hold, in GiB."""
     image_quota_gib: int = -1
     """What all images of a project may take together, in GiB; -1 is without limit."""
+    image_store: str = ""
+    """Where images are kept: s3://BUCKET/PREFIX?endpoint=URL&region=NAME; files in the state directory when empty."""
     image_import_ports: str = "80,443"
     """Ports that images may be downloaded from, comma-separated; empty allows any."""
     image_import_allow: str = ""
