@@ -88,13 +88,13 @@ def names(session: Session, rows: Iterable[Row]) -> Names:
     users = session.execute(select(User.id, User.name, User.domain_id).where(User.id.in_(kinds["user"])))
     groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(Group.id.in_(kinds["group"])))
     roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(Role.id.in_(kinds["role"])))
-    found = Names(_by_id(users.tuples()), _by_id(groups.tuples()), {}, _by_id(roles.tuples()))
+    found = Names(_by_id(users), _by_id(groups.tuples()), {}, _by_id(roles.tuples()))
     mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
     mentioned |= {domain for _, domain in found.roles.values() if domain}
     query = select(Project.id, Project.name, Project.domain_id)
-    places = _by_id(session.execute(query.where(Project.id.in_(mentioned))).tuples())
+    places = _by_id(session.execute(query.where(Project.id.in_(mentioned))))
     missing = {domain for _, domain in places.values() if domain} - set(places)
-    places |= _by_id(session.execute(query.where(Project.id.in_(missing))).tuples())
+    places |= _by_id(session.execute(query.where(Project.id.in_(missing))))
     return replace(found, projects=places)
 
 
@@ -118,7 +118,7 @@ def _given(session: Session) -> Iterator[Row]:
 def _members(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
     """Users in place of their groups."""
     members: dict[str, list[str]] = {}
-    for user_id, group_id in session.execute(select(Membership.user_id, Membership.group_id)).tuples():
+    for user_id, group_id in session.execute(select(Membership.user_id, Membership.group_id)):
         members.setdefault(group_id, []).append(user_id)
     for row in rows:
         if row.actor_kind == "user":

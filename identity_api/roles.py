@@ -64,7 +64,7 @@ def implications(session: Session, prior_id: str | None = None) -> dict[str, lis
     if prior_id is not None:
         query = query.where(Implication.prior_id == prior_id)
     found: dict[str, list[Role]] = {}
-    for prior, role in session.execute(query).tuples():
+    for prior, role in session.execute(query):
         found.setdefault(prior, []).append(role)
     return found
 

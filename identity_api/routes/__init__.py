@@ -9,6 +9,7 @@ from identity_api.routes import (
     domains,
     grants,
     groups,
+    limits,
     parts,
     projects,
     role_assignments,
@@ -33,5 +34,6 @@ def register(app: Flask) -> None:
         role_assignments,
         application_credentials,
         catalog,
+        limits,
     ):
         app.register_blueprint(module.blueprint, url_prefix="/identity/v3")
