@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import socket
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +69,12 @@ class Links:
     def tap(self, port_id: str) -> str:
         return f"6t{self.installation}{port_id.replace('-', '')[:9]}"
 
-    def ensure_segment(self, nic: NicSpec) -> None:
-        """VXLAN device, bridge and the gateway's address for the segment of this interface."""
-        self._do(lambda ip: self._ensure_segment(ip, nic))
+    def ensure_segment(self, nic: NicSpec) -> tuple[int, int]:
+        """VXLAN device, bridge and the gateway's address for the segment of this interface.
+
+        Returns the indices of bridge and VXLAN device.
+        """
+        return self._do(lambda ip: self._ensure_segment(ip, nic))
 
     def open_tap(self, nic: NicSpec, owner: int) -> int:
         """A tap on the segment's bridge; the caller owns the descriptor, and with it the life of the tap."""
@@ -80,19 +84,20 @@ class Links:
         """The tap of a running machine is on its bridge, also when the bridge had to be made anew."""
 
         def plug(ip: IPRoute) -> None:
-            tap, bridge = _index(ip, self.tap(nic.port_id)), _index(ip, self.bridge(nic.vni))
+            tap, bridge = _index(self.tap(nic.port_id)), _index(self.bridge(nic.vni))
             if tap is not None and bridge is not None and _master(ip, tap) != bridge:
                 ip.link("set", index=tap, master=bridge, mtu=nic.mtu, state="up")
 
         self._do(plug)
 
-    def segments(self) -> set[int]:
-        """VNIs of which this installation has a bridge or a VXLAN device here."""
-        prefixes = (self.bridge(0)[:7], self.vxlan(0)[:7])
+    def segments(self) -> dict[int, tuple[int, int]]:
+        """What this installation has here: VNI → indices of bridge and VXLAN device, 0 for one that is missing."""
+        bridges, vxlans = self.bridge(0)[:7], self.vxlan(0)[:7]
 
-        def look(ip: IPRoute) -> set[int]:
-            names = [str(link.get_attr("IFLA_IFNAME")) for link in ip.get_links()]
-            return {int(name[7:], 16) for name in names if name.startswith(prefixes)}
+        def look(_: IPRoute) -> dict[int, tuple[int, int]]:
+            names = {name: index for index, name in socket.if_nameindex()}
+            vnis = {int(name[7:], 16) for name in names if name.startswith((bridges, vxlans))}
+            return {vni: (names.get(self.bridge(vni), 0), names.get(self.vxlan(vni), 0)) for vni in vnis}
 
         return self._do(look)
 
@@ -101,7 +106,7 @@ class Links:
 
         def remove(ip: IPRoute) -> None:
             for name in (self.vxlan(vni), self.bridge(vni)):
-                index = _index(ip, name)
+                index = _index(name)
                 if index is not None:
                     ip.link("del", index=index)
 
@@ -127,9 +132,9 @@ class Links:
                 raise HostUnfit("Making network links needs root (CAP_NET_ADMIN): start Sixstack as root.") from error
             raise LaunchFailed(f"The host's network cannot be set up: {os.strerror(error.code)}.") from error
 
-    def _ensure_segment(self, ip: IPRoute, nic: NicSpec) -> None:
+    def _ensure_segment(self, ip: IPRoute, nic: NicSpec) -> tuple[int, int]:
         bridge_name, vxlan_name = self.bridge(nic.vni), self.vxlan(nic.vni)
-        bridge = _index(ip, bridge_name)
+        bridge = _index(bridge_name)
         if bridge is None:
             bridge = _add(
                 ip,
@@ -142,7 +147,7 @@ class Links:
                 br_mcast_snooping=0,
             )
         sysctl(bridge_name, ROUTER)
-        vxlan = _index(ip, vxlan_name)
+        vxlan = _index(vxlan_name)
         if vxlan is None:
             vxlan = self._add_vxlan(ip, vxlan_name, nic.vni)
         sysctl(vxlan_name, PORT)
@@ -161,9 +166,10 @@ class Links:
             except NetlinkError as error:
                 if error.code != errno.EEXIST:
                     raise
+        return bridge, vxlan
 
     def _add_vxlan(self, ip: IPRoute, name: str, vni: int) -> int:
-        uplink = _index(ip, self.uplink)
+        uplink = _index(self.uplink)
         if uplink is None:
             raise HostUnfit(f"There is no interface {self.uplink} to carry VXLAN: choose another uplink.")
         try:
@@ -185,14 +191,14 @@ class Links:
             ) from error
 
     def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
-        bridge = _index(ip, self.bridge(nic.vni))
+        bridge = _index(self.bridge(nic.vni))
         if bridge is None:
             raise LaunchFailed(f"The bridge of segment {nic.vni} is gone.")
         name = self.tap(nic.port_id)
         descriptor = make_tap(name, owner)
         try:
             sysctl(name, PORT)
-            index = _index(ip, name)
+            index = _index(name)
             ip.link("set", index=index, master=bridge, mtu=nic.mtu, state="up")
         except BaseException:
             os.close(descriptor)
@@ -237,9 +243,12 @@ def _gateway(nic: NicSpec) -> list[IPv6Interface]:
     return [] if nic.gateway is None else [IPv6Interface((nic.gateway, 64))]
 
 
-def _index(ip: IPRoute, name: str) -> int | None:
-    found = ip.link_lookup(ifname=name)
-    return found[0] if found else None
+def _index(name: str) -> int | None:
+    """Asked without netlink: a hundred times cheaper."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
 
 
 def _master(ip: IPRoute, index: int) -> int | None:
@@ -250,7 +259,7 @@ def _master(ip: IPRoute, index: int) -> int | None:
 
 def _add(ip: IPRoute, name: str, **members: object) -> int:
     ip.link("add", ifname=name, **members)
-    index = _index(ip, name)
+    index = _index(name)
     if index is None:
         raise LaunchFailed(f"The link {name} vanished as soon as it was made.")
     return index

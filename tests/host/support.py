@@ -119,14 +119,8 @@ def make_host(namespace: None, tmp_path: Path) -> Iterator[HostMaker]:
     made: list[QemuHypervisor] = []
 
     def make(images: OneImage, **settings: object) -> QemuHypervisor:
-        config = HostConfig(
-            state=tmp_path / "state",
-            installation=installation,
-            host_name="test",
-            accelerator="tcg",
-            **settings,  # type: ignore[arg-type]
-        )
-        made.append(QemuHypervisor(config, images))
+        chosen = {"state": tmp_path / "state", "host_name": "test", "accelerator": "tcg"} | settings
+        made.append(QemuHypervisor(HostConfig(installation=installation, **chosen), images))  # type: ignore[arg-type]
         return made[-1]
 
     left: list[str] = []

@@ -46,8 +46,8 @@ host.ensure_running(spec) if deed == "start" else host.remove(spec.id)
 
 STARTING = [
     ("hypervisor.host.private_directory", "after"),
-    ("hypervisor.host.QemuHypervisor._claim", "before"),
-    ("hypervisor.host.QemuHypervisor._claim", "after"),
+    ("hypervisor.segments.Segments.claim", "before"),
+    ("hypervisor.segments.Segments.claim", "after"),
     ("hypervisor.disks.create_overlay", "before"),
     ("hypervisor.disks.create_overlay", "after"),
     ("hypervisor.disks._verify", "before"),

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from hypervisor import paths, process
 from hypervisor.console import CONSOLE_BYTES, console_tail, trim_console
 from hypervisor.fake import FakeHypervisor
-from hypervisor.host import machine_identity
 from hypervisor.machine import MachineSpec
 from hypervisor.network import Links
+from hypervisor.qemu import machine_identity
 from hypervisor.radvd import Advertisement, Timing, radvd_conf
 
 

@@ -1,0 +1,67 @@
+"""This computer: how big it is, and whether it has what machines need."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from hypervisor.errors import HostUnfit
+from hypervisor.network import TUN
+
+QEMU_PACKAGE = "apt install qemu-system-x86"
+PROGRAMS = {
+    "qemu-img": "apt install qemu-utils",
+    "radvd": "apt install radvd",
+    "nft": "apt install nftables",
+    "setpriv": "apt install util-linux",
+    "setsid": "apt install util-linux",
+    "prlimit": "apt install util-linux",
+}
+
+
+def check(qemu: str) -> None:
+    """Raise HostUnfit, saying what to do, when machines cannot run here."""
+    if os.geteuid() != 0:
+        raise HostUnfit("Running machines needs root: start Sixstack as root (sudo).")
+    for program, remedy in {qemu: QEMU_PACKAGE, **PROGRAMS}.items():
+        if shutil.which(program) is None:
+            raise HostUnfit(f"{program} is missing: {remedy}")
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise HostUnfit(
+            f"{TUN} cannot be opened ({error.strerror}): `modprobe tun`, or give it to the container."
+        ) from error
+
+
+def processors() -> int:
+    return os.cpu_count() or 1
+
+
+def processor_model() -> str:
+    found = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[0] if found else ""
+
+
+def memory_mib() -> int:
+    (kib,) = re.findall(r"^MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(kib) // 1024
+
+
+def disk_gib(directory: Path) -> int:
+    """Size of the file system that holds the machines."""
+    directory.mkdir(parents=True, exist_ok=True)
+    status = os.statvfs(directory)
+    return status.f_blocks * status.f_frsize >> 30
+
+
+def qemu_version(qemu: str) -> int:
+    """7.2.18 is 7002018."""
+    try:
+        said = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20)
+    except FileNotFoundError:
+        raise HostUnfit(f"{qemu} is missing: {QEMU_PACKAGE}") from None
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said.stdout)
+    major, minor, micro = map(int, found.groups()) if found else (0, 0, 0)
+    return major * 1_000_000 + minor * 1_000 + micro

@@ -1,0 +1,95 @@
+"""Starting a machine's qemu: as somebody without rights, with every file it needs already open."""
+
+import contextlib
+import hashlib
+import logging
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from hypervisor import process, qmp
+from hypervisor.accelerator import kvm_groups
+from hypervisor.disks import DiskFile
+from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.machine import MachineSpec, MachineState, NicSpec
+from hypervisor.network import Links
+from hypervisor.paths import MachinePaths
+from hypervisor.process import Identity
+from hypervisor.qemu_command import OpenDisk, OpenFiles, OpenNic, qemu_command
+
+log = logging.getLogger(__name__)
+
+# Above what systemd and containers hand out, below 2**31: no account and no container has these numbers.
+FIRST_UID = 0x7000_0000
+UIDS = 0x0F00_0000
+LAUNCH_SECONDS = 30.0
+
+
+def start_qemu(
+    spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], links: Links, *, accelerator: str, program: str
+) -> None:
+    """Start the machine's qemu, detached, and wait until it says that the guest runs. Raises LaunchFailed; then it is
+    gone again."""
+    identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
+    with ExitStack() as mine:  # qemu has its own copies of these descriptors
+        listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
+        files = OpenFiles(
+            qmp=listener.fileno(),
+            console=_open(mine, paths.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
+            disks=tuple(_open_disk(mine, disk) for disk in disks),
+            nics=tuple(_open_nic(mine, links, nic, identity.uid) for nic in spec.nics),
+        )
+        command = qemu_command(
+            spec,
+            files,
+            accelerator=accelerator,
+            program=program,
+            label=f"{links.installation}-",
+        )
+        process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
+    try:
+        state, word = qmp.state(paths.qmp, timeout_seconds=LAUNCH_SECONDS)
+        if state is not MachineState.RUNNING:
+            raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
+    except HypervisorError as error:
+        running = process.find_soon(paths.pid, 0.5)
+        if running is not None:
+            running.end()
+        words = process.log_tail(paths.log)
+        log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
+        raise LaunchFailed(f"qemu did not start: {words or error}") from error
+
+
+def _open_nic(mine: ExitStack, links: Links, nic: NicSpec, owner: int) -> OpenNic:
+    tap = links.open_tap(nic, owner)
+    mine.callback(os.close, tap)
+    return OpenNic(nic, tap)
+
+
+def machine_identity(installation: str, machine_id: str, groups: tuple[int, ...] = ()) -> Identity:
+    """The user a machine's qemu runs as.
+
+    Each machine has a number of its own, worked out from its id: a guest that breaks out of its qemu can neither signal
+    nor trace another one, which one shared account would allow. No account needs to be created or cleaned up.
+    """
+    digest = hashlib.sha256(f"{installation}/{machine_id}".encode()).digest()
+    number = FIRST_UID + int.from_bytes(digest[:8], "big") % UIDS
+    return Identity(number, number, groups)
+
+
+def _open(mine: ExitStack, path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    mine.callback(os.close, descriptor)
+    return descriptor
+
+
+def _open_disk(mine: ExitStack, disk: DiskFile) -> OpenDisk:
+    return OpenDisk(
+        name=disk.name,
+        descriptor=_open(mine, disk.path, os.O_RDONLY if disk.read_only else os.O_RDWR),
+        format=disk.format,
+        base=None if disk.base is None else _open(mine, disk.base, os.O_RDONLY),
+        base_format=disk.base_format,
+        read_only=disk.read_only,
+        cdrom=disk.cdrom,
+    )

@@ -1,0 +1,119 @@
+"""Which machine needs which segment; links, rules against spoofing and router advertisements follow from that."""
+
+import threading
+from collections.abc import Iterable
+from ipaddress import IPv6Address
+
+from hypervisor.machine import NicSpec
+from hypervisor.network import Links
+from hypervisor.radvd import Advertisement, RouterAdvertiser
+from hypervisor.spoofing import SpoofingGuard
+
+Nics = tuple[NicSpec, ...]
+
+
+class Segments:
+    """The network side of one host. A segment is there from the first claim on it to the release of the last.
+
+    Safe to use from several threads: a segment is never removed by one that another one has just claimed.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        guard: SpoofingGuard,
+        router: RouterAdvertiser,
+        dns_servers: tuple[IPv6Address, ...] = (),
+        dns_search: tuple[str, ...] = (),
+    ) -> None:
+        self.links = links
+        self.guard = guard
+        self.router = router
+        self.dns_servers = dns_servers
+        self.dns_search = dns_search
+        self._lock = threading.RLock()
+        self._claims: dict[str, Nics] = {}
+        # Indices of bridge and VXLAN device; others mean that somebody removed them, and our taps hang in the air.
+        self._known: dict[int, tuple[int, int]] = {}
+
+    def remember(self, machine_id: str, nics: Nics) -> None:
+        """A machine found on this host. Nothing is done until `repair`."""
+        with self._lock:
+            self._claims[machine_id] = nics
+
+    def claim(self, machine_id: str, nics: Nics) -> None:
+        """From now on this machine needs the segments of its ports, and the rules for them."""
+        with self._lock:
+            before = self._claims.get(machine_id, ())
+            self._claims[machine_id] = nics
+            self.guard.ensure(nics)
+            ports = {nic.port_id for nic in nics}
+            self.guard.remove([nic for nic in before if nic.port_id not in ports])
+            for nic in nics:
+                self._known[nic.vni] = self.links.ensure_segment(nic)
+            self._remove_unneeded({nic.vni for nic in before})
+            self._advertise()
+
+    def release(self, machine_id: str) -> None:
+        """This machine needs nothing any more: segments that no other one needs go."""
+        with self._lock:
+            gone = self._claims.pop(machine_id, None)
+            if gone is None:
+                return
+            if self._claims:
+                self.guard.remove(gone)
+            else:
+                self.guard.close_down()
+            self._remove_unneeded({nic.vni for nic in gone})
+            self._advertise()
+
+    def repair(self, running: Iterable[str]) -> None:
+        """Links, rules and advertisements are as the running machines need them, whatever happened to them."""
+        with self._lock:
+            present = self.links.segments()
+            self._remove_unneeded(present.keys() | self._known.keys())
+            needed = [nic for machine_id in running for nic in self._claims.get(machine_id, ())]
+            broken = {nic.vni for nic in needed if self._known.get(nic.vni, (0, 0)) != present.get(nic.vni)}
+            for nic in needed:
+                if nic.vni in broken:
+                    self._known[nic.vni] = self.links.ensure_segment(nic)
+                    self.links.ensure_plugged(nic)
+            if self._claims:
+                self.guard.repair([nic for nics in self._claims.values() for nic in nics])
+            else:
+                self.guard.close_down()
+            self._advertise()
+
+    def close_down(self) -> None:
+        """No segment, rule or radvd is left, whoever claims one."""
+        with self._lock:
+            self.router.apply(())
+            self.guard.close_down()
+            for vni in self.links.segments():
+                self.links.remove_segment(vni)
+            self._known.clear()
+
+    def _remove_unneeded(self, vnis: set[int]) -> None:
+        needed = {nic.vni for nics in self._claims.values() for nic in nics}
+        for vni in vnis - needed:
+            self.links.remove_segment(vni)
+            self._known.pop(vni, None)
+
+    def _advertise(self) -> None:
+        """Everything that the segments present need to be told. radvd is only bothered when that has changed."""
+        ports: dict[int, list[NicSpec]] = {}
+        for nics in self._claims.values():
+            for nic in nics:
+                if nic.gateway is not None and nic.vni in self._known:
+                    ports.setdefault(nic.vni, []).append(nic)
+        self.router.apply(tuple(self._advertisement(nics) for nics in ports.values()))
+
+    def _advertisement(self, nics: list[NicSpec]) -> Advertisement:
+        newest = nics[-1]
+        return Advertisement(
+            interface=self.links.bridge(newest.vni),
+            prefixes=tuple(sorted({address.network for nic in nics for address in nic.addresses})),
+            mtu=newest.mtu,
+            dns_servers=newest.dns_servers or self.dns_servers,
+            dns_search=newest.dns_search or self.dns_search,
+        )
