@@ -6,8 +6,7 @@ from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
 from hypervisor.host import HostConfig, QemuHypervisor
-from image_api.source import LocalImages
-from image_api.store import FileStore
+from image_api.source import make_source
 
 
 def make_hypervisor(settings: Settings, installation: Installation) -> QemuHypervisor:
@@ -28,7 +27,7 @@ def make_hypervisor(settings: Settings, installation: Installation) -> QemuHyper
         dns_search=tuple(_words(settings.dns_search)),
         reserved_memory_mib=settings.reserved_memory_mib,
     )
-    hypervisor = QemuHypervisor(config, LocalImages(FileStore(settings.state / "images" / "store")))
+    hypervisor = QemuHypervisor(config, make_source(settings))
     hypervisor.check()
     return hypervisor
 

@@ -6,7 +6,7 @@ from app.web.context import Parts
 from image_api.download import Reach
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
 from image_api.routes.parts import limits_of
-from image_api.store import FileStore
+from image_api.stores import make_store
 from image_api.worker import ImportWorker
 
 
@@ -14,7 +14,7 @@ def register(app: Flask) -> None:
     """Everything under /image. Imports are done once `start` was called."""
     parts: Parts = app.extensions["sixstack"]
     settings = parts.settings
-    store = FileStore(settings.state / "images" / "store")
+    store = make_store(settings)
     reach = Reach.read(settings.image_import_ports, settings.image_import_allow, settings.prefix)
     app.extensions["sixstack.images.store"] = store
     app.extensions["sixstack.images.worker"] = ImportWorker(

@@ -1,0 +1,402 @@
+# ruff: noqa: F811 (fixtures come by import)
+"""Where the bytes are: files or object storage, compressed uploads, quota, a full disk, and what hosts get."""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+import zstandard
+from moto.server import ThreadedMotoServer
+
+from app import errors
+from app.db import Database
+from hypervisor.errors import ImageUnusable
+from hypervisor.machine import ImageRef
+from image_api import images, ingest, startup
+from image_api.models import Image
+from image_api.s3 import S3Store
+from image_api.source import FetchedImages, LocalImages
+from image_api.store import FileStore, Store, StoreFull
+from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
+
+MIB = 1 << 20
+CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+
+
+@pytest.fixture
+def qcow2(tmp_path: Path) -> bytes:
+    """A qcow2 of a 4 MiB disk."""
+    path = tmp_path / "made.qcow2"
+    subprocess.run(["qemu-img", "create", "-f", "qcow2", path, "4M"], check=True, capture_output=True)
+    return path.read_bytes()
+
+
+def ref(cloud: ImageCloud, image_id: str) -> ImageRef:
+    with cloud.database.reading() as session:
+        image = session.get_one(Image, image_id)
+    return ImageRef(
+        id=image.id,
+        disk_format=image.stored_format or "",
+        size_bytes=image.disk_size or 0,
+        virtual_size_bytes=image.virtual_size or 0,
+        sha512=image.disk_hash,
+    )
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.ZstdCompressor().compress])
+def test_a_compressed_image_comes_back_as_it_was_and_hosts_get_the_disk(
+    cloud: ImageCloud, member: Actor, qcow2: bytes, pack: object
+) -> None:
+    packed = pack(qcow2)
+    image = member.make(packed, disk_format="qcow2")
+    assert image["checksum"] == hashlib.md5(packed).hexdigest()
+    assert image["os_hash_value"] == hashlib.sha512(packed).hexdigest()
+    assert image["size"] == len(packed)
+    assert image["virtual_size"] == 4 * MIB
+    assert image["sixstack_compression"] in ("gz", "xz", "zst")
+    assert member.get(f"/images/{image['id']}/file").data == packed
+    asked = ref(cloud, image["id"])
+    path = LocalImages(cloud.store).local_path(asked)
+    assert path.read_bytes() == qcow2
+    assert asked.disk_format == "qcow2"
+    assert asked.sha512 == hashlib.sha512(qcow2).hexdigest()
+    assert path.stat().st_mode & 0o777 == 0o600
+    member.call("DELETE", f"/images/{image['id']}")
+    assert list(cloud.store.directory.iterdir()) == []
+    with pytest.raises(ImageUnusable):
+        LocalImages(cloud.store).local_path(asked)
+
+
+def test_a_hostile_file_inside_a_compressed_one_is_found(cloud: ImageCloud, member: Actor, tmp_path: Path) -> None:
+    (tmp_path / "base").write_bytes(bytes(MIB))
+    path = tmp_path / "evil.qcow2"
+    command = ["qemu-img", "create", "-f", "qcow2", "-F", "raw", "-b", tmp_path / "base", path]
+    subprocess.run(command, check=True, capture_output=True)
+    image_id = member.create(disk_format="qcow2")["id"]
+    for content in (path.read_bytes(), gzip.compress(path.read_bytes())):
+        response = member.upload(image_id, content)
+        assert response.status_code == 400
+        assert "backing file" in response.get_json()["message"]
+        assert member.show(image_id)["status"] == "queued"
+        assert list(cloud.store.directory.iterdir()) == []
+
+
+def test_a_declared_format_that_is_wrong_is_overruled_or_refused(member: Actor, qcow2: bytes) -> None:
+    image = member.make(qcow2, disk_format="raw")
+    assert image["disk_format"] == "raw"
+    assert image["sixstack_format"] == "qcow2"
+    image_id = member.create(disk_format="vmdk")["id"]
+    response = member.upload(image_id, RAW)
+    assert response.status_code == 400
+    assert "vmdk" in response.get_json()["message"]
+    assert "raw" in response.get_json()["message"]
+
+
+def test_a_bomb_stops_at_the_limit(cloud: ImageCloud, member: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.configure(image_max_gib=1)
+    bomb = zstandard.ZstdCompressor().compress(bytes(64 * MIB)) * 17
+    image_id = member.create()["id"]
+    response = member.upload(image_id, bomb)
+    assert response.status_code == 413
+    assert list(cloud.store.directory.iterdir()) == []
+
+
+def test_a_disk_that_says_it_is_enormous_is_refused(cloud: ImageCloud, member: Actor, tmp_path: Path) -> None:
+    path = tmp_path / "huge.qcow2"
+    subprocess.run(["qemu-img", "create", "-f", "qcow2", path, "2048G"], check=True, capture_output=True)
+    image_id = member.create(disk_format="qcow2")["id"]
+    response = member.upload(image_id, path.read_bytes())
+    assert response.status_code == 400
+    assert "2048 GiB" in response.get_json()["message"]
+
+
+def test_the_quota_of_a_project_holds(cloud: ImageCloud, member: Actor, other: Actor) -> None:
+    cloud.configure(image_quota_gib=0)
+    image_id = member.create()["id"]
+    response = member.upload(image_id)
+    assert response.status_code == 413
+    assert "quota" in response.get_json()["message"]
+    chunked = member.call(
+        "PUT",
+        f"/images/{image_id}/file",
+        input_stream=io.BytesIO(RAW),
+        headers={"Content-Type": "application/octet-stream"},
+        environ_overrides=CHUNKED,
+    )
+    assert chunked.status_code == 413
+    assert member.show(image_id)["status"] == "queued"
+    assert list(cloud.store.directory.iterdir()) == []
+    cloud.configure(image_quota_gib=1)
+    assert member.upload(image_id).status_code == 204
+
+
+class FullStore(FileStore):
+    """A disk that has no room after so many bytes."""
+
+    room = 1000
+
+    def writer(self, name: str, *, sparse: bool = False):
+        writer = super().writer(name, sparse=False)
+        write = writer.write
+
+        def limited(piece: bytes) -> None:
+            if len(piece) > self.room:
+                raise StoreFull
+            write(piece)
+
+        writer.write = limited
+        return writer
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(cloud: ImageCloud, member: Actor) -> None:
+    store = FullStore(cloud.store.directory)
+    cloud.app.extensions["sixstack.images.store"] = store
+    image_id = member.create()["id"]
+    response = member.upload(image_id)
+    assert response.status_code == 413
+    assert "full" in response.get_json()["message"]
+    assert member.show(image_id)["status"] == "queued"
+    assert list(store.directory.iterdir()) == []
+    store.room = 10 * MIB
+    assert member.upload(image_id).status_code == 204
+
+
+def test_a_real_full_file_system_is_a_413(cloud: ImageCloud, member: Actor, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs to mount a tmpfs: " + mounted.stderr.decode())
+    try:
+        cloud.app.extensions["sixstack.images.store"] = FileStore(small)
+        image_id = member.create()["id"]
+        for extra in ({}, CHUNKED):
+            response = member.call(
+                "PUT",
+                f"/images/{image_id}/file",
+                data=os.urandom(4 * MIB),
+                headers={"Content-Type": "application/octet-stream"},
+                environ_overrides=extra,
+            )
+            assert response.status_code == 413
+            assert "full" in response.get_json()["message"]
+            assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_an_image_deleted_during_its_upload_leaves_nothing(cloud: ImageCloud, member: Actor) -> None:
+    image_id = member.create()["id"]
+
+    class Body:
+        sent = 0
+
+        def read(self, count: int = -1) -> bytes:
+            self.sent += 1
+            if self.sent == 2:
+                assert cloud.actor("member").call("DELETE", f"/images/{image_id}").status_code == 204
+            return RAW if self.sent < 4 else b""
+
+    response = member.call(
+        "PUT",
+        f"/images/{image_id}/file",
+        headers={"Content-Type": "application/octet-stream"},
+        environ_overrides={"wsgi.input": Body(), **CHUNKED},
+    )
+    assert response.status_code == 410
+    assert list(cloud.store.directory.iterdir()) == []
+
+
+def test_two_uploads_at_once_never_mix(cloud: ImageCloud, member: Actor) -> None:
+    image_id = member.create()["id"]
+    statuses: list[int] = []
+
+    def send(letter: bytes) -> None:
+        statuses.append(cloud.actor("member").upload(image_id, letter * (3 * MIB)).status_code)
+
+    threads = [threading.Thread(target=send, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [204, 409, 409]
+    content = member.get(f"/images/{image_id}/file").data
+    assert len(content) == 3 * MIB
+    assert len(set(content)) == 1
+
+
+def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) -> None:
+    kept = member.make()["id"]
+    queued = member.create()["id"]
+    gone = str(uuid4())
+    for name in (queued, f"{queued}.disk", gone, f"{gone}.disk", f"{gone}.staged"):
+        (cloud.store.directory / name).write_bytes(b"left")
+    startup.remove_orphans(cloud.database, cloud.store, cloud.clock)
+    assert [path.name for path in cloud.store.directory.iterdir()] == [kept]
+    assert member.show(queued)["status"] == "queued"
+    assert member.upload(queued).status_code == 204
+
+
+def test_a_snapshot_becomes_an_ordinary_image(
+    cloud: ImageCloud, member: Actor, other: Actor, tmp_path: Path, qcow2: bytes
+) -> None:
+    path = tmp_path / "made.qcow2"
+    made = images.create_from_file(
+        cloud.database,
+        cloud.store,
+        cloud.clock.now(),
+        owner="demo",
+        name="snapshot",
+        properties={"image_type": "snapshot", "base": 1},
+        path=path,
+        disk_format="qcow2",
+    )
+    image = member.show(made.id)
+    assert image["status"] == "active"
+    assert image["visibility"] == "private"
+    assert image["image_type"] == "snapshot"
+    assert image["base"] == "1"
+    assert member.get(f"/images/{made.id}/file").data == qcow2
+    assert other.get(f"/images/{made.id}").status_code == 404
+    assert path.exists()
+
+
+def test_a_snapshot_fills_an_image_that_waits_for_it(
+    cloud: ImageCloud, member: Actor, tmp_path: Path, qcow2: bytes
+) -> None:
+    waiting = member.create(name="mine", role="x")
+    arguments = {
+        "owner": "demo",
+        "name": "ignored",
+        "properties": {},
+        "path": tmp_path / "made.qcow2",
+        "disk_format": "qcow2",
+        "image_id": waiting["id"],
+    }
+    images.create_from_file(cloud.database, cloud.store, cloud.clock.now(), **arguments)
+    image = member.show(waiting["id"])
+    assert (image["name"], image["role"], image["status"]) == ("mine", "x", "active")
+    assert image["disk_format"] == "qcow2"
+    with pytest.raises(errors.Conflict):
+        images.create_from_file(cloud.database, cloud.store, cloud.clock.now(), **arguments)
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    bucket = f"b{uuid4().hex}"
+    client = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    return S3Store.connect(f"s3://{bucket}/images?endpoint={s3_endpoint}")
+
+
+@pytest.fixture(params=["files", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return FileStore(tmp_path / "store") if request.param == "files" else request.getfixturevalue("s3")
+
+
+def put(store: Store, name: str, content: bytes, step: int = MIB) -> None:
+    with store.writer(name, sparse=True) as writer:
+        for start in range(0, len(content), step):
+            writer.write(content[start : start + step])
+        writer.commit()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", os.urandom(3 * MIB + 7), bytes(MIB) + b"x" + bytes(MIB), os.urandom(40 * MIB)],
+    ids=["empty", "byte", "some", "holes", "parts"],
+)
+def test_every_store_gives_back_what_it_got(store: Store, content: bytes) -> None:
+    put(store, "one", content)
+    assert store.size("one") == len(content)
+    assert b"".join(store.read("one", 0, len(content))) == content
+    assert b"".join(store.read("one", 3, min(5, max(0, len(content) - 3)))) == content[3:8]
+    assert list(store.names()) == ["one"]
+    store.rename("one", "two")
+    store.rename("one", "two")
+    assert list(store.names()) == ["two"]
+    assert store.size("two") == len(content)
+    store.delete("two")
+    store.delete("two")
+    assert list(store.names()) == []
+    with pytest.raises(FileNotFoundError):
+        store.size("two")
+
+
+def test_an_object_that_is_not_finished_is_not_there(store: Store) -> None:
+    def interrupted() -> None:
+        with store.writer("one") as writer:
+            writer.write(os.urandom(40 * MIB))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(store.names()) == []
+
+
+def test_images_in_object_storage(cloud: ImageCloud, member: Actor, s3: S3Store, tmp_path: Path, qcow2: bytes) -> None:
+    cloud.app.extensions["sixstack.images.store"] = s3
+    packed = gzip.compress(qcow2)
+    image = member.make(packed, disk_format="qcow2")
+    response = member.get(f"/images/{image['id']}/file", headers={"Range": "bytes=5-9"})
+    assert response.data == packed[5:10]
+    assert member.get(f"/images/{image['id']}/file").data == packed
+    hosts = FetchedImages(s3, tmp_path / "fetched")
+    assert hosts.local_path(ref(cloud, image["id"])).read_bytes() == qcow2
+    assert member.upload(member.create(disk_format="qcow2")["id"], b"QFI\xfb" + bytes(5000)).status_code == 400
+    member.call("DELETE", f"/images/{image['id']}")
+    assert list(s3.names()) == []
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "store")
+    put(store, "disk", bytes(64 * MIB) + b"x" + bytes(64 * MIB))
+    assert (store.directory / "disk").stat().st_blocks * 512 < MIB
+
+
+def test_an_upload_in_pieces_of_any_size_has_the_same_hash(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "store")
+    content = os.urandom(2 * MIB + 17)
+    position = 0
+
+    def read(count: int) -> bytes:
+        nonlocal position
+        part = content[position : position + min(count, 1009)]
+        position += len(part)
+        return part
+
+    stored = ingest.ingest(ingest.pieces_of(read), store, "one", "raw", ingest.Limits(1 << 30, 1 << 30))
+    assert stored.checksum == hashlib.md5(content).hexdigest()
+    assert stored.hash_value == stored.disk_hash == hashlib.sha512(content).hexdigest()
+
+
+def test_putting_in_order_needs_only_settings(tmp_path: Path) -> None:
+    from app.db import Base
+    from app.settings import Settings
+
+    settings = Settings(state=tmp_path)
+    database = Database(settings.database)
+    Base.metadata.create_all(database.writer)
+    database.dispose()
+    startup.put_in_order(settings)
