@@ -16,6 +16,7 @@ EXTENSIONS = {
     "empty-string-filtering": ("Empty String Filtering Extension", "Lists can be filtered by an empty value."),
     "filter-validation": ("Filter parameters validation", "An unknown filter is an error."),
     "ip-substring-filtering": ("IP address substring filtering", "Ports are found by a part of their address."),
+    "network-ip-availability": ("Network IP Availability", "Operators see how many addresses a network has used."),
     "net-mtu": ("Network MTU", "A network says how large its packets may be."),
     "pagination": ("Pagination support", "Lists have pages."),
     "project-id": ("project_id field enabled", "Owners are called project_id."),
@@ -25,6 +26,7 @@ EXTENSIONS = {
     "standard-attr-description": ("standard-attr-description", "Resources have a description."),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Resources have tags."),
     "standard-attr-timestamp": ("Resource timestamps", "Resources say when they were made and changed."),
+    "tag-creation": ("Tag creation extension", "Tags are added to those that are there."),
     "subnet_allocation": ("Subnet Allocation", "Subnets get their prefix from a subnet pool."),
 }
 UPDATED = "2026-11-21T00:00:00-00:00"

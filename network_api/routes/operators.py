@@ -1,11 +1,50 @@
-"""What operators' tools read: agents, availability zones and service providers. There are none of them."""
+"""What operators' tools read: how full networks are, and agents, zones and providers, of which there are none."""
 
-from flask import Blueprint, Response
+from collections.abc import Callable
 
+from flask import Blueprint, Response, request
+
+from app.errors import BadRequest
+from app.web.context import database
 from app.web.policy import require
 from app.web.responses import json
+from network_api.availability import Availability, availabilities
+from network_api.errors import NetworkNotFound
+from network_api.routes.asked import CONTROL, chosen
+from network_api.views.availability import availability
 
 blueprint = Blueprint("network_operators", __name__)
+
+FILTERS: dict[str, Callable[[Availability], str]] = {
+    "network_id": lambda found: found.network_id,
+    "network_name": lambda found: found.network_name,
+    "project_id": lambda found: found.project_id,
+    "tenant_id": lambda found: found.project_id,
+    "ip_version": lambda _found: "6",
+}
+
+
+@blueprint.get("/network-ip-availabilities")
+@require("get_network_ip_availability")
+def network_ip_availabilities() -> Response:
+    filters = {name: values for name, values in request.args.lists() if name not in CONTROL}
+    unknown = [name for name in filters if name not in FILTERS]
+    if unknown:
+        raise BadRequest(f"{unknown} is invalid attribute for filtering")
+    with database().reading() as session:
+        found = availabilities(session)
+    wanted = [one for one in found if all(FILTERS[name](one) in values for name, values in filters.items())]
+    return json({"network_ip_availabilities": chosen([availability(one) for one in wanted])})
+
+
+@blueprint.get("/network-ip-availabilities/<network_id>")
+@require("get_network_ip_availability")
+def network_ip_availability(network_id: str) -> Response:
+    with database().reading() as session:
+        found = availabilities(session, network_id)
+    if not found:
+        raise NetworkNotFound(network_id)
+    return json({"network_ip_availability": chosen([availability(found[0])])[0]})
 
 
 @blueprint.get("/agents")

@@ -85,6 +85,15 @@ def _replace(kind: Kind) -> Callable[[str], Response]:
     return replace
 
 
+def _extend(kind: Kind) -> Callable[[str], Response]:
+    @require(f"update_{kind.name}")
+    def extend(key: str) -> Response:
+        tags = parse(ReplaceTags, json_body()).tags
+        return json({"tags": _set(kind, key, lambda old: [*old, *tags])})
+
+    return extend
+
+
 def _clear(kind: Kind) -> Callable[[str], Response]:
     @require(f"update_{kind.name}")
     def clear(key: str) -> Response:
@@ -108,7 +117,7 @@ def _show(kind: Kind) -> Callable[[str, Tag], Response]:
 def _add(kind: Kind) -> Callable[[str, Tag], Response]:
     @require(f"update_{kind.name}")
     def add(key: str, tag: str) -> Response:
-        _set(kind, key, lambda old: old if tag in old else [*old, tag])
+        _set(kind, key, lambda old: [*old, tag])
         return empty(201)
 
     return add
@@ -131,6 +140,7 @@ def _remove(kind: Kind) -> Callable[[str, Tag], Response]:
 VIEWS: tuple[tuple[str, str, Callable[[Kind], Callable[..., Any]]], ...] = (
     ("GET", "", _index),
     ("PUT", "", _replace),
+    ("POST", "", _extend),
     ("DELETE", "", _clear),
     ("GET", "/<tag>", _show),
     ("PUT", "/<tag>", _add),

@@ -9,7 +9,7 @@ from app.web.bodies import Body
 
 Name = Annotated[str, StringConstraints(max_length=255)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(lambda tags: list(dict.fromkeys(tags)))]
+Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(lambda tags: sorted(set(tags)))]
 
 NO_IPV4 = "Networks have IPv6 only: every server has a public address of its own, so no IPv4 subnet is needed."
 ALWAYS_SECURED = "Servers can send from their own MAC and addresses only, on every port."

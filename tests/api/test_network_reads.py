@@ -148,6 +148,18 @@ def test_what_nobody_needs_is_listed_empty_and_refused_in_words(member: Actor, c
     assert "not needed" in message or "There are no" in message
 
 
+def test_operators_see_how_many_addresses_are_used(cloud: Cloud, member: Actor, operator: Actor) -> None:
+    make_port(cloud)
+    [found] = operator.get(f"{V2}/network-ip-availabilities?network_name=public&ip_version=6")[
+        "network_ip_availabilities"
+    ]
+    assert (found["used_ips"], found["total_ips"]) == (1, 2**64 - 2)
+    one = operator.get(f"{V2}/network-ip-availabilities/{found['network_id']}")["network_ip_availability"]
+    assert one == found
+    assert operator.get(f"{V2}/network-ip-availabilities?ip_version=4") == {"network_ip_availabilities": []}
+    assert member.call("GET", f"{V2}/network-ip-availabilities")[0] == 403
+
+
 def test_a_reader_reads_and_an_operators_lists_are_operators(reader: Actor, operator: Actor) -> None:
     assert len(reader.get(f"{V2}/networks")["networks"]) == 1
     assert reader.call("GET", f"{V2}/agents")[0] == 403

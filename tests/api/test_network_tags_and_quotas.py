@@ -9,10 +9,11 @@ V2 = "/network/v2.0"
 
 def test_tags_are_put_listed_and_taken_off(member: Actor, other: Actor) -> None:
     path = f"{V2}/networks/{make_network(member)['id']}/tags"
-    assert member.put(path, {"tags": ["red", "blue", "red"]}) == {"tags": ["red", "blue"]}
+    assert member.put(path, {"tags": ["red", "blue", "red"]}) == {"tags": ["blue", "red"]}
     assert member.call("PUT", f"{path}/green")[0] == 201
     assert member.call("PUT", f"{path}/green")[0] == 201
-    assert member.get(path) == {"tags": ["red", "blue", "green"]}
+    assert member.get(path) == {"tags": ["blue", "green", "red"]}
+    assert member.call("POST", path, {"tags": ["blue", "amber"]})[1] == {"tags": ["amber", "blue", "green", "red"]}
     assert member.call("GET", f"{path}/green")[0] == 204
     assert member.refused("GET", f"{path}/gray")[:2] == (404, "TagNotFound")
     member.delete(f"{path}/red")

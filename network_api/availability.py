@@ -1,0 +1,45 @@
+"""How many addresses of each network are used."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from network_api.models import Network, Port, Subnet
+from network_api.prefixes import SUBNET_LENGTH
+
+TOTAL = 2 ** (128 - SUBNET_LENGTH) - 2
+"""Addresses that a /64 has for ports: all but the first one and the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """One network that has a subnet."""
+
+    network_id: str
+    network_name: str
+    project_id: str
+    subnet_id: str
+    subnet_name: str
+    cidr: str
+    used: int
+
+
+def availabilities(session: Session, network_id: str | None = None) -> list[Availability]:
+    """All networks with a subnet, or one of them."""
+    query = (
+        select(
+            Network.id,
+            Network.name,
+            Network.project_id,
+            Subnet.id,
+            Subnet.name,
+            Subnet.cidr,
+            select(func.count()).where(Port.subnet_id == Subnet.id).scalar_subquery(),
+        )
+        .join(Subnet, Subnet.network_id == Network.id)
+        .order_by(Network.id)
+    )
+    if network_id is not None:
+        query = query.where(Network.id == network_id)
+    return [Availability(*row) for row in session.execute(query)]
