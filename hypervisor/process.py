@@ -63,6 +63,15 @@ class Process:
             poll.register(handle, select.POLLIN)
             return bool(poll.poll(max(0, timeout_seconds) * 1000))
 
+    def children(self) -> list["Process"]:
+        """What it has started itself."""
+        try:
+            pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        found = [(int(pid), _stat(int(pid))) for pid in pids]
+        return [Process(pid, stat[1]) for pid, stat in found if stat is not None]
+
     def end(self, *, patience_seconds: float = 3.0) -> None:
         """SIGTERM, then SIGKILL. Raises HypervisorError when even that does not help."""
         self.send(signal.SIGTERM)

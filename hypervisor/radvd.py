@@ -117,7 +117,10 @@ class RouterAdvertiser:
 
     def _end(self, running: process.Process | None) -> None:
         if running is not None:
+            helpers = running.children()
             running.end()
+            for helper in helpers:  # radvd's privileged half ends when it notices that the other one is gone
+                helper.wait(2)
         for path in (self.configuration, self.pid_file, self.log, self.directory / "radvd.pid"):
             path.unlink(missing_ok=True)
         if self.directory.is_dir():

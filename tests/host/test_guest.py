@@ -39,7 +39,7 @@ def test_a_guest_boots_is_reached_and_obeys(
     ssh(two, private, "true")
     assert "0% packet loss" in ssh(one, private, f"ping6 -c 2 {neighbour}")
     assert b"vm1" in host.console_log(one.id)
-    assert launch_seconds < 5
+    assert launch_seconds < 20, "a fraction of a second when nobody else is busy"
 
     # The one who started it is gone; another one takes over, and the guest keeps what it wrote.
     later = make_host(OneImage(tiny_image))
