@@ -181,7 +181,7 @@ def furnish(cloud: Cloud, key: Key) -> None:
     with cloud.connect("sixstack-admin") as admin:
         admin.create_image(
             "tiny",
-            filename=str(TINY_IMAGE),
+            data=TINY_IMAGE.read_bytes(),
             disk_format="qcow2",
             container_format="bare",
             visibility="public",
@@ -229,7 +229,8 @@ def connection(cloud: Cloud) -> Iterator[Connection]:
     with cloud.connect() as made:
         yield made
         for server in made.list_servers():
-            made.delete_server(server.id, wait=True)
+            made.compute.delete_server(server.id)
+        wait_until(lambda: not made.list_servers())
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_the_sdk_makes_a_server_that_answers_to_ssh_and_deletes_it_without_a_tra
     links, guests = cloud.links(), cloud.guests()
     server = boot("x", userdata="#!/bin/sh\necho made > /root/made\n", meta={"role": "test"})
     assert server.status == "ACTIVE"
-    assert server.public_v6 == server.accessIPv6
+    assert server.public_v6 == server.access_ipv6
     assert "Linux" in key.ssh(server.public_v6, "uname -a")
     assert key.ssh(server.public_v6, "hostname").strip() == "x"
     assert wait_until(lambda: key.ssh(server.public_v6, "cat /root/made || true")).strip() == "made"
@@ -73,7 +73,7 @@ def test_a_burst_of_twenty(cloud: Cloud, connection: Connection) -> None:
 
     servers = wait_until(all_active, seconds=240, pause=1.0)
     assert len(servers) == 20
-    assert len({server.accessIPv6 for server in servers}) == 20
+    assert len({server.access_ipv6 for server in servers}) == 20
     assert len(cloud.guests()) == 20
     for server in servers:
         connection.compute.delete_server(server.id)
@@ -87,7 +87,7 @@ def test_servers_survive_the_death_of_everything_of_ours(other_cloud: Cloud, key
             connection.create_server(name, image="tiny", flavor="tiny", key_name="key", wait=True)
             for name in ("a", "b")
         ]
-        booted = [key.ssh(server.accessIPv6, "cat /proc/sys/kernel/random/boot_id") for server in servers]
+        booted = [key.ssh(server.access_ipv6, "cat /proc/sys/kernel/random/boot_id") for server in servers]
     guests = sorted(other_cloud.guests())
     other_cloud.kill()
     assert sorted(other_cloud.guests()) == guests
@@ -97,7 +97,7 @@ def test_servers_survive_the_death_of_everything_of_ours(other_cloud: Cloud, key
     with other_cloud.connect() as connection:
         assert {server.status for server in connection.list_servers()} == {"ACTIVE"}
         for server, boot_id in zip(servers, booted, strict=True):
-            assert key.ssh(server.accessIPv6, "cat /proc/sys/kernel/random/boot_id") == boot_id
+            assert key.ssh(server.access_ipv6, "cat /proc/sys/kernel/random/boot_id") == boot_id
             assert connection.delete_server(server.id, wait=True)
     assert other_cloud.guests() == []
 
@@ -132,14 +132,14 @@ def test_down_leaves_guests_running_and_down_with_servers_starts_them_again(othe
         server = connection.create_server("stays", image="tiny", flavor="tiny", key_name="key", wait=True)
     other_cloud.down()
     assert len(other_cloud.guests()) == 1
-    key.ssh(server.accessIPv6, "touch /root/kept; sync")
+    key.ssh(server.access_ipv6, "touch /root/kept; sync")
 
     other_cloud.down("--servers")
     assert other_cloud.guests() == []
     assert other_cloud.links() == []
 
     other_cloud.up()
-    assert key.ssh(server.accessIPv6, "ls /root/kept").strip() == "/root/kept"
+    assert key.ssh(server.access_ipv6, "ls /root/kept").strip() == "/root/kept"
     with other_cloud.connect() as connection:
         assert connection.get_server(server.id).status == "ACTIVE"
 
