@@ -16,7 +16,8 @@ class Server(Base):
     """A server as it is wanted and as it was last reported.
 
     `flavor`, `image` and `key` are copies made when it was created, so that what it was built from stays true.
-    `generation` goes up with each action; a result of an older generation is thrown away.
+    `generation` goes up with each action; a result of an older generation is thrown away. `aside` holds what must be
+    remembered while the server is resized, rescued or shelved: see `compute_api.aside`.
     """
 
     __tablename__ = "servers"
@@ -54,11 +55,15 @@ class Server(Base):
     access_ipv4: Mapped[str] = mapped_column(String(15), default="")
     access_ipv6: Mapped[str] = mapped_column(String(39), default="")
     fault: Mapped[dict[str, Any]]
+    aside: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     launched_at: Mapped[datetime | None]
     terminated_at: Mapped[datetime | None]
     deleted: Mapped[bool] = mapped_column(default=False)
+    group_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+    """Goes up with every change of what the API shows of the server: with its row here, with its ports by triggers."""
 
     __table_args__ = (
         Index("ix_servers_project_seq", "project_id", "deleted", "seq"),
@@ -189,6 +194,43 @@ class Host(Base):
     last_seen: Mapped[datetime]
 
 
+class ServerGroup(Base):
+    """Servers that are to be on one host, or each on another. Members are the servers whose `group_id` says so."""
+
+    __tablename__ = "server_groups"
+
+    seq: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(36), unique=True)
+    project_id: Mapped[str] = mapped_column(String(64), index=True)
+    user_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255))
+    policy: Mapped[str] = mapped_column(String(32))
+    max_server_per_host: Mapped[int | None]
+    created_at: Mapped[datetime]
+
+
+class Aggregate(Base):
+    """Hosts that have something in common; with `availability_zone` in its metadata it is a zone."""
+
+    __tablename__ = "aggregates"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    uuid: Mapped[str] = mapped_column(String(36), unique=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime | None]
+
+
+class AggregateHost(Base):
+    """A host in an aggregate."""
+
+    __tablename__ = "aggregate_hosts"
+
+    aggregate_id: Mapped[int] = mapped_column(ForeignKey("aggregates.id", ondelete="CASCADE"), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
 class ProjectUsage(Base):
     """What a project uses of its quota: one row to lock, counted up and down with the servers themselves."""
 
@@ -201,7 +243,7 @@ class ProjectUsage(Base):
 
 
 class QuotaLimit(Base):
-    """A limit of one project that differs from the default; -1 is unlimited."""
+    """A limit of one project that differs from the default; -1 is unlimited. Project "" is those with none of their own."""
 
     __tablename__ = "quota_limits"
 

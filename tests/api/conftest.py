@@ -23,11 +23,15 @@ from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
 from compute_api.routes import context
 from hypervisor.fake import FakeHypervisor
+from tests.api import compute_schemas
 
 
 @dataclass
 class Api:
-    """One user's way into the application: requests carry the token and, if set, a microversion."""
+    """One user's way into the application: requests carry the token and, if set, a microversion.
+
+    Every answer of compute is held against tempest's schemas.
+    """
 
     client: FlaskClient
     token: str | None = None
@@ -46,7 +50,9 @@ class Api:
             headers["X-Auth-Token"] = self.token
         if self.version:
             headers["OpenStack-API-Version"] = f"compute {self.version}"
-        return self.client.open(path, method=method, headers=headers, **kwargs)
+        answer = self.client.open(path, method=method, headers=headers, **kwargs)
+        compute_schemas.check(method, path, kwargs.get("json"), answer)
+        return answer
 
     def get(self, path: str, **kwargs: Any) -> TestResponse:
         return self.request("GET", path, **kwargs)
