@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 from argon2 import PasswordHasher
@@ -71,18 +72,19 @@ def check_strength(password: str, settings: Settings) -> None:
 class Verifier:
     """Checks passwords, a few at a time.
 
-    At most one slow check a core; `waiting` more may queue. Who comes after that is sent away with 429 rather than let
-    logins take every thread of the API.
+    At most one slow check a core runs, and `admitted` run or wait; who comes after that is sent away with 429 rather
+    than let log-ins take every thread of the API. Equal checks at the same time are done once.
     """
 
-    def __init__(self, waiting: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, admitted: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         cores = os.cpu_count() or 1
         self._running = threading.BoundedSemaphore(cores)
-        self._admitted = threading.BoundedSemaphore(cores + max(waiting, 0))
+        self._admitted = threading.BoundedSemaphore(max(admitted, 1))
         self._monotonic = monotonic
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._under_way: dict[bytes, Future[bool]] = {}
         self._nobody = hashed(secrets.token_hex(16))
 
     def verify(self, digest: str | None, password: str, owner_id: str) -> bool:
@@ -95,24 +97,38 @@ class Verifier:
         if len(password) > MAXIMUM_LENGTH:
             return False
         key = hmac.new(self._key, f"{owner_id}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
-        if self._remembers(key):
-            return True
-        with self._slot():
-            if self._remembers(key):
+        with self._lock:
+            until = self._known.get(key)
+            if until is not None and self._monotonic() < until:
                 return True
-            try:
-                fits = _hasher.verify(digest or self._nobody, password)
-            except (VerificationError, InvalidHashError):
-                return False
-        if digest is None:
-            return False
-        self._remember(key)
-        return fits
+            other = self._under_way.get(key)
+            if other is None:
+                mine = self._under_way[key] = Future[bool]()
+        if other is not None:
+            return other.result()
+        return self._check_once(key, mine, digest, password)
 
     def hash(self, password: str) -> str:
         """`hashed`, in the same queue."""
         with self._slot():
             return hashed(password)
+
+    def _check_once(self, key: bytes, mine: Future[bool], digest: str | None, password: str) -> bool:
+        """Check, and let those know who wait for the same."""
+        try:
+            with self._slot():
+                fits = _fits(digest or self._nobody, password) and digest is not None
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            if fits:
+                self._remember(key)
+            mine.set_result(fits)
+            return fits
+        finally:
+            with self._lock:
+                del self._under_way[key]
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -124,14 +140,16 @@ class Verifier:
         finally:
             self._admitted.release()
 
-    def _remembers(self, key: bytes) -> bool:
-        with self._lock:
-            until = self._known.get(key)
-            return until is not None and self._monotonic() < until
-
     def _remember(self, key: bytes) -> None:
         with self._lock:
             self._known[key] = self._monotonic() + REMEMBERED_SECONDS
             self._known.move_to_end(key)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def _fits(digest: str, password: str) -> bool:
+    try:
+        return _hasher.verify(digest, password)
+    except (VerificationError, InvalidHashError):
+        return False

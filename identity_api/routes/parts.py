@@ -35,7 +35,7 @@ def install(app: Flask) -> None:
     """Make the parts for this application, which already has what all services share."""
     shared = cast(Parts, app.extensions["sixstack"])
     tokens = cast(Tokens, app.extensions["sixstack.tokens"])
-    verifier = Verifier(waiting=shared.settings.worker_threads - 2)
+    verifier = Verifier(admitted=shared.settings.worker_threads - 2)
     logins = Logins(shared.database, shared.clock, shared.settings, tokens, verifier)
     app.extensions["sixstack.identity"] = IdentityParts(tokens, verifier, logins)
 

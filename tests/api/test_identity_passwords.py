@@ -1,0 +1,187 @@
+"""Passwords: changed, expired, guessed, and too many at once."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from argon2 import PasswordHasher
+
+from app.clock import ManualClock
+from app.db import Database
+from app.factory import create_app
+from app.settings import Settings
+from identity_api.models import User
+from tests.api.conftest import Api, Template
+from tests.api.identity_fixtures import V3, authenticate, by_password, make, member_of
+
+Rules = Callable[..., tuple[Api, Api]]
+
+
+@pytest.fixture
+def cloud(settings: Settings, database: Database, clock: ManualClock, template: Template) -> Rules:
+    """`cloud(lockout_attempts=3)`: a client and an admin of a cloud with these settings."""
+
+    def made(**changes: object) -> tuple[Api, Api]:
+        app = create_app(replace(settings, **changes), database=database, clock=clock)  # type: ignore[arg-type]
+        client = Api(app.test_client())
+        user = {"name": "admin", "domain": {"id": "default"}, "password": template.passwords["admin"]}
+        answer = authenticate(client, {"methods": ["password"], "password": {"user": user}})
+        return client, Api(client.client, answer.headers["X-Subject-Token"], answer.json["token"]["project"]["id"])
+
+    return made
+
+
+def status(client: Api, user_id: str, password: str) -> int:
+    return authenticate(client, by_password(user_id, password)).status_code
+
+
+def change(client: Api, user_id: str, old: str, new: str) -> int:
+    body = {"user": {"original_password": old, "password": new}}
+    return client.post(f"{V3}/users/{user_id}/password", json=body).status_code
+
+
+def test_users_change_their_own_password_with_the_old_one(client: Api, as_admin: Api) -> None:
+    user_id = make(as_admin, "user", password="first")["id"]
+    assert change(client, user_id, "wrong", "second") == 401
+    assert change(client, user_id, "first", "first") == 400
+    assert change(client, user_id, "first", "second") == 204
+    assert status(client, user_id, "first") == 401
+    assert status(client, user_id, "second") == 201
+
+
+def test_a_locked_password_cannot_be_changed_by_its_user(client: Api, as_admin: Api) -> None:
+    user_id = make(as_admin, "user", password="first", options={"lock_password": True})["id"]
+    assert change(client, user_id, "first", "second") == 400
+    as_admin.patch(f"{V3}/users/{user_id}", json={"user": {"options": {"lock_password": None}}})
+    assert change(client, user_id, "first", "second") == 204
+
+
+def test_a_user_without_password_cannot_log_in(client: Api, as_admin: Api) -> None:
+    user_id = make(as_admin, "user")["id"]
+    assert status(client, user_id, "") == 401
+    assert status(client, user_id, "None") == 401
+
+
+def test_guessing_locks_the_user_out_for_a_while(cloud: Rules, clock: ManualClock) -> None:
+    client, admin = cloud(lockout_attempts=3, lockout_seconds=60)
+    user_id = make(admin, "user", password="right")["id"]
+    for _ in range(2):
+        assert status(client, user_id, "wrong") == 401
+    assert status(client, user_id, "right") == 201
+    for _ in range(3):
+        assert status(client, user_id, "wrong") == 401
+    assert status(client, user_id, "right") == 401
+    assert change(client, user_id, "right", "other") == 401
+    clock.advance(60)
+    assert status(client, user_id, "wrong") == 401
+    assert status(client, user_id, "right") == 201
+
+
+def test_guessing_by_changing_the_password_counts_too(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=2)
+    user_id = make(admin, "user", password="right")["id"]
+    for _ in range(2):
+        assert change(client, user_id, "wrong", "other") == 401
+    assert status(client, user_id, "right") == 401
+    admin.patch(f"{V3}/users/{user_id}", json={"user": {"password": "new"}})
+    assert status(client, user_id, "new") == 201
+
+
+def test_lock_out_can_be_off_for_all_or_for_one(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=1)
+    robot = make(admin, "user", password="right", options={"ignore_lockout_failure_attempts": True})["id"]
+    assert status(client, robot, "wrong") == 401
+    assert status(client, robot, "right") == 201
+    client, admin = cloud(lockout_attempts=0)
+    user_id = make(admin, "user", password="right")["id"]
+    assert status(client, user_id, "wrong") == 401
+    assert status(client, user_id, "right") == 201
+
+
+def test_an_expired_password_must_be_changed_first(cloud: Rules, clock: ManualClock) -> None:
+    client, admin = cloud(password_expires_days=1.0)
+    user = make(admin, "user", password="first")
+    assert user["password_expires_at"] is not None
+    robot = make(admin, "user", password="first", options={"ignore_password_expiry": True})
+    clock.advance(86400)
+    answer = authenticate(client, by_password(user["id"], "first"))
+    assert answer.status_code == 401
+    assert "expired" in answer.json["error"]["message"]
+    assert "expired" not in authenticate(client, by_password(user["id"], "wrong")).text
+    assert status(client, robot["id"], "first") == 201
+    assert change(client, user["id"], "first", "second") == 204
+    assert status(client, user["id"], "second") == 201
+
+
+def test_new_passwords_must_match_the_pattern(cloud: Rules) -> None:
+    client, admin = cloud(password_pattern=r"(?=.*\d).{8,}", password_pattern_description="8 characters and a digit")
+    answer = admin.post(f"{V3}/users", json={"user": {"name": "x", "password": "short"}})
+    assert answer.status_code == 400
+    assert "8 characters and a digit" in answer.json["error"]["message"]
+    user_id = make(admin, "user", password="longer than 8")["id"]
+    assert change(client, user_id, "longer than 8", "letters only") == 400
+
+
+def test_a_new_password_must_be_kept_for_the_minimum_time(cloud: Rules, clock: ManualClock) -> None:
+    client, admin = cloud(password_minimum_days=1.0)
+    user_id = make(admin, "user", password="first")["id"]
+    assert change(client, user_id, "first", "second") == 400
+    clock.advance(86400)
+    assert change(client, user_id, "first", "second") == 204
+
+
+def test_a_log_in_renews_a_hash_of_other_parameters(client: Api, as_admin: Api, database: Database) -> None:
+    user_id = make(as_admin, "user", password="right")["id"]
+    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("right")
+    with database.transaction() as session:
+        session.get_one(User, user_id).password = weak
+    assert status(client, user_id, "right") == 201
+    with database.reading() as session:
+        renewed = session.get_one(User, user_id).password
+    assert renewed is not None
+    assert "m=19456,t=2,p=1" in renewed
+    assert status(client, user_id, "right") == 201
+
+
+@pytest.mark.parametrize("password", ["", " ", "pässwörd 🔑", "a" * 4096])
+def test_any_text_may_be_a_password(client: Api, as_admin: Api, password: str) -> None:
+    user_id = make(as_admin, "user", password=password)["id"]
+    assert status(client, user_id, password) == 201
+    assert status(client, user_id, password + "x") == 401
+
+
+def test_a_password_that_is_too_long_is_refused(client: Api, as_admin: Api) -> None:
+    answer = as_admin.post(f"{V3}/users", json={"user": {"name": "x", "password": "a" * 4097}})
+    assert answer.status_code == 403
+
+
+def test_one_password_is_not_enough_where_two_proofs_are_wanted(client: Api, as_admin: Api) -> None:
+    options = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
+    user_id = make(as_admin, "user", password="right", options=options)["id"]
+    assert status(client, user_id, "right") == 401
+    options = {"multi_factor_auth_enabled": False}
+    assert as_admin.patch(f"{V3}/users/{user_id}", json={"user": {"options": options}}).status_code == 200
+    assert status(client, user_id, "right") == 201
+
+
+@pytest.mark.parametrize("options", [{"nonsense": True}, {"lock_password": "yes"}, {"multi_factor_auth_rules": [1]}])
+def test_options_that_make_no_sense_are_a_400(as_admin: Api, options: object) -> None:
+    assert as_admin.post(f"{V3}/users", json={"user": {"name": "x", "options": options}}).status_code == 400
+
+
+def test_a_burst_of_log_ins_of_one_user_gets_in(client: Api, as_admin: Api) -> None:
+    """More than a worker lets check passwords at once: equal ones are checked once."""
+    user_id, password = member_of(as_admin, as_admin.project_id)
+    statuses: list[int] = []
+
+    def log_in() -> None:
+        api = Api(client.client.application.test_client())
+        statuses.append(status(api, user_id, password))
+
+    threads = [threading.Thread(target=log_in) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [201] * 16
