@@ -132,3 +132,13 @@ def find(session: Session, name_or_id: str) -> Host:
 def listed(session: Session) -> list[Host]:
     """All hosts in the order they came."""
     return list(session.scalars(select(Host).order_by(Host.seq)))
+
+
+def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
+    """Each host and what admins are told of it beside its servers: UP, DOWN, or MAINTENANCE when it is disabled."""
+    return tuple((host.name, state(host, now)) for host in listed(session))
+
+
+def state(host: Host, now: datetime) -> str:
+    """UP, DOWN, or MAINTENANCE when it is disabled."""
+    return "MAINTENANCE" if host.disabled else "UP" if is_up(host, now) else "DOWN"

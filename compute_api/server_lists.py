@@ -4,27 +4,33 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+import orjson
+from sqlalchemy import ColumnElement, Select, Text, and_, func, or_, select
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import Session
 
 from app import errors
+from app.caller import Caller
 from compute_api import states
 from compute_api.models import Server
 from network_api.models import Port
 
-SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
-    "created_at": Server.created_at,
+CONSTANT = Server.seq
+"""Stands for a sort key that is the same for all servers here, such as the kernel's image."""
+
+SORT_KEYS: dict[str, Any] = {
+    "created_at": Server.seq,
     "updated_at": Server.updated_at,
     "display_name": Server.name,
     "name": Server.name,
     "uuid": Server.id,
-    "id": Server.id,
     "vm_state": Server.vm_state,
     "task_state": Server.task_state,
     "power_state": Server.power_state,
     "host": Server.host,
+    "node": Server.host,
     "image_ref": Server.image_id,
     "instance_type_id": Server.flavor_id,
     "project_id": Server.project_id,
@@ -34,24 +40,55 @@ SORT_KEYS: dict[str, InstrumentedAttribute[Any]] = {
     "availability_zone": Server.availability_zone,
     "access_ip_v4": Server.access_ipv4,
     "access_ip_v6": Server.access_ipv6,
-    "key_name": Server.seq,
+    "key_name": Server.key["name"].as_string(),
     "display_description": Server.description,
     "hostname": Server.hostname,
     "launch_index": Server.launch_index,
+    "locked_by": Server.locked_by,
     "locked": Server.locked,
     "config_drive": Server.config_drive,
+    "auto_disk_config": Server.disk_config,
+    "kernel_id": CONSTANT,
+    "ramdisk_id": CONSTANT,
+    "root_device_name": CONSTANT,
+    "progress": CONSTANT,
 }
+"""By Nova's names; numbers of rows grow with time, so they stand for the time of creation."""
+
+NULLABLE = {
+    "task_state",
+    "host",
+    "node",
+    "launched_at",
+    "terminated_at",
+    "key_name",
+    "display_description",
+    "locked_by",
+}
+
+
+class Key(NamedTuple):
+    """A server in a list, and which version of what is shown of it."""
+
+    seq: int
+    id: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds."""
+    """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds.
+
+    `equal` is by column names of `Server`, `patterns` regular expressions that a column has to match, `sort` the names
+    of SORT_KEYS and whether they descend.
+    """
 
     project_id: str | None
     deleted: bool | None = False
     name: str | None = None
     statuses: tuple[str, ...] = ()
     equal: dict[str, Any] = field(default_factory=dict)
+    key_name: str | None = None
     ip6: str | None = None
     ip: str | None = None
     changed_since: datetime | None = None
@@ -62,34 +99,53 @@ class Wanted:
     not_tags_any: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     sort: tuple[tuple[str, bool], ...] = (("created_at", True),)
-    """Keys and whether they descend."""
     limit: int = 1000
     marker: str | None = None
 
 
-def listed(session: Session, wanted: Wanted) -> list[Server]:
-    """The page of servers. BadRequest for a marker or sort key that does not exist, or a pattern that is none."""
-    query = select(Server).where(*_conditions(wanted)).limit(wanted.limit)
-    keys = [(_column(name), descending) for name, descending in wanted.sort]
-    newest_first = keys[0][1] if keys else True
-    ordered = [*((column, descending) for column, descending in keys if column is not Server.created_at)]
-    if any(column is Server.created_at for column, _ in keys) or not ordered:
-        descending = next((down for column, down in keys if column is Server.created_at), True)
-        ordered = [(Server.seq if column is Server.created_at else column, down) for column, down in keys] or [
-            (Server.seq, descending)
-        ]
+def key(session: Session, caller: Caller, server_id: str) -> Key:
+    """One of the caller's servers; an admin finds every project's. Raises NotFound."""
+    query = select(Server.seq, Server.id, Server.revision).where(Server.id == server_id, Server.deleted.is_(False))
+    if not caller.is_admin:
+        query = query.where(Server.project_id == caller.project)
+    if (found := session.execute(query).one_or_none()) is None:
+        raise errors.NotFound(f"Instance {server_id} could not be found.")
+    return cast(Key, found)
+
+
+def keys(session: Session, wanted: Wanted) -> list[Key]:
+    """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
+    query = page(session, select(Server.seq, Server.id, Server.revision), wanted)
+    return cast("list[Key]", session.execute(query).all())
+
+
+def names(session: Session, wanted: Wanted) -> Sequence[tuple[str, str]]:
+    """The page of servers as ids and names. Raises BadRequest, see `page`."""
+    query = page(session, select(Server.id, Server.name), wanted)
+    return cast("Sequence[tuple[str, str]]", session.execute(query).all())
+
+
+def read(session: Session, sequence: Sequence[int]) -> list[Server]:
+    """The servers with these numbers, in any order; a few hundred of them to a query."""
+    found: list[Server] = []
+    for at in range(0, len(sequence), 500):
+        found += session.scalars(select(Server).where(Server.seq.in_(sequence[at : at + 500])))
+    return found
+
+
+def page(session: Session, query: Select[Any], wanted: Wanted) -> Select[Any]:
+    """The query, narrowed to the page. BadRequest for a marker that does not exist, or a pattern that is none."""
+    ordered: list[tuple[Any, bool]] = []
+    for name, descending in wanted.sort:
+        if name in NULLABLE:
+            ordered.append((SORT_KEYS[name].is_(None), descending))
+        ordered.append((SORT_KEYS[name], descending))
     if not any(column is Server.seq for column, _ in ordered):
-        ordered.append((Server.seq, newest_first))
+        ordered.append((Server.seq, wanted.sort[0][1] if wanted.sort else True))
+    query = query.where(*_conditions(wanted)).limit(wanted.limit)
     if wanted.marker:
-        query = query.where(_after(session, wanted.marker, ordered))
-    query = query.order_by(*(column.desc() if descending else column.asc() for column, descending in ordered))
-    return list(session.scalars(query))
-
-
-def _column(name: str) -> InstrumentedAttribute[Any]:
-    if name not in SORT_KEYS:
-        raise errors.BadRequest(f"Invalid input for query parameters sort_key. Value: {name}. It is not one of them.")
-    return SORT_KEYS[name]
+        query = query.where(_after(session, wanted, ordered))
+    return query.order_by(*(column.desc() if descending else column.asc() for column, descending in ordered))
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
@@ -99,21 +155,36 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.deleted is not None:
         made.append(Server.deleted.is_(wanted.deleted))
     if wanted.name is not None:
-        made.append(Server.name.regexp_match(_pattern(wanted.name)))
+        made.append(Server.name.regexp_match(_pattern("name", wanted.name)))
     if wanted.statuses:
         made.append(_status(wanted.statuses))
     made.extend(getattr(Server, name) == value for name, value in wanted.equal.items())
+    if wanted.key_name is not None:
+        made.append(Server.key["name"].as_string() == wanted.key_name)
     if wanted.ip6 is not None:
-        matching = select(Port.device_id).where(Port.ip_address.regexp_match(_pattern(wanted.ip6)))
+        matching = select(Port.device_id).where(Port.ip_address.regexp_match(_pattern("ip6", wanted.ip6)))
         made.append(Server.id.in_(matching))
     if wanted.ip is not None:
-        _pattern(wanted.ip)
+        _pattern("ip", wanted.ip)
         made.append(Server.seq < 0)
     if wanted.changed_since is not None:
         made.append(Server.updated_at >= wanted.changed_since)
     if wanted.changed_before is not None:
         made.append(Server.updated_at <= wanted.changed_before)
+    made.extend(_tagged(tag) for tag in wanted.tags)
+    made.extend(~_tagged(tag) for tag in wanted.not_tags_any)
+    if wanted.tags_any:
+        made.append(or_(*map(_tagged, wanted.tags_any)))
+    if wanted.not_tags:
+        made.append(~and_(*map(_tagged, wanted.not_tags)))
+    made.extend(Server.metadata_[name].as_string() == value for name, value in wanted.metadata.items())
     return made
+
+
+def _tagged(tag: str) -> ColumnElement[bool]:
+    """Whether the list of tags has it. Written so that both databases understand it and case matters."""
+    text = sql_cast(Server.tags, Text)
+    return func.replace(text, orjson.dumps(tag).decode(), "") != text
 
 
 def _status(statuses: Sequence[str]) -> ColumnElement[bool]:
@@ -129,27 +200,27 @@ def _status(statuses: Sequence[str]) -> ColumnElement[bool]:
     return or_(*either) if either else Server.seq < 0
 
 
-def _pattern(text: str) -> str:
+def _pattern(name: str, text: str) -> str:
     try:
         re.compile(text)
     except re.error:
         raise errors.BadRequest(
-            f"Invalid input for query parameters. Value: {text}. It is no regular expression."
+            f"Invalid input for query parameters {name}. Value: {text}. '{text}' is not a 'regex'"
         ) from None
     return text
 
 
-def _after(
-    session: Session, marker: str, ordered: Sequence[tuple[InstrumentedAttribute[Any], bool]]
-) -> ColumnElement[bool]:
+def _after(session: Session, wanted: Wanted, ordered: Sequence[tuple[Any, bool]]) -> ColumnElement[bool]:
     """Behind the marker in the order: keyset, so a page costs the same wherever it is."""
-    last = session.scalar(select(Server).where(Server.id == marker))
+    query = select(*(column for column, _ in ordered)).where(Server.id == wanted.marker)
+    if wanted.project_id is not None:
+        query = query.where(Server.project_id == wanted.project_id)
+    last = session.execute(query).one_or_none()
     if last is None:
-        raise errors.BadRequest(f"marker [{marker}] not found")
+        raise errors.BadRequest(f"marker [{wanted.marker}] not found")
     either: list[ColumnElement[bool]] = []
     same: list[ColumnElement[bool]] = []
-    for column, descending in ordered:
-        at = getattr(last, column.key)
+    for (column, descending), at in zip(ordered, last, strict=True):
         if at is None:
             same.append(column.is_(None))
             continue

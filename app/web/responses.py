@@ -12,6 +12,11 @@ def json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None)
     return Response(orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 
 
+def raw_json(body: bytes) -> Response:
+    """An answer that is JSON already."""
+    return Response(body, content_type="application/json")
+
+
 def empty(status: int = 204, headers: Mapping[str, str] | None = None) -> Response:
     """An answer without a body."""
     response = Response(status=status, headers=headers)

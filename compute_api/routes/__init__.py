@@ -6,6 +6,7 @@ from app.web.context import Parts
 from compute_api.ask import LocalAsk
 from compute_api.nudge import LocalNudge
 from compute_api.routes import around, blueprint, context, flavors, keypairs, server_actions, servers, versions
+from compute_api.views.entries import Entries
 
 __all__ = ["around", "flavors", "keypairs", "register", "server_actions", "servers", "versions"]
 
@@ -15,5 +16,6 @@ def register(app: Flask) -> None:
     parts: Parts = app.extensions["sixstack"]
     app.extensions.setdefault(context.NUDGE, LocalNudge(parts.settings.state))
     app.extensions.setdefault(context.ASK, LocalAsk(parts.settings.state))
+    app.extensions[context.ENTRIES] = Entries()
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(blueprint.compute)

@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 from app.web.context import database
 from app.web.microversion import Version
 from compute_api.ask import LocalAsk
+from compute_api.views.entries import Entries
 
 NUDGE = "sixstack.nudge"
 ASK = "sixstack.ask"
+ENTRIES = "sixstack.server_entries"
 
 
 @contextmanager
@@ -36,3 +38,8 @@ def version() -> Version:
 def request_id() -> str:
     """The id of this request."""
     return cast(str, g.request_id)
+
+
+def entries() -> Entries:
+    """Servers as JSON that this process has made already."""
+    return cast(Entries, current_app.extensions[ENTRIES])

@@ -1,55 +1,31 @@
 """Routes of servers themselves: create, list, show, change, delete, metadata, tags and addresses."""
 
-from collections.abc import Sequence
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, request
-from oslo_utils import timeutils
+import orjson
+from flask import Response
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
-from app.web.links import url
+from app.web.links import base_url, url
 from app.web.microversion import v
-from app.web.pagination import page, query_after
+from app.web.pagination import query_after
 from app.web.policy import enforce, require
-from app.web.responses import empty, json
-from compute_api import server_lists, servers, states
-from compute_api.models import Server
+from app.web.responses import empty, json, raw_json
+from compute_api import hosts, server_lists, servers
+from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
-from compute_api.routes.context import request_id, transaction, version
+from compute_api.routes.context import entries, request_id, transaction, version
 from compute_api.schemas.servers import CreateServer, MetaBody, MetadataBody, UpdateServer
 from compute_api.server_lists import Wanted
 from compute_api.views import servers as views
+from compute_api.views.entries import Variant
 from network_api import ports
 
-NETWORKS_REQUIRED, STRICT_STATUS, STRICT_QUERY = v("2.37"), v("2.38"), v("2.75")
-
-FILTERS = {
-    "image": "image_id",
-    "flavor": "flavor_id",
-    "uuid": "id",
-    "reservation_id": "reservation_id",
-    "launch_index": "launch_index",
-}
-"""Filters for everybody that are one column."""
-
-ADMIN_FILTERS = {
-    "host": "host",
-    "node": "host",
-    "user_id": "user_id",
-    "availability_zone": "availability_zone",
-    "vm_state": "vm_state",
-    "task_state": "task_state",
-    "power_state": "power_state",
-    "hostname": "hostname",
-    "description": "description",
-}
-"""Filters for admins that are one column; others' are passed over, as in Nova below 2.83."""
-
+NETWORKS_REQUIRED = v("2.37")
 
 @compute.post("/servers")
 @compute.post("/os-volumes_boot")
@@ -77,125 +53,47 @@ def create_server() -> Response:
 @compute.get("/servers")
 @require("os_compute_api:servers:index")
 def list_servers() -> Response:
+    wanted = queries.servers("index")
     with database().reading() as session:
-        wanted = _wanted("index")
-        found = server_lists.listed(session, wanted)
-        return _page("/servers", found, [views.brief(server) for server in found], wanted)
+        found = server_lists.names(session, wanted)
+    shown = [orjson.dumps(views.brief(server_id, name)) for server_id, name in found]
+    return _page("/servers", shown, found[-1][0] if found else "", wanted)
 
 
 @compute.get("/servers/detail")
 @require("os_compute_api:servers:detail")
 def list_servers_detail() -> Response:
+    wanted = queries.servers("detail")
     with database().reading() as session:
-        wanted = _wanted("detail")
-        found = server_lists.listed(session, wanted)
-        nics = ports.nics_of(session, [server.id for server in found])
-        shown = [views.show(one, nics.get(one.id, ()), version(), caller(), single=False) for one in found]
-        return _page("/servers/detail", found, shown, wanted)
+        found = server_lists.keys(session, wanted)
+        shown = entries().get(session, caller(), _variant(session, single=False), found)
+    return _page("/servers/detail", shown, found[-1].id if found else "", wanted)
 
 
-def _page(path: str, found: Sequence[Server], shown: list[dict[str, Any]], wanted: Wanted) -> Response:
-    body: dict[str, Any] = {"servers": shown}
-    if found and len(found) == wanted.limit:
-        href = url(f"/compute/v2.1{path}?{query_after(found[-1].id)}")
-        body["servers_links"] = [{"rel": "next", "href": href}]
-    return json(body)
+def _page(path: str, shown: list[bytes], last: str, wanted: Wanted) -> Response:
+    body = b'{"servers":[' + b",".join(shown) + b"]"
+    if shown and len(shown) == wanted.limit:
+        link = {"rel": "next", "href": url(f"/compute/v2.1{path}?{query_after(last)}")}
+        body += b',"servers_links":' + orjson.dumps([link])
+    return raw_json(body + b"}")
 
 
-def _wanted(rule: str) -> Wanted:
-    arguments = request.args
-    asked = page(arguments)
+def _variant(session: Session, *, single: bool) -> Variant:
+    """What this request's answers depend on beside the servers."""
     admin = caller().is_admin
-    project: str | None = caller().project
-    if _true(arguments.get("all_tenants", arguments.get("all_projects", "0"))):
-        enforce(f"os_compute_api:servers:{rule}:get_all_tenants")
-        project = arguments.get("project_id") or arguments.get("tenant_id")
-    elif admin and (other := arguments.get("project_id") or arguments.get("tenant_id")) and _all_tenants_given():
-        project = other
-    since, before = _time("changes-since"), _time("changes-before")
-    deleted: bool | None = False
-    if "deleted" in arguments and admin:
-        deleted = _true(arguments["deleted"])
-    elif since is not None:
-        deleted = None
-    statuses = tuple(arguments.getlist("status"))
-    if any(status.lower() == "deleted" for status in statuses):
-        if not admin:
-            raise errors.Forbidden("Only administrators may list deleted instances")
-        deleted = True
-    _check_statuses(statuses)
-    equal: dict[str, Any] = {FILTERS[name]: arguments[name] for name in FILTERS if arguments.get(name)}
-    if admin or version() >= v("2.83"):
-        equal |= {ADMIN_FILTERS[name]: arguments[name] for name in ADMIN_FILTERS if arguments.get(name)}
-    if "locked" in arguments and version() >= v("2.73"):
-        equal["locked"] = _true(arguments["locked"])
-    return Wanted(
-        project_id=project,
-        deleted=deleted,
-        name=arguments.get("name"),
-        statuses=statuses,
-        equal=equal,
-        ip6=arguments.get("ip6") if admin or version() >= v("2.5") else None,
-        ip=arguments.get("ip"),
-        changed_since=since,
-        changed_before=before,
-        sort=_sort(),
-        limit=asked.limit,
-        marker=asked.marker,
-    )
-
-
-def _all_tenants_given() -> bool:
-    return "all_tenants" in request.args
-
-
-def _true(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in ("", "1", "t", "true", "on", "y", "yes"):
-        return True
-    if lowered in ("0", "f", "false", "off", "n", "no"):
-        return False
-    raise errors.BadRequest(f"Invalid value '{text}': it is neither true nor false")
-
-
-def _check_statuses(statuses: Sequence[str]) -> None:
-    unknown = [status for status in statuses if not states.vm_states_of(status) and not states.tasks_of(status)]
-    if unknown and version() >= STRICT_STATUS:
-        raise errors.BadRequest(f"Invalid status value: {', '.join(unknown)}")
-
-
-def _time(name: str) -> datetime | None:
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        moment = timeutils.parse_isotime(text)
-    except ValueError:
-        raise errors.BadRequest(f"Invalid input for query parameters {name}. Value: {text}. It is no time.") from None
-    assert isinstance(moment, datetime)
-    return moment
-
-
-def _sort() -> tuple[tuple[str, bool], ...]:
-    keys = request.args.getlist("sort_key") or ["created_at"]
-    directions = request.args.getlist("sort_dir")
-    if any(direction not in ("asc", "desc") for direction in directions):
-        raise errors.BadRequest("Invalid input for query parameters sort_dir. It is asc or desc.")
-    first = directions[0] if directions else "desc"
-    directions += [first] * (len(keys) - len(directions))
-    return tuple((key, direction == "desc") for key, direction in zip(keys, directions, strict=False))
+    states = hosts.states(session, clock().now()) if admin and version() >= views.HOST_STATUS_SINCE else ()
+    return Variant(version(), admin, base_url(), single, states)
 
 
 @compute.get("/servers/<server_id>")
 @require("os_compute_api:servers:show")
 def show_server(server_id: str) -> Response:
     with database().reading() as session:
-        return _one(session, servers.find(session, caller(), server_id))
-
-
-def _one(session: Session, server: Server, status: int = HTTPStatus.OK) -> Response:
-    nics = ports.nics_of(session, [server.id]).get(server.id, ())
-    return json({"server": views.show(server, nics, version(), caller())}, status)
+        found = server_lists.key(session, caller(), server_id)
+        shown = entries().get(session, caller(), _variant(session, single=True), [found])
+    if not shown:
+        raise errors.NotFound(f"Instance {server_id} could not be found.")
+    return raw_json(b'{"server":' + shown[0] + b"}")
 
 
 @compute.put("/servers/<server_id>")
@@ -209,7 +107,9 @@ def update_server(server_id: str) -> Response:
             if value is not None or name == "description":
                 setattr(server, name, value)
         server.updated_at = clock().now()
-        return _one(session, server)
+        session.flush()
+        nics = ports.nics_of(session, [server.id]).get(server.id, ())
+        return json({"server": views.changed(server, nics, version(), caller())})
 
 
 @compute.delete("/servers/<server_id>")

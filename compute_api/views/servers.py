@@ -3,7 +3,7 @@
 https://docs.openstack.org/api-ref/compute/#show-server-details
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import IPv6Interface
 from typing import Any
@@ -20,7 +20,12 @@ PROGRESS = {"ACTIVE": 100, "BUILD": 0, "REBUILD": 0, "RESIZE": 0, "VERIFY_RESIZE
 PINNED_SINCE, GROUPS_SINCE = v("2.96"), v("2.71")
 CERTIFICATES_SINCE, TAGS_SINCE, DESCRIPTION_SINCE = v("2.63"), v("2.26"), v("2.19")
 LOCKED_SINCE, LOCK_REASON_SINCE, HOST_STATUS_SINCE = v("2.9"), v("2.73"), v("2.16")
-FLAVOR_COPY_SINCE, EXTRA_SPECS_SINCE, HOSTNAME_SINCE, ATTRIBUTES_SINCE = v("2.47"), v("2.61"), v("2.90"), v("2.3")
+FLAVOR_COPY_SINCE, HOSTNAME_SINCE, ATTRIBUTES_SINCE = v("2.47"), v("2.90"), v("2.3")
+WHOLE_SINCE, REBUILT_KEY_SINCE, REBUILT_USER_DATA_SINCE = v("2.75"), v("2.54"), v("2.57")
+
+EXTENDED = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:")
+NOT_WHEN_CHANGED = ("config_drive", "key_name", "security_groups", "host_status")
+"""What PUT and rebuild leave out below 2.75."""
 
 
 def created(made: servers.Created) -> dict[str, Any]:
@@ -37,15 +42,24 @@ def created(made: servers.Created) -> dict[str, Any]:
     }
 
 
-def brief(server: Server) -> dict[str, Any]:
+def brief(server_id: str, name: str) -> dict[str, Any]:
     """An entry of the short list."""
-    return {"id": server.id, "name": server.name, "links": links.of("servers", server.id)}
+    return {"id": server_id, "name": name, "links": links.of("servers", server_id)}
 
 
 def show(
-    server: Server, nics: Sequence[Nic], version: Version, caller: Caller, *, single: bool = True
+    server: Server,
+    nics: Sequence[Nic],
+    version: Version,
+    caller: Caller,
+    *,
+    single: bool = True,
+    host_states: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One server. `single` is false for an entry of the detailed list, which has no server groups."""
+    """One server. `single` is false for an entry of the detailed list, which has no server groups.
+
+    `host_states` says UP, DOWN, UNKNOWN or MAINTENANCE of each host, for admins.
+    """
     status = states.status(server.vm_state, server.task_state)
     body: dict[str, Any] = {
         "id": server.id,
@@ -81,6 +95,8 @@ def show(
         body["fault"] = fault(server, caller)
     if caller.is_admin:
         _admin(body, server, version)
+        if version >= HOST_STATUS_SINCE:
+            body["host_status"] = (host_states or {}).get(server.host, "UNKNOWN") if server.host else ""
     elif version >= HOSTNAME_SINCE:
         body["OS-EXT-SRV-ATTR:hostname"] = server.hostname
     if version >= LOCKED_SINCE:
@@ -92,7 +108,7 @@ def show(
     if version >= CERTIFICATES_SINCE:
         body["trusted_image_certificates"] = None
     if version >= GROUPS_SINCE and single:
-        body["server_groups"] = []
+        body["server_groups"] = [server.group_id] if server.group_id else []
     if version >= LOCK_REASON_SINCE:
         body["locked_reason"] = server.locked_reason
     if version >= PINNED_SINCE:
@@ -112,8 +128,32 @@ def _admin(body: dict[str, Any], server: Server, version: Version) -> None:
         body["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
         body["OS-EXT-SRV-ATTR:root_device_name"] = "/dev/vda"
         body["OS-EXT-SRV-ATTR:user_data"] = server.user_data
-    if version >= HOST_STATUS_SINCE:
-        body["host_status"] = "UP" if server.host else ""
+
+
+def changed(server: Server, nics: Sequence[Nic], version: Version, caller: Caller) -> dict[str, Any]:
+    """What PUT answers: the whole server from 2.75 on, before that without what extensions had added."""
+    body = show(server, nics, version, caller)
+    if version >= WHOLE_SINCE:
+        return body
+    return {
+        name: value
+        for name, value in body.items()
+        if not name.startswith(EXTENDED) and name not in NOT_WHEN_CHANGED
+    }
+
+
+def rebuilt(
+    server: Server, nics: Sequence[Nic], version: Version, caller: Caller, admin_pass: str | None
+) -> dict[str, Any]:
+    """What rebuild answers: as PUT, with the key's name, the user data and the password that is shown once."""
+    body = changed(server, nics, version, caller)
+    if version >= REBUILT_KEY_SINCE:
+        body["key_name"] = server.key.get("name")
+    if version >= REBUILT_USER_DATA_SINCE:
+        body["user_data"] = server.user_data
+    if admin_pass is not None:
+        body["adminPass"] = admin_pass
+    return body
 
 
 def flavor(server: Server, version: Version) -> dict[str, Any]:
