@@ -141,7 +141,7 @@ def _pragmas(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
             "journal_mode=WAL",
             f"synchronous={synchronous}",
             "busy_timeout=30000",
-            "cache_size=-8192",
+            "cache_size=-2048",
             "temp_store=MEMORY",
             "foreign_keys=ON",
         ):

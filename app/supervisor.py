@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import IO
 
 from app import installation, processes
-from app.clock import SystemClock
-from app.db import Database
 from app.errors import OperatorError
 from app.settings import Settings
 
@@ -45,15 +43,14 @@ class Child:
 def up(settings: Settings) -> int:
     """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     _check_host(settings)
     with _only_one(settings), _port(settings):
         pass
-    chosen = installation.prepare(settings)
+    installation.prepare(settings)
     with _only_one(settings):
         processes.write_pid_file(settings.state / "up.pid")
-        _prepare_database(settings, chosen)
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
+        _prepare_database(environment)
         children = [
             Child("agent", [sys.executable, "-m", "compute_agent"]),
             Child("API", [sys.executable, "-m", "app.server"]),
@@ -171,18 +168,10 @@ def _only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _prepare_database(settings: Settings, chosen: installation.Installation) -> None:
-    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
-    try:
-        installation.migrate(database)
-        with database.transaction() as session:
-            clouds = installation.bootstrap(session, SystemClock().now(), settings, chosen)
-            if clouds is not None:
-                installation.write_clouds(settings, clouds)
-        if clouds is None:
-            installation.refresh_clouds(settings)
-    finally:
-        database.dispose()
+def _prepare_database(environment: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "app.bootstrap"], env=environment, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise OperatorError("the database could not be made ready; the line above says why.")
 
 
 def _start(child: Child, environment: dict[str, str]) -> None:

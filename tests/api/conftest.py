@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import installation
+from app import bootstrap, installation
 from app.clock import ManualClock
 from app.db import Database
 from app.factory import create_app
@@ -105,11 +105,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     settings = Settings(state=state, host_name="fake-host")
     chosen = installation.prepare(settings)
     database = Database(settings.database)
-    installation.migrate(database)
+    bootstrap.migrate(database)
     with database.transaction() as session:
-        clouds = installation.bootstrap(session, datetime.now(UTC), settings, chosen)
+        clouds = bootstrap.bootstrap(session, datetime.now(UTC), settings, chosen)
     assert clouds is not None
-    installation.write_clouds(settings, clouds)
+    bootstrap.write_clouds(settings, clouds)
     database.dispose()
     made = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"].values()
     return Template(state, {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made})
