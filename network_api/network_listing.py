@@ -5,30 +5,30 @@ from sqlalchemy import case, select
 from network_api import listing
 from network_api.errors import NetworkNotFound
 from network_api.models import Network, Subnet
-from network_api.networks import visible
+from network_api.networks import COLUMNS, VISIBLE
 
-COLUMNS = Network.__table__.c
-STATUS = case((Network.admin_state_up, "ACTIVE"), else_="DOWN")
+SUBNET_ID = Subnet.__table__.c.id
+STATUS = case((COLUMNS.admin_state_up, "ACTIVE"), else_="DOWN")
 
 NETWORKS = listing.Resource(
-    query=select(Network.__table__, Subnet.id.label("subnet_id"), STATUS.label("status")).outerjoin(
-        Subnet, Subnet.network_id == Network.id
+    query=select(Network.__table__, SUBNET_ID.label("subnet_id"), STATUS.label("status")).outerjoin_from(
+        Network.__table__, Subnet.__table__
     ),
     key=COLUMNS.id,
-    visible=visible,
+    visible=VISIBLE,
     not_found=NetworkNotFound,
     filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
+        "id": listing.Equal(COLUMNS.id),
+        "name": listing.Equal(COLUMNS.name),
+        "description": listing.Equal(COLUMNS.description),
+        "project_id": listing.Equal(COLUMNS.project_id),
+        "tenant_id": listing.Equal(COLUMNS.project_id),
         "shared": listing.boolean(COLUMNS.shared),
         "is_default": listing.boolean(COLUMNS.is_default),
         "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
-        "status": listing.text(STATUS),
+        "status": listing.Equal(STATUS),
         "mtu": listing.number(COLUMNS.mtu),
-        "subnets": listing.text(Subnet.__table__.c.id),
+        "subnets": listing.Equal(SUBNET_ID),
         "provider:segmentation_id": listing.number(COLUMNS.vni),
         "provider:network_type": listing.constant("vxlan"),
         "provider:physical_network": listing.constant(None),

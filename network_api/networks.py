@@ -7,7 +7,6 @@ from uuid import uuid4
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
-from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
 from app.errors import Conflict
@@ -15,13 +14,12 @@ from network_api import quotas
 from network_api.errors import NetworkAmbiguous, NetworkInUse, NetworkNotFound, NetworkShared
 from network_api.models import Network, Port
 from network_api.prefixes import next_segment
+from network_api.visibility import OWN_PROJECT, asking, seen_by
 
+COLUMNS = Network.__table__.c
 
-def visible(caller: Caller) -> ColumnElement[bool] | None:
-    """The condition that keeps other projects' networks out; None for an admin, who sees all."""
-    if caller.is_admin:
-        return None
-    return or_(Network.project_id == caller.project, Network.shared)
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+"""Keeps other projects' networks out."""
 
 
 def find(session: Session, caller: Caller, network_id: str, *, lock: bool = False) -> Network:
@@ -32,8 +30,7 @@ def find(session: Session, caller: Caller, network_id: str, *, lock: bool = Fals
     query = select(Network).where(Network.id == network_id)
     if lock:
         query = query.with_for_update(of=Network)
-    condition = visible(caller)
-    network = session.scalar(query if condition is None else query.where(condition))
+    network = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
     if network is None:
         raise NetworkNotFound(network_id)
     return network

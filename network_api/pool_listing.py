@@ -5,21 +5,19 @@ from sqlalchemy import select
 from network_api import listing
 from network_api.errors import SubnetPoolNotFound
 from network_api.models import SubnetPool
-from network_api.pools import visible
-
-COLUMNS = SubnetPool.__table__.c
+from network_api.pools import COLUMNS, VISIBLE
 
 SUBNET_POOLS = listing.Resource(
     query=select(SubnetPool.__table__),
     key=COLUMNS.id,
-    visible=visible,
+    visible=VISIBLE,
     not_found=SubnetPoolNotFound,
     filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
+        "id": listing.Equal(COLUMNS.id),
+        "name": listing.Equal(COLUMNS.name),
+        "description": listing.Equal(COLUMNS.description),
+        "project_id": listing.Equal(COLUMNS.project_id),
+        "tenant_id": listing.Equal(COLUMNS.project_id),
         "shared": listing.boolean(COLUMNS.shared),
         "is_default": listing.boolean(COLUMNS.is_default),
         "ip_version": listing.constant(6),

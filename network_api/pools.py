@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
-from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
 from app.errors import Conflict
@@ -17,13 +16,12 @@ from network_api import quotas
 from network_api.errors import InvalidInput, SubnetPoolInUse, SubnetPoolNotFound
 from network_api.models import Subnet, SubnetPool
 from network_api.prefixes import SUBNET_LENGTH, holds, networks_of
+from network_api.visibility import OWN_PROJECT, asking, seen_by
 
+COLUMNS = SubnetPool.__table__.c
 
-def visible(caller: Caller) -> ColumnElement[bool] | None:
-    """The condition that keeps other projects' pools out; None for an admin, who sees all."""
-    if caller.is_admin:
-        return None
-    return or_(SubnetPool.project_id == caller.project, SubnetPool.shared)
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+"""Keeps other projects' pools out."""
 
 
 def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) -> SubnetPool:
@@ -31,8 +29,7 @@ def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) 
     query = select(SubnetPool).where(SubnetPool.id == pool_id)
     if lock:
         query = query.with_for_update()
-    condition = visible(caller)
-    pool = session.scalar(query if condition is None else query.where(condition))
+    pool = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
     if pool is None:
         raise SubnetPoolNotFound(pool_id)
     return pool
@@ -45,9 +42,8 @@ def default_pool(session: Session) -> SubnetPool:
 
 def holding(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool | None:
     """The pool that the caller may see and the /64 lies in."""
-    condition = visible(caller)
-    query = select(SubnetPool) if condition is None else select(SubnetPool).where(condition)
-    return next((pool for pool in session.scalars(query) if holds(pool, cidr)), None)
+    seen = session.scalars(seen_by(caller, select(SubnetPool), VISIBLE), asking(caller))
+    return next((pool for pool in seen if holds(pool, cidr)), None)
 
 
 def create(

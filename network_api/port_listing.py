@@ -8,7 +8,7 @@ from sqlalchemy.sql import ColumnElement
 from network_api import listing
 from network_api.errors import InvalidInput, PortNotFound
 from network_api.models import Port
-from network_api.ports import visible
+from network_api.ports import COLUMNS, VISIBLE
 from network_api.subnet_listing import normal_address
 
 
@@ -29,35 +29,34 @@ def _fixed_ips(values: Sequence[str]) -> ColumnElement[bool]:
 
 def _fixed_ip(name: str, wanted: str) -> ColumnElement[bool]:
     if name == "subnet_id":
-        return Port.subnet_id == wanted
+        return COLUMNS.subnet_id == wanted
     if name == "ip_address":
-        return Port.ip_address == normal_address(wanted)
-    return func.replace(Port.ip_address, wanted.lower(), "") != Port.ip_address
+        return COLUMNS.ip_address == normal_address(wanted)
+    return func.replace(COLUMNS.ip_address, wanted.lower(), "") != COLUMNS.ip_address
 
 
 def _security_groups(_values: Sequence[str]) -> ColumnElement[bool]:
     return false()
 
 
-COLUMNS = Port.__table__.c
 PORTS = listing.Resource(
     query=select(Port.__table__),
     key=COLUMNS.id,
-    visible=visible,
+    visible=VISIBLE,
     not_found=PortNotFound,
     filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
-        "network_id": listing.text(COLUMNS.network_id),
-        "device_id": listing.text(COLUMNS.device_id),
-        "device_owner": listing.text(COLUMNS.device_owner),
-        "mac_address": listing.text(COLUMNS.mac_address, _mac),
-        "status": listing.text(COLUMNS.status),
+        "id": listing.Equal(COLUMNS.id),
+        "name": listing.Equal(COLUMNS.name),
+        "description": listing.Equal(COLUMNS.description),
+        "project_id": listing.Equal(COLUMNS.project_id),
+        "tenant_id": listing.Equal(COLUMNS.project_id),
+        "network_id": listing.Equal(COLUMNS.network_id),
+        "device_id": listing.Equal(COLUMNS.device_id),
+        "device_owner": listing.Equal(COLUMNS.device_owner),
+        "mac_address": listing.Equal(COLUMNS.mac_address, _mac),
+        "status": listing.Equal(COLUMNS.status),
         "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
-        "binding:host_id": listing.text(COLUMNS.binding_host),
+        "binding:host_id": listing.Equal(COLUMNS.binding_host),
         "binding:vnic_type": listing.constant("normal"),
         "port_security_enabled": listing.constant(True),
         "security_groups": _security_groups,

@@ -10,7 +10,6 @@ from uuid import uuid4
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
 from app.errors import BadRequest
@@ -26,6 +25,7 @@ from network_api.errors import (
     PortNotFound,
 )
 from network_api.models import Network, Port, Subnet
+from network_api.visibility import OWN_PROJECT, asking, seen_by
 
 ACTIVE = "ACTIVE"
 BUILD = "BUILD"
@@ -52,15 +52,14 @@ class Nic:
     status: str
 
 
-def visible(caller: Caller) -> ColumnElement[bool] | None:
-    """The condition that keeps other projects' ports out; None for an admin, who sees all.
+NETWORKS = Network.__table__.c
+COLUMNS = Port.__table__.c
 
-    A port on one's own network is visible too, whoever made it.
-    """
-    if caller.is_admin:
-        return None
-    own_networks = select(Network.id).where(Network.project_id == caller.project)
-    return or_(Port.project_id == caller.project, Port.network_id.in_(own_networks))
+VISIBLE = or_(
+    COLUMNS.project_id == OWN_PROJECT,
+    COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.project_id == OWN_PROJECT)),
+)
+"""Keeps other projects' ports out; a port on one's own network is visible, whoever made it."""
 
 
 def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) -> Port:
@@ -71,8 +70,7 @@ def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) 
     query = select(Port).where(Port.id == port_id)
     if lock:
         query = query.with_for_update()
-    condition = visible(caller)
-    port = session.scalar(query if condition is None else query.where(condition))
+    port = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
     if port is None:
         raise PortNotFound(port_id)
     return port

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from network_api import listing
 from network_api.errors import SubnetNotFound
 from network_api.models import Subnet
-from network_api.subnets import visible
+from network_api.subnets import COLUMNS, VISIBLE
 
 
 def normal_cidr(text: str) -> str:
@@ -26,24 +26,23 @@ def normal_address(text: str) -> str:
         return text
 
 
-COLUMNS = Subnet.__table__.c
-GATEWAY = func.coalesce(Subnet.gateway_ip, "")
+GATEWAY = func.coalesce(COLUMNS.gateway_ip, "")
 
 SUBNETS = listing.Resource(
     query=select(Subnet.__table__),
     key=COLUMNS.id,
-    visible=visible,
+    visible=VISIBLE,
     not_found=SubnetNotFound,
     filters={
-        "id": listing.text(COLUMNS.id),
-        "name": listing.text(COLUMNS.name),
-        "description": listing.text(COLUMNS.description),
-        "project_id": listing.text(COLUMNS.project_id),
-        "tenant_id": listing.text(COLUMNS.project_id),
-        "network_id": listing.text(COLUMNS.network_id),
-        "subnetpool_id": listing.text(COLUMNS.subnet_pool_id),
-        "cidr": listing.text(COLUMNS.cidr, normal_cidr),
-        "gateway_ip": listing.text(COLUMNS.gateway_ip, normal_address),
+        "id": listing.Equal(COLUMNS.id),
+        "name": listing.Equal(COLUMNS.name),
+        "description": listing.Equal(COLUMNS.description),
+        "project_id": listing.Equal(COLUMNS.project_id),
+        "tenant_id": listing.Equal(COLUMNS.project_id),
+        "network_id": listing.Equal(COLUMNS.network_id),
+        "subnetpool_id": listing.Equal(COLUMNS.subnet_pool_id),
+        "cidr": listing.Equal(COLUMNS.cidr, normal_cidr),
+        "gateway_ip": listing.Equal(COLUMNS.gateway_ip, normal_address),
         "ip_version": listing.constant(6),
         "enable_dhcp": listing.constant(True),
         "ipv6_ra_mode": listing.constant("slaac"),

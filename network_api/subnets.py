@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
 from app.errors import Conflict
@@ -17,14 +16,13 @@ from network_api.addresses import eui64
 from network_api.errors import InvalidInput, IpAddressInUse, SubnetExists, SubnetInUse, SubnetNotFound
 from network_api.models import Network, Port, Subnet, SubnetPool
 from network_api.prefixes import SUBNET_LENGTH, next_cidr
+from network_api.visibility import OWN_PROJECT, asking, seen_by
 
+NETWORKS = Network.__table__.c
+COLUMNS = Subnet.__table__.c
 
-def visible(caller: Caller) -> ColumnElement[bool] | None:
-    """The condition that keeps other projects' subnets out; a shared network's subnet is everybody's."""
-    if caller.is_admin:
-        return None
-    shared = select(Network.id).where(Network.shared)
-    return or_(Subnet.project_id == caller.project, Subnet.network_id.in_(shared))
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.shared)))
+"""Keeps other projects' subnets out; a shared network's subnet is everybody's."""
 
 
 def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False) -> Subnet:
@@ -35,8 +33,7 @@ def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False
     query = select(Subnet).where(Subnet.id == subnet_id)
     if lock:
         query = query.with_for_update()
-    condition = visible(caller)
-    subnet = session.scalar(query if condition is None else query.where(condition))
+    subnet = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
     if subnet is None:
         raise SubnetNotFound(subnet_id)
     return subnet

@@ -5,4 +5,4 @@ from datetime import datetime
 
 def stamp(time: datetime) -> str:
     """2026-01-01T00:00:00Z."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.isoformat()[:19] + "Z"
