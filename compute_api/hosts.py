@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.settings import Settings
-from compute_api.models import Host
+from compute_api.models import Aggregate, AggregateHost, Host
+from compute_api.placement import Preference
 from hypervisor.machine import HostReport
 
 SILENT_AFTER = timedelta(seconds=30)
@@ -21,7 +22,7 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
     if host is None:
         host = Host(id=str(uuid4()), name=report.name, created_at=now, vcpus_used=0, memory_mib_used=0, disk_gib_used=0)
         session.add(host)
-    host.zone = settings.availability_zone
+    host.zone = aggregate_zone(session, report.name) or settings.availability_zone
     host.vcpus = report.vcpus
     host.memory_mib = report.memory_mib
     host.disk_gib = report.disk_gib
@@ -37,18 +38,38 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
     return host
 
 
+def aggregate_zone(session: Session, name: str) -> str | None:
+    """The zone that an aggregate makes of the host; None when none does."""
+    query = (
+        select(Aggregate.metadata_)
+        .join(AggregateHost, AggregateHost.aggregate_id == Aggregate.id)
+        .where(AggregateHost.host == name)
+        .order_by(Aggregate.id)
+    )
+    return next((zone for metadata in session.scalars(query) if (zone := metadata.get("availability_zone"))), None)
+
+
 def seen(session: Session, now: datetime, name: str) -> None:
     """The host is alive."""
     session.execute(update(Host).where(Host.name == name).values(last_seen=now))
 
 
 def claim(
-    session: Session, now: datetime, *, vcpus: int, memory_mib: int, disk_gib: int, zone: str | None, host: str | None
+    session: Session,
+    now: datetime,
+    *,
+    vcpus: int,
+    memory_mib: int,
+    disk_gib: int,
+    zone: str | None,
+    host: str | None,
+    preference: Preference | None = None,
 ) -> Host | None:
     """Take room on the host with the most free memory, or on the one that is named; None when there is none.
 
     One statement finds and takes, so that two requests never take the same room.
     """
+    among = preference or Preference()
     fits = (
         select(Host.seq)
         .where(
@@ -59,9 +80,17 @@ def claim(
             Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
             Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
         )
-        .order_by((Host.memory_mib_limit - Host.memory_mib_used).desc())
+        .order_by(
+            Host.name.in_(among.rather).desc(),
+            Host.name.in_(among.rather_not).asc(),
+            (Host.memory_mib_limit - Host.memory_mib_used).desc(),
+        )
         .limit(1)
     )
+    if among.only is not None:
+        fits = fits.where(Host.name.in_(among.only))
+    if among.never:
+        fits = fits.where(Host.name.not_in(among.never))
     if zone:
         fits = fits.where(Host.zone == zone)
     if host:
@@ -95,8 +124,18 @@ def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gi
     )
 
 
-def why_not(session: Session, now: datetime, *, vcpus: int, memory_mib: int, disk_gib: int, zone: str | None) -> str:
+def why_not(
+    session: Session,
+    now: datetime,
+    *,
+    vcpus: int,
+    memory_mib: int,
+    disk_gib: int,
+    zone: str | None,
+    preference: Preference | None = None,
+) -> str:
     """What was missing, for the fault of a server that no host has room for."""
+    among = preference or Preference()
     query = select(Host)
     if zone:
         query = query.where(Host.zone == zone)
@@ -112,6 +151,8 @@ def why_not(session: Session, now: datetime, *, vcpus: int, memory_mib: int, dis
             short = ["it is disabled"]
         elif not is_up(host, now):
             short = ["it is down"]
+        elif host.name in among.never or (among.only is not None and host.name not in among.only):
+            short = [among.reason]
         reasons.append(f"{host.name}: {', '.join(short) or 'taken meanwhile'}")
     return f"No valid host was found. {'; '.join(reasons) or 'There is no host.'}."
 
@@ -127,6 +168,11 @@ def find(session: Session, name_or_id: str) -> Host:
     if (found := session.scalar(query)) is None:
         raise errors.NotFound(f"Compute host {name_or_id} could not be found.")
     return found
+
+
+def is_zone(session: Session, zone: str) -> bool:
+    """Whether a host is in the zone."""
+    return session.scalar(select(Host.seq).where(Host.zone == zone).limit(1)) is not None
 
 
 def listed(session: Session) -> list[Host]:

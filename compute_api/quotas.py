@@ -31,10 +31,22 @@ DEFAULTS: dict[str, int] = {
 COUNTED = ("instances", "cores", "ram")
 
 
+NOBODY = ""
+"""The project whose limits are those of projects that have none of their own."""
+
+
 def limits(session: Session, project_id: str) -> dict[str, int]:
     """Every limit of the project."""
-    own = session.execute(select(QuotaLimit.resource, QuotaLimit.limit).where(QuotaLimit.project_id == project_id))
-    return {**DEFAULTS, **dict(own.all())}
+    query = select(QuotaLimit.resource, QuotaLimit.limit).where(QuotaLimit.project_id.in_((NOBODY, project_id)))
+    found = dict(DEFAULTS)
+    for resource, limit in session.execute(query.order_by(QuotaLimit.project_id)):
+        found[resource] = limit
+    return found
+
+
+def defaults(session: Session) -> dict[str, int]:
+    """The limits of a project that has none of its own."""
+    return limits(session, NOBODY)
 
 
 def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
