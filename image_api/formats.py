@@ -5,6 +5,7 @@ Beyond it, this refuses headers cut off, vmdk with a parent or with its data in 
 differencing vhd.
 """
 
+import logging
 import re
 import struct
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from oslo_utils.imageutils.format_inspector import (
 )
 
 from app.errors import BadRequest
+
+logging.getLogger("oslo_utils.imageutils.format_inspector").setLevel(logging.CRITICAL)
+"""It calls whatever does not parse an error; what matters is raised, and said to who sent it."""
 
 HEAD_BYTES = 4 << 20
 """Every header lies in here, as far as there is one; what has not been recognised by then is raw."""

@@ -17,6 +17,7 @@ from image_api.ingest import Stored, pieces_of
 from image_api.models import Image
 from image_api.names import staged_object, upload_object
 from image_api.routes.parts import find, limits, store
+from image_api.routes.wire import Wire
 from image_api.states import STORED, ImageStatus
 
 blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
@@ -81,12 +82,17 @@ def download(image_id: str) -> Response:
 def received(expected: int | None) -> Iterator[bytes]:
     """The body of this request. Raises BadRequest when it breaks off before it is whole."""
     count = 0
+    wire = Wire(request.environ) if request.content_length is None else None
     try:
         for piece in pieces_of(request.stream.read):
             count += len(piece)
+            if wire:
+                wire.received(count)
             yield piece
     except (ClientDisconnected, OSError) as error:
         raise errors.BadRequest(f"The upload broke off after {count} bytes.") from error
+    if wire and not wire.whole(count):
+        raise errors.BadRequest(f"The upload broke off after {count} bytes.")
     if expected is not None and count != expected:
         raise errors.BadRequest(f"The upload broke off: {count} of {expected} bytes arrived.")
 
@@ -107,6 +113,8 @@ def _expected_bytes() -> int | None:
         raise errors.UnsupportedMedia("Image data must be application/octet-stream.")
     if request.content_length is not None:
         return request.content_length
+    if request.environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        raise errors.BadRequest("Over HTTP/2, image data must have a Content-Length.")
     text = request.headers.get("X-OpenStack-Image-Size", "")
     return int(text) if text.isdigit() and len(text) < 19 else None
 
