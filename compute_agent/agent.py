@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 from compute_agent.desk import Desk, Wanted
 from compute_agent.work import carry_out
-from compute_api.states import PowerState, VmState
+from compute_api.states import PowerState, TaskState, VmState
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineState
 from hypervisor.protocol import Hypervisor
@@ -22,6 +23,18 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 COMPARE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
+WAITING_THREADS = 32
+WAITING = frozenset(
+    {
+        TaskState.POWERING_OFF,
+        TaskState.REBOOTING,
+        TaskState.SHELVING,
+        TaskState.IMAGE_SNAPSHOT,
+        TaskState.IMAGE_BACKUP,
+        TaskState.SUSPENDING,
+        TaskState.DELETING,
+    }
+)
 
 
 class Agent:
@@ -41,7 +54,9 @@ class Agent:
         self._hypervisor = hypervisor
         self._grace_seconds = grace_seconds
         self._restart_stopped = restart_stopped
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        # Most of them only wait: for a guest to power off, for a snapshot to be written.
+        self._pool = ThreadPoolExecutor(max(threads, WAITING_THREADS), thread_name_prefix="work")
+        self._busy = threading.BoundedSemaphore(threads)
         self._looking = threading.Event()
         self._stopping = threading.Event()
         self._submitted: set[int] = set()
@@ -76,6 +91,7 @@ class Agent:
                     self._desk.register(self._hypervisor.describe())
                     beaten = time.monotonic()
                 if time.monotonic() - compared >= COMPARE_SECONDS:
+                    self.give_up_overdue()
                     self.compare()
                     self._hypervisor.repair()
                     self._hypervisor.evict_images(self._desk.images_in_use())
@@ -86,27 +102,42 @@ class Agent:
         self._pool.shutdown(wait=True)
 
     def look(self) -> None:
-        """Hand every waiting operation to a thread."""
-        for operation_id in self._desk.waiting():
+        """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
+        waiting = self._desk.waiting()
+        for operation_id in waiting:
             with self._lock:
                 if operation_id in self._submitted:
                     continue
                 self._submitted.add(operation_id)
             self._pool.submit(self._do, operation_id)
+        if waiting:
+            for machine_id in self._desk.hurried():
+                self._hypervisor.hurry(machine_id)
+
+    def give_up_overdue(self) -> None:
+        """Nothing is under way for ever, whatever a host is stuck with."""
+        for machine_id in self._desk.fail_overdue():
+            log.error("Server %s: the host took too long", machine_id)
+            self._hypervisor.hurry(machine_id)
 
     def _do(self, operation_id: int) -> None:
+        work = None
         try:
             if self._stopping.is_set():
                 return
             work = self._desk.claim(operation_id)
             if work is not None:
-                self._desk.finish(work, carry_out(work, self._hypervisor, self._grace_seconds))
+                with nullcontext() if work.task in WAITING else self._busy:
+                    outcome = carry_out(work, self._hypervisor, self._grace_seconds)
+                self._desk.finish(work, outcome)
         except Exception:
-            log.exception("Operation %d could not be carried out; it is tried again at the next start", operation_id)
+            log.exception("Operation %d could not be carried out; it is tried again", operation_id)
+            self._desk.give_back(operation_id)
         finally:
             with self._lock:
                 self._submitted.discard(operation_id)
-            self._looking.set()
+            if work is not None:  # something else of the same server may have waited for it
+                self._looking.set()
 
     def compare(self) -> None:
         """What runs against what should, both ways. Servers that somebody is acting on are left alone."""
@@ -123,7 +154,9 @@ class Agent:
     def _compare_one(self, one: Wanted, state: MachineState) -> None:
         found = self._hypervisor.report(one.id).state if state is not MachineState.RUNNING else state
         match one.vm_state, found:
-            case VmState.ACTIVE, MachineState.SHUTOFF | MachineState.ABSENT if self._restart_stopped:
+            case VmState.ACTIVE | VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF | MachineState.ABSENT if (
+                self._restart_stopped and one.power_state == PowerState.RUNNING
+            ):
                 self._start_again(one)
             case VmState.ACTIVE, MachineState.SHUTOFF:
                 log.info("Server %s has shut itself off", one.id)
@@ -132,16 +165,16 @@ class Agent:
                 self._desk.tell(
                     one, VmState.ERROR, PowerState.CRASHED, "The guest has crashed; a hard reboot may help."
                 )
-            case VmState.ACTIVE | VmState.STOPPED, MachineState.ABSENT:
+            case VmState.ACTIVE | VmState.STOPPED | VmState.SUSPENDED | VmState.RESIZED, MachineState.ABSENT:
                 self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, "The disks of this server are gone.")
             case VmState.ACTIVE, MachineState.PAUSED:
                 self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, "")
-            case VmState.PAUSED, MachineState.RUNNING:
-                self._desk.tell(one, VmState.ACTIVE, PowerState.RUNNING, "")
-            case VmState.STOPPED, MachineState.RUNNING:
+            case VmState.PAUSED | VmState.STOPPED | VmState.SUSPENDED, MachineState.RUNNING:
                 self._desk.tell(one, VmState.ACTIVE, PowerState.RUNNING, "")
             case VmState.PAUSED, MachineState.SHUTOFF:
                 self._desk.tell(one, VmState.STOPPED, PowerState.SHUTDOWN, "")
+            case VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF if one.power_state == PowerState.RUNNING:
+                self._desk.tell(one, VmState(one.vm_state), PowerState.SHUTDOWN, "")
 
     def _start_again(self, one: Wanted) -> None:
         spec = self._desk.spec(one.id)

@@ -4,32 +4,41 @@ An agent without database access (many hosts) has a desk that speaks to the cont
 agent does not know the difference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from compute_api import hosts, operations, servers
+from compute_api import aside, finishing, hosts, operations
+from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
-from compute_api.servers import Outcome
-from compute_api.states import PowerState, VmState
-from hypervisor.machine import HostReport, MachineSpec
+from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, VmState
+from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
+from image_api import images
+from image_api.models import Image
+from image_api.states import ImageStatus
+from image_api.store import FileStore, Store
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One claimed operation. `spec` is None when the server is gone and only its remains may be here."""
+    """One claimed operation. `spec` is None when the server is gone and only its remains may be here. `store_image`
+    fills the image that a snapshot is for; `image_is_stored` says that this was done before."""
 
     operation: Operation
     task: str
     machine_id: str
     spec: MachineSpec | None
     arguments: dict[str, Any]
+    store_image: Callable[[SnapshotFile], None]
+    image_is_stored: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class Wanted:
     vm_state: str
     task_state: str | None
     generation: int
+    power_state: int = PowerState.RUNNING
 
 
 class Desk(Protocol):
@@ -55,7 +65,13 @@ class Desk(Protocol):
 
     def claim(self, operation_id: int) -> Work | None: ...
 
+    def give_back(self, operation_id: int) -> None: ...
+
     def finish(self, work: Work, outcome: Outcome) -> None: ...
+
+    def hurried(self) -> Sequence[str]: ...
+
+    def fail_overdue(self) -> Sequence[str]: ...
 
     def wanted(self) -> Sequence[Wanted]: ...
 
@@ -69,8 +85,9 @@ class Desk(Protocol):
 class LocalDesk:
     """The desk of an agent that shares the control plane's database."""
 
-    def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
+    def __init__(self, database: Database, clock: Clock, settings: Settings, store: Store | None = None) -> None:
         self._database = database
+        self._store = store or FileStore(settings.state / "images" / "store")
         self._clock = clock
         self._settings = settings
         self._host = settings.host_name
@@ -103,23 +120,57 @@ class LocalDesk:
             if operation is None:
                 return None
             server = session.scalar(select(Server).where(Server.id == operation.server_id))
-            if server is not None and not server.deleted and server.generation != operation.generation:
-                operations.close(session, now, operation.id, "superseded")
-                operations.end_action(
-                    session, now, server.id, operation.request_id, "Overtaken by another action before it began"
-                )
+            there = server is not None and not server.deleted
+            claims = operation.task not in list(SideTask)
+            if server is not None and there and claims and server.generation != operation.generation:
+                finishing.overtaken(session, now, operation)
                 return None
-            spec = machine_spec(session, server) if server is not None and not server.deleted else None
-            return Work(operation, operation.task, operation.server_id, spec, operation.arguments)
+            spec = machine_spec(session, server) if server is not None and there else None
+        return Work(
+            operation,
+            operation.task,
+            operation.server_id,
+            spec,
+            operation.arguments,
+            store_image=lambda snapshot: self._store_image(operation, snapshot),
+            image_is_stored=lambda: self._image_is_stored(operation),
+        )
+
+    def give_back(self, operation_id: int) -> None:
+        """It could not be finished for reasons of our own: to be done again, but not for ever."""
+        with self._database.transaction() as session:
+            operations.give_back(session, operation_id)
 
     def finish(self, work: Work, outcome: Outcome) -> None:
         """Hand in how it went."""
-        with self._database.transaction() as session:
-            servers.finish(session, self._clock.now(), work.operation, outcome)
+        with self._writing() as session:
+            finishing.finish(session, self._clock.now(), work.operation, outcome)
+
+    def hurried(self) -> Sequence[str]:
+        """Servers for which something waits that may interrupt what is under way."""
+        with self._database.reading() as session:
+            return operations.interrupted(session, self._host, [DELETE.task, REBOOT_HARD.task])
+
+    def fail_overdue(self) -> Sequence[str]:
+        """Give up on what takes longer than it may; returns the ids of the servers."""
+        now, grace = self._clock.now(), self._settings.soft_reboot_seconds
+        with self._writing() as session:
+            late = [
+                operation
+                for operation in operations.running(session, self._host)
+                if operation.started_at is not None
+                and (now - operation.started_at).total_seconds() > finishing.deadline_seconds(operation.task, grace)
+            ]
+            for operation in late:
+                seconds = finishing.deadline_seconds(operation.task, grace)
+                finishing.finish(
+                    session, now, operation, Outcome(error=f"The host did not finish within {seconds:.0f} seconds.")
+                )
+            return [operation.server_id for operation in late]
 
     def wanted(self) -> Sequence[Wanted]:
         """Every server that belongs here."""
-        query = select(Server.id, Server.vm_state, Server.task_state, Server.generation)
+        query = select(Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
         with self._database.reading() as session:
             rows = session.execute(query.where(Server.host == self._host, Server.deleted.is_(False)))
             return [Wanted(*row) for row in rows]
@@ -135,10 +186,39 @@ class LocalDesk:
         with self._database.transaction() as session:
             server = session.scalar(select(Server).where(Server.id == wanted.id))
             if server is not None and server.generation == wanted.generation:
-                servers.reported(session, self._clock.now(), server, vm_state, power_state, why)
+                finishing.reported(session, self._clock.now(), server, vm_state, power_state, why)
 
     def images_in_use(self) -> frozenset[str]:
         """Images that servers of this host are made from."""
         with self._database.reading() as session:
-            query = select(Server.image_id).where(Server.host == self._host, Server.deleted.is_(False)).distinct()
-            return frozenset(session.scalars(query))
+            query = select(Server.image_id, Server.aside).where(Server.host == self._host, Server.deleted.is_(False))
+            return frozenset(
+                found
+                for image_id, remembered in session.execute(query)
+                for found in (image_id, *aside.images(remembered))
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self._database.transaction() as session:
+            session.info[finishing.STORE] = self._store
+            yield session
+
+    def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:
+        """Raises SixstackError; NotFound when somebody has deleted the image meanwhile."""
+        images.create_from_file(
+            self._database,
+            self._store,
+            self._clock.now(),
+            owner=operation.arguments["owner"],
+            name="",
+            properties={},
+            path=snapshot.path,
+            disk_format=snapshot.disk_format,
+            image_id=operation.arguments["image_id"],
+        )
+
+    def _image_is_stored(self, operation: Operation) -> bool:
+        with self._database.reading() as session:
+            status = session.scalar(select(Image.status).where(Image.id == operation.arguments["image_id"]))
+        return status == ImageStatus.ACTIVE

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable
 
+from app.errors import NotFound, SixstackError
 from compute_agent.desk import Work
-from compute_api.servers import Outcome
-from compute_api.states import PowerState, TaskState
+from compute_api.finishing import Outcome
+from compute_api.states import PowerState, SideTask, TaskState
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineSpec
 from hypervisor.protocol import Hypervisor
@@ -14,31 +15,90 @@ log = logging.getLogger(__name__)
 
 INTERNAL = "The host failed in a way nobody expected; its log says more under the id of this server."
 
-Carry = Callable[[Hypervisor, MachineSpec, float], None]
+Carry = Callable[[Hypervisor, Work, MachineSpec, float], None]
 
 
-def _run(hypervisor: Hypervisor, spec: MachineSpec, _grace: float) -> None:
+def _run(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
     hypervisor.ensure_running(spec)
 
 
-def _stop(hypervisor: Hypervisor, spec: MachineSpec, grace: float) -> None:
+def _stop(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, grace: float) -> None:
     hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
 
 
-def _reboot_soft(hypervisor: Hypervisor, spec: MachineSpec, grace: float) -> None:
+def _reboot_soft(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, grace: float) -> None:
     hypervisor.reboot(spec, hard=False, grace_seconds=grace)
 
 
-def _reboot_hard(hypervisor: Hypervisor, spec: MachineSpec, grace: float) -> None:
+def _reboot_hard(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, grace: float) -> None:
     hypervisor.reboot(spec, hard=True, grace_seconds=grace)
 
 
-def _pause(hypervisor: Hypervisor, spec: MachineSpec, _grace: float) -> None:
+def _pause(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
     hypervisor.pause(spec.id)
 
 
-def _unpause(hypervisor: Hypervisor, spec: MachineSpec, _grace: float) -> None:
+def _unpause(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
     hypervisor.unpause(spec.id)
+
+
+def _suspend(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.suspend(spec.id)
+
+
+def _rebuild(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.rebuild(spec, start=_starts(work), keep=frozenset(work.arguments.get("keep", ())))
+
+
+def _resize(hypervisor: Hypervisor, work: Work, spec: MachineSpec, grace: float) -> None:
+    hypervisor.resize(spec, start=_starts(work), grace_seconds=grace)
+
+
+def _confirm_resize(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.confirm_resize(spec.id)
+
+
+def _revert_resize(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.revert_resize(spec, start=_starts(work))
+
+
+def _unrescue(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, grace: float) -> None:
+    own = spec.model_copy(update={"disks": tuple(disk for disk in spec.disks if disk.name != "rescue")})
+    hypervisor.reboot(own, hard=False, grace_seconds=grace)
+
+
+def _image(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    if work.image_is_stored():
+        return
+    name = work.arguments["image_id"]
+    try:
+        work.store_image(hypervisor.snapshot(spec, name))
+    except NotFound:
+        log.info("The image %s of %s was deleted before it was complete", name, spec.id)
+    finally:
+        hypervisor.discard_snapshot(spec.id, name)
+
+
+def _shelve(hypervisor: Hypervisor, work: Work, spec: MachineSpec, grace: float) -> None:
+    if not work.image_is_stored():
+        hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
+        _image(hypervisor, work, spec, grace)
+    if not work.image_is_stored():
+        raise HypervisorError("The image of this server was deleted while it was made.")
+    hypervisor.remove(spec.id)
+
+
+def _attach_interface(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.ensure_nics(spec)
+
+
+def _detach_interface(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    left = tuple(nic for nic in spec.nics if nic.port_id != work.arguments["port_id"])
+    hypervisor.ensure_nics(spec.model_copy(update={"nics": left}))
+
+
+def _starts(work: Work) -> bool:
+    return bool(work.arguments.get("start", True))
 
 
 TASKS: dict[str, Carry] = {
@@ -49,6 +109,20 @@ TASKS: dict[str, Carry] = {
     TaskState.REBOOTING_HARD: _reboot_hard,
     TaskState.PAUSING: _pause,
     TaskState.UNPAUSING: _unpause,
+    TaskState.SUSPENDING: _suspend,
+    TaskState.RESUMING: _run,
+    TaskState.RESCUING: _reboot_soft,
+    TaskState.UNRESCUING: _unrescue,
+    TaskState.REBUILDING: _rebuild,
+    TaskState.RESIZE_PREP: _resize,
+    TaskState.RESIZE_CONFIRMING: _confirm_resize,
+    TaskState.RESIZE_REVERTING: _revert_resize,
+    TaskState.IMAGE_SNAPSHOT: _image,
+    TaskState.IMAGE_BACKUP: _image,
+    TaskState.SHELVING: _shelve,
+    TaskState.UNSHELVING: _run,
+    SideTask.ATTACH_INTERFACE: _attach_interface,
+    SideTask.DETACH_INTERFACE: _detach_interface,
 }
 
 
@@ -58,8 +132,8 @@ def carry_out(work: Work, hypervisor: Hypervisor, grace_seconds: float) -> Outco
         if work.task == TaskState.DELETING or work.spec is None:
             hypervisor.remove(work.machine_id)
             return Outcome(power_state=PowerState.NOSTATE)
-        TASKS[work.task](hypervisor, work.spec, grace_seconds)
-    except HypervisorError as error:
+        TASKS[work.task](hypervisor, work, work.spec, grace_seconds)
+    except (HypervisorError, SixstackError) as error:
         log.warning("%s of %s: %s", work.task, work.machine_id, error)
         return Outcome(error=str(error))
     except Exception:

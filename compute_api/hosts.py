@@ -18,11 +18,12 @@ SILENT_AFTER = timedelta(seconds=30)
 
 def register(session: Session, now: datetime, report: HostReport, settings: Settings) -> Host:
     """Write down what a host says of itself; it is made known at the first time."""
+    zone = aggregate_zone(session, report.name) or settings.availability_zone
     host = session.scalar(select(Host).where(Host.name == report.name))
     if host is None:
         host = Host(id=str(uuid4()), name=report.name, created_at=now, vcpus_used=0, memory_mib_used=0, disk_gib_used=0)
         session.add(host)
-    host.zone = aggregate_zone(session, report.name) or settings.availability_zone
+    host.zone = zone
     host.vcpus = report.vcpus
     host.memory_mib = report.memory_mib
     host.disk_gib = report.disk_gib

@@ -1,9 +1,11 @@
 """Server → MachineSpec: the document that a host runs a machine from."""
 
 from ipaddress import IPv6Address, IPv6Interface
+from typing import Any
 
 from sqlalchemy.orm import Session
 
+from compute_api import aside
 from compute_api.models import Server
 from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
 from network_api import ports
@@ -12,12 +14,6 @@ from network_api import ports
 def machine_spec(session: Session, server: Server) -> MachineSpec:
     """Everything a host needs to know, as wanted now."""
     flavor = server.flavor
-    image = ImageRef.model_validate(server.image["ref"])
-    disks: tuple[DiskSpec, ...]
-    if image.disk_format == "iso":
-        disks = (DiskSpec(size_gib=flavor["disk"]), DiskSpec(name="cdrom", image=image, cdrom=True))
-    else:
-        disks = (DiskSpec(size_gib=flavor["disk"], image=image),)
     return MachineSpec(
         id=server.id,
         name=server.name,
@@ -25,7 +21,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         project_id=server.project_id,
         vcpus=flavor["vcpus"],
         memory_mib=flavor["ram"],
-        disks=disks,
+        disks=disks(server),
         nics=tuple(_nic(nic) for nic in ports.nics_of(session, [server.id]).get(server.id, [])),
         key=KeySpec.model_validate(server.key) if server.key else None,
         user_data=server.user_data,
@@ -35,6 +31,29 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         launch_index=server.launch_index,
         generation=server.generation,
     )
+
+
+def disks(server: Server) -> tuple[DiskSpec, ...]:
+    """The disks in the order the guest sees them; one that is rescued boots from another image and sees its own."""
+    flavor, remembered = server.flavor, server.aside
+    image = ImageRef.model_validate(_root_image(server))
+    if image.disk_format == "iso":
+        own = [DiskSpec(size_gib=flavor["disk"]), DiskSpec(name="cdrom", image=image, cdrom=True)]
+    else:
+        own = [DiskSpec(size_gib=flavor["disk"], image=image)]
+    if flavor["ephemeral"]:
+        own.append(DiskSpec(name="ephemeral0", size_gib=flavor["ephemeral"]))
+    if flavor["swap"]:
+        own.append(DiskSpec(name="swap", size_mib=flavor["swap"]))
+    if rescue := remembered.get(aside.RESCUE):
+        own.insert(0, DiskSpec(name="rescue", image=ImageRef.model_validate(rescue["image"])))
+    return tuple(own)
+
+
+def _root_image(server: Server) -> dict[str, Any]:
+    if shelved := server.aside.get(aside.SHELVED):
+        return dict(shelved["image"])
+    return dict(server.aside.get(aside.ROOT_IMAGE) or server.image["ref"])
 
 
 def _nic(nic: ports.Nic) -> NicSpec:

@@ -9,21 +9,23 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db import after_commit
 from compute_api.models import Operation, Server, ServerAction
-from compute_api.states import Action
 
 Nudge = Callable[[Sequence[int]], None]
 """Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
 
 
+MAX_ATTEMPTS = 5
+
+
 def queue(
-    session: Session, now: datetime, server: Server, action: Action, request_id: str, arguments: dict[str, Any]
+    session: Session, now: datetime, server: Server, task: str, request_id: str, arguments: dict[str, Any]
 ) -> Operation:
     """Put down what is to be done for a server that has a host. `session.info["nudge"]` is told after the commit."""
     assert server.host is not None
     operation = Operation(
         server_id=server.id,
         host=server.host,
-        task=action.task,
+        task=task,
         generation=server.generation,
         state="queued",
         request_id=request_id,
@@ -106,3 +108,29 @@ def requeue_running(session: Session, host: str) -> int:
         .execution_options(synchronize_session=False)
     )
     return len(result.all())
+
+
+def running(session: Session, host: str) -> list[Operation]:
+    """What the host is busy with."""
+    return list(session.scalars(select(Operation).where(Operation.host == host, Operation.state == "running")))
+
+
+def interrupted(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
+    """Servers of the host for which one of the tasks waits behind another one that is under way."""
+    other = aliased(Operation)
+    query = (
+        select(Operation.server_id)
+        .join(other, other.server_id == Operation.server_id)
+        .where(Operation.host == host, Operation.state == "queued", Operation.task.in_(tasks), other.state == "running")
+    )
+    return list(session.scalars(query.distinct()))
+
+
+def give_back(session: Session, operation_id: int) -> None:
+    """To be begun again. One that is begun too often stays as it is, until it is overdue."""
+    session.execute(
+        update(Operation)
+        .where(Operation.id == operation_id, Operation.state == "running", Operation.attempts < MAX_ATTEMPTS)
+        .values(state="queued")
+        .execution_options(synchronize_session=False)
+    )

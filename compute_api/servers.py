@@ -1,4 +1,4 @@
-"""Servers: created, found, acted upon and finished, each in one transaction of the caller's."""
+"""Servers: created, found and acted upon, each in one transaction of the caller's. How it ends: `finishing`."""
 
 import hashlib
 import re
@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import flavors, hosts, keypairs, operations, quotas
-from compute_api.models import Flavor, KeyPair, Operation, Server
-from compute_api.states import BY_TASK, DELETE, SPAWN, Action, PowerState, TaskState, VmState
+from compute_api import accounts, flavors, hosts, keypairs, operations, quotas, server_groups
+from compute_api.finishing import buried, failed, reference
+from compute_api.models import Flavor, KeyPair, Server, ServerGroup
+from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
 from image_api import images
 from image_api.models import Image
 from network_api import networks, ports
@@ -53,6 +54,7 @@ class NewServer:
     access_ipv6: str = ""
     zone: str | None = None
     host: str | None = None
+    group_id: str | None = None
     min_count: int = 1
     max_count: int = 1
 
@@ -64,14 +66,6 @@ class Created:
     servers: list[Server]
     admin_pass: str
     reservation_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an operation went: without an error the action's end state is reached."""
-
-    error: str | None = None
-    power_state: PowerState | None = None
 
 
 def find(session: Session, caller: Caller, server_id: str, *, deleted: bool = False) -> Server:
@@ -96,6 +90,9 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     key = _key(session, caller, new.key_name)
     wanted = _networks(session, caller, new)
     check_metadata(session, caller, new.metadata)
+    if new.zone and not hosts.is_zone(session, new.zone):
+        raise errors.BadRequest(f"The requested availability zone is not available: {new.zone}")
+    group = _group(session, caller, new.group_id)
     count = quotas.claim(
         session,
         caller.project,
@@ -104,6 +101,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
         ram=flavor.ram,
         at_least=new.min_count,
     )
+    if group:
+        server_groups.check_members(session, group, count)
     admin_pass = new.admin_pass or secrets.token_urlsafe(9)
     reservation_id = f"r-{secrets.token_hex(4)}"
     made = []
@@ -140,16 +139,19 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             access_ipv4=new.access_ipv4,
             access_ipv6=new.access_ipv6,
             fault={},
+            aside={},
             created_at=now,
             updated_at=now,
             deleted=False,
+            group_id=group.id if group else None,
+            revision=0,
         )
         session.add(server)
-        _place(session, now, server, flavor, new)
+        _place(session, now, server, new, group)
         _attach(session, now, caller, server, wanted)
         operations.begin_action(session, now, server, SPAWN.name, request_id, caller.user_id)
         if server.host:
-            operations.queue(session, now, server, SPAWN, request_id, {})
+            operations.queue(session, now, server, SPAWN.task, request_id, {})
         else:
             operations.end_action(session, now, server.id, request_id, server.fault["message"])
         made.append(server)
@@ -185,7 +187,7 @@ def begin(
         raise errors.Conflict(f"Cannot '{action.name}' instance {server.id} while it is in {state}")
     session.refresh(server)
     operations.begin_action(session, now, server, action.name, request_id, caller.user_id)
-    operations.queue(session, now, server, action, request_id, arguments or {})
+    operations.queue(session, now, server, action.task, request_id, arguments or {})
 
 
 def delete(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
@@ -196,74 +198,15 @@ def delete(session: Session, now: datetime, caller: Caller, server: Server, requ
     if server.host is None:
         operations.begin_action(session, now, server, DELETE.name, request_id, caller.user_id)
         operations.end_action(session, now, server.id, request_id)
-        _buried(session, now, server)
+        buried(session, now, server)
         return
     begin(session, now, caller, server, DELETE, request_id)
-
-
-def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
-    """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
-    query = select(Server).where(
-        Server.id == operation.server_id,
-        Server.generation == operation.generation,
-        Server.task_state == operation.task,
-        Server.deleted.is_(False),
-    )
-    server = session.scalar(query.with_for_update())
-    if server is None:
-        operations.close(session, now, operation.id, "superseded")
-        operations.end_action(session, now, operation.server_id, operation.request_id, "Overtaken by another action")
-        return False
-    action = BY_TASK[TaskState(operation.task)]
-    operations.close(session, now, operation.id, "failed" if outcome.error else "done")
-    operations.end_action(session, now, server.id, operation.request_id, outcome.error)
-    server.task_state = None
-    server.updated_at = now
-    if outcome.error:
-        _failed(server, now, outcome.error)
-    elif action is DELETE:
-        _buried(session, now, server)
-    else:
-        server.vm_state = action.then
-        server.power_state = outcome.power_state if outcome.power_state is not None else action.power
-        server.fault = {}
-        if action is SPAWN:
-            server.launched_at = now
-            server.admin_pass = None
-    if action is not DELETE:
-        ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
-    return True
-
-
-def reported(session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str) -> bool:
-    """A host found the server in another state than was wanted; a task that began meanwhile wins."""
-    statement = (
-        update(Server)
-        .where(
-            Server.id == server.id,
-            Server.generation == server.generation,
-            Server.task_state.is_(None),
-            Server.deleted.is_(False),
-        )
-        .values(vm_state=vm_state, power_state=power, updated_at=now)
-    )
-    if vm_state is VmState.ERROR:
-        statement = statement.values(fault=fault(now, why))
-    counted = session.scalar(statement.returning(Server.id)) is not None
-    if counted:
-        ports.set_status(session, server.id, power == PowerState.RUNNING)
-    return counted
 
 
 def check_lock(caller: Caller, server: Server) -> None:
     """A locked server is left alone by everybody but admins."""
     if server.locked and not caller.is_admin:
         raise errors.Conflict(f"Instance {server.id} is locked")
-
-
-def fault(now: datetime, message: str, code: int = 500) -> dict[str, Any]:
-    """A fault as the API shows it."""
-    return {"code": code, "message": message[:255], "details": message, "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def usable_image(session: Session, caller: Caller, image_id: str, flavor: Flavor) -> Image:
@@ -289,13 +232,7 @@ def usable_image(session: Session, caller: Caller, image_id: str, flavor: Flavor
 def image_copy(image: Image) -> dict[str, Any]:
     """What a server remembers of its image."""
     return {
-        "ref": {
-            "id": image.id,
-            "disk_format": image.stored_format,
-            "size_bytes": image.disk_size or image.size,
-            "virtual_size_bytes": image.virtual_size or image.size,
-            "sha512": image.disk_hash or (image.os_hash_value if image.os_hash_algo == "sha512" else None),
-        },
+        "ref": reference(image),
         "name": image.name,
         "min_ram": image.min_ram,
         "min_disk": image.min_disk,
@@ -377,14 +314,24 @@ def _networks(session: Session, caller: Caller, new: NewServer) -> list[tuple[Ne
     return wanted
 
 
-def _place(session: Session, now: datetime, server: Server, flavor: Flavor, new: NewServer) -> None:
-    need = {"vcpus": flavor.vcpus, "memory_mib": flavor.ram, "disk_gib": flavor.disk}
-    found = hosts.claim(session, now, **need, zone=new.zone, host=new.host)
+def _group(session: Session, caller: Caller, group_id: str | None) -> ServerGroup | None:
+    if group_id is None:
+        return None
+    try:
+        return server_groups.find(session, caller, group_id)
+    except errors.NotFound as error:
+        raise errors.BadRequest(error.message) from None
+
+
+def _place(session: Session, now: datetime, server: Server, new: NewServer, group: ServerGroup | None) -> None:
+    need = accounts.room(server.flavor)
+    among = server_groups.preference(session, group, server.id) if group else None
+    found = hosts.claim(session, now, **need, zone=new.zone, host=new.host, preference=among)
     if found is not None:
         server.host = found.name
         server.availability_zone = found.zone
     else:
-        _failed(server, now, hosts.why_not(session, now, **need, zone=new.zone))
+        failed(server, now, hosts.why_not(session, now, **need, zone=new.zone, preference=among))
         server.task_state = None
 
 
@@ -413,25 +360,3 @@ def _attach(
             )
         if not server.access_ipv6 and port.ip_address:
             server.access_ipv6 = port.ip_address
-
-
-def _failed(server: Server, now: datetime, message: str) -> None:
-    server.vm_state = VmState.ERROR
-    server.power_state = PowerState.NOSTATE
-    server.fault = fault(now, message)
-
-
-def _buried(session: Session, now: datetime, server: Server) -> None:
-    """What the server held is free again; the row stays for those who ask for deleted servers."""
-    ports.release(session, now, server.id)
-    flavor = server.flavor
-    quotas.add(session, server.project_id, instances=-1, cores=-flavor["vcpus"], ram=-flavor["ram"])
-    if server.host:
-        hosts.release(session, server.host, vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=flavor["disk"])
-    server.vm_state = VmState.DELETED
-    server.power_state = PowerState.NOSTATE
-    server.task_state = None
-    server.deleted = True
-    server.terminated_at = server.updated_at = now
-    server.admin_pass = None
-    server.user_data = None

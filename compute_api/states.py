@@ -1,11 +1,13 @@
 """Where a server rests (vm_state), what is under way (task_state), and what may follow what.
 
-    building ──spawn──▶ active ◀──start/stop──▶ stopped        any ──delete──▶ deleted
-        │                 │ ▲                                  any ──fails──▶ error
-        └──fails──▶ error │ └─reboot, rebuild, unpause…
-                          └──pause──▶ paused
+                       start, stop                 pause, suspend, rescue
+    building ─spawn─▶ ACTIVE ◀────────▶ stopped   ACTIVE ◀────────▶ paused, suspended, rescued
+        │               │ ▲ └─reboot, rebuild     ACTIVE ◀────────▶ shelved_offloaded (shelve, unshelve)
+        ▼        resize ▼ │ confirm, revert
+      error           resized                     any ─delete─▶ deleted
 
-Names and values are Nova's (nova/compute/vm_states.py, task_states.py); status is derived from the pair, never stored.
+`docs/states.md` draws all of it, from the table below. Names and values are Nova's (nova/compute/vm_states.py,
+task_states.py), except that Nova confirms a resize without a task; status is derived from the pair, never stored.
 """
 
 from dataclasses import dataclass
@@ -38,8 +40,26 @@ class TaskState(StrEnum):
     REBOOTING_HARD = "rebooting_hard"
     PAUSING = "pausing"
     UNPAUSING = "unpausing"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
     REBUILDING = "rebuilding"
+    RESIZE_PREP = "resize_prep"
+    RESIZE_CONFIRMING = "resize_confirming"
+    RESIZE_REVERTING = "resize_reverting"
+    IMAGE_SNAPSHOT = "image_snapshot"
+    IMAGE_BACKUP = "image_backup"
+    SHELVING = "shelving"
+    UNSHELVING = "unshelving"
     DELETING = "deleting"
+
+
+class SideTask(StrEnum):
+    """Work of a host that does not claim the server: nothing else has to wait for it."""
+
+    ATTACH_INTERFACE = "attach_interface"
+    DETACH_INTERFACE = "detach_interface"
 
 
 class PowerState(IntEnum):
@@ -53,60 +73,145 @@ class PowerState(IntEnum):
     SUSPENDED = 7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One thing that can be done to a server. `name` is Nova's word for it in messages and instance actions.
 
-    `interrupts` are tasks that it may break into; with any other task under way it is refused.
+    `interrupts` are tasks that it may break into; with any other task under way it is refused. Without a `then` the
+    server rests afterwards where it rested before; an operation may bring another `then` along. `fails_to` None leaves
+    the server where it was when it fails. After `deadline_seconds`, and what a guest gets to power off, it has failed.
     """
 
     name: str
     allowed_from: frozenset[VmState]
     task: TaskState
-    then: VmState
-    power: PowerState
+    then: VmState | None
+    fails_to: VmState | None = VmState.ERROR
     interrupts: frozenset[TaskState] = frozenset()
+    deadline_seconds: int = 300
 
 
-SPAWN = Action("create", frozenset({VmState.BUILDING}), TaskState.SPAWNING, VmState.ACTIVE, PowerState.RUNNING)
-START = Action("start", frozenset({VmState.STOPPED}), TaskState.POWERING_ON, VmState.ACTIVE, PowerState.RUNNING)
-STOP = Action(
-    "stop",
-    frozenset({VmState.ACTIVE, VmState.ERROR}),
-    TaskState.POWERING_OFF,
-    VmState.STOPPED,
-    PowerState.SHUTDOWN,
+def _from(*states: VmState) -> frozenset[VmState]:
+    return frozenset(states)
+
+
+HOUR = 3600
+ACTIVE, STOPPED, PAUSED, SUSPENDED = VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED
+ERROR, RESIZED, RESCUED = VmState.ERROR, VmState.RESIZED, VmState.RESCUED
+
+SPAWN = Action(
+    name="create", allowed_from=_from(VmState.BUILDING), task=TaskState.SPAWNING, then=ACTIVE, deadline_seconds=HOUR
 )
-REBOOT_SOFT = Action("reboot", frozenset({VmState.ACTIVE}), TaskState.REBOOTING, VmState.ACTIVE, PowerState.RUNNING)
+START = Action(name="start", allowed_from=_from(STOPPED), task=TaskState.POWERING_ON, then=ACTIVE)
+STOP = Action(name="stop", allowed_from=_from(ACTIVE, ERROR), task=TaskState.POWERING_OFF, then=STOPPED, fails_to=None)
+REBOOT_SOFT = Action(name="reboot", allowed_from=_from(ACTIVE), task=TaskState.REBOOTING, then=ACTIVE)
 REBOOT_HARD = Action(
-    "reboot",
-    frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED, VmState.ERROR}),
-    TaskState.REBOOTING_HARD,
-    VmState.ACTIVE,
-    PowerState.RUNNING,
-    interrupts=frozenset({TaskState.REBOOTING, TaskState.REBOOTING_HARD, TaskState.PAUSING, TaskState.UNPAUSING}),
+    name="reboot",
+    allowed_from=_from(ACTIVE, STOPPED, PAUSED, SUSPENDED, ERROR),
+    task=TaskState.REBOOTING_HARD,
+    then=ACTIVE,
+    interrupts=frozenset(
+        {
+            TaskState.REBOOTING,
+            TaskState.REBOOTING_HARD,
+            TaskState.PAUSING,
+            TaskState.UNPAUSING,
+            TaskState.SUSPENDING,
+            TaskState.RESUMING,
+        }
+    ),
 )
-PAUSE = Action("pause", frozenset({VmState.ACTIVE}), TaskState.PAUSING, VmState.PAUSED, PowerState.PAUSED)
-UNPAUSE = Action("unpause", frozenset({VmState.PAUSED}), TaskState.UNPAUSING, VmState.ACTIVE, PowerState.RUNNING)
+PAUSE = Action(name="pause", allowed_from=_from(ACTIVE), task=TaskState.PAUSING, then=PAUSED, fails_to=None)
+UNPAUSE = Action(name="unpause", allowed_from=_from(PAUSED), task=TaskState.UNPAUSING, then=ACTIVE, fails_to=None)
+SUSPEND = Action(
+    name="suspend",
+    allowed_from=_from(ACTIVE),
+    task=TaskState.SUSPENDING,
+    then=SUSPENDED,
+    fails_to=None,
+    deadline_seconds=HOUR,
+)
+RESUME = Action(
+    name="resume", allowed_from=_from(SUSPENDED), task=TaskState.RESUMING, then=ACTIVE, deadline_seconds=HOUR
+)
+RESCUE = Action(
+    name="rescue",
+    allowed_from=_from(ACTIVE, STOPPED, ERROR),
+    task=TaskState.RESCUING,
+    then=RESCUED,
+    deadline_seconds=HOUR,
+)
+UNRESCUE = Action(name="unrescue", allowed_from=_from(RESCUED), task=TaskState.UNRESCUING, then=ACTIVE)
 REBUILD = Action(
-    "rebuild",
-    frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
-    TaskState.REBUILDING,
-    VmState.ACTIVE,
-    PowerState.RUNNING,
+    name="rebuild",
+    allowed_from=_from(ACTIVE, STOPPED, ERROR),
+    task=TaskState.REBUILDING,
+    then=ACTIVE,
+    deadline_seconds=HOUR,
+)
+RESIZE = Action(name="resize", allowed_from=_from(ACTIVE, STOPPED), task=TaskState.RESIZE_PREP, then=RESIZED)
+CONFIRM_RESIZE = Action(
+    name="confirmResize", allowed_from=_from(RESIZED), task=TaskState.RESIZE_CONFIRMING, then=ACTIVE, fails_to=None
+)
+REVERT_RESIZE = Action(name="revertResize", allowed_from=_from(RESIZED), task=TaskState.RESIZE_REVERTING, then=ACTIVE)
+CREATE_IMAGE = Action(
+    name="createImage",
+    allowed_from=_from(ACTIVE, STOPPED, PAUSED, SUSPENDED),
+    task=TaskState.IMAGE_SNAPSHOT,
+    then=None,
+    fails_to=None,
+    deadline_seconds=4 * HOUR,
+)
+BACKUP = Action(
+    name="createBackup",
+    allowed_from=_from(ACTIVE, STOPPED, PAUSED, SUSPENDED),
+    task=TaskState.IMAGE_BACKUP,
+    then=None,
+    fails_to=None,
+    deadline_seconds=4 * HOUR,
+)
+SHELVE = Action(
+    name="shelve",
+    allowed_from=_from(ACTIVE, STOPPED, PAUSED, SUSPENDED),
+    task=TaskState.SHELVING,
+    then=VmState.SHELVED_OFFLOADED,
+    fails_to=None,
+    deadline_seconds=4 * HOUR,
+)
+UNSHELVE = Action(
+    name="unshelve",
+    allowed_from=_from(VmState.SHELVED, VmState.SHELVED_OFFLOADED),
+    task=TaskState.UNSHELVING,
+    then=ACTIVE,
+    fails_to=VmState.SHELVED_OFFLOADED,
+    deadline_seconds=HOUR,
 )
 DELETE = Action(
-    "delete",
-    frozenset(VmState) - {VmState.DELETED},
-    TaskState.DELETING,
-    VmState.DELETED,
-    PowerState.NOSTATE,
+    name="delete",
+    allowed_from=frozenset(VmState) - {VmState.DELETED},
+    task=TaskState.DELETING,
+    then=VmState.DELETED,
     interrupts=frozenset(TaskState),
 )
 
-BY_TASK = {
-    action.task: action for action in (SPAWN, START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, REBUILD, DELETE)
+ACTIONS = (
+    *(SPAWN, START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE, REBUILD),
+    *(RESIZE, CONFIRM_RESIZE, REVERT_RESIZE, CREATE_IMAGE, BACKUP, SHELVE, UNSHELVE, DELETE),
+)
+BY_TASK = {action.task: action for action in ACTIONS}
+
+POWER = {
+    VmState.ACTIVE: PowerState.RUNNING,
+    VmState.STOPPED: PowerState.SHUTDOWN,
+    VmState.PAUSED: PowerState.PAUSED,
+    VmState.SUSPENDED: PowerState.SHUTDOWN,
+    VmState.RESCUED: PowerState.RUNNING,
+    VmState.RESIZED: PowerState.RUNNING,
+    VmState.SHELVED: PowerState.SHUTDOWN,
+    VmState.SHELVED_OFFLOADED: PowerState.SHUTDOWN,
+    VmState.DELETED: PowerState.NOSTATE,
 }
+"""The power state that usually goes with a state of rest."""
 
 _RESTING = {
     VmState.BUILDING: "BUILD",
@@ -126,6 +231,8 @@ _UNDER_WAY = {
     TaskState.REBOOTING: "REBOOT",
     TaskState.REBOOTING_HARD: "HARD_REBOOT",
     TaskState.REBUILDING: "REBUILD",
+    TaskState.RESIZE_PREP: "RESIZE",
+    TaskState.RESIZE_REVERTING: "REVERT_RESIZE",
 }
 
 

@@ -1,12 +1,24 @@
 """A host in memory: the same behaviour as the real one, at once, with handles for tests to make things go wrong."""
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hypervisor.errors import HypervisorError, LaunchFailed
-from hypervisor.machine import HostReport, MachineReport, MachineSpec, MachineState
+from hypervisor.machine import (
+    Diagnostics,
+    DiskCounters,
+    HostReport,
+    MachineReport,
+    MachineSpec,
+    MachineState,
+    NicCounters,
+    SnapshotFile,
+)
 from hypervisor.protocol import ImageSource
 
 ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.CRASHED})
@@ -21,6 +33,9 @@ class FakeMachine:
     started_at: datetime | None = None
     console: bytes = b""
     starts: int = 0
+    disk: bytes = b"fresh"
+    before_resize: bytes | None = None
+    suspended: bool = False
 
 
 @dataclass
@@ -45,6 +60,7 @@ class FakeHypervisor:
     calls: list[tuple[str, str]] = field(default_factory=list)
     evictions: list[frozenset[str]] = field(default_factory=list)
     closed: bool = False
+    hurried: list[str] = field(default_factory=list)
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -96,6 +112,7 @@ class FakeHypervisor:
             if machine.state in (MachineState.RUNNING, MachineState.PAUSED):
                 return self._report(spec.id)
             machine.spec = spec
+            machine.suspended = False
             self._start(machine)
             return self._report(spec.id)
 
@@ -104,6 +121,7 @@ class FakeHypervisor:
         with self._lock:
             if machine_id in self.machines:
                 self._end(self.machines[machine_id])
+                self.machines[machine_id].suspended = False
             return self._report(machine_id)
 
     def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:  # noqa: ARG002
@@ -112,9 +130,7 @@ class FakeHypervisor:
             machine = self.machines.setdefault(spec.id, FakeMachine(spec))
             if machine.console:
                 machine.console += b"hard reboot\n" if hard or not self.obeys_acpi else b"soft reboot\n"
-            machine.spec = spec
-            self._end(machine)
-            self._start(machine)
+            self._restart(machine, spec, start=True)
             return self._report(spec.id)
 
     def pause(self, machine_id: str) -> MachineReport:
@@ -122,6 +138,85 @@ class FakeHypervisor:
 
     def unpause(self, machine_id: str) -> MachineReport:
         return self._switch("unpause", machine_id, MachineState.RUNNING)
+
+    def suspend(self, machine_id: str) -> MachineReport:
+        self._enter("suspend", machine_id)
+        with self._lock:
+            machine = self.machines.get(machine_id)
+            if machine is None or (machine.state not in ALIVE and not machine.suspended):
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            self._end(machine)
+            machine.suspended = True
+            return self._report(machine_id)
+
+    def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:  # noqa: ARG002
+        self._enter("rebuild", spec.id)
+        with self._lock:
+            machine = self.machines.setdefault(spec.id, FakeMachine(spec))
+            if machine.spec.generation != spec.generation:
+                machine.disk = b"fresh"
+            self._restart(machine, spec, start)
+            return self._report(spec.id)
+
+    def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:  # noqa: ARG002
+        self._enter("resize", spec.id)
+        with self._lock:
+            machine = self._existing(spec.id)
+            if machine.before_resize is None:
+                machine.before_resize = machine.disk
+            self._restart(machine, spec, start)
+            return self._report(spec.id)
+
+    def confirm_resize(self, machine_id: str) -> None:
+        self._enter("confirm_resize", machine_id)
+        with self._lock:
+            self._existing(machine_id).before_resize = None
+
+    def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
+        self._enter("revert_resize", spec.id)
+        with self._lock:
+            machine = self._existing(spec.id)
+            if machine.before_resize is not None:
+                machine.disk, machine.before_resize = machine.before_resize, None
+            self._restart(machine, spec, start)
+            return self._report(spec.id)
+
+    def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
+        self._enter("snapshot", spec.id)
+        with self._lock:
+            disk = self._existing(spec.id).disk
+        path = self._snapshot_path(spec.id, name)
+        path.write_bytes(disk.ljust(1 << 20, b"\0"))
+        return SnapshotFile(path=path, disk_format="raw")
+
+    def discard_snapshot(self, machine_id: str, name: str) -> None:
+        self._enter("discard_snapshot", machine_id)
+        self._snapshot_path(machine_id, name).unlink(missing_ok=True)
+
+    def ensure_nics(self, spec: MachineSpec) -> None:
+        self._enter("ensure_nics", spec.id)
+        with self._lock:
+            machine = self._existing(spec.id)
+            machine.spec = machine.spec.model_copy(update={"nics": spec.nics})
+
+    def diagnostics(self, machine_id: str) -> Diagnostics:
+        self._enter("diagnostics", machine_id)
+        with self._lock:
+            machine = self._existing(machine_id)
+            if machine.state not in ALIVE:
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            spec = machine.spec
+            return Diagnostics(
+                state=machine.state,
+                uptime_seconds=0,
+                memory_mib=spec.memory_mib,
+                cpu_times=(0,) * spec.vcpus,
+                nics=tuple(NicCounters(mac=nic.mac) for nic in spec.nics),
+                disks=tuple(DiskCounters(name=disk.name) for disk in spec.disks),
+            )
+
+    def hurry(self, machine_id: str) -> None:
+        self.hurried.append(machine_id)
 
     def remove(self, machine_id: str) -> None:
         self._enter("remove", machine_id)
@@ -179,6 +274,22 @@ class FakeHypervisor:
         machine.started_at = self.clock()
         machine.starts += 1
         machine.console += f"{machine.spec.hostname} boots\n".encode()
+
+    def _restart(self, machine: FakeMachine, spec: MachineSpec, start: bool) -> None:
+        machine.spec = spec
+        self._end(machine)
+        machine.suspended = False
+        if start:
+            self._start(machine)
+
+    def _existing(self, machine_id: str) -> FakeMachine:
+        try:
+            return self.machines[machine_id]
+        except KeyError:
+            raise HypervisorError(f"Machine {machine_id} is not here.") from None
+
+    def _snapshot_path(self, machine_id: str, name: str) -> Path:
+        return Path(tempfile.gettempdir()) / f"fake-{os.getpid()}-{machine_id}-{name}.raw"
 
     @staticmethod
     def _end(machine: FakeMachine) -> None:

@@ -7,6 +7,7 @@ serialisable (`model_dump_json`), is kept beside the machine, and names images b
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv6Address, IPv6Interface
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,10 +33,12 @@ class ImageRef(Document):
 
 
 class DiskSpec(Document):
-    """A disk of the machine. Without an image it is blank. `size_gib` 0 means the image's own size."""
+    """A disk of the machine. Without an image it is blank. `size_gib` 0 means the image's own size, or `size_mib` of a
+    blank one that is not made of whole GiB."""
 
     name: str = "root"
     size_gib: int = 0
+    size_mib: int = 0
     image: ImageRef | None = None
     cdrom: bool = False
 
@@ -99,6 +102,49 @@ class MachineReport(Document):
     state: MachineState
     accelerator: str | None = None  # "kvm" or "tcg" while it runs
     started_at: datetime | None = None
+
+
+class SnapshotFile(Document):
+    """A disk of a machine as it was at one moment, in one file that stands on no other."""
+
+    path: Path
+    disk_format: str
+
+
+class NicCounters(Document):
+    """What went through an interface, as the guest sees it."""
+
+    mac: str
+    rx_octets: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_drop: int = 0
+    tx_octets: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_drop: int = 0
+
+
+class DiskCounters(Document):
+    """What was read from and written to a disk."""
+
+    name: str
+    read_bytes: int = 0
+    read_requests: int = 0
+    write_bytes: int = 0
+    write_requests: int = 0
+    errors: int = 0
+
+
+class Diagnostics(Document):
+    """A running machine, counted since its process started. Times of processors are in nanoseconds."""
+
+    state: str
+    uptime_seconds: int
+    memory_mib: int
+    cpu_times: tuple[int, ...]
+    nics: tuple[NicCounters, ...]
+    disks: tuple[DiskCounters, ...]
 
 
 class HostReport(Document):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hypervisor.machine import HostReport, ImageRef, MachineReport, MachineSpec
+from hypervisor.machine import Diagnostics, HostReport, ImageRef, MachineReport, MachineSpec, SnapshotFile
 
 
 class ImageSource(Protocol):
@@ -44,6 +44,51 @@ class Hypervisor(Protocol):
     def pause(self, machine_id: str) -> MachineReport: ...
 
     def unpause(self, machine_id: str) -> MachineReport: ...
+
+    def suspend(self, machine_id: str) -> MachineReport:
+        """The guest's memory is in a file and its process is gone. `ensure_running` goes on from there, once; after a
+        stop, a reboot or a rebuild the file is gone. Content when the machine does not run but can go on."""
+        ...
+
+    def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
+        """End the process and make the disks anew, except those named in `keep`. Done already for a machine that has
+        the spec's generation."""
+        ...
+
+    def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
+        """Stop, remember the disks as they are, let them grow to what the spec says, and start if wanted. When it
+        fails the machine is stopped and its disks are as they were."""
+        ...
+
+    def confirm_resize(self, machine_id: str) -> None:
+        """The disks as they were before the resize may be forgotten. The guest goes on."""
+        ...
+
+    def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
+        """End the process, bring the disks back to what they were before the resize, and start if wanted."""
+        ...
+
+    def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
+        """The root disk as it is now, in a file of that name, while the guest goes on. A file that is left from an
+        attempt that was cut short is made anew."""
+        ...
+
+    def discard_snapshot(self, machine_id: str, name: str) -> None:
+        """The file that `snapshot` made goes; content if it is gone."""
+        ...
+
+    def ensure_nics(self, spec: MachineSpec) -> None:
+        """A running machine has the interfaces of the spec and no others; one that does not run gets them when it
+        starts. Raises HypervisorError when there is no free slot."""
+        ...
+
+    def diagnostics(self, machine_id: str) -> Diagnostics:
+        """Counters of a running machine. Raises HypervisorError when it does not run."""
+        ...
+
+    def hurry(self, machine_id: str) -> None:
+        """Somebody waits: a stop under way waits no longer for the guest, a snapshot under way is given up."""
+        ...
 
     def remove(self, machine_id: str) -> None:
         """Nothing of the machine is left: process, taps, overlay, config drive, console log, directory; a bridge

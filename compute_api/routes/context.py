@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.web.context import database
 from app.web.microversion import Version
 from compute_api.ask import LocalAsk
+from compute_api.finishing import STORE
 from compute_api.views.entries import Entries
 
 NUDGE = "sixstack.nudge"
@@ -22,6 +23,7 @@ def transaction() -> Iterator[Session]:
     """A write transaction after which the agents hear what was queued in it."""
     with database().transaction() as session:
         session.info["nudge"] = current_app.extensions[NUDGE]
+        session.info[STORE] = current_app.extensions["sixstack.images.store"]
         yield session
 
 

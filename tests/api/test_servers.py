@@ -71,7 +71,7 @@ def test_a_delete_wins_over_a_build(as_member: Api, make_server: Callable[..., s
     building = host.desk.claim(operation_id)
     assert building is not None
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
-    from compute_api.servers import Outcome
+    from compute_api.finishing import Outcome
 
     host.desk.finish(building, Outcome())
     assert as_member.get(f"{SERVERS}/{server_id}").json["server"]["OS-EXT-STS:task_state"] == "deleting"

@@ -1,0 +1,32 @@
+"""What must be remembered of a server while it is resized, rescued or shelved: the keys of `Server.aside`.
+
+resize      {"flavor", "flavor_id": the one that the server would get back, or just gave back; "stopped": bool}
+rescue      {"image": reference of the image that it is rescued from}
+shelved     {"image_id", "image": reference}
+root_image  reference of the image that the root disk stands on, where that is not the server's own (after unshelve)
+"""
+
+from typing import Any
+
+from compute_api.models import Server
+
+RESIZE, RESCUE, SHELVED, ROOT_IMAGE = "resize", "rescue", "shelved", "root_image"
+
+
+def put(server: Server, key: str, value: Any) -> None:
+    """Remember."""
+    server.aside = {**server.aside, key: value}
+
+
+def take(server: Server, key: str) -> Any:
+    """Forget; returns what was remembered, or None."""
+    value = server.aside.get(key)
+    if value is not None:
+        server.aside = {name: other for name, other in server.aside.items() if name != key}
+    return value
+
+
+def images(aside: dict[str, Any]) -> set[str]:
+    """Images that the server's disks stand on, beside its own."""
+    found = {aside[key]["image"]["id"] for key in (RESCUE, SHELVED) if key in aside}
+    return found | ({aside[ROOT_IMAGE]["id"]} if ROOT_IMAGE in aside else set())
