@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -142,8 +142,11 @@ def _assign(session: Session, user_id: str, target_kind: str, target_id: str, ro
 def _catalog(session: Session, region: str, now: datetime) -> None:
     session.add(Region(id=region))
     session.flush()
-    for kind, name, path in SERVICES:
-        service = CatalogService(id=uuid4().hex, type=kind, name=name, created_at=now)
+    for order, (kind, name, path) in enumerate(SERVICES):
+        # Lists are in the order of creation.
+        service = CatalogService(
+            id=uuid4().hex, type=kind, name=name, created_at=now + timedelta(microseconds=10 * order)
+        )
         session.add(service)
         session.flush()
         session.add_all(
@@ -153,7 +156,7 @@ def _catalog(session: Session, region: str, now: datetime) -> None:
                 region_id=region,
                 interface=interface,
                 url=path,
-                created_at=now,
+                created_at=service.created_at + timedelta(microseconds=position),
             )
-            for interface in INTERFACES
+            for position, interface in enumerate(INTERFACES)
         )

@@ -28,7 +28,7 @@ class CatalogEntry:
 def entries(session: Session) -> tuple[CatalogEntry, ...]:
     """The enabled services that have endpoints."""
     by_service: dict[str, list[Endpoint]] = {}
-    for endpoint in session.scalars(select(Endpoint).where(Endpoint.enabled).order_by(Endpoint.id)):
+    for endpoint in session.scalars(select(Endpoint).where(Endpoint.enabled).order_by(Endpoint.created_at)):
         by_service.setdefault(endpoint.service_id, []).append(endpoint)
     services = session.scalars(select(CatalogService).where(CatalogService.enabled).order_by(CatalogService.created_at))
     return tuple(

@@ -118,6 +118,6 @@ def _write(path: Path, key: bytes) -> None:
 def _locked(where: Path) -> Iterator[None]:
     where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     where.mkdir(mode=0o700, exist_ok=True)
-    with (where.parent / "fernet.lock").open("a") as lock:
+    with where.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -79,7 +79,7 @@ def imply(session: Session, prior: Role, implied: Role) -> None:
     """Let the one imply the other; content if it does. Raises Forbidden for what must not be implied."""
     if implied.name == NEVER_IMPLIED and not implied.domain_id:
         raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
-    if implied.domain_id and implied.domain_id != prior.domain_id:
+    if implied.domain_id and not prior.domain_id:
         raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
     if session.get(Implication, (prior.id, implied.id)) is None:
         session.add(Implication(prior_id=prior.id, implied_id=implied.id))

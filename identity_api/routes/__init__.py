@@ -14,6 +14,7 @@ from identity_api.routes import (
     projects,
     role_assignments,
     roles,
+    stored_credentials,
     users,
     versions,
 )
@@ -33,6 +34,7 @@ def register(app: Flask) -> None:
         grants,
         role_assignments,
         application_credentials,
+        stored_credentials,
         catalog,
         limits,
     ):

@@ -9,6 +9,7 @@ from app.web.context import Parts
 from identity_api.catalog import CatalogEntry, entries
 from identity_api.logins import Logins
 from identity_api.passwords import Verifier
+from identity_api.stored_credentials import Seal
 from identity_api.tokens import Tokens
 
 
@@ -19,6 +20,7 @@ class IdentityParts:
     tokens: Tokens
     verifier: Verifier
     logins: Logins
+    seal: Seal
     _catalog: tuple[int, tuple[CatalogEntry, ...]] | None = None
 
     def catalog(self, shared: Parts) -> tuple[CatalogEntry, ...]:
@@ -37,7 +39,7 @@ def install(app: Flask) -> None:
     tokens = cast(Tokens, app.extensions["sixstack.tokens"])
     verifier = Verifier(admitted=shared.settings.worker_threads - 2)
     logins = Logins(shared.database, shared.clock, shared.settings, tokens, verifier)
-    app.extensions["sixstack.identity"] = IdentityParts(tokens, verifier, logins)
+    app.extensions["sixstack.identity"] = IdentityParts(tokens, verifier, logins, Seal(shared.settings))
 
 
 def identity() -> IdentityParts:

@@ -72,6 +72,11 @@ def credential_of_path(session: Session, path: Path) -> Found:  # noqa: ARG001
     return {"target.credential.user_id": path["user_id"]}
 
 
+def own_credential(session: Session, path: Path) -> Found:  # noqa: ARG001
+    """Everybody may list credentials: their own."""
+    return {"target.credential.user_id": caller().user_id}
+
+
 def new_credential(session: Session, path: Path) -> Found:  # noqa: ARG001
     owner = raw("credential").get("user_id", caller().user_id)
     return {"target.credential.user_id": owner} if isinstance(owner, str) else {}

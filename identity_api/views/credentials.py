@@ -5,7 +5,6 @@ from typing import Any
 
 from identity_api.models import AccessRuleRow, ApplicationCredential, Role
 from identity_api.views.common import linked
-from identity_api.views.tokens import moment
 
 Shown = dict[str, Any]
 
@@ -24,7 +23,7 @@ def application_credential(
         "user_id": found.user_id,
         "project_id": found.project_id,
         "system": None,
-        "expires_at": moment(found.expires_at),
+        "expires_at": found.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if found.expires_at else None,
         "unrestricted": found.unrestricted,
         "roles": [
             {"id": role.id, "name": role.name, "domain_id": role.domain_id or None}
