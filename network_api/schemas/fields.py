@@ -11,7 +11,10 @@ Name = Annotated[str, StringConstraints(max_length=255)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(lambda tags: sorted(set(tags)))]
 
-NO_IPV4 = "Networks have IPv6 only: every server has a public address of its own, so no IPv4 subnet is needed."
+NO_IPV4 = (
+    "Networks have IPv6 only: every server has a public address of its own, so no IPv4 subnet is needed. "
+    "Ask for ip_version 6 (--ip-version 6)."
+)
 ALWAYS_SECURED = "Servers can send from their own MAC and addresses only, on every port."
 NO_SECURITY_GROUPS = "There are no security groups: nothing is filtered on the way to a server."
 ONE_SEGMENT = "The cloud numbers its segments itself: every network is a VXLAN of its own."

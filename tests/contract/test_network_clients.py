@@ -1,0 +1,102 @@
+"""Networks by self-service, as people use them: the `openstack` command and openstacksdk against a running cloud."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openstack import exceptions
+from openstack.connection import Connection
+
+from tests.contract.conftest import Cloud
+
+
+@pytest.fixture
+def connection(cloud: Cloud) -> Iterator[Connection]:
+    with cloud.connect() as made:
+        yield made
+
+
+@pytest.fixture
+def network(connection: Connection) -> Iterator[Any]:
+    """A network `lab` with its subnet, gone afterwards with its ports."""
+    made = connection.network.create_network(name="lab")
+    connection.network.create_subnet(network_id=made.id, ip_version=6, name="lab")
+    yield connection.network.get_network(made.id)
+    for port in connection.network.ports(network_id=made.id):
+        connection.network.delete_port(port)
+    connection.network.delete_network(made)
+
+
+def test_the_openstack_command_makes_networks_subnets_and_ports(cloud: Cloud) -> None:
+    cloud.cli("network", "create", "mine", "--tag", "red")
+    subnet = json.loads(cloud.cli("subnet", "create", "--network", "mine", "--ip-version", "6", "mine", "-f", "json"))
+    assert subnet["cidr"].endswith("::/64")
+    assert (subnet["ipv6_ra_mode"], subnet["ipv6_address_mode"]) == ("slaac", "slaac")
+    port = json.loads(
+        cloud.cli("port", "create", "--network", "mine", "--mac-address", "02:00:f0:a9:c4:4e", "p", "-f", "json")
+    )
+    assert port["fixed_ips"][0]["ip_address"].endswith(":0:f0ff:fea9:c44e")
+    cloud.cli("port", "set", "--name", "q", "--tag", "blue", "p")
+    assert cloud.cli("port", "list", "--tags", "blue", "-f", "value", "-c", "Name").strip() == "q"
+    assert "mine" in cloud.cli("network", "list", "--tags", "red")
+    assert "still in use" in cloud.cli("network", "delete", "mine", check=False)
+    cloud.cli("port", "delete", "q")
+    cloud.cli("network", "delete", "mine")
+    assert "mine" not in cloud.cli("subnet", "list")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("router create r", "Routers are not needed"),
+        ("floating ip create public", "Floating IPs are not needed"),
+        ("security group create g", "no security groups"),
+        ("network create --external n", "No network is external"),
+        ("volume create --size 1 v", "no volumes"),
+    ],
+)
+def test_what_is_not_needed_is_refused_with_a_sentence_that_the_command_shows(
+    cloud: Cloud, words: str, said: str
+) -> None:
+    assert said in cloud.cli(*words.split(), check=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["quota show", "quota show --usage", "subnet pool list", "extension list --network", "limits show --absolute"],
+)
+def test_what_people_look_at_is_shown(cloud: Cloud, words: str) -> None:
+    assert cloud.cli(*words.split())
+
+
+def test_an_ipv4_subnet_is_refused_and_says_what_to_ask_for(connection: Connection, network: Any) -> None:
+    with pytest.raises(exceptions.BadRequestException, match="ip_version 6"):
+        connection.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.0.0.0/24")
+
+
+def test_the_sdk_pages_filters_and_tags(connection: Connection, network: Any) -> None:
+    made = [connection.network.create_port(network_id=network.id, name=f"p{number}") for number in range(5)]
+    paged = list(connection.network.ports(network_id=network.id, limit=2, sort_key="name", sort_dir="desc"))
+    assert [port.name for port in paged] == ["p4", "p3", "p2", "p1", "p0"]
+    connection.network.set_tags(made[0], ["x"])
+    assert [port.id for port in connection.network.ports(tags="x")] == [made[0].id]
+    address = made[1].fixed_ips[0]["ip_address"]
+    assert [port.id for port in connection.network.ports(fixed_ips=f"ip_address={address}")] == [made[1].id]
+    assert connection.network.find_port("p2").id == made[2].id
+
+
+def test_a_server_is_put_on_a_port_and_leaves_it_behind(cloud: Cloud, connection: Connection, network: Any) -> None:
+    port = connection.network.create_port(network_id=network.id, name="kept")
+    image, flavor = connection.image.find_image("tiny"), connection.compute.find_flavor("tiny")
+    server = connection.create_server(
+        "on-a-port", image=image, flavor=flavor, nics=[{"port-id": port.id}], wait=True, timeout=120, auto_ip=False
+    )
+    assert server.addresses["lab"][0]["addr"] == port.fixed_ips[0]["ip_address"]
+    assert connection.network.get_port(port.id).status == "ACTIVE"
+    assert [found.id for found in connection.network.ports(device_id=server.id)] == [port.id]
+    with pytest.raises(exceptions.ConflictException):
+        connection.network.delete_port(port)
+    assert connection.delete_server(server.id, wait=True)
+    left = connection.network.get_port(port.id)
+    assert (left.device_id, left.status) == ("", "DOWN")
