@@ -1,7 +1,7 @@
 """Puts everything together: the one module that knows every part."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from flask import Flask
@@ -53,22 +53,35 @@ class Sixstack(Flask):
 
 def create_app(settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> Flask:
     """The WSGI application. The database must exist and be migrated."""
+    app = routed_app()
+    furnish(app, settings, database=database, clock=clock)
+    return app
+
+
+def routed_app() -> Flask:
+    """An application that knows its routes and nothing else yet; they are the same for every installation."""
     app = Sixstack("sixstack", static_folder=None)
     app.url_map.strict_slashes = False
-    database = database or Database(
-        settings.database, synchronous=settings.sqlite_synchronous, pool_size=settings.worker_threads + 2
-    )
-    clock = clock or SystemClock()
-    tokens = Tokens(database, clock, settings)
-    app.extensions["sixstack"] = Parts(settings, database, clock)
-    app.extensions["sixstack.policy"] = Policy(RULES, _overrides(settings))
-    app.extensions["sixstack.tokens"] = tokens
     request_id.install(app)
-    authentication.install(app, tokens.authenticate)
+    authentication.install(app, lambda token: cast(Tokens, app.extensions["sixstack.tokens"]).authenticate(token))
     faults.install(app)
     for service in (identity_api, image_api, compute_api, network_api, volume_api):
         service.routes.register(app)
     return app
+
+
+def furnish(app: Flask, settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> None:
+    """Give an application its settings, database and clock, and all that is made of them."""
+    database = database or Database(
+        settings.database, synchronous=settings.sqlite_synchronous, pool_size=settings.worker_threads + 2
+    )
+    clock = clock or SystemClock()
+    app.extensions.clear()
+    app.extensions["sixstack"] = Parts(settings, database, clock)
+    app.extensions["sixstack.policy"] = Policy(RULES, _overrides(settings))
+    app.extensions["sixstack.tokens"] = Tokens(database, clock, settings)
+    for service in (identity_api, image_api, compute_api):
+        service.routes.furnish(app)
 
 
 def from_environment() -> Flask:

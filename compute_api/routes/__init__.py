@@ -11,11 +11,15 @@ from compute_api.views.entries import Entries
 __all__ = ["around", "flavors", "keypairs", "register", "server_actions", "servers", "versions"]
 
 
-def register(app: Flask) -> None:
-    """Plug compute in."""
+def furnish(app: Flask) -> None:
+    """Give the application what compute's routes reach for."""
     parts: Parts = app.extensions["sixstack"]
-    app.extensions.setdefault(context.NUDGE, LocalNudge(parts.settings.state))
-    app.extensions.setdefault(context.ASK, LocalAsk(parts.settings.state))
+    app.extensions[context.NUDGE] = LocalNudge(parts.settings.state)
+    app.extensions[context.ASK] = LocalAsk(parts.settings.state)
     app.extensions[context.ENTRIES] = Entries()
+
+
+def register(app: Flask) -> None:
+    """Everything under /compute."""
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(blueprint.compute)

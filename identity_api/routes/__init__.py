@@ -20,9 +20,13 @@ from identity_api.routes import (
 )
 
 
+def furnish(app: Flask) -> None:
+    """Give the application what identity's routes reach for."""
+    parts.install(app)
+
+
 def register(app: Flask) -> None:
     """Add every route of identity to the application."""
-    parts.install(app)
     app.register_blueprint(versions.blueprint)
     for module in (
         auth,

@@ -10,8 +10,8 @@ from image_api.stores import make_store
 from image_api.worker import ImportWorker
 
 
-def register(app: Flask) -> None:
-    """Everything under /image. Imports are done once `start` was called."""
+def furnish(app: Flask) -> None:
+    """Give the application what the image routes reach for. Imports are done once `start` was called."""
     parts: Parts = app.extensions["sixstack"]
     settings = parts.settings
     store = make_store(settings)
@@ -20,6 +20,10 @@ def register(app: Flask) -> None:
     app.extensions["sixstack.images.worker"] = ImportWorker(
         parts.database, store, parts.clock, reach, lambda used: limits_of(settings, used)
     )
+
+
+def register(app: Flask) -> None:
+    """Everything under /image."""
     for module in (versions, images, tags, files, imports, members, actions, info):
         app.register_blueprint(module.blueprint)
 

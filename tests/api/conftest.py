@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from app import bootstrap, installation
 from app.clock import ManualClock
 from app.db import Database
-from app.factory import create_app
+from app.factory import furnish, routed_app
 from app.settings import Settings
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
@@ -93,14 +93,15 @@ class Host:
 
 @dataclass(frozen=True)
 class Template:
-    """A bootstrapped state directory that every test gets a copy of, and its passwords."""
+    """A bootstrapped state directory that every test gets a copy of, its passwords, and a token of each user."""
 
     state: Path
     passwords: dict[str, str]
+    logins: dict[str, Api]
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask) -> Template:
     state = tmp_path_factory.mktemp("template") / "state"
     settings = Settings(state=state, host_name="fake-host")
     chosen = installation.prepare(settings)
@@ -110,9 +111,28 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
         clouds = bootstrap.bootstrap(session, datetime.now(UTC), settings, chosen)
     assert clouds is not None
     bootstrap.write_clouds(settings, clouds)
-    database.dispose()
     made = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"].values()
-    return Template(state, {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made})
+    passwords = {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made}
+    furnish(routed, settings, database=database)
+    logins = {name: authenticated(routed, name, password, name) for name, password in passwords.items()}
+    database.dispose()
+    return Template(state, passwords, logins)
+
+
+def authenticated(app: Flask, name: str, password: str, project: str) -> Api:
+    """A user logged in with a password, scoped to the project."""
+    client = app.test_client()
+    user = {"name": name, "domain": {"id": "default"}, "password": password}
+    body = {
+        "auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": {"name": project, "domain": {"id": "default"}}},
+        }
+    }
+    answer = client.post("/identity/v3/auth/tokens", json=body)
+    assert answer.status_code == 201, answer.text
+    token = answer.json["token"]
+    return Api(client, answer.headers["X-Subject-Token"], token["project"]["id"], token["user"]["id"])
 
 
 @pytest.fixture
@@ -134,9 +154,16 @@ def database(settings: Settings) -> Iterator[Database]:
     made.dispose()
 
 
+@pytest.fixture(scope="session")
+def routed() -> Flask:
+    """All routes; making them takes longer than most tests."""
+    return routed_app()
+
+
 @pytest.fixture
-def app(settings: Settings, database: Database, clock: ManualClock) -> Flask:
-    return create_app(settings, database=database, clock=clock)
+def app(routed: Flask, settings: Settings, database: Database, clock: ManualClock) -> Flask:
+    furnish(routed, settings, database=database, clock=clock)
+    return routed
 
 
 @pytest.fixture
@@ -166,32 +193,21 @@ def log_in(app: Flask, template: Template) -> Callable[[str], Api]:
     """`log_in("demo")`: a user of the bootstrapped cloud, scoped to the project of the same name."""
 
     def login(name: str, password: str | None = None, project: str | None = None) -> Api:
-        client = app.test_client()
-        user = {"name": name, "domain": {"id": "default"}, "password": password or template.passwords[name]}
-        body = {
-            "auth": {
-                "identity": {"methods": ["password"], "password": {"user": user}},
-                "scope": {"project": {"name": project or name, "domain": {"id": "default"}}},
-            }
-        }
-        answer = client.post("/identity/v3/auth/tokens", json=body)
-        assert answer.status_code == 201, answer.text
-        token = answer.json["token"]
-        return Api(client, answer.headers["X-Subject-Token"], token["project"]["id"], token["user"]["id"])
+        return authenticated(app, name, password or template.passwords[name], project or name)
 
     return login
 
 
 @pytest.fixture
-def as_member(log_in: Callable[[str], Api]) -> Api:
+def as_member(app: Flask, template: Template) -> Api:
     """The demo user, member of project demo."""
-    return log_in("demo")
+    return replace(template.logins["demo"], client=app.test_client())
 
 
 @pytest.fixture
-def as_admin(log_in: Callable[[str], Api]) -> Api:
+def as_admin(app: Flask, template: Template) -> Api:
     """The admin user."""
-    return log_in("admin")
+    return replace(template.logins["admin"], client=app.test_client())
 
 
 @pytest.fixture

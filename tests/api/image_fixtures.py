@@ -118,6 +118,7 @@ def cloud(tmp_path: Path) -> Iterator[ImageCloud]:
     request_id.install(app)
     authentication.install(app, _authenticate)
     faults.install(app)
+    image_api.routes.furnish(app)
     image_api.routes.register(app)
     yield ImageCloud(app, database, clock, app.extensions["sixstack.images.store"])
     database.dispose()
