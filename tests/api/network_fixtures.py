@@ -1,5 +1,6 @@
-"""The network and volume APIs on their own: an application of just these two, two projects and an operator."""
+"""A cloud with the network `public` on a known prefix, two projects and an operator: for network and volume tests."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,18 +12,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-import network_api.routes
-import network_api.rules
-import volume_api.routes
-import volume_api.rules
 from app import errors
+from app.bootstrap import migrate
 from app.caller import Caller
 from app.clock import ManualClock
-from app.db import Base, Database
+from app.db import Database
+from app.factory import furnish
 from app.settings import Settings
-from app.web import authentication, faults, request_id
-from app.web.context import Parts
-from app.web.policy import Policy
 from network_api.bootstrap import bootstrap
 
 PREFIX = IPv6Network("2a0a:e5c1:111::/48")
@@ -88,29 +84,36 @@ class Actor:
         return status, fault["type"], fault["message"]
 
 
-def authenticate(token: str) -> Caller:
-    if token not in CALLERS:
-        raise errors.Unauthorized("The request you have made requires authentication.")
-    return CALLERS[token]
+class KnownCallers:
+    """Tokens that are the names of `CALLERS`: these tests are about networks, not about logging in."""
+
+    def authenticate(self, token: str) -> Caller:
+        if token not in CALLERS:
+            raise errors.Unauthorized("The request you have made requires authentication.")
+        return CALLERS[token]
+
+
+@pytest.fixture(scope="session")
+def empty_cloud(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with nothing but the default network, for each test to copy."""
+    path = tmp_path_factory.mktemp("networks") / "cloud.db"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    with database.transaction() as session:
+        bootstrap(session, NOW, admin_project_id="admins", prefix=PREFIX, vni_base=5000, mtu=1430)
+    database.dispose()
+    return path
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    database = Database(f"sqlite:///{tmp_path / 'cloud.db'}")
-    Base.metadata.create_all(database.writer)
-    app = Flask("network", static_folder=None)
-    app.url_map.strict_slashes = False
+def cloud(routed: Flask, empty_cloud: Path, tmp_path: Path) -> Iterator[Cloud]:
+    settings = Settings(state=tmp_path)
+    path = shutil.copy(empty_cloud, tmp_path / "cloud.db")
+    database = Database(f"sqlite:///{path}")
     clock = ManualClock(NOW)
-    app.extensions["sixstack"] = Parts(Settings(state=tmp_path), database, clock)
-    app.extensions["sixstack.policy"] = Policy({**network_api.rules.RULES, **volume_api.rules.RULES})
-    request_id.install(app)
-    authentication.install(app, authenticate)
-    faults.install(app)
-    network_api.routes.register(app)
-    volume_api.routes.register(app)
-    with database.transaction() as session:
-        bootstrap(session, NOW, admin_project_id="admins", prefix=PREFIX, vni_base=5000, mtu=1430)
-    yield Cloud(app.test_client(), database, clock)
+    furnish(routed, settings, database=database, clock=clock)
+    routed.extensions["sixstack.tokens"] = KnownCallers()
+    yield Cloud(routed.test_client(), database, clock)
     database.dispose()
 
 
