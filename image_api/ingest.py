@@ -25,6 +25,10 @@ KEPT_PACKED = frozenset({"ari", "aki"})
 """Kernels and ram disks are compressed by nature and stay so."""
 
 
+class EmptyUpload(BadRequest):
+    """Not a single byte came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """In bytes: the largest object, and the largest disk an image may hold or say it holds."""
@@ -68,6 +72,8 @@ def ingest(
                 alive()
                 whole.feed(piece)
                 disk.feed(piece)
+            if whole.size == 0:
+                raise EmptyUpload("The image is empty.")
             whole.finish()
             stored = disk.finish(whole)
             whole.commit()

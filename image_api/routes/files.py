@@ -13,7 +13,7 @@ from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
 from image_api import images, uploads
-from image_api.ingest import Stored, pieces_of
+from image_api.ingest import EmptyUpload, Stored, pieces_of
 from image_api.models import Image
 from image_api.names import staged_object, upload_object
 from image_api.routes.parts import find, limits, store
@@ -49,6 +49,8 @@ def _take(image_id: str, status: ImageStatus, name: str, done: Callable[[Image, 
         claimed = uploads.Claimed(image_id, writer, name, image.disk_format or "")
     try:
         uploads.fill(database(), clock(), store(), claimed, received(expected), bounds, done)
+    except EmptyUpload:
+        return empty()  # as the `openstack` command sends it for an image that is to be filled later: still queued
     except errors.SixstackError:
         drain()
         raise

@@ -57,13 +57,14 @@ class Wire:
             if key not in now:
                 self._gone = True
                 self._candidates.remove(key)
-            elif now[key].received < count:
+            elif now[key].received <= count:
                 self._candidates.remove(key)
         return [now[key] for key in self._candidates]
 
     def _connections(self) -> dict[tuple[str, int], _Connection]:
         """This process's connections from the client to the server's port, by the client's end."""
-        return {key: found for key, found in _connections(self._port) if key[0] in (self._peer, RESET)}
+        found = _connections(self._port)
+        return {key: one for key, one in found if key[0] in (self._peer, RESET) and one.received > 0}
 
 
 def _connections(port: str) -> Iterator[tuple[tuple[str, int], _Connection]]:

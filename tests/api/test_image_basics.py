@@ -137,6 +137,14 @@ def test_a_chunked_upload_is_the_same(member: Actor) -> None:
     assert member.show(image["id"])["checksum"] == hashlib.md5(RAW).hexdigest()
 
 
+def test_an_upload_of_nothing_changes_nothing(member: Actor) -> None:
+    image = member.create()
+    assert member.upload(image["id"], b"").status_code == 204
+    assert member.show(image["id"])["status"] == "queued"
+    assert member.upload(image["id"]).status_code == 204
+    assert member.show(image["id"])["status"] == "active"
+
+
 def test_a_second_upload_is_a_conflict(member: Actor) -> None:
     image = member.make()
     assert member.upload(image["id"], b"else").status_code == 409
