@@ -21,6 +21,7 @@ from compute_agent.desk import LocalDesk
 from compute_agent.host import make_hypervisor
 from compute_api.nudge import SOCKET_NAME, reachable
 from hypervisor.errors import HypervisorError
+from hypervisor.metadata import MetadataService
 
 log = logging.getLogger("compute_agent")
 
@@ -55,10 +56,13 @@ def main() -> int:
     with suppress(FileNotFoundError):
         (settings.state / "machines-ended").unlink()
     close_questions = questions.serve(settings.state, hypervisor)
+    metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
+    metadata.start()
     _listen(settings.state / SOCKET_NAME, agent)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
     agent.run()
     close_questions()
+    metadata.close()
     (settings.state / SOCKET_NAME).unlink(missing_ok=True)
     (settings.state / "agent.ready").unlink(missing_ok=True)
     database.dispose()

@@ -21,7 +21,7 @@ def config_drive(spec: MachineSpec, random_seed: bytes | None = None) -> bytes:
     files = openstack_files(spec, random_seed or secrets.token_bytes(512))
     tree: dict[str, dict[str, bytes]] = {f"openstack/{version}": files for version in VERSIONS}
     for version in EC2_VERSIONS:
-        ec2 = {"meta-data.json": _json(_ec2(spec))}
+        ec2 = {"meta-data.json": _json(ec2_data(spec))}
         if "user_data" in files:
             ec2["user-data"] = files["user_data"]
         tree[f"ec2/{version}"] = ec2
@@ -106,7 +106,8 @@ def slaac_address(within: IPv6Interface, mac: str) -> IPv6Address:
     return within.network.network_address + int.from_bytes(identifier, "big")
 
 
-def _ec2(spec: MachineSpec) -> dict[str, Any]:
+def ec2_data(spec: MachineSpec) -> dict[str, Any]:
+    """EC2's metadata as a tree."""
     document: dict[str, Any] = {
         "instance-id": spec.id,
         "hostname": spec.hostname,

@@ -42,12 +42,15 @@ class HostConfig:
     """What the operator decides about a host.
 
     `installation` is four hex digits, different for each installation on one computer: link names begin with it.
+    `host_name` is different for each host. `peers` are the addresses of all hosts, for an underlay without multicast.
     """
 
     state: Path
     installation: str
     host_name: str
     uplink: str = "lo"
+    peers: tuple[IPv6Address, ...] = ()
+    isolate_guests: bool = False
     accelerator: Wanted = "auto"
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -64,8 +67,8 @@ class QemuHypervisor:
             raise ValueError(f"an installation is four hex digits, not {config.installation!r}")
         self.config = config
         self.paths = HostPaths(config.state.resolve())
-        self.links = Links(config.installation, config.uplink)
-        self.guard = SpoofingGuard(config.installation, self.links.tap)
+        self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
+        self.guard = SpoofingGuard(config.installation, self.links.tap, isolate=config.isolate_guests)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
         self.segments = Segments(self.links, self.guard, self.router, config.dns_servers, config.dns_search)
         self.disks = Disks(self.paths.bases, images)

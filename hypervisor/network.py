@@ -5,7 +5,11 @@ there is none to be left behind. A bridge is a segment's switch and carries the 
 
     guest - tap - bridge - VXLAN - uplink - other hosts
                     |
-                 the host itself (gateway address)
+                 the host itself (gateway, router and metadata addresses)
+
+Each host with a bridge in a segment is its guests' gateway (docs/decisions/gateway.md): these addresses are the same on
+all hosts, and rules in spoofing.py keep every host from hearing of them from another one. Beside them a bridge has
+addresses of its own, made from its MAC, which the host uses whenever it is the one who begins.
 """
 
 import errno
@@ -14,7 +18,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address, IPv6Interface
 from pathlib import Path
@@ -23,6 +27,7 @@ from typing import TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
 from hypervisor.machine import NicSpec
 
@@ -32,6 +37,13 @@ VXLAN_PORT = 4789
 VXLAN_TTL = 5
 GROUPS = int(IPv6Address("ff05::"))
 IFA_F_NODAD = 0x02
+LINK_LOCAL = IPv6Interface("fe80::/64")
+# Where guests find metadata; also who advertises routes, so that a guest's router is the same on whatever host it runs.
+METADATA = IPv6Address("fe80::a9fe:a9fe")
+# How the MACs of all bridges of all hosts begin; the rest is worked out from the host's name and the segment.
+BRIDGE_MACS = "0a:36"
+FOREVER = 0xFFFF_FFFF
+FLOODED = "00:00:00:00:00:00"
 TUN = "/dev/net/tun"
 TUNSETIFF = 0x400454CA
 TUNSETOWNER = 0x400454CC
@@ -53,9 +65,21 @@ class Links:
     A netlink socket belongs to one thread, so one thread does all of it, one thing at a time.
     """
 
-    def __init__(self, installation: str, uplink: str, open_netlink: Callable[[], IPRoute] = IPRoute) -> None:
+    def __init__(
+        self,
+        installation: str,
+        uplink: str,
+        open_netlink: Callable[[], IPRoute] = IPRoute,
+        *,
+        host_name: str = os.uname().nodename,
+        peers: Collection[IPv6Address] = (),
+    ) -> None:
+        """`peers`: what the other hosts are sent a copy of each flooded frame at, where the underlay has no multicast.
+        It may name this host too, so that all hosts can have the same list."""
         self.installation = installation
         self.uplink = uplink
+        self.host_name = host_name
+        self.peers = frozenset(map(str, peers))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="links")
         self._open_netlink = open_netlink
         self._opened: IPRoute | None = None
@@ -140,7 +164,7 @@ class Links:
                 ip,
                 bridge_name,
                 kind="bridge",
-                address=self._bridge_mac(nic.vni),
+                address=self.bridge_mac(nic.vni),
                 br_stp_state=0,
                 br_forward_delay=0,
                 # Neighbour discovery must not depend on somebody sending multicast listener queries.
@@ -148,6 +172,9 @@ class Links:
             )
         sysctl(bridge_name, ROUTER)
         vxlan = _index(vxlan_name)
+        if vxlan is not None and not self._floods_as_wanted(ip, vxlan):
+            ip.link("del", index=vxlan)
+            vxlan = None
         if vxlan is None:
             vxlan = self._add_vxlan(ip, vxlan_name, nic.vni)
         sysctl(vxlan_name, PORT)
@@ -160,28 +187,32 @@ class Links:
                 f"The network's MTU of {nic.mtu} does not fit through {self.uplink}: VXLAN takes 70 bytes."
             ) from error
         ip.link("set", index=bridge, mtu=nic.mtu, state="up")
-        for address in _gateway(nic):
-            try:
-                ip.addr("add", index=bridge, address=str(address.ip), prefixlen=64, flags=IFA_F_NODAD)
-            except NetlinkError as error:
-                if error.code != errno.EEXIST:
-                    raise
+        # The first link-local address is the one the kernel looks for neighbours with: that must be the host's own, as
+        # answers to a shared one would go to whichever host is nearest to the guest.
+        mac = self.bridge_mac(nic.vni)
+        _add_address(ip, bridge, slaac_address(LINK_LOCAL, mac), 64)
+        _add_address(ip, bridge, METADATA, 128)
+        if nic.gateway is not None:
+            _add_address(ip, bridge, slaac_address(IPv6Interface((nic.gateway, 64)), mac), 64)
+            # Deprecated: it is answered from, but nothing of the host's own begins with it.
+            _add_address(ip, bridge, nic.gateway, 64, preferred_lft=0, valid_lft=FOREVER)
         return bridge, vxlan
 
     def _add_vxlan(self, ip: IPRoute, name: str, vni: int) -> int:
         uplink = _index(self.uplink)
         if uplink is None:
             raise HostUnfit(f"There is no interface {self.uplink} to carry VXLAN: choose another uplink.")
+        how = {} if self.peers else {"vxlan_group6": str(IPv6Address(GROUPS + vni))}
         try:
-            return _add(
+            index = _add(
                 ip,
                 name,
                 kind="vxlan",
                 vxlan_id=vni,
                 vxlan_port=VXLAN_PORT,
-                vxlan_group6=str(IPv6Address(GROUPS + vni)),
                 vxlan_link=uplink,
                 vxlan_ttl=VXLAN_TTL,
+                **(how or {"vxlan_local6": str(self._own_address(ip, uplink))}),
             )
         except NetlinkError as error:
             if error.code != errno.EEXIST:
@@ -189,6 +220,38 @@ class Links:
             raise LaunchFailed(
                 f"The segment {vni} is taken on {self.uplink} by somebody else: give this installation other VNIs."
             ) from error
+        for peer in self._others(ip):
+            ip.fdb("append", ifindex=index, lladdr=FLOODED, dst=peer)
+        return index
+
+    def _others(self, ip: IPRoute) -> frozenset[str]:
+        """The peers that are not this host."""
+        own = {address.get_attr("IFA_ADDRESS") for address in ip.get_addr(family=socket.AF_INET6)}
+        return self.peers - own
+
+    def _own_address(self, ip: IPRoute, uplink: int) -> IPv6Address:
+        """By which the other hosts know this one: it is in their list of peers."""
+        found = [address.get_attr("IFA_ADDRESS") for address in ip.get_addr(family=socket.AF_INET6, index=uplink)]
+        known = [IPv6Address(address) for address in found]
+        for address in sorted(known, key=lambda address: (str(address) not in self.peers, address.is_link_local)):
+            return address
+        raise HostUnfit(f"The uplink {self.uplink} has no IPv6 address to send VXLAN from.")
+
+    def _floods_as_wanted(self, ip: IPRoute, vxlan: int) -> bool:
+        """Whether a VXLAN device goes where it should: the operator may have changed uplink or peers."""
+        (link,) = ip.get_links(vxlan)
+        made = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+        if made.get_attr("IFLA_VXLAN_LINK") != _index(self.uplink):
+            return False
+        entries = ip.get_neighbours(family=socket.AF_BRIDGE, ifindex=vxlan)
+        flooded = {
+            entry.get_attr("NDA_DST")
+            for entry in entries
+            if entry.get_attr("NDA_LLADDR") == FLOODED and entry["ifindex"] == vxlan
+        }
+        if not self.peers:
+            return made.get_attr("IFLA_VXLAN_GROUP6") is not None
+        return made.get_attr("IFLA_VXLAN_GROUP6") is None and flooded == self._others(ip)
 
     def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
         bridge = _index(self.bridge(nic.vni))
@@ -205,10 +268,10 @@ class Links:
             raise
         return descriptor
 
-    def _bridge_mac(self, vni: int) -> str:
+    def bridge_mac(self, vni: int) -> str:
         """Fixed, for otherwise a bridge takes the lowest MAC of its ports, and its link-local address with it."""
-        digest = hashlib.sha256(f"{self.installation}-{os.uname().nodename}-{vni}".encode()).digest()
-        return "0a:" + digest[:5].hex(":")
+        digest = hashlib.sha256(f"{self.installation}-{self.host_name}-{vni}".encode()).digest()
+        return f"{BRIDGE_MACS}:{digest[:4].hex(':')}"
 
 
 def make_tap(name: str, owner: int) -> int:
@@ -239,8 +302,12 @@ def sysctl(interface: str, values: dict[str, int]) -> None:
             raise HostUnfit(f"{SYSCTL / interface / key} cannot be set: {error.strerror}.") from error
 
 
-def _gateway(nic: NicSpec) -> list[IPv6Interface]:
-    return [] if nic.gateway is None else [IPv6Interface((nic.gateway, 64))]
+def _add_address(ip: IPRoute, index: int, address: IPv6Address, prefix_length: int, **more: int) -> None:
+    try:
+        ip.addr("add", index=index, address=str(address), prefixlen=prefix_length, flags=IFA_F_NODAD, **more)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
 
 
 def _index(name: str) -> int | None:

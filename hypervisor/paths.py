@@ -26,6 +26,11 @@ class MachinePaths:
         return self.directory / "run.json"
 
     @property
+    def password(self) -> Path:
+        """What the guest has posted as its password, encrypted with the user's key. Written once."""
+        return self.directory / "password"
+
+    @property
     def config_drive(self) -> Path:
         return self.directory / "config.iso"
 

@@ -32,6 +32,7 @@ class Advertisement:
     interface: str
     prefixes: tuple[IPv6Network, ...]
     mtu: int
+    source: IPv6Address
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
 
@@ -51,6 +52,7 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
         f"  MinDelayBetweenRAs {timing.min_delay};",
         f"  AdvDefaultLifetime {timing.default_lifetime};",
         f"  AdvLinkMTU {advertisement.mtu};",
+        f"  AdvRASrcAddress {{ {advertisement.source}; }};",
     ]
     for prefix in advertisement.prefixes:
         lines += [

@@ -1,13 +1,13 @@
 """Which machine needs which segment; links, rules against spoofing and router advertisements follow from that."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 
 from hypervisor.machine import NicSpec
-from hypervisor.network import Links
+from hypervisor.network import METADATA, Links
 from hypervisor.radvd import Advertisement, RouterAdvertiser
-from hypervisor.spoofing import SpoofingGuard
+from hypervisor.spoofing import SpoofingGuard, own_addresses
 
 Nics = tuple[NicSpec, ...]
 
@@ -35,6 +35,7 @@ class Segments:
         self._claims: dict[str, Nics] = {}
         # Indices of bridge and VXLAN device; others mean that somebody removed them, and our taps hang in the air.
         self._known: dict[int, tuple[int, int]] = {}
+        self._watcher: Callable[[dict[int, int]], None] = lambda _: None
 
     def remember(self, machine_id: str, nics: Nics) -> None:
         """A machine found on this host. Nothing is done until `repair`."""
@@ -84,6 +85,26 @@ class Segments:
                 self.guard.close_down()
             self._advertise()
 
+    def watch(self, watcher: Callable[[dict[int, int]], None]) -> None:
+        """Tell it which bridges are here, now and whenever one may have come, gone or been made anew."""
+        with self._lock:
+            self._watcher = watcher
+            watcher(self.bridges())
+
+    def bridges(self) -> dict[int, int]:
+        """Indices of the bridges that are here, and the VNI of each."""
+        with self._lock:
+            return {bridge: vni for vni, (bridge, _) in self._known.items()}
+
+    def owner(self, vni: int, address: IPv6Address) -> str | None:
+        """Whose address this is in a segment, as the rules against spoofing see it."""
+        with self._lock:
+            for machine_id, nics in self._claims.items():
+                for nic in nics:
+                    if nic.vni == vni and address in own_addresses(nic):
+                        return machine_id
+        return None
+
     def close_down(self) -> None:
         """No segment, rule or radvd is left, whoever claims one."""
         with self._lock:
@@ -92,6 +113,7 @@ class Segments:
             for vni in self.links.segments():
                 self.links.remove_segment(vni)
             self._known.clear()
+            self._watcher({})
 
     def _remove_unneeded(self, vnis: set[int]) -> None:
         needed = {nic.vni for nics in self._claims.values() for nic in nics}
@@ -107,6 +129,7 @@ class Segments:
                 if nic.gateway is not None and nic.vni in self._known:
                     ports.setdefault(nic.vni, []).append(nic)
         self.router.apply(tuple(self._advertisement(nics) for nics in ports.values()))
+        self._watcher(self.bridges())
 
     def _advertisement(self, nics: list[NicSpec]) -> Advertisement:
         newest = nics[-1]
@@ -114,6 +137,7 @@ class Segments:
             interface=self.links.bridge(newest.vni),
             prefixes=tuple(sorted({address.network for nic in nics for address in nic.addresses})),
             mtu=newest.mtu,
+            source=METADATA,
             dns_servers=newest.dns_servers or self.dns_servers,
             dns_search=newest.dns_search or self.dns_search,
         )

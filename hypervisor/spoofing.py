@@ -5,6 +5,9 @@ chain, so the cost does not grow with the number of guests:
 
     frame from a tap -> pre -> map taps -> chain of the tap: accept, or counted and dropped
 
+What arrives from other hosts has passed their rules. Only what each host says for itself to its own guests is dropped
+there: router advertisements, and neighbour discovery for the addresses that all hosts have (gateways and metadata).
+
 Rules are in place before the tap exists. A guest may use its own MAC; as source its link-local address (the EUI-64 one)
 and the addresses assigned to its port; and it may speak for these only in neighbour discovery.
 """
@@ -13,30 +16,35 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address, IPv6Interface
+from ipaddress import IPv6Address
 from typing import Any
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
 from hypervisor.machine import NicSpec
+from hypervisor.network import BRIDGE_MACS, LINK_LOCAL, METADATA
 
-LINK_LOCAL = IPv6Interface("fe80::/64")
 NFT_SECONDS = 30
 
 
 class SpoofingGuard:
     """The rules of one installation. `tap_name` gives the name of a port's tap."""
 
-    def __init__(self, installation: str, tap_name: Callable[[str], str]) -> None:
+    def __init__(self, installation: str, tap_name: Callable[[str], str], *, isolate: bool = False) -> None:
+        """`isolate`: guests reach their router and what is behind it, but not each other on their segment."""
+        self.installation = installation
         self.table = f"sixstack_{installation}"
         self.tap_name = tap_name
+        self.isolate = isolate
         self._lock = threading.Lock()
 
     def ensure(self, nics: Iterable[NicSpec]) -> None:
         """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
+        nics = list(nics)
         lines = [line for nic in nics for line in guard_rules(self.table, self.tap_name(nic.port_id), nic)]
+        lines += self._gateways(nics)
         if lines:
-            self._run([*_table(self.table), *lines])
+            self._run([*self._table(), *lines])
 
     def remove(self, nics: Iterable[NicSpec]) -> None:
         """The rules of these ports go; content if they are gone."""
@@ -46,7 +54,10 @@ class SpoofingGuard:
         """Exactly these ports are guarded: after somebody flushed the rule set, or after a crash of ours."""
         wanted = {self.tap_name(nic.port_id): nic for nic in nics}
         present = self.guarded()
-        self.ensure(nic for tap, nic in wanted.items() if tap not in present)
+        missing = [nic for tap, nic in wanted.items() if tap not in present]
+        if missing:
+            self._run([*self._table(), *self._gateways(wanted.values())])
+            self.ensure(missing)
         self._remove(sorted(present - wanted.keys()))
 
     def guarded(self) -> set[str]:
@@ -72,7 +83,15 @@ class SpoofingGuard:
             lines += [f"add chain {chain}", f"add element {element} : jump {_chain(tap)} }}"]
             lines += [f"delete element {element} }}", f"flush chain {chain}", f"delete chain {chain}"]
         if lines:
-            self._run([*_table(self.table), *lines])
+            self._run([*self._table(), *lines])
+
+    def _table(self) -> list[str]:
+        return _table(self.table, self.installation, isolate=self.isolate)
+
+    def _gateways(self, nics: Iterable[NicSpec]) -> list[str]:
+        """Addresses are never given twice, so one that is not a gateway here any more does no harm."""
+        numbers = sorted({_number(nic.gateway) for nic in nics if nic.gateway is not None})
+        return [f"add element bridge {self.table} gateways {{ {', '.join(numbers)} }}"] if numbers else []
 
     def _run(self, lines: list[str]) -> None:
         with self._lock:
@@ -90,9 +109,14 @@ class SpoofingGuard:
         return items
 
 
+def own_addresses(nic: NicSpec) -> list[IPv6Address]:
+    """The addresses that this port, and no other one, may send from."""
+    return sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
+
+
 def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
     """The commands that make or renew the chain of one tap."""
-    own = sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
+    own = own_addresses(nic)
     addresses = ", ".join(map(str, own))
     targets = ", ".join(map(_number, own))
     chain = f"bridge {table} {_chain(tap)}"
@@ -120,13 +144,34 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
     ]
 
 
-def _table(table: str) -> list[str]:
+def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
+    shared = [
+        f"ip6 saddr {METADATA} counter drop",
+        f"ip6 daddr {METADATA} counter drop",
+        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter drop",
+        f"icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} @th,64,128 {_number(METADATA)} counter drop",
+        "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } @th,64,128 @gateways counter drop",
+    ]
+    # Another host that brings a packet from outside must be able to find the guest.
+    between = [
+        f'oifname "6v{installation}-*" ether daddr & ff:ff:00:00:00:00 == {BRIDGE_MACS}:00:00:00:00 '
+        "icmpv6 type nd-neighbor-advert accept",
+        "counter drop",
+    ]
     return [
         f"add table bridge {table}",
         f"add map bridge {table} taps {{ type ifname : verdict; }}",
+        f"add set bridge {table} gateways {{ typeof @th,64,128; }}",
+        f"add chain bridge {table} others",
+        f"flush chain bridge {table} others",
+        *(f"add rule bridge {table} others {rule}" for rule in shared),
         f"add chain bridge {table} pre {{ type filter hook prerouting priority -300; policy accept; }}",
         f"flush chain bridge {table} pre",
         f"add rule bridge {table} pre iifname vmap @taps",
+        f'add rule bridge {table} pre iifname "6v{installation}-*" jump others',
+        f"add chain bridge {table} across {{ type filter hook forward priority 0; policy accept; }}",
+        f"flush chain bridge {table} across",
+        *(f'add rule bridge {table} across iifname "6t{installation}*" {rule}' for rule in between if isolate),
     ]
 
 

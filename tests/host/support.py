@@ -1,5 +1,6 @@
 """What tests on a real host share: a network namespace of their own, an image, specs, and a look for what was left."""
 
+import contextlib
 import ctypes
 import os
 import secrets
@@ -47,6 +48,29 @@ def namespace() -> Iterator[None]:
             pytest.skip("network namespaces cannot be made here")
         try:
             subprocess.run(["ip", "link", "set", "dev", "lo", "up"], check=True)
+            yield
+        finally:
+            assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+def network_namespace() -> int:
+    """A new network namespace, as a descriptor: it lives as long as that is open or somebody is inside."""
+    with open("/proc/thread-self/ns/net") as before:
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            pytest.skip("network namespaces cannot be made here")
+        try:
+            subprocess.run(["ip", "link", "set", "dev", "lo", "up"], check=True)
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+@contextlib.contextmanager
+def inside(namespace: int) -> Iterator[None]:
+    """What this thread does, starts or opens within lies in that network namespace."""
+    with open("/proc/thread-self/ns/net") as before:
+        assert _libc.setns(namespace, CLONE_NEWNET) == 0
+        try:
             yield
         finally:
             assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0

@@ -105,6 +105,7 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
         interface="6babcd-000378",
         prefixes=(IPv6Network("2a0a:e5c1:111:888::/64"),),
         mtu=1430,
+        source=IPv6Address("fe80::a9fe:a9fe"),
         dns_servers=(IPv6Address("2a0a::53"), IPv6Address("2a0a::54")),
         dns_search=("a.example", "b.example"),
     )
