@@ -1,8 +1,8 @@
-"""The image API on its own: an application of just it, two projects, a reader and an operator."""
+"""The image API with callers who need no log-in: two projects, a reader and an operator."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,16 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import image_api.routes
-import image_api.rules
 from app import errors
 from app.caller import Caller
 from app.clock import ManualClock
-from app.db import Base, Database
+from app.db import Database
+from app.factory import furnish
 from app.settings import Settings
-from app.web import authentication, faults, request_id
+from app.web import authentication
 from app.web.context import Parts
-from app.web.policy import Policy
 from image_api.store import FileStore
 
 READER = frozenset({"reader"})
@@ -78,8 +76,6 @@ class Actor:
         return response.get_json()
 
     def patch(self, image_id: str, *operations: Any, kind: str = V21) -> TestResponse:
-        import json
-
         return self.call("PATCH", f"/images/{image_id}", data=json.dumps(list(operations)), content_type=kind)
 
     def names(self, query: str = "") -> list[str]:
@@ -107,21 +103,20 @@ class ImageCloud:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[ImageCloud]:
-    database = Database(f"sqlite:///{tmp_path / 'images.db'}", synchronous="OFF")
-    Base.metadata.create_all(database.writer)
+def cloud(routed: Flask, settings: Settings) -> Iterator[ImageCloud]:
+    database = Database(settings.database, synchronous="OFF")
     clock = ManualClock()
-    app = Flask("images", static_folder=None)
-    app.url_map.strict_slashes = False
-    app.extensions["sixstack"] = Parts(Settings(state=tmp_path), database, clock)
-    app.extensions["sixstack.policy"] = Policy(image_api.rules.RULES, {})
-    request_id.install(app)
-    authentication.install(app, _authenticate)
-    faults.install(app)
-    image_api.routes.furnish(app)
-    image_api.routes.register(app)
-    yield ImageCloud(app, database, clock, app.extensions["sixstack.images.store"])
+    furnish(routed, settings, database=database, clock=clock)
+    routed.extensions["sixstack.tokens"] = Callers()
+    yield ImageCloud(routed, database, clock, routed.extensions["sixstack.images.store"])
     database.dispose()
+
+
+class Callers:
+    """Stands in for tokens: whoever names somebody is believed."""
+
+    def authenticate(self, token: str) -> Caller:
+        return _authenticate(token)
 
 
 def _authenticate(token: str) -> Caller:
