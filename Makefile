@@ -61,4 +61,4 @@ compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit
 	--python-version 3.11 pyproject.toml
 lock: ## write requirements.lock and requirements-dev.lock anew from pyproject.toml
 	$(compile) -o requirements.lock
-	$(compile) --extra dev --extra gunicorn -o requirements-dev.lock
+	$(compile) --all-extras -o requirements-dev.lock

@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, create_engine, event, make_url
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -68,6 +68,7 @@ class Database:
         self.reader: Engine = create_engine(
             url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", **common
         )
+        self._held: list[PoolProxiedConnection] = []
         self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
         if self.is_sqlite:
             for engine in (self.writer, self.reader):
@@ -96,8 +97,16 @@ class Database:
         with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
+    def hold(self) -> PoolProxiedConnection:
+        """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it."""
+        connection = self.reader.raw_connection()
+        self._held.append(connection)
+        return connection
+
     def dispose(self) -> None:
-        """Close every connection."""
+        """Close every connection, held ones too."""
+        while self._held:
+            self._held.pop().invalidate()
         self.writer.dispose()
         self.reader.dispose()
         if self._turn:

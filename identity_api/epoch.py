@@ -44,7 +44,7 @@ class EpochReader:
     def _read(self) -> int:
         cursor = getattr(self._held, "cursor", None)
         if cursor is None:
-            self._held.connection = self._database.reader.raw_connection()
+            self._held.connection = self._database.hold()
             cursor = self._held.cursor = self._held.connection.cursor()
         cursor.execute(self._sql)
         # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.

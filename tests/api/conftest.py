@@ -1,6 +1,8 @@
 """Fixtures of the API tests: the whole application on a real database, with a host in memory that works when told."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from compute_agent.work import carry_out
 from compute_api.routes import context
 from hypervisor.fake import FakeHypervisor
 from tests.api import compute_schemas
+from tests.postgres import Postgres, postgres, why_not
 
 
 @dataclass
@@ -91,6 +94,20 @@ class Host:
         Agent(self.desk, self.hypervisor, threads=1, grace_seconds=1.0).compare()
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres | None]:
+    """PostgreSQL when SIXSTACK_TEST_DATABASE=postgresql; otherwise each test has a SQLite file."""
+    if os.environ.get("SIXSTACK_TEST_DATABASE") != "postgresql":
+        yield None
+        return
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="sixpg") as directory:
+        Path(directory).chmod(0o755)
+        with postgres(Path(directory) / "pg") as running:
+            yield running
+
+
 @dataclass(frozen=True)
 class Template:
     """A bootstrapped state directory that every test gets a copy of, its passwords, and a token of each user."""
@@ -101,9 +118,9 @@ class Template:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask) -> Template:
+def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask, server: Postgres | None) -> Template:
     state = tmp_path_factory.mktemp("template") / "state"
-    settings = Settings(state=state, host_name="fake-host")
+    settings = Settings(state=state, host_name="fake-host", database_url=server.url if server else None)
     chosen = installation.prepare(settings)
     database = Database(settings.database)
     bootstrap.migrate(database)
@@ -116,6 +133,8 @@ def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask) -> Templat
     furnish(routed, settings, database=database)
     logins = {name: authenticated(routed, name, password, name) for name, password in passwords.items()}
     database.dispose()
+    if server:
+        server.remember()
     return Template(state, passwords, logins)
 
 
@@ -141,10 +160,12 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def settings(template: Template, tmp_path: Path) -> Settings:
+def settings(template: Template, tmp_path: Path, server: Postgres | None) -> Settings:
     state = tmp_path / "state"
     shutil.copytree(template.state, state)
-    return Settings(state=state, host_name="fake-host")
+    if server:
+        server.reset()
+    return Settings(state=state, host_name="fake-host", database_url=server.url if server else None)
 
 
 @pytest.fixture

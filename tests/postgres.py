@@ -1,0 +1,95 @@
+"""A PostgreSQL of the tests' own: in a temporary directory, on a Unix socket, gone afterwards."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+USER = "postgres"
+
+
+def why_not() -> str | None:
+    """The reason why PostgreSQL cannot be started here, or None."""
+    if os.geteuid() != 0:
+        return "PostgreSQL is started as another user, which needs root"
+    if not _programs():
+        return "PostgreSQL is not installed: apt install postgresql"
+    return None
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server with one database, which is put back to what it was at `remember` before each test."""
+
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return f"postgresql+psycopg://{USER}@/postgres?host={self.directory}"
+
+    def remember(self) -> None:
+        """Keep a copy of every table and sequence."""
+        with self._connect() as connection:
+            connection.execute("CREATE SCHEMA remembered")
+            for table in _names(connection, "pg_tables", "tablename"):
+                connection.execute(f'CREATE TABLE remembered."{table}" AS TABLE public."{table}"'.encode())
+            connection.execute("CREATE TABLE remembered.the_sequences (name text, at bigint)")
+            for sequence in _names(connection, "pg_sequences", "sequencename"):
+                keep = (
+                    f"INSERT INTO remembered.the_sequences SELECT '{sequence}', last_value FROM public.\"{sequence}\""
+                )
+                connection.execute(keep.encode())
+
+    def reset(self) -> None:
+        """Put the copy back; everybody else's connections end first."""
+        with self._connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute("SET session_replication_role = replica")
+            statements = [
+                f'DELETE FROM public."{table}"; INSERT INTO public."{table}" SELECT * FROM remembered."{table}"'
+                for table in _names(connection, "pg_tables", "tablename")
+            ]
+            statements.append("SELECT setval('public.' || quote_ident(name), at) FROM remembered.the_sequences")
+            connection.execute("; ".join(statements).encode())
+
+    def _connect(self) -> psycopg.Connection[tuple[str, ...]]:
+        return psycopg.connect(f"user={USER} dbname=postgres host={self.directory}")
+
+
+def _names(connection: psycopg.Connection[tuple[str, ...]], catalog: str, column: str) -> list[str]:
+    rows = connection.execute(f"SELECT {column} FROM {catalog} WHERE schemaname = 'public'".encode())
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[Postgres]:
+    """Start a server in the directory, which must be short enough for a socket's name."""
+    programs = _programs()
+    assert programs is not None
+    directory.mkdir(exist_ok=True)
+    shutil.chown(directory, USER, USER)
+    quick = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=200"
+    control = ["runuser", "-u", USER, "--", str(programs / "pg_ctl"), "-D", str(directory / "data")]
+    subprocess.run([*control, "-o", f"--auth=trust --username={USER} --no-sync", "initdb", "-s"], check=True, cwd="/")
+    options = f"-k {directory} -c listen_addresses='' {quick}"
+    log = str(directory / "log")
+    subprocess.run([*control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
+    try:
+        yield Postgres(directory)
+    finally:
+        subprocess.run([*control, "-w", "-s", "-m", "immediate", "stop"], check=True, cwd="/")
+
+
+def _programs() -> Path | None:
+    """Where the newest installed PostgreSQL keeps its programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
