@@ -50,7 +50,9 @@ def create(session: Session, now: datetime, name: str, zone: str | None) -> Aggr
     return made
 
 
-def change(session: Session, now: datetime, aggregate: Aggregate, default_zone: str, changes: Mapping[str, str | None]) -> None:
+def change(
+    session: Session, now: datetime, aggregate: Aggregate, default_zone: str, changes: Mapping[str, str | None]
+) -> None:
     """Set `name`, `availability_zone`. Conflict when the name is taken or servers would change their zone."""
     if (name := changes.get("name")) is not None and name != aggregate.name:
         if session.scalar(select(Aggregate.id).where(Aggregate.name == name)) is not None:

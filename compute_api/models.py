@@ -243,7 +243,7 @@ class ProjectUsage(Base):
 
 
 class QuotaLimit(Base):
-    """A limit of one project that differs from the default; -1 is unlimited. Project "" is those with none of their own."""
+    """A limit of one project that differs from the default; -1 is unlimited. Project "" has everybody's defaults."""
 
     __tablename__ = "quota_limits"
 

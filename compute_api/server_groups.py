@@ -14,6 +14,7 @@ from compute_api import quotas
 from compute_api.models import Server, ServerGroup
 from compute_api.placement import Preference
 
+
 def find(session: Session, caller: Caller, group_id: str) -> ServerGroup:
     """The project's group; an admin finds every project's."""
     query = select(ServerGroup).where(ServerGroup.id == group_id)
@@ -64,7 +65,7 @@ def members(session: Session, group_ids: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     query = select(Server.group_id, Server.id).where(Server.group_id.in_(group_ids), Server.deleted.is_(False))
     for group_id, server_id in session.execute(query.order_by(Server.seq)):
-        found.setdefault(group_id, []).append(server_id)
+        found.setdefault(group_id or "", []).append(server_id)
     return found
 
 

@@ -133,7 +133,7 @@ def read(session: Session, sequence: Sequence[int]) -> list[Server]:
     return found
 
 
-def page(session: Session, query: Select[Any], wanted: Wanted) -> Select[Any]:
+def page(session: Session, query: Select[*tuple[Any, ...]], wanted: Wanted) -> Select[*tuple[Any, ...]]:
     """The query, narrowed to the page. BadRequest for a marker that does not exist, or a pattern that is none."""
     ordered: list[tuple[Any, bool]] = []
     for name, descending in wanted.sort:

@@ -5,10 +5,48 @@ from flask import Flask
 from app.web.context import Parts
 from compute_api.ask import LocalAsk
 from compute_api.nudge import LocalNudge
-from compute_api.routes import around, blueprint, context, flavors, keypairs, server_actions, servers, versions
+from compute_api.routes import (
+    aggregates,
+    blueprint,
+    context,
+    flavors,
+    gone,
+    hypervisors,
+    images,
+    keypairs,
+    limits,
+    quotas,
+    server_actions,
+    server_groups,
+    server_parts,
+    servers,
+    services,
+    usage,
+    versions,
+    zones,
+)
+from compute_api.routes.project_in_path import without_project
 from compute_api.views.entries import Entries
 
-__all__ = ["around", "flavors", "keypairs", "register", "server_actions", "servers", "versions"]
+__all__ = [
+    "aggregates",
+    "flavors",
+    "gone",
+    "hypervisors",
+    "images",
+    "keypairs",
+    "limits",
+    "quotas",
+    "register",
+    "server_actions",
+    "server_groups",
+    "server_parts",
+    "servers",
+    "services",
+    "usage",
+    "versions",
+    "zones",
+]
 
 
 def furnish(app: Flask) -> None:
@@ -23,3 +61,4 @@ def register(app: Flask) -> None:
     """Everything under /compute."""
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(blueprint.compute)
+    app.wsgi_app = without_project(app.wsgi_app)  # type: ignore[assignment,method-assign]

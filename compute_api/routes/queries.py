@@ -222,9 +222,7 @@ def _sort() -> tuple[tuple[str, bool], ...]:
     names = request.args.getlist("sort_key")
     directions = request.args.getlist("sort_dir")
     if any(direction not in ("asc", "desc") for direction in directions):
-        raise errors.BadRequest(
-            f"Unknown sort direction, must be one of: asc, desc. Value: {', '.join(directions)}"
-        )
+        raise errors.BadRequest(f"Unknown sort direction, must be one of: asc, desc. Value: {', '.join(directions)}")
     if not names:
         return (("created_at", (directions or ["desc"])[0] == "desc"),)
     ignored = IGNORED_SORT_KEYS | ({"locked"} if version() < LOCKED else set())

@@ -27,6 +27,7 @@ from network_api import ports
 
 NETWORKS_REQUIRED = v("2.37")
 
+
 @compute.post("/servers")
 @compute.post("/os-volumes_boot")
 @require("os_compute_api:servers:create")

@@ -1,6 +1,7 @@
 """Bodies about servers: wire names, microversions, and the way into the domain."""
 
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import Field, model_validator
 
@@ -118,6 +119,7 @@ class CreateServer(Body):
         if low > high:
             raise errors.BadRequest("min_count must be <= max_count")
         zone, host = _zone(asked)
+        hints = self.hints or self.old_hints or {}
         return NewServer(
             name=asked.name,
             flavor_id=asked.flavor_ref,
@@ -135,6 +137,7 @@ class CreateServer(Body):
             access_ipv6=asked.access_ipv6,
             zone=zone,
             host=host,
+            group_id=_group(hints),
             min_count=low,
             max_count=high,
         )
@@ -170,6 +173,19 @@ def _zone(asked: ServerFields) -> tuple[str | None, str | None]:
     """Zone and host: `availability_zone` may be zone:host, as admins write it."""
     zone, _, host = (asked.availability_zone or "").partition(":")
     return zone or None, host or asked.host or asked.hypervisor_hostname or None
+
+
+def _group(hints: dict[str, Any]) -> str | None:
+    """The server group of the hints. Other hints are for schedulers that are not here, and passed over as by Nova."""
+    group = hints.get("group")
+    if group is None:
+        return None
+    try:
+        return str(UUID(group))
+    except (ValueError, TypeError, AttributeError):
+        raise errors.BadRequest(
+            f"Invalid input for field/attribute group. Value: {group}. {group!r} is not a 'uuid'"
+        ) from None
 
 
 class UpdateFields(Body):

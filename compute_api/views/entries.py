@@ -54,7 +54,9 @@ class Entries:
             return found  # type: ignore[return-value]
         made = self._make(session, caller, variant, missing)
         self._keep(variant, made)
-        whole = (one if one is not None else made.get(key[0], (0, None))[1] for key, one in zip(keys, found, strict=True))
+        whole = (
+            one if one is not None else made.get(key[0], (0, None))[1] for key, one in zip(keys, found, strict=True)
+        )
         return [one for one in whole if one is not None]
 
     def _make(

@@ -136,9 +136,7 @@ def changed(server: Server, nics: Sequence[Nic], version: Version, caller: Calle
     if version >= WHOLE_SINCE:
         return body
     return {
-        name: value
-        for name, value in body.items()
-        if not name.startswith(EXTENDED) and name not in NOT_WHEN_CHANGED
+        name: value for name, value in body.items() if not name.startswith(EXTENDED) and name not in NOT_WHEN_CHANGED
     }
 
 

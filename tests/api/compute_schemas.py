@@ -154,11 +154,11 @@ def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
     """Raise tempest's InvalidHTTPResponseBody for a successful answer of compute that does not fit."""
     if not path.startswith("/compute") or not 200 <= answer.status_code < 300:
         return
-    inside = re.sub(r"^/compute(/v2\.1(?=/))?(/[0-9a-f]{32}(?=/))?", "", path.partition("?")[0]).strip("/")
+    inside = re.sub(r"^/compute/?(v2\.1/(?=.))?([0-9a-f]{32}/)?", "", path.partition("?")[0]).strip("/")
     version = answer.headers.get("OpenStack-API-Version", "compute 2.1").split()[1]
     schema = _schema(method, inside, version, body)
-    if schema is not None:
-        parsed = orjson.loads(answer.data) if answer.data else ""
+    parsed = orjson.loads(answer.data) if answer.data else ""
+    if schema is not None and parsed != {"tenant_usage": {}}:  # Nova's own answer where there was no use
         RestClient.validate_response(schema, _Answer(answer.status_code), parsed)
 
 
@@ -168,6 +168,8 @@ def _schema(method: str, path: str, version: str, body: Any) -> Any:
         if name == "createImage":
             return getattr(_module(ImagesClient, version), "create_image", None)
         return getattr(_module(ServersClient, version), ACTIONS.get(name, "server_actions_common_schema"), None)
+    if path.startswith("os-hypervisors") and APIVersionRequest(version) >= APIVersionRequest("2.88"):
+        return None  # tempest has no schema of what 2.88 left of them
     for wanted, pattern, schemas, name in TABLE:
         if wanted == method and re.fullmatch(pattern, path):
             return getattr(_module(schemas, version), name, None)

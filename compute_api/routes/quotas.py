@@ -1,0 +1,154 @@
+"""Routes of quotas: a project's, everybody's defaults, and the class `default` that changes those."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response, request
+
+from app import errors
+from app.web.bodies import json_body
+from app.web.context import database
+from app.web.microversion import v
+from app.web.policy import enforce, require
+from app.web.responses import json
+from compute_api import quotas, server_groups
+from compute_api.routes import queries
+from compute_api.routes.blueprint import compute
+from compute_api.routes.context import transaction, version
+
+NETWORK_PROXY_UNTIL, FILES_UNTIL, CLASS_GROUPS_SINCE = v("2.35"), v("2.56"), v("2.50")
+NETWORK = {"fixed_ips", "floating_ips", "security_groups", "security_group_rules"}
+FILES = {"injected_files", "injected_file_content_bytes", "injected_file_path_bytes"}
+MAXIMUM = 2**31 - 1
+
+
+@compute.get("/os-quota-sets/<project_id>")
+@require("os_compute_api:os-quota-sets:show")
+def show_quota(project_id: str) -> Response:
+    queries.only("user_id")
+    enforce("os_compute_api:os-quota-sets:show", {"project_id": project_id})
+    with database().reading() as session:
+        return json({"quota_set": {"id": project_id, **_shown(quotas.limits(session, project_id))}})
+
+
+@compute.get("/os-quota-sets/<project_id>/detail")
+@require("os_compute_api:os-quota-sets:detail")
+def show_quota_detail(project_id: str) -> Response:
+    queries.only("user_id")
+    enforce("os_compute_api:os-quota-sets:detail", {"project_id": project_id})
+    with database().reading() as session:
+        limits = _shown(quotas.limits(session, project_id))
+        used = {
+            **quotas.usage(session, project_id),
+            "server_groups": server_groups.count(session, project_id),
+        }
+    detail = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
+    return json({"quota_set": {"id": project_id, **detail}})
+
+
+@compute.get("/os-quota-sets/<project_id>/defaults")
+@require("os_compute_api:os-quota-sets:defaults")
+def show_quota_defaults(project_id: str) -> Response:
+    with database().reading() as session:
+        return json({"quota_set": {"id": project_id, **_shown(quotas.defaults(session))}})
+
+
+@compute.put("/os-quota-sets/<project_id>")
+@require("os_compute_api:os-quota-sets:update")
+def update_quota(project_id: str) -> Response:
+    queries.only("user_id")
+    if "user_id" in request.args:
+        raise errors.BadRequest("Quotas of single users are not kept here, only those of projects.")
+    asked = _asked("quota_set")
+    force = queries.true(str(asked.pop("force", "false")))
+    asked.pop("tenant_id", None)
+    wanted = _numbers(asked, set(_shown(quotas.DEFAULTS)))
+    with transaction() as session:
+        used = quotas.usage(session, project_id)
+        for name, limit in wanted.items():
+            if not force and 0 <= limit < used.get(name, 0):
+                raise errors.BadRequest(
+                    f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
+                    f"{used[name]}."
+                )
+        quotas.set_limits(session, project_id, wanted)
+        session.flush()
+        return json({"quota_set": _shown(quotas.limits(session, project_id))})
+
+
+@compute.delete("/os-quota-sets/<project_id>")
+@require("os_compute_api:os-quota-sets:delete")
+def delete_quota(project_id: str) -> Response:
+    queries.only("user_id")
+    if "user_id" in request.args:
+        raise errors.BadRequest("Quotas of single users are not kept here, only those of projects.")
+    with transaction() as session:
+        quotas.reset(session, project_id)
+    return Response(status=202)
+
+
+@compute.get("/os-quota-class-sets/<name>")
+@require("os_compute_api:os-quota-class-sets:show")
+def show_quota_class(name: str) -> Response:
+    with database().reading() as session:
+        return json({"quota_class_set": {"id": name, **_class(quotas.defaults(session))}})
+
+
+@compute.put("/os-quota-class-sets/<name>")
+@require("os_compute_api:os-quota-class-sets:update")
+def update_quota_class(name: str) -> Response:
+    if name != "default":
+        raise errors.BadRequest(
+            "There is one quota class, default: the limits of projects that have none of their own."
+        )
+    wanted = _numbers(_asked("quota_class_set"), set(_class(quotas.DEFAULTS)))
+    with transaction() as session:
+        quotas.set_limits(session, quotas.NOBODY, wanted)
+        session.flush()
+        return json({"quota_class_set": _class(quotas.defaults(session))})
+
+
+def _asked(key: str) -> dict[str, Any]:
+    body = json_body()
+    asked = body.get(key) if isinstance(body, dict) else None
+    if not isinstance(asked, dict):
+        raise errors.BadRequest(f"Invalid input for field/attribute body. '{key}' is a required property")
+    return dict(asked)
+
+
+def _numbers(asked: Mapping[str, Any], known: set[str]) -> dict[str, int]:
+    """Limits, as numbers or digits. Raises BadRequest for what is none, and for limits that are not known."""
+    wanted: dict[str, int] = {}
+    for name, value in asked.items():
+        if name not in known:
+            raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
+        try:
+            number = None if isinstance(value, bool | float) else int(value)
+        except (TypeError, ValueError):
+            number = None
+        if number is None:
+            raise errors.BadRequest(
+                f"Invalid input for field/attribute {name}. Value: {value}. {value!r} is not of type 'integer'"
+            )
+        if not -1 <= number <= MAXIMUM:
+            limit = "less than the minimum of -1" if number < -1 else f"greater than the maximum of {MAXIMUM}"
+            raise errors.BadRequest(f"Invalid input for field/attribute {name}. Value: {value}. {number} is {limit}")
+        wanted[name] = number
+    return wanted
+
+
+def _shown(limits: Mapping[str, int]) -> dict[str, int]:
+    hidden: set[str] = set()
+    if version() > NETWORK_PROXY_UNTIL:
+        hidden |= NETWORK
+    if version() > FILES_UNTIL:
+        hidden |= FILES
+    return {name: limit for name, limit in limits.items() if name not in hidden}
+
+
+def _class(limits: Mapping[str, int]) -> dict[str, int]:
+    """As of a project, but networks went and server groups came with 2.50."""
+    hidden = NETWORK if version() >= CLASS_GROUPS_SINCE else {"server_groups", "server_group_members"}
+    if version() > FILES_UNTIL:
+        hidden = hidden | FILES
+    return {name: limit for name, limit in limits.items() if name not in hidden}
