@@ -17,6 +17,10 @@ help: ## what can be made (this list)
 setup: ## install what is missing: Debian packages, .venv from the lock file
 	@scripts/setup.sh
 
+.PHONY: setup-tests
+setup-tests:
+	@scripts/setup.sh --tests
+
 image: setup ## build the tiny guest: var/images/tiny.qcow2
 	@scripts/tiny-image.sh
 
@@ -30,8 +34,9 @@ clean: ## stop, then remove the state directory
 	@scripts/stop.sh --remove-state
 
 .PHONY: test check lint types unit format
-test: setup image lint types ## every test there is, on real machines and networks (needs root)
+test: setup-tests image lint types ## every test there is, on real machines and networks (needs root)
 	$(bin)/pytest
+	SIXSTACK_TEST_DATABASE=postgresql $(bin)/pytest tests/api
 
 check: lint types unit ## what can be checked in two minutes: style, types, layers, unit and API tests
 

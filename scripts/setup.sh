@@ -3,6 +3,7 @@
 # Says first what it will install. When nothing has changed since the last time it does nothing, in milliseconds.
 #
 #   PYTHON=/path/to/python3.12 scripts/setup.sh     uses another Python (3.11 or newer)
+#   scripts/setup.sh --tests                        also what only the tests need
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(dirname "$here")
@@ -31,6 +32,11 @@ xz                                        xz-utils
 zstd                                      zstd
 /etc/ssl/certs/ca-certificates.crt        ca-certificates
 '
+needed_by_tests='
+/usr/lib/postgresql                       postgresql
+runuser                                   util-linux
+'
+[ "${1:-}" != --tests ] || needed+=$needed_by_tests
 
 missing_packages() {
     local what package
@@ -96,7 +102,14 @@ apt_progress() {
 }
 
 install_packages() {
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+    # The tests start a PostgreSQL of their own; Debian's package is to start none.
+    case " ${packages[*]} " in *' postgresql '*)
+        [ -e /etc/postgresql-common/createcluster.conf ] || {
+            mkdir -p /etc/postgresql-common
+            echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+        } ;;
+    esac
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-confold \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${packages[@]}" 2>&1 | apt_progress
 }
 
