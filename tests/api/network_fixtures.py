@@ -1,25 +1,23 @@
 """A cloud with the network `public` on a known prefix, two projects and an operator: for network and volume tests."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv6Network
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import delete
 
 from app import errors
-from app.bootstrap import migrate
 from app.caller import Caller
 from app.clock import ManualClock
 from app.db import Database
 from app.factory import furnish
 from app.settings import Settings
 from network_api.bootstrap import bootstrap
+from network_api.models import Network, Port, SegmentRange, Subnet, SubnetPool
 
 PREFIX = IPv6Network("2a0a:e5c1:111::/48")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,28 +91,17 @@ class KnownCallers:
         return CALLERS[token]
 
 
-@pytest.fixture(scope="session")
-def empty_cloud(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with nothing but the default network, for each test to copy."""
-    path = tmp_path_factory.mktemp("networks") / "cloud.db"
-    database = Database(f"sqlite:///{path}")
-    migrate(database)
-    with database.transaction() as session:
-        bootstrap(session, NOW, admin_project_id="admins", prefix=PREFIX, vni_base=5000, mtu=1430)
-    database.dispose()
-    return path
-
-
 @pytest.fixture
-def cloud(routed: Flask, empty_cloud: Path, tmp_path: Path) -> Iterator[Cloud]:
-    settings = Settings(state=tmp_path)
-    path = shutil.copy(empty_cloud, tmp_path / "cloud.db")
-    database = Database(f"sqlite:///{path}")
+def cloud(routed: Flask, settings: Settings, database: Database) -> Cloud:
+    """The whole application; its networks start anew, with a prefix and a time that tests know."""
     clock = ManualClock(NOW)
     furnish(routed, settings, database=database, clock=clock)
     routed.extensions["sixstack.tokens"] = KnownCallers()
-    yield Cloud(routed.test_client(), database, clock)
-    database.dispose()
+    with database.transaction() as session:
+        for model in (Port, Subnet, Network, SubnetPool, SegmentRange):
+            session.execute(delete(model))
+        bootstrap(session, NOW, admin_project_id="admins", prefix=PREFIX, vni_base=5000, mtu=1430)
+    return Cloud(routed.test_client(), database, clock)
 
 
 @pytest.fixture

@@ -1,12 +1,23 @@
 # ruff: noqa: F401, F811 (fixtures)
 """Networks and subnets by self-service."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from network_api import networks, ports
-from tests.api.network_fixtures import CALLERS, NOW, Actor, Cloud, cloud, empty_cloud, member, operator, other, reader
+from tests.api.network_fixtures import (
+    CALLERS,
+    NOW,
+    Actor,
+    Cloud,
+    cloud,
+    member,
+    operator,
+    other,
+    reader,
+)
 
 V2 = "/network/v2.0"
 
@@ -227,3 +238,21 @@ def test_operators_add_prefixes_and_members_take_from_them(member: Actor, operat
 def test_the_default_pool_stays(operator: Actor) -> None:
     [pool] = operator.get(f"{V2}/subnetpools")["subnetpools"]
     assert operator.refused("DELETE", f"{V2}/subnetpools/{pool['id']}")[0] == 409
+
+
+def test_parallel_requests_share_no_prefix_and_overrun_no_quota(cloud: Cloud, operator: Actor, member: Actor) -> None:
+    operator.put(f"{V2}/quotas/demo", {"quota": {"network": 6}})
+
+    def make(_number: int) -> int:
+        actor = Actor(cloud.client.application.test_client(), "member")
+        status, made = actor.call("POST", f"{V2}/networks", {"network": {}})
+        if status == 201:
+            status, _ = actor.call("POST", f"{V2}/subnets", {"subnet": {"network_id": made["network"]["id"]}})
+        return status
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = sorted(threads.map(make, range(16)))
+    assert statuses == [201] * 6 + [409] * 10
+    own = operator.get(f"{V2}/networks?shared=False")["networks"]
+    assert len({network["provider:segmentation_id"] for network in own}) == 6
+    assert len({subnet["cidr"] for subnet in member.get(f"{V2}/subnets")["subnets"]}) == 7

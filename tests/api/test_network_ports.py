@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from network_api import ports
-from tests.api.network_fixtures import CALLERS, NOW, Actor, Cloud, cloud, empty_cloud, member, operator, other
+from tests.api.network_fixtures import (
+    CALLERS,
+    NOW,
+    Actor,
+    Cloud,
+    cloud,
+    member,
+    operator,
+    other,
+)
 from tests.api.test_network_networks import make_network, make_subnet
 
 V2 = "/network/v2.0"

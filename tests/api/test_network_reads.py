@@ -4,7 +4,17 @@
 import pytest
 
 from network_api import networks, ports
-from tests.api.network_fixtures import CALLERS, NOW, Actor, Cloud, cloud, empty_cloud, member, operator, other, reader
+from tests.api.network_fixtures import (
+    CALLERS,
+    NOW,
+    Actor,
+    Cloud,
+    cloud,
+    member,
+    operator,
+    other,
+    reader,
+)
 
 V2 = "/network/v2.0"
 

@@ -1,7 +1,15 @@
 # ruff: noqa: F401, F811 (fixtures)
 """Tags on everything, and how much a project may have."""
 
-from tests.api.network_fixtures import Actor, Cloud, cloud, empty_cloud, member, operator, other, reader
+from tests.api.network_fixtures import (
+    Actor,
+    Cloud,
+    cloud,
+    member,
+    operator,
+    other,
+    reader,
+)
 from tests.api.test_network_networks import make_network, make_subnet
 
 V2 = "/network/v2.0"

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.api.network_fixtures import Actor, Cloud, cloud, empty_cloud, member, operator, other
+from tests.api.network_fixtures import Actor, Cloud, cloud, member, operator, other
 
 V3 = "/volume/v3"
 
