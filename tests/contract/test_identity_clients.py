@@ -1,0 +1,286 @@
+"""The `openstack` command, openstacksdk's own functional tests and tempest, unmodified, against identity."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.identity_cloud import IdentityCloud, identity_cloud
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
+    with identity_cloud(tmp_path_factory.mktemp("identity")) as made:
+        yield made
+
+
+class OpenStackCommand:
+    """`openstack("user show demo")` is what it prints as JSON; fails where the command does. A process for each cloud."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+
+    def __call__(self, command: str, *, cloud: str = "sixstack-admin") -> Any:
+        return json.loads(self._succeed([*shlex.split(command), "-f", "json"], cloud))
+
+    def do(self, command: str, *, cloud: str = "sixstack-admin") -> None:
+        """For commands that print nothing."""
+        self._succeed(shlex.split(command), cloud)
+
+    def fails(self, command: str, reason: str) -> None:
+        status, out, err = self._run(shlex.split(command), "sixstack-admin")
+        assert status != 0, out
+        assert reason in out + err
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.communicate(timeout=30)
+
+    def _succeed(self, words: list[str], cloud: str) -> str:
+        status, out, err = self._run(words, cloud)
+        assert status == 0, (words, out, err)
+        return out
+
+    def _run(self, words: list[str], cloud: str) -> tuple[int, str, str]:
+        process = self._processes.get(cloud)
+        if process is None:
+            process = self._processes[cloud] = subprocess.Popen(
+                [sys.executable, "-m", "tests.contract.identity_commands"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment,
+                text=True,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(["--os-cloud", cloud, *words]) + "\n")
+        process.stdin.flush()
+        status, out, err = json.loads(process.stdout.readline())
+        return status, out, err
+
+
+@pytest.fixture(scope="module")
+def openstack(cloud: IdentityCloud) -> Iterator[OpenStackCommand]:
+    command = OpenStackCommand(cloud.environment)
+    yield command
+    command.close()
+
+
+def test_a_token_can_be_issued_and_revoked(openstack: OpenStackCommand) -> None:
+    token = openstack("token issue", cloud="sixstack")
+    assert len(token["id"]) <= 255
+    openstack.do(f"token revoke {token['id']}", cloud="sixstack")
+
+
+def test_the_catalog_lists_five_services(openstack: OpenStackCommand) -> None:
+    found = openstack("catalog list", cloud="sixstack")
+    assert {entry["Type"] for entry in found} == {"identity", "image", "compute", "network", "block-storage"}
+    assert openstack("catalog show compute", cloud="sixstack")["type"] == "compute"
+
+
+def test_domains_projects_users_groups_and_roles(openstack: OpenStackCommand) -> None:
+    openstack("domain create --description first acme")
+    openstack.do("domain set --name acme-two acme")
+    openstack("project create --domain acme-two --tag blue --tag green --description top top")
+    openstack("project create --domain acme-two --parent top below")
+    assert openstack("project show --parents --domain acme-two below")["parents"]
+    assert openstack("project show --children --domain acme-two top")["subtree"]
+    openstack.do("project set --domain acme-two --property cost=7 --tag red --description changed top")
+    shown = openstack("project show --domain acme-two top")
+    assert (shown["description"], sorted(shown["tags"])) == ("changed", ["blue", "green", "red"])
+    assert [found["Name"] for found in openstack("project list --domain acme-two --tags blue,green")] == ["top"]
+    openstack(
+        "user create --domain acme-two --project top --project-domain acme-two --password first --email a@b.c "
+        "--description somebody ann"
+    )
+    openstack.do("user set --domain acme-two --password second --ignore-lockout-failure-attempts ann")
+    shown = openstack("user show --domain acme-two ann")
+    assert (shown["email"], shown["options"]) == ("a@b.c", {"ignore_lockout_failure_attempts": True})
+    openstack("group create --domain acme-two --description us crew")
+    openstack.do("group add user --group-domain acme-two --user-domain acme-two crew ann")
+    openstack.do("group contains user --group-domain acme-two --user-domain acme-two crew ann")
+    assert [found["Name"] for found in openstack("group list --user ann --user-domain acme-two")] == ["crew"]
+    openstack.do("role add --user ann --user-domain acme-two --project top --project-domain acme-two member")
+    openstack.do("role add --group crew --group-domain acme-two --domain acme-two --inherited reader")
+    openstack.do("role add --user ann --user-domain acme-two --system all reader")
+    given = openstack("role assignment list --names")
+    assert {"Role": "member", "User": "ann@acme-two", "Project": "top@acme-two"}.items() <= next(
+        row for row in given if row["User"] == "ann@acme-two" and row["Project"]
+    ).items()
+    effective = openstack("role assignment list --effective --names --user ann --user-domain acme-two")
+    assert {(row["Role"], row["Project"]) for row in effective if row["Project"]} == {
+        ("member", "top@acme-two"),
+        ("reader", "top@acme-two"),
+        ("reader", "below@acme-two"),
+    }
+    openstack.do("role remove --user ann --user-domain acme-two --system all reader")
+    openstack.do("role remove --group crew --group-domain acme-two --domain acme-two --inherited reader")
+    openstack.do("group remove user --group-domain acme-two --user-domain acme-two crew ann")
+    openstack.do("group delete --domain acme-two crew")
+    openstack.do("user delete --domain acme-two ann")
+    openstack.do("project delete --domain acme-two below")
+    openstack.do("project delete --domain acme-two top")
+    openstack.fails("domain delete acme-two", "disable it first")
+    openstack.do("domain set --disable acme-two")
+    openstack.do("domain delete acme-two")
+
+
+def test_roles_and_what_they_imply(openstack: OpenStackCommand) -> None:
+    openstack("role create --description local auditor")
+    openstack("implied role create auditor --implied-role reader")
+    assert "auditor" in {row["Prior Role Name"] for row in openstack("implied role list")}
+    openstack.do("implied role delete auditor --implied-role reader")
+    openstack.do("role set --name inspector auditor")
+    assert openstack("role show inspector")["description"] == "local"
+    openstack.do("role delete inspector")
+    openstack.fails("role delete admin", "immutable")
+
+
+def test_regions_services_and_endpoints(openstack: OpenStackCommand) -> None:
+    openstack("region create --description other --parent-region RegionOne Two")
+    openstack("service create --name swift --description objects object-store")
+    openstack.do("service set --disable swift")
+    assert openstack("service show swift")["enabled"] is False
+    openstack.do("service set --enable swift")
+    endpoint = openstack("endpoint create --region Two swift public 'https://swift.example.org/v1/AUTH_%(tenant_id)s'")
+    openstack.do(f"endpoint set --url https://swift.example.org/v2 {endpoint['id']}")
+    assert openstack("catalog show swift")["endpoints"]
+    assert openstack("endpoint list --service swift --interface public --region Two")
+    openstack.fails("region delete Two", "associated endpoints")
+    openstack.do("service delete swift")
+    openstack.do("region delete Two")
+    assert {row["Region"] for row in openstack("region list")} == {"RegionOne"}
+
+
+def test_application_credentials_with_access_rules_log_in(openstack: OpenStackCommand, cloud: IdentityCloud) -> None:
+    rules = '[{"path": "/v2.1/flavors/**", "method": "GET", "service": "compute"}]'
+    made = openstack(f"application credential create --role member --access-rules '{rules}' ci", cloud="sixstack")
+    assert made["Secret"]
+    assert openstack("application credential list", cloud="sixstack")[0]["Name"] == "ci"
+    assert openstack("application credential show ci", cloud="sixstack")["Unrestricted"] is False
+    (rule,) = openstack("access rule list", cloud="sixstack")
+    assert rule["Path"] == "/v2.1/flavors/**"
+    clouds = cloud.work / "ci.yaml"
+    auth = {
+        "auth_url": f"{cloud.url}/identity",
+        "application_credential_id": made["ID"],
+        "application_credential_secret": made["Secret"],
+    }
+    entry = {"auth_type": "v3applicationcredential", "auth": auth, "region_name": "RegionOne"}
+    clouds.write_text(json.dumps({"clouds": {"ci": entry}}))
+    environment = {**cloud.environment, "OS_CLIENT_CONFIG_FILE": str(clouds)}
+    command = [Path(sys.executable).parent / "openstack", "--os-cloud", "ci"]
+    subprocess.run([*command, "token", "issue"], env=environment, check=True, capture_output=True)
+    subprocess.run([*command, "flavor", "list"], env=environment, check=True, capture_output=True)
+    refused = subprocess.run([*command, "network", "list"], env=environment, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "requires authentication" in refused.stderr
+    openstack.do("application credential delete ci", cloud="sixstack")
+    openstack.do(f"access rule delete {rule['ID']}", cloud="sixstack")
+
+
+def test_limits_credentials_and_passwords(openstack: OpenStackCommand, cloud: IdentityCloud) -> None:
+    registered = openstack("registered limit create --service compute --default-limit 10 gpus")
+    limit = openstack("limit create --project demo --service compute --resource-limit 5 gpus")
+    assert openstack("limit list", cloud="sixstack")[0]["Resource Limit"] == 5
+    openstack.do(f"limit delete {limit['id']}")
+    openstack.do(f"registered limit delete {registered['id']}")
+    made = openstack("ec2 credentials create", cloud="sixstack")
+    assert openstack(f"ec2 credentials show {made['access']}", cloud="sixstack")["secret"] == made["secret"]
+    openstack.do(f"ec2 credentials delete {made['access']}", cloud="sixstack")
+    blob = openstack("credential create --type cert admin blob")
+    openstack.do(f"credential delete {blob['id']}")
+    password = cloud.clouds["sixstack"]["auth"]["password"]
+    openstack.do(f"user password set --original-password {password} --password other", cloud="sixstack")
+    openstack.do(f"user set --password {password} demo")
+
+
+NO_DOMAIN_FILES = "domains have no configuration of their own: there is one user store"
+NO_FILTERS = "endpoint groups and filters are not offered: the catalog is the same for every project"
+SDK_EXCLUDED = {
+    "TestDomainConfig": NO_DOMAIN_FILES,
+    "TestEndpointGroup": NO_FILTERS,
+    "TestProjectEndpointGroup": NO_FILTERS,
+}
+
+
+def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud, openstack: OpenStackCommand) -> None:
+    image = cloud.work / "image"
+    image.write_bytes(bytes(1 << 20))
+    openstack(f"image create --disk-format raw --file {image} cirros-uec", cloud="sixstack")
+    chosen = ["-k", " and ".join(f"not {name}" for name in SDK_EXCLUDED)]
+    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(cloud.work), "-W", "ignore"]
+    packages = ["openstack.tests.functional.identity", "openstack.tests.functional.cloud.test_identity"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *chosen, "--pyargs", *packages],
+        env={**cloud.environment, "OS_CLOUD": "devstack-admin"},
+        cwd=cloud.work,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout[-8000:]
+    assert re.search(r"^60 passed, 3 deselected", ended.stdout.splitlines()[-1])
+
+
+NOT_IN_USE = "removed from use upstream, and used by nobody who was looked at"
+TEMPEST_EXCLUDED = {
+    "admin.v3.test_domain_configuration": NO_DOMAIN_FILES,
+    "admin.v3.test_endpoint_groups": NO_FILTERS,
+    "admin.v3.test_oauth_consumers": NOT_IN_USE,
+    "admin.v3.test_policies": NOT_IN_USE,
+    "admin.v3.test_trusts": "trusts are not offered: application credentials do what they were for",
+}
+TEMPEST = """\
+[DEFAULT]
+log_file={work}/tempest.log
+[oslo_concurrency]
+lock_path={work}/lock
+[auth]
+use_dynamic_credentials=true
+admin_username=admin
+admin_password={password}
+admin_project_name=admin
+admin_domain_name=Default
+create_isolated_networks=false
+tempest_roles=member
+[identity]
+uri_v3={url}/identity/v3
+auth_version=v3
+region=RegionOne
+default_domain_id=default
+[identity-feature-enabled]
+application_credentials=true
+access_rules=true
+project_tags=true
+trust=false
+[service_available]
+cinder=false
+swift=false
+horizon=false
+"""
+
+
+def test_tempests_identity_tests_pass(cloud: IdentityCloud) -> None:
+    password = cloud.clouds["sixstack-admin"]["auth"]["password"]
+    (cloud.work / "tempest.conf").write_text(TEMPEST.format(work=cloud.work, password=password, url=cloud.url))
+    import tempest.api.identity
+
+    base = Path(tempest.api.identity.__path__[0])
+    modules = {".".join(path.relative_to(base).with_suffix("").parts) for path in base.glob("**/v3/test_*.py")}
+    assert modules >= set(TEMPEST_EXCLUDED)
+    names = [f"tempest.api.identity.{name}" for name in sorted(modules - set(TEMPEST_EXCLUDED))]
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "testtools.run", *names],
+        env={**cloud.environment, "TEMPEST_CONFIG_DIR": str(cloud.work), "TEMPEST_CONFIG": "tempest.conf"},
+        cwd=cloud.work,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout[-8000:]
