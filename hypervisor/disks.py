@@ -74,7 +74,7 @@ class Disks:
             path = paths.disk(disk.name)
             below = None if is_cdrom else base
             if not path.exists():
-                size = disk.size_gib * GIB if is_cdrom or disk.image is None else overlay_bytes(disk, disk.image)
+                size = disk_bytes(disk) if is_cdrom or disk.image is None else overlay_bytes(disk, disk.image)
                 create_overlay(path, size, below)
             files.append(
                 DiskFile(
@@ -152,6 +152,11 @@ class Disks:
             yield
 
 
+def disk_bytes(disk: DiskSpec) -> int:
+    """Size of a disk as the spec has it; 0 is that of its image."""
+    return disk.size_gib * GIB or disk.size_mib << 20
+
+
 def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
     """Size of the overlay: what was asked for, and never less than the image."""
     if disk.size_gib and disk.size_gib * GIB < image.virtual_size_bytes:
@@ -170,7 +175,7 @@ def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
     words = ["qemu-img", "create", "-q", "-f", "qcow2"]
     if base is not None:
         words += ["-u", "-b", str(base.path), "-F", base.format]
-    _run([*words, str(temporary), str(size_bytes)], timeout_seconds=60)
+    run([*words, str(temporary), str(size_bytes)], timeout_seconds=60)
     temporary.chmod(0o600)
     os.rename(temporary, path)
 
@@ -229,16 +234,20 @@ def _convert(image: ImageRef, source: Path, target: Path) -> None:
     driver = {"vhd": "vpc"}.get(image.disk_format, image.disk_format)
     command = ["qemu-img", "convert", "-q", "-f", driver, "-O", "qcow2", str(source), str(target)]
     try:
-        _run([*powerless, *limits, "--", *command], timeout_seconds=CONVERSION_SECONDS)
+        run([*powerless, *limits, "--", *command], timeout_seconds=CONVERSION_SECONDS)
         target.chmod(0o600)
     except HypervisorError as error:
         raise ImageUnusable(f"Image {image.id} cannot be converted from {image.disk_format}: {error}") from error
 
 
-def _run(command: list[str], *, timeout_seconds: float) -> None:
+def run(command: list[str], *, timeout_seconds: float) -> str:
+    """What a program says. Raises HypervisorError with what it complains about."""
     try:
-        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
+        done = subprocess.run(
+            command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds
+        )
     except subprocess.CalledProcessError as error:
         raise HypervisorError(error.stderr.decode(errors="replace").strip() or str(error)) from error
     except subprocess.TimeoutExpired as error:
         raise HypervisorError(f"{command[0]} took more than {timeout_seconds:g} seconds.") from error
+    return done.stdout.decode(errors="replace")

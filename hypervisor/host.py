@@ -3,30 +3,32 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from hypervisor import computer, process, qmp
+from hypervisor import checkpoints, computer, counters, hotplug, process, qmp, suspending
 from hypervisor.accelerator import Accelerators, Wanted
 from hypervisor.config_drive import config_drive
 from hypervisor.console import console_tail, trim_console
-from hypervisor.disks import DiskFile, Disks
+from hypervisor.disks import DiskFile, Disks, disk_bytes
 from hypervisor.errors import HypervisorError, LaunchFailed
-from hypervisor.machine import HostReport, MachineReport, MachineSpec, MachineState
+from hypervisor.machine import Diagnostics, HostReport, MachineReport, MachineSpec, MachineState, SnapshotFile
 from hypervisor.network import Links
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, remove_remains, write
 from hypervisor.process import Process
 from hypervisor.protocol import ImageSource
-from hypervisor.qemu import start_qemu
+from hypervisor.qemu import machine_identity, start_qemu
 from hypervisor.radvd import RouterAdvertiser, Timing
 from hypervisor.segments import Segments
 from hypervisor.spoofing import SpoofingGuard
@@ -59,6 +61,20 @@ class HostConfig:
     qemu: str = "qemu-system-x86_64"
 
 
+@dataclass(frozen=True)
+class Run:
+    """What is true of one run of a machine only: accelerator, time of start, and the slot of each port."""
+
+    accelerator: str | None
+    started_at: datetime
+    slots: dict[str, int]
+
+    def document(self) -> bytes:
+        """As it is kept in a file."""
+        kept = {"accelerator": self.accelerator, "started_at": self.started_at.timestamp(), "slots": self.slots}
+        return json.dumps(kept).encode()
+
+
 class QemuHypervisor:
     """Implements `Hypervisor`. Files are the only memory: a second one, started later, finds what a first one left."""
 
@@ -75,6 +91,7 @@ class QemuHypervisor:
         self.accelerators = Accelerators(config.accelerator, self.paths.accelerator, config.qemu)
         self._locks: dict[str, threading.RLock] = {}
         self._locks_guard = threading.Lock()
+        self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
         self._images: dict[str, frozenset[str]] = {}
         self._version: int | None = None
         for machine_id in self.paths.machine_ids():
@@ -136,7 +153,7 @@ class QemuHypervisor:
                 if found.state in (MachineState.RUNNING, MachineState.PAUSED):
                     return found
                 running.end()
-            return self._launch(spec, paths)
+            return self._launch(spec, paths, go_on=True)
 
     def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:
         with self._machine(machine_id) as paths:
@@ -154,11 +171,132 @@ class QemuHypervisor:
     def unpause(self, machine_id: str) -> MachineReport:
         return self._command(machine_id, "cont")
 
+    def suspend(self, machine_id: str) -> MachineReport:
+        with self._machine(machine_id) as paths:
+            running = self._process(paths)
+            if running is not None:
+                hurry = self._waiting(machine_id)
+                suspending.save(paths.qmp, paths.memory, hurry.is_set)
+                running.end()
+            elif not paths.memory.exists():
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            return self._look(machine_id, paths)
+
+    def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
+        with self._machine(spec.id) as paths:
+            known = self.spec(spec.id)
+            done = known is not None and known.generation == spec.generation
+            if done and start and self._process(paths) is not None:
+                return self._look(spec.id, paths)
+            self._stop(paths, 0)
+            if not done:
+                for disk in known.disks if known else ():
+                    if disk.name not in keep:
+                        paths.disk(disk.name).unlink(missing_ok=True)
+            return self._put(spec, paths, start)
+
+    def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
+        with self._machine(spec.id) as paths:
+            before = self.spec(spec.id)
+            if before is None:
+                raise HypervisorError(f"Machine {spec.id} is not here.")
+            if before.generation == spec.generation and start and self._process(paths) is not None:
+                return self._look(spec.id, paths)
+            self._stop(paths, grace_seconds)
+            kept = self._own_disks(before, paths)
+            try:
+                for disk in kept:
+                    checkpoints.keep(disk)
+                sizes = {disk.name: disk_bytes(disk) for disk in spec.disks}
+                for disk in kept:
+                    checkpoints.grow(disk, sizes.get(disk.name, 0))
+                return self._put(spec, paths, start)
+            except HypervisorError:
+                for disk in kept:
+                    with contextlib.suppress(HypervisorError):
+                        checkpoints.restore(disk)
+                write(paths.spec, before.model_dump_json().encode())
+                raise
+
+    def confirm_resize(self, machine_id: str) -> None:
+        with self._machine(machine_id) as paths:
+            spec = self.spec(machine_id)
+            if spec is None:
+                raise HypervisorError(f"Machine {machine_id} is not here.")
+            if self._process(paths) is not None:
+                checkpoints.forget_running(paths.qmp, 2 * len(spec.disks))
+            else:
+                for disk in self._own_disks(spec, paths):
+                    checkpoints.forget(disk)
+
+    def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
+        with self._machine(spec.id) as paths:
+            known = self.spec(spec.id)
+            if known is not None and known.generation == spec.generation and start and self._process(paths) is not None:
+                return self._look(spec.id, paths)
+            self._stop(paths, 0)
+            for disk in self._own_disks(spec, paths):
+                checkpoints.restore(disk)
+            return self._put(spec, paths, start)
+
+    def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
+        with self._machine(spec.id) as paths:
+            if not paths.spec.exists():
+                raise HypervisorError(f"Machine {spec.id} is not here.")
+            target = paths.snapshot(name)
+            root = next(iter(self._own_disks(spec, paths)), None)
+            if root is None:
+                raise HypervisorError("The machine has no disk of its own.")
+            if self._process(paths) is not None:
+                hurry = self._waiting(spec.id)
+                size = checkpoints.virtual_bytes_shared(root)
+                checkpoints.copy_running(paths.qmp, size, target, hurry.is_set)
+            else:
+                checkpoints.copy(root, target)
+            return SnapshotFile(path=target, disk_format="qcow2")
+
+    def discard_snapshot(self, machine_id: str, name: str) -> None:
+        self.paths.machine(machine_id).snapshot(name).unlink(missing_ok=True)
+
+    def ensure_nics(self, spec: MachineSpec) -> None:
+        with self._machine(spec.id) as paths:
+            known = self.spec(spec.id)
+            if known is None:
+                raise HypervisorError(f"Machine {spec.id} is not here.")
+            changed = known.model_copy(update={"nics": spec.nics})
+            if self._process(paths) is None:
+                write(paths.spec, changed.model_dump_json().encode())
+                self.segments.claim(spec.id, spec.nics)
+                return
+            wanted = {nic.port_id for nic in spec.nics}
+            run = _run(paths)
+            slots = hotplug.changed_slots(paths.qmp, run.slots, spec.nics)
+            write(paths.run, replace(run, slots=slots).document())
+            hotplug.unplug(paths.qmp, [number for port, number in slots.items() if port not in wanted])
+            self.segments.claim(spec.id, spec.nics)
+            identity = machine_identity(self.config.installation, spec.id)
+            hotplug.plug(paths.qmp, self.links, slots, spec.nics, identity.uid)
+            write(paths.spec, changed.model_dump_json().encode())
+            left = {port: number for port, number in slots.items() if port in wanted}
+            write(paths.run, replace(run, slots=left).document())
+
+    def diagnostics(self, machine_id: str) -> Diagnostics:
+        paths = self.paths.machine(machine_id)
+        running, spec = self._process(paths), self.spec(machine_id)
+        if running is None or spec is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        started_at = _run(paths).started_at.timestamp()
+        return counters.diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
+
+    def hurry(self, machine_id: str) -> None:
+        self._hurries[machine_id].set()
+
     def remove(self, machine_id: str) -> None:
         with self._machine(machine_id) as paths:
             self._stop(paths, 0)
             remove_directory(paths.directory)
             self._release(machine_id)
+        self._hurries.pop(machine_id, None)
         with self._locks_guard:
             self._locks.pop(machine_id, None)
 
@@ -183,8 +321,25 @@ class QemuHypervisor:
 
     # --- starting and ending ----------------------------------------------------------------------------------------
 
-    def _launch(self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None) -> MachineReport:
-        """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails."""
+    def _put(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
+        """Start a machine that does not run, or only have everything ready for its start."""
+        if start:
+            return self._launch(spec, paths)
+        private_directory(paths.directory)
+        self._images[spec.id] = _image_ids(spec)
+        self.segments.claim(spec.id, spec.nics)
+        self._ensure_disks(spec, paths)
+        write(paths.spec, spec.model_dump_json().encode())
+        return self._look(spec.id, paths)
+
+    def _launch(
+        self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, go_on: bool = False
+    ) -> MachineReport:
+        """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails.
+
+        With `go_on` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
+        whose disk may have changed since.
+        """
         accelerator = accelerator or self.accelerators.choice().accelerator
         is_new = not paths.spec.exists()
         with ExitStack() as undo:
@@ -195,36 +350,84 @@ class QemuHypervisor:
             write(paths.spec, spec.model_dump_json().encode())
             self._images[spec.id] = _image_ids(spec)
             self.segments.claim(spec.id, spec.nics)
-            disks = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
-            write(paths.config_drive, config_drive(spec))
-            disks.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
-            write(paths.run, _run_document(accelerator))
+            disks = self._ensure_disks(spec, paths)
+            memory = _take_memory(paths) if go_on else None
+            if memory is None or not paths.config_drive.exists():
+                write(paths.config_drive, config_drive(spec))
+            before = _run(paths)
+            slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
+            accelerator = (memory and before.accelerator) or accelerator
+            run = Run(accelerator, datetime.now(UTC), slots)
+            write(paths.run, run.document())
             try:
-                start_qemu(spec, paths, disks, self.links, accelerator=accelerator, program=self.config.qemu)
+                self._start(spec, paths, disks, run, memory)
             except LaunchFailed as error:
+                if memory is not None:
+                    os.rename(memory, paths.memory)
+                    raise
                 if accelerator != "kvm" or not _is_about_kvm(error) or not self.accelerators.distrust(str(error)):
                     raise
                 log.warning("%s The guest is started under TCG, as all later ones are.", error)
                 accelerator = "tcg"
-                write(paths.run, _run_document(accelerator))
-                start_qemu(spec, paths, disks, self.links, accelerator=accelerator, program=self.config.qemu)
+                run = replace(run, accelerator=accelerator)
+                write(paths.run, run.document())
+                self._start(spec, paths, disks, run, None)
+            if memory is not None:
+                memory.unlink(missing_ok=True)
             undo.pop_all()
         if accelerator == "kvm":
             self._watch(spec.id)
-        return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=_run(paths)[1])
+        started_at = _run(paths).started_at
+        return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
+
+    def _start(
+        self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: Run, memory: Path | None
+    ) -> None:
+        start_qemu(
+            spec,
+            paths,
+            disks,
+            self.links,
+            accelerator=run.accelerator or "tcg",
+            program=self.config.qemu,
+            slots=run.slots,
+            memory=memory,
+        )
+
+    def _ensure_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks of the spec, made where they are missing; files of disks that it has no longer go."""
+        names = {disk.name for disk in spec.disks}
+        for path in paths.directory.glob("*.qcow2"):
+            if path.stem not in names:
+                path.unlink()
+        disks = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
+        return [*disks, DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True)]
+
+    def _own_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks that the guest writes to and that exist, in the order it sees them."""
+        wanted = [disk for disk in spec.disks if disk.name != "rescue" and paths.disk(disk.name).exists()]
+        files = [file for disk in wanted for file in self.disks.ensure(disk, paths)]
+        return [file for file in files if not file.read_only]
+
+    def _waiting(self, machine_id: str) -> threading.Event:
+        """Set when somebody else waits for what begins now."""
+        event = self._hurries[machine_id]
+        event.clear()
+        return event
 
     def _stop(self, paths: MachinePaths, grace_seconds: float) -> None:
         """The process is gone after this: asked to power off first, when there is time for that."""
         running = self._process(paths)
-        if running is None:
-            return
-        if grace_seconds > 0:
-            with contextlib.suppress(HypervisorError):
-                if qmp.state(paths.qmp)[0] is MachineState.RUNNING:
-                    qmp.execute(paths.qmp, "system_powerdown")
-                    running.wait(grace_seconds)
-        # On SIGTERM qemu writes back what it holds, and ends.
-        running.end()
+        if running is not None:
+            if grace_seconds > 0:
+                hurry = self._waiting(paths.directory.name)
+                with contextlib.suppress(HypervisorError):
+                    if qmp.state(paths.qmp)[0] is MachineState.RUNNING:
+                        qmp.execute(paths.qmp, "system_powerdown")
+                        _wait(running, grace_seconds, hurry)
+            # On SIGTERM qemu writes back what it holds, and ends.
+            running.end()
+        paths.memory.unlink(missing_ok=True)
 
     def _process(self, paths: MachinePaths) -> Process | None:
         """The machine's qemu. A socket that accepts without a pid file is one that was started this very moment."""
@@ -241,7 +444,7 @@ class QemuHypervisor:
         trim_console(paths.console)
         if self._process(paths) is None:
             return MachineReport(id=machine_id, state=MachineState.SHUTOFF)
-        accelerator, started_at = _run(paths)
+        run = _run(paths)
         try:
             state, _ = qmp.state(paths.qmp)
         except qmp.NobodyAnswers:
@@ -253,7 +456,7 @@ class QemuHypervisor:
             state = MachineState.RUNNING
         if state is MachineState.SHUTOFF:
             return MachineReport(id=machine_id, state=state)
-        return MachineReport(id=machine_id, state=state, accelerator=accelerator, started_at=started_at)
+        return MachineReport(id=machine_id, state=state, accelerator=run.accelerator, started_at=run.started_at)
 
     def _command(self, machine_id: str, command: str) -> MachineReport:
         with self._machine(machine_id) as paths:
@@ -283,9 +486,9 @@ class QemuHypervisor:
 
     def _mend(self, machine_id: str, paths: MachinePaths) -> bool:
         """Start a guest again under TCG that fell into `internal-error` early under KVM. True when that was done."""
-        accelerator, started_at = _run(paths)
-        young = (datetime.now(UTC) - started_at).total_seconds() < 2 * DOUBTFUL_SECONDS
-        if accelerator != "kvm" or not young:
+        run = _run(paths)
+        young = (datetime.now(UTC) - run.started_at).total_seconds() < 2 * DOUBTFUL_SECONDS
+        if run.accelerator != "kvm" or not young:
             return False
         running, spec = self._process(paths), self.spec(machine_id)
         if running is None or spec is None:
@@ -346,14 +549,29 @@ def _is_about_kvm(error: LaunchFailed) -> bool:
     return any(word in str(error).lower() for word in ("kvm", "internal-error"))
 
 
-def _run_document(accelerator: str) -> bytes:
-    return json.dumps({"accelerator": accelerator, "started_at": time.time()}).encode()
-
-
-def _run(paths: MachinePaths) -> tuple[str | None, datetime]:
-    """Accelerator and start of the present or last run."""
+def _run(paths: MachinePaths) -> Run:
+    """The present or last run."""
     try:
         document = json.loads(paths.run.read_bytes())
-        return document["accelerator"], datetime.fromtimestamp(document["started_at"], UTC)
+        started_at = datetime.fromtimestamp(document["started_at"], UTC)
+        return Run(document["accelerator"], started_at, document.get("slots", {}))
     except (FileNotFoundError, ValueError, KeyError):
-        return None, datetime.fromtimestamp(0, UTC)
+        return Run(None, datetime.fromtimestamp(0, UTC), {})
+
+
+def _take_memory(paths: MachinePaths) -> Path | None:
+    """The memory of a suspended guest, set aside so that nobody uses it again."""
+    taken = paths.memory.with_name("memory-in-use")
+    taken.unlink(missing_ok=True)
+    if not paths.memory.exists():
+        return None
+    os.rename(paths.memory, taken)
+    return taken
+
+
+def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> None:
+    """Until the process is gone, the time is over or somebody is in a hurry."""
+    deadline = time.monotonic() + timeout_seconds
+    while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+        if running.wait(min(left, 0.25)):
+            return

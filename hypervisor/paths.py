@@ -50,6 +50,15 @@ class MachinePaths:
     def log(self) -> Path:
         return self.directory / "qemu.log"
 
+    @property
+    def memory(self) -> Path:
+        """The memory of a suspended guest."""
+        return self.directory / "memory"
+
+    def snapshot(self, name: str) -> Path:
+        """A disk as it was at one moment."""
+        return self.directory / f"snapshot-{name}"
+
     def disk(self, name: str) -> Path:
         return self.directory / f"{name}.qcow2"
 

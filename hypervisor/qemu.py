@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from hypervisor import process, qmp
+from hypervisor import process, qmp, suspending
 from hypervisor.accelerator import kvm_groups
 from hypervisor.disks import DiskFile
 from hypervisor.errors import HypervisorError, LaunchFailed
@@ -26,10 +27,18 @@ LAUNCH_SECONDS = 30.0
 
 
 def start_qemu(
-    spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], links: Links, *, accelerator: str, program: str
+    spec: MachineSpec,
+    paths: MachinePaths,
+    disks: list[DiskFile],
+    links: Links,
+    *,
+    accelerator: str,
+    program: str,
+    slots: Mapping[str, int],
+    memory: Path | None = None,
 ) -> None:
-    """Start the machine's qemu, detached, and wait until it says that the guest runs. Raises LaunchFailed; then it is
-    gone again."""
+    """Start the machine's qemu, detached, and wait until it says that the guest runs, which goes on where it was
+    suspended if there is its `memory`. Raises LaunchFailed; then qemu is gone again."""
     identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
     with ExitStack() as mine:  # qemu has its own copies of these descriptors
         listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
@@ -37,7 +46,8 @@ def start_qemu(
             qmp=listener.fileno(),
             console=_open(mine, paths.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
             disks=tuple(_open_disk(mine, disk) for disk in disks),
-            nics=tuple(_open_nic(mine, links, nic, identity.uid) for nic in spec.nics),
+            nics=tuple(_open_nic(mine, links, nic, identity.uid, slots[nic.port_id]) for nic in spec.nics),
+            memory=None if memory is None else _open(mine, memory, os.O_RDONLY),
         )
         command = qemu_command(
             spec,
@@ -48,6 +58,8 @@ def start_qemu(
         )
         process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
     try:
+        if memory is not None:
+            suspending.go_on(paths.qmp)
         state, word = qmp.state(paths.qmp, timeout_seconds=LAUNCH_SECONDS)
         if state is not MachineState.RUNNING:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
@@ -60,10 +72,10 @@ def start_qemu(
         raise LaunchFailed(f"qemu did not start: {words or error}") from error
 
 
-def _open_nic(mine: ExitStack, links: Links, nic: NicSpec, owner: int) -> OpenNic:
+def _open_nic(mine: ExitStack, links: Links, nic: NicSpec, owner: int, slot: int) -> OpenNic:
     tap = links.open_tap(nic, owner)
     mine.callback(os.close, tap)
-    return OpenNic(nic, tap)
+    return OpenNic(nic, tap, slot)
 
 
 def machine_identity(installation: str, machine_id: str, groups: tuple[int, ...] = ()) -> Identity:

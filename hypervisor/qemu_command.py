@@ -15,6 +15,8 @@ from hypervisor.machine import MachineSpec, NicSpec
 SMALL_GUEST_MIB = 384
 SMALL_TRANSLATION_CACHE_MIB = 32
 TRANSLATION_CACHE_MIB = 256
+# Root ports for network interfaces: only what sits in one can be plugged in and out. They cost no time at boot.
+SLOTS = 8
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,28 @@ class OpenDisk:
 
 @dataclass(frozen=True)
 class OpenNic:
-    """A network interface and the tap it is plugged into."""
+    """A network interface, the tap it is plugged into, and the slot it sits in."""
 
     nic: NicSpec
     tap: int
+    slot: int = 0
 
 
 @dataclass(frozen=True)
 class OpenFiles:
-    """The descriptors that qemu inherits."""
+    """The descriptors that qemu inherits. `memory` is that of a guest that was suspended and goes on."""
 
     qmp: int
     console: int
     disks: tuple[OpenDisk, ...]
     nics: tuple[OpenNic, ...] = ()
+    memory: int | None = None
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them, for whoever starts qemu."""
         disks = [fd for disk in self.disks for fd in (disk.descriptor, disk.base) if fd is not None]
-        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics))
+        memory = () if self.memory is None else (self.memory,)
+        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *memory)
 
 
 def qemu_command(
@@ -82,8 +87,13 @@ def qemu_command(
     ]
     for number, disk in enumerate(files.disks):
         words += _disk(number, disk)
-    for number, nic in enumerate(files.nics):
-        words += _nic(number, nic)
+    for number in range(SLOTS):
+        words += ["-device", _json(driver="pcie-root-port", id=f"slot{number}", chassis=number + 1)]
+    for nic in files.nics:
+        words += ["-netdev", json.dumps(nic_netdev(nic.slot, str(nic.tap)))]
+        words += ["-device", json.dumps(nic_device(nic.slot, nic.nic))]
+    if files.memory is not None:
+        words += ["-incoming", f"fd:{files.memory}"]
     return words
 
 
@@ -123,19 +133,28 @@ def _disk(number: int, disk: OpenDisk) -> list[str]:
     return [*words, "-device", _json(**device)]
 
 
-def _nic(number: int, open_nic: OpenNic) -> list[str]:
-    nic = open_nic.nic
-    netdev = {"type": "tap", "id": f"net{number}", "fd": str(open_nic.tap)}
-    # An empty romfile leaves out the PXE ROM; host_mtu makes the guest's link come up with the segment's MTU.
-    device = {
+def nic_name(slot: int) -> str:
+    """What qemu calls the interface in a slot."""
+    return f"nic{slot}"
+
+
+def nic_netdev(slot: int, descriptor: str) -> dict[str, Any]:
+    """The host's side of the interface in a slot; `descriptor` is the tap's number, or its name in the monitor."""
+    return {"type": "tap", "id": f"net{slot}", "fd": descriptor}
+
+
+def nic_device(slot: int, nic: NicSpec) -> dict[str, Any]:
+    """The guest's side. An empty romfile leaves out the PXE ROM; host_mtu makes the guest's link come up with the
+    segment's MTU."""
+    return {
         "driver": "virtio-net-pci",
-        "id": f"nic{number}",
-        "netdev": f"net{number}",
+        "id": nic_name(slot),
+        "bus": f"slot{slot}",
+        "netdev": f"net{slot}",
         "mac": nic.mac,
         "host_mtu": nic.mtu,
         "romfile": "",
     }
-    return ["-netdev", _json(**netdev), "-device", _json(**device)]
 
 
 def _inherited(descriptor: int) -> list[str]:

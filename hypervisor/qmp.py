@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineState
+
+T = TypeVar("T")
 
 _STATES = {
     "running": MachineState.RUNNING,
@@ -20,6 +22,8 @@ _STATES = {
     "paused": MachineState.PAUSED,
     "prelaunch": MachineState.PAUSED,
     "inmigrate": MachineState.PAUSED,
+    "finish-migrate": MachineState.PAUSED,
+    "postmigrate": MachineState.PAUSED,
     "shutdown": MachineState.SHUTOFF,
     "internal-error": MachineState.CRASHED,
     "io-error": MachineState.CRASHED,
@@ -72,7 +76,16 @@ def somebody_listens(path: Path) -> bool:
 
 
 def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[Any]:
-    """Run commands in one conversation and return their answers.
+    """Run commands in one conversation and return their answers. Raises as `talk` does."""
+
+    async def converse(client: QMPClient) -> list[Any]:
+        return [await client.execute(command) for command in commands]
+
+    return talk(path, converse, timeout_seconds=timeout_seconds)
+
+
+def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
+    """Have one conversation with qemu and return what comes of it.
 
     Raises NobodyAnswers when qemu is not there, HypervisorError when it does not answer in time or refuses.
     """
@@ -85,7 +98,7 @@ def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[A
         except (FileNotFoundError, ConnectionError) as error:
             raise NobodyAnswers("qemu is not there.") from error
         connection.setblocking(False)
-        return asyncio.run(asyncio.wait_for(_converse(connection, commands), timeout_seconds))
+        return asyncio.run(asyncio.wait_for(_converse(connection, conversation), timeout_seconds))
     except TimeoutError as error:
         raise HypervisorError(f"qemu did not answer within {timeout_seconds:g} seconds.") from error
     except ExecuteError as error:
@@ -96,11 +109,11 @@ def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[A
         connection.close()
 
 
-async def _converse(connection: socket.socket, commands: tuple[str, ...]) -> list[Any]:
+async def _converse(connection: socket.socket, conversation: Callable[[QMPClient], Awaitable[T]]) -> T:
     client = QMPClient("sixstack")
     await client.connect(connection)
     try:
-        return [await client.execute(command) for command in commands]
+        return await conversation(client)
     finally:
         with contextlib.suppress(QMPError, EOFError, ConnectionError):
             await client.disconnect()

@@ -1,0 +1,208 @@
+"""What is done to a machine in its life, as its guest sees it: suspended, copied, resized, rebuilt, rescued."""
+
+import threading
+import time
+import uuid
+from ipaddress import IPv6Interface
+from pathlib import Path
+
+import pytest
+
+from hypervisor.config_drive import slaac_address
+from hypervisor.errors import HypervisorError
+from hypervisor.machine import DiskSpec, KeySpec, MachineSpec, MachineState, NicSpec
+from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
+
+VIRTUAL_BYTES = 44_040_192
+
+
+def next_generation(spec: MachineSpec, **changes: object) -> MachineSpec:
+    return spec.model_copy(update={"generation": spec.generation + 1, **changes})
+
+
+def second_nic(first: NicSpec) -> NicSpec:
+    mac = "02:00:f0:00:01:01"
+    address = IPv6Interface((slaac_address(PREFIX, mac), 64))
+    return first.model_copy(update={"port_id": str(uuid.uuid4()), "mac": mac, "addresses": (address,)})
+
+
+def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    private, public = ssh_key
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(spec)
+    boot = ssh(spec, private, "cat /proc/sys/kernel/random/boot_id; sleep 1000 >/dev/null 2>&1 &")
+    counted = host.diagnostics(spec.id)
+    assert counted.nics[0].tx_octets > 0
+    assert counted.disks[0].read_bytes > 0
+    assert counted.cpu_times[0] > 0
+
+    wider = spec.model_copy(update={"nics": (*spec.nics, second_nic(spec.nics[0]))})
+    host.ensure_nics(wider)
+    host.ensure_nics(wider)
+    deadline = time.monotonic() + 20
+    while "02:00:f0:00:01:01" not in (links := ssh(spec, private, "ip link")):
+        assert time.monotonic() < deadline, links
+        time.sleep(0.2)
+
+    assert host.suspend(spec.id).state is MachineState.SHUTOFF
+    assert host.suspend(spec.id).state is MachineState.SHUTOFF
+    later = make_host(OneImage(tiny_image))
+    assert later.ensure_running(wider).state is MachineState.RUNNING
+    assert ssh(spec, private, "cat /proc/sys/kernel/random/boot_id") == boot
+    assert "sleep 1000" in ssh(spec, private, "ps")
+    assert "02:00:f0:00:01:01" in ssh(spec, private, "ip link")
+
+    later.ensure_nics(spec)
+    deadline = time.monotonic() + 20
+    while "02:00:f0:00:01:01" in (links := ssh(spec, private, "ip link")):
+        assert time.monotonic() < deadline, links
+        time.sleep(0.2)
+
+    later.suspend(spec.id)
+    later.ensure_stopped(spec.id, grace_seconds=0)
+    later.ensure_running(spec)
+    assert ssh(spec, private, "cat /proc/sys/kernel/random/boot_id") != boot, "a stop forgets the memory"
+    later.remove(spec.id)
+
+
+def test_a_running_guest_is_copied_while_it_goes_on(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    private, public = ssh_key
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(spec)
+    boot = ssh(spec, private, "echo before > /root/mark; sync; cat /proc/sys/kernel/random/boot_id")
+    host.snapshot(spec, "one")
+    taken = host.snapshot(spec, "one")
+    assert ssh(spec, private, "echo after > /root/mark; sync; cat /proc/sys/kernel/random/boot_id") == boot
+    moved = tmp_path / "snapshot.qcow2"
+    moved.write_bytes(taken.path.read_bytes())
+    host.discard_snapshot(spec.id, "one")
+    host.ensure_stopped(spec.id, grace_seconds=20)
+    cold = tmp_path / "cold.qcow2"
+    cold.write_bytes(host.snapshot(spec, "two").path.read_bytes())
+    host.discard_snapshot(spec.id, "two")
+    host.remove(spec.id)
+
+    for number, (path, said) in enumerate(((moved, "before"), (cold, "after")), 2):
+        copy = make_spec(number, image_ref(path, taken.disk_format, 1 << 30), key=public)
+        other = make_host(OneImage(path))
+        other.ensure_running(copy)
+        assert ssh(copy, private, "cat /root/mark").strip() == said
+        other.remove(copy.id)
+
+
+def test_a_resize_is_seen_inside_and_can_be_taken_back(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    private, public = ssh_key
+    small = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public, generation=1)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(small)
+    ssh(small, private, "echo old > /root/mark; sync")
+
+    larger = (small.disks[0].model_copy(update={"size_gib": 2}), DiskSpec(name="swap", size_mib=16))
+    large = next_generation(small, memory_mib=192, vcpus=2, disks=larger)
+    host.resize(large, start=True, grace_seconds=20)
+    assert sectors(large, private, "vda") == 2 << 21
+    assert sectors(large, private, "vdb") == 16 << 11
+    memory = int(ssh(large, private, "grep MemTotal /proc/meminfo").split()[1])
+    assert memory > 128 << 10
+    ssh(large, private, "echo new > /root/mark; sync")
+
+    back = next_generation(large, memory_mib=128, vcpus=1, disks=small.disks)
+    host.revert_resize(back, start=True)
+    assert ssh(back, private, "cat /root/mark").strip() == "old"
+    assert sectors(back, private, "vda") == 1 << 21
+    assert int(ssh(back, private, "grep MemTotal /proc/meminfo").split()[1]) < 128 << 10
+
+    again = next_generation(back, memory_mib=192, disks=larger)
+    host.resize(again, start=True, grace_seconds=20)
+    ssh(again, private, "echo newer > /root/mark; sync")
+    host.confirm_resize(again.id)
+    host.confirm_resize(again.id)
+    host.revert_resize(next_generation(again), start=True)
+    assert ssh(again, private, "cat /root/mark").strip() == "newer", "there is nothing left to go back to"
+    host.remove(again.id)
+
+
+def sectors(spec: MachineSpec, key: Path, disk: str) -> int:
+    return int(ssh(spec, key, f"cat /sys/block/{disk}/size"))
+
+
+def test_a_rebuilt_guest_has_a_new_disk(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:
+    private, public = ssh_key
+    image = image_ref(tiny_image, "qcow2", VIRTUAL_BYTES)
+    disks = (DiskSpec(size_gib=1, image=image), DiskSpec(name="ephemeral0", size_gib=1))
+    spec = make_spec(1, image, key=public, generation=1, disks=disks)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(spec)
+    ssh(spec, private, "echo old > /root/mark; echo kept | dd of=/dev/vdb 2>/dev/null; sync")
+
+    rebuilt = next_generation(spec)
+    host.rebuild(rebuilt, start=True, keep=frozenset({"ephemeral0"}))
+    assert ssh(rebuilt, private, "cat /root/mark 2>/dev/null || echo fresh").strip() == "fresh"
+    assert ssh(rebuilt, private, "dd if=/dev/vdb bs=4 count=1 2>/dev/null").strip() == "kept"
+    ssh(rebuilt, private, "echo mine > /root/mark; sync")
+    host.rebuild(rebuilt, start=True)
+    assert ssh(rebuilt, private, "cat /root/mark").strip() == "mine", "done once for each time it was asked for"
+
+    stopped = next_generation(rebuilt)
+    assert host.rebuild(stopped, start=False).state is MachineState.SHUTOFF
+    host.remove(spec.id)
+
+
+def test_a_rescued_guest_boots_from_the_other_disk_and_sees_its_own(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    private, public = ssh_key
+    spec = make_spec(1, None, key=public, generation=1)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(spec)
+    image = image_ref(tiny_image, "qcow2", VIRTUAL_BYTES)
+    rescued = next_generation(spec, disks=(DiskSpec(name="rescue", image=image), *spec.disks))
+    host.reboot(rescued, hard=True, grace_seconds=0)
+    assert sectors(rescued, private, "vdb") == 1 << 21
+    ssh(rescued, private, "echo mine | dd of=/dev/vdb 2>/dev/null; sync")
+    own = next_generation(rescued, disks=spec.disks)
+    host.reboot(own, hard=False, grace_seconds=20)
+    assert sorted(path.name for path in host.paths.machine(spec.id).directory.glob("*.qcow2")) == ["root.qcow2"]
+    assert host.reboot(rescued, hard=True, grace_seconds=0).state is MachineState.RUNNING
+    assert ssh(rescued, private, "dd if=/dev/vdb bs=4 count=1 2>/dev/null").strip() == "mine"
+    host.remove(spec.id)
+
+
+def test_whoever_is_in_a_hurry_does_not_wait_for_a_guest_that_does_not_listen(
+    make_host: HostMaker, blank_image: Path
+) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    began = time.monotonic()
+    stopping = threading.Thread(target=host.ensure_stopped, args=(spec.id,), kwargs={"grace_seconds": 60.0})
+    stopping.start()
+    time.sleep(0.5)
+    host.hurry(spec.id)
+    stopping.join()
+    assert time.monotonic() - began < 15
+    assert host.report(spec.id).state is MachineState.SHUTOFF
+    host.remove(spec.id)
+
+
+def test_there_is_room_for_eight_interfaces(make_host: HostMaker, blank_image: Path) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    first = spec.nics[0]
+    many = [
+        first.model_copy(update={"port_id": str(uuid.uuid4()), "mac": f"02:00:f0:00:02:{number:02x}", "addresses": ()})
+        for number in range(8)
+    ]
+    host.ensure_nics(spec.model_copy(update={"nics": (first, *many[:7])}))
+    with pytest.raises(HypervisorError, match="at most 8"):
+        host.ensure_nics(spec.model_copy(update={"nics": (first, *many)}))
+    host.remove(spec.id)
