@@ -35,6 +35,7 @@ RULES: dict[str, str] = {
     "add_task": ADMIN,
     "tasks_api_access": ADMIN,
     "get_metadef_namespaces": ANYBODY,
+    "list_metadef_resource_types": ANYBODY,
     "get_image_schema": ANYBODY,
     "get_import_info": ANYBODY,
     "get_usage": READER_OR_ADMIN,

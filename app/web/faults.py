@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
+from markupsafe import Markup, escape
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -74,8 +75,18 @@ INTERNAL = "An unexpected error prevented the server from fulfilling your reques
 
 def fault(service: Service | None, status: int, message: str, kind: str | None = None) -> Response:
     """The answer that says what is wrong; `kind` is Neutron's exception name where there is one."""
+    if service is Service.IMAGE and "python-glanceclient" in request.headers.get("User-Agent", ""):
+        return _page(status, message)
     body = BODIES[service](status, message, kind)
     return Response(orjson.dumps(body), status=status, content_type="application/json")
+
+
+def _page(status: int, message: str) -> Response:
+    """The page that Glance sends; its own client stumbles over JSON that is not nested."""
+    title = f"{status} {_title(status)}"
+    text = escape(message).replace("\n", Markup("<br />\n"))
+    page = f"<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{text}\n</body>\n</html>"
+    return Response(page, status=status, content_type="text/html; charset=UTF-8")
 
 
 def _identity(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from app import errors
 from app.db import after_commit
 from app.web.context import clock, database
 from app.web.policy import require
-from app.web.responses import json
+from app.web.responses import empty, json
 from image_api import images, imports
 from image_api.models import ImageTask
 from image_api.routes.parts import IMPORT_METHODS, find, json_object, limits, worker
@@ -27,7 +27,7 @@ def begin(image_id: str) -> Response:
             raise errors.QuotaExceeded("Request exceeds image size quota: the project's images take all of it.")
         imports.begin(session, g.caller, image, method, uri, g.request_id, clock().now())
         after_commit(session, worker().nudge)
-    return Response(status=202, content_type="application/json")
+    return empty(202)
 
 
 @blueprint.get("/images/<image_id>/tasks")

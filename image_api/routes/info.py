@@ -51,6 +51,19 @@ def usage() -> Response:
     )
 
 
+@blueprint.get("/metadefs/namespaces")
+@require("get_metadef_namespaces")
+def namespaces() -> Response:
+    """None: what properties mean is not catalogued here. Dashboards ask."""
+    return json({"namespaces": [], "first": "/v2/metadefs/namespaces", "schema": "/v2/schemas/metadefs/namespaces"})
+
+
+@blueprint.get("/metadefs/resource_types")
+@require("list_metadef_resource_types")
+def resource_types() -> Response:
+    return json({"resource_types": []})
+
+
 @blueprint.get("/images/<image_id>/locations")
 @blueprint.post("/images/<image_id>/locations", endpoint="add_location")
 @require("get_image_location")

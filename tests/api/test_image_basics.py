@@ -290,6 +290,23 @@ def test_schemas(member: Actor, name: str) -> None:
     assert member.get(f"/schemas/{name}").get_json()["name"] == name
 
 
+def test_errors_are_json_and_for_glanceclient_pages(member: Actor) -> None:
+    path = f"/images/{uuid4()}"
+    answer = member.get(path).get_json()
+    assert answer == {"code": "404 Not Found", "title": "Not Found", "message": answer["message"]}
+    page = member.get(path, headers={"User-Agent": "python-glanceclient"})
+    assert page.status_code == 404
+    assert page.mimetype == "text/html"
+    assert answer["message"] in page.text
+    filtered = member.get("/images?sort_key=<b>", headers={"User-Agent": "python-glanceclient"})
+    assert "<b>" not in filtered.text
+
+
+def test_dashboards_find_no_catalogue_of_properties(member: Actor) -> None:
+    assert member.get("/metadefs/namespaces").get_json()["namespaces"] == []
+    assert member.get("/metadefs/resource_types").get_json() == {"resource_types": []}
+
+
 def test_what_the_service_can_do(member: Actor) -> None:
     assert member.get("/info/import").get_json()["import-methods"]["value"] == ["glance-direct", "web-download"]
     assert member.get("/info/stores").status_code == 404
