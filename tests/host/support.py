@@ -202,10 +202,14 @@ def ssh_key(tmp_path: Path) -> tuple[Path, KeySpec]:
     return private, KeySpec(name="key", type="ssh", data=private.with_suffix(".pub").read_text().strip())
 
 
-def ssh(spec: MachineSpec, key: Path, command: str, *, timeout_seconds: float = 90) -> str:
-    """Run a command in the guest as soon as it lets us in, and return what it says."""
+def ssh(
+    spec: MachineSpec, key: Path, command: str, *, timeout_seconds: float = 90, through: MachineSpec | None = None
+) -> str:
+    """Run a command in the guest as soon as it lets us in, and return what it says. `through`: log in from there."""
     words = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     words += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "LogLevel=ERROR"]
+    if through is not None:
+        words += ["-o", f"ProxyCommand={' '.join(words)} root@{through.nics[0].addresses[0].ip} nc %h %p"]
     words += [f"root@{spec.nics[0].addresses[0].ip}", command]
     deadline = time.monotonic() + timeout_seconds
     while True:

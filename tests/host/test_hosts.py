@@ -1,0 +1,206 @@
+"""Several hosts, each in a namespace of its own: a network spans them, and each is the gateway of its own guests.
+
+    guest - host 1 - \
+    guest - host 2 - - one Ethernet segment - the world outside (the test itself)
+    guest - host 3 - /
+"""
+
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.machine import KeySpec, MachineReport, MachineSpec
+from hypervisor.metadata import MetadataService
+from hypervisor.network import METADATA
+from tests.host.support import (
+    PREFIX,
+    OneImage,
+    image_ref,
+    inside,
+    make_spec,
+    network_namespace,
+    ssh,
+    traces,
+)
+
+OUTSIDE = IPv6Address("fd00:aaaa::ff")
+VNI = 0x666
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+
+
+def ip(*words: object) -> str:
+    return subprocess.run(["ip", *map(str, words)], check=True, capture_output=True, text=True).stdout
+
+
+class Host:
+    """One host: its namespace, its link to the others, and its hypervisor with a state directory of its own."""
+
+    def __init__(
+        self, number: int, state: Path, installation: str, image: Path, peers: tuple[IPv6Address, ...]
+    ) -> None:
+        self.number, self.state, self.image = number, state, OneImage(image)
+        self.address = IPv6Address(f"fd00:aaaa::{number}")
+        self.config = HostConfig(state, installation, f"host{number}", "eth0", peers=peers, accelerator="tcg")
+        self.boot()
+
+    def boot(self) -> None:
+        self.namespace = network_namespace()
+        name = f"to{self.number}"
+        hardware = f"02:aa:00:00:00:{self.number:02x}"  # a real card keeps its address, too
+        ip("link", "add", "dev", name, "type", "veth", "peer", "name", "eth0", "address", hardware)
+        ip("link", "set", "dev", "eth0", "netns", f"/proc/{os.getpid()}/fd/{self.namespace}")
+        ip("link", "set", "dev", name, "master", "core", "up")
+        with inside(self.namespace):
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+            ip("link", "set", "dev", "eth0", "up")
+            ip("address", "add", f"{self.address}/64", "dev", "eth0", "nodad")
+            ip("route", "add", "default", "via", OUTSIDE)
+            self.hypervisor = QemuHypervisor(self.config, self.image)
+            self.hypervisor.repair()
+            self.metadata = MetadataService(self.hypervisor.segments, self.hypervisor.paths, self.hypervisor.spec)
+            self.metadata.start()
+
+    def run(self, spec: MachineSpec) -> MachineReport:
+        with inside(self.namespace):
+            return self.hypervisor.ensure_running(spec)
+
+    def lose_power(self) -> None:
+        """Everything that runs is gone, and so is the namespace with its links and rules; the disk is left."""
+        with inside(self.namespace):
+            for machine_id in self.hypervisor.paths.machine_ids():
+                running = self.hypervisor._process(self.hypervisor.paths.machine(machine_id))
+                if running is not None:
+                    running.end()
+            radvd = self.hypervisor.router.running()
+            if radvd is not None:
+                helpers = radvd.children()
+                radvd.end()
+                assert all(helper.wait(5) for helper in helpers)
+        self.metadata.close()
+        self.hypervisor.close()
+        os.close(self.namespace)
+        deadline = time.monotonic() + 10
+        while Path(f"/sys/class/net/to{self.number}").exists() or f"to{self.number}@" in ip("-brief", "link"):
+            assert time.monotonic() < deadline, "somebody is still inside"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        with inside(self.namespace):
+            for report in self.hypervisor.reports():
+                self.hypervisor.remove(report.id)
+            self.metadata.close()
+            self.hypervisor.close_down()
+            self.hypervisor.close()
+
+    def left(self) -> list[str]:
+        """What closing has left behind."""
+        with inside(self.namespace):
+            found = traces(self.config.installation, self.state)
+        os.close(self.namespace)
+        return found
+
+
+MakeHosts = Callable[..., list[Host]]
+
+
+@pytest.fixture
+def make_hosts(namespace: None, tmp_path: Path, tiny_image: Path) -> Iterator[MakeHosts]:
+    """Makes so many hosts on one Ethernet segment."""
+    ip("link", "add", "dev", "core", "type", "bridge", "mcast_snooping", 0)
+    ip("link", "set", "dev", "core", "up")
+    ip("address", "add", f"{OUTSIDE}/64", "dev", "core", "nodad")
+    made: list[Host] = []
+    installation = secrets.token_hex(2)
+
+    def make(number: int, peers: tuple[IPv6Address, ...] = ()) -> list[Host]:
+        for n in range(1, number + 1):
+            made.append(Host(n, tmp_path / f"state{n}", installation, tiny_image, peers))
+        # The first host is where the world sends the whole prefix.
+        ip("route", "add", PREFIX.network, "via", made[0].address)
+        return made
+
+    try:
+        yield make
+    finally:
+        for host in made:
+            host.close()
+    assert [trace for host in made for trace in host.left()] == []
+
+
+def guests(hosts: list[Host], tiny_image: Path, key: KeySpec) -> list[MachineSpec]:
+    """One on each host."""
+    image = image_ref(tiny_image, "qcow2", 44_040_192)
+    specs = [make_spec(host.number, image, key=key, vni=VNI) for host in hosts]
+    for host, spec in zip(hosts, specs, strict=True):
+        host.run(spec)
+    return specs
+
+
+def pings(spec: MachineSpec, key: Path, address: IPv6Address, *more: object) -> bool:
+    return "0% packet loss" in ssh(spec, key, f"ping6 -c 2 {' '.join(map(str, more))} {address}")
+
+
+def test_a_network_spans_hosts_and_outlives_any_of_them(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    key, public = ssh_key
+    hosts = make_hosts(3)
+    one, two, three = specs = guests(hosts, tiny_image, public)
+    for spec, host in zip(specs, hosts, strict=True):
+        # From outside, in by the first host and out by the guest's own.
+        said = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {ASK}")
+        assert said.startswith(f"{spec.hostname}\n")
+        assert "0% packet loss" in said
+        # One router, which is the guest's own host, as is the metadata service.
+        assert re.findall(r"^default via (\S+)", said, re.MULTILINE) == [str(METADATA)]
+        assert re.findall(rf"^{METADATA} .* lladdr (\S+)", said, re.MULTILINE) == [
+            host.hypervisor.links.bridge_mac(VNI)
+        ]
+        assert spec.id in said
+    for spec, other in ((one, two), (two, three), (three, one)):
+        assert len(ssh(other, key, "head -c 200000 /dev/zero", through=spec)) == 200_000
+    # 1430 bytes of IPv6 in 1500 bytes of the underlay.
+    assert pings(one, key, two.nics[0].addresses[0].ip, "-s", 1382)
+
+    # The third host loses power: the others' guests do not notice, and it comes back with what is on its disk.
+    hosts[2].lose_power()
+    assert pings(two, key, OUTSIDE)
+    assert len(ssh(two, key, "head -c 1000 /dev/zero", through=one)) == 1000
+    hosts[2].boot()
+    for machine_id in hosts[2].hypervisor.paths.machine_ids():
+        spec = hosts[2].hypervisor.spec(machine_id)
+        assert spec == three
+        hosts[2].run(spec)
+    assert ssh(three, key, "hostname", through=two).strip() == three.hostname
+    assert pings(one, key, three.nics[0].addresses[0].ip)
+
+
+def test_hosts_without_multicast_flood_to_their_peers(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    key, public = ssh_key
+    peers = tuple(IPv6Address(f"fd00:aaaa::{number}") for number in (1, 2))
+    one, two = guests(hosts := make_hosts(2, peers), tiny_image, public)
+    for spec in (one, two):
+        assert ssh(spec, key, "hostname").strip() == spec.hostname
+    assert ssh(two, key, "hostname", through=one).strip() == two.hostname
+    assert ssh(one, key, "hostname", through=two).strip() == one.hostname
+    links = hosts[0].hypervisor.links
+    with inside(hosts[0].namespace):
+        vxlan = ip("-details", "link", "show", "dev", links.vxlan(VNI))
+        flooded = subprocess.run(["bridge", "fdb", "show", "dev", links.vxlan(VNI)], capture_output=True, text=True)
+        before = links.segments()
+        hosts[0].hypervisor.ensure_running(one)
+        hosts[0].hypervisor.segments.claim(one.id, one.nics)
+        assert links.segments() == before, "nothing is made anew without a reason"
+    assert "group ff05" not in vxlan
+    assert f"00:00:00:00:00:00 dst {peers[1]} " in flooded.stdout
+    assert f"dst {peers[0]} " not in flooded.stdout
