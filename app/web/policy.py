@@ -17,6 +17,9 @@ from app.caller import Caller
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+REMEMBERED = 4096
+"""How many decisions are kept before starting over."""
+
 ADMIN = "role:admin"
 READER = "role:reader and project_id:%(project_id)s"
 MEMBER = "role:member and project_id:%(project_id)s"
@@ -38,11 +41,23 @@ class Policy:
             raise ValueError(f"policy.yaml names rules that do not exist: {', '.join(unknown)}")
         self.texts = {**defaults, **(overrides or {})}
         self.rules = Rules({name: _parser.parse_rule(text) for name, text in self.texts.items()})
+        self._own: dict[tuple[Any, ...], bool] = {}
 
     def allows(self, rule: str, target: Mapping[str, Any], caller: Caller) -> bool:
         """Whether the caller passes the rule for the target."""
         check = self.rules[rule]
         return bool(check(target, _credentials(caller), cast(Any, self), rule))
+
+    def allows_own(self, rule: str, caller: Caller) -> bool:
+        """Whether the caller passes the rule for what is their own. Remembered: it is asked once or more a request."""
+        key = (rule, caller.user_id, caller.project_id, caller.domain_id, caller.system, caller.roles)
+        known = self._own.get(key)
+        if known is None:
+            if len(self._own) >= REMEMBERED:
+                self._own.clear()
+            own = {"project_id": caller.project_id, "user_id": caller.user_id, "domain_id": caller.domain_id}
+            known = self._own[key] = self.allows(rule, own, caller)
+        return known
 
 
 def _credentials(caller: Caller) -> dict[str, Any]:
@@ -77,9 +92,8 @@ def require(rule: str) -> Callable[[View], View]:
 def allowed(rule: str, target: Mapping[str, Any] | None = None) -> bool:
     """Whether the caller of this request passes the rule; without a target, for the caller's own project and user."""
     caller: Caller = g.caller
-    own = {"project_id": caller.project_id, "user_id": caller.user_id, "domain_id": caller.domain_id}
     policy: Policy = current_app.extensions["sixstack.policy"]
-    return policy.allows(rule, own if target is None else target, caller)
+    return policy.allows_own(rule, caller) if target is None else policy.allows(rule, target, caller)
 
 
 def enforce(rule: str, target: Mapping[str, Any] | None = None) -> None:
