@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 import orjson
-from sqlalchemy import ColumnElement, Select, Text, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, case, func, or_, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
@@ -138,7 +138,7 @@ def page(session: Session, query: Select[*tuple[Any, ...]], wanted: Wanted) -> S
     ordered: list[tuple[Any, bool]] = []
     for name, descending in wanted.sort:
         if name in NULLABLE:
-            ordered.append((SORT_KEYS[name].is_(None), descending))
+            ordered.append((case((SORT_KEYS[name].is_(None), 1), else_=0), descending))
         ordered.append((SORT_KEYS[name], descending))
     if not any(column is Server.seq for column, _ in ordered):
         ordered.append((Server.seq, wanted.sort[0][1] if wanted.sort else True))

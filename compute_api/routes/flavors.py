@@ -16,6 +16,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import flavors
 from compute_api.models import Flavor
+from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
 from compute_api.schemas.fields import Boolean, Integer, Name
@@ -92,6 +93,7 @@ def list_flavors_detail() -> Response:
 
 
 def _list(path: str, view: Any) -> Response:
+    queries.only("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
     asked = page(request.args)
     with database().reading() as session:
         found = flavors.listed(

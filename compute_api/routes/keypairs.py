@@ -15,6 +15,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import keypairs
 from compute_api.models import KeyPair
+from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
 from compute_api.schemas.fields import Name
@@ -41,6 +42,7 @@ class CreateKeyPair(Body):
 @compute.get("/os-keypairs")
 @require("os_compute_api:os-keypairs:index")
 def list_keypairs() -> Response:
+    queries.only("user_id", "limit", "marker")
     paged = version() >= PAGED
     asked = page(request.args)
     user_id = _user("index")
