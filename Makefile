@@ -34,9 +34,9 @@ clean: ## stop, then remove the state directory
 	@scripts/stop.sh --remove-state
 
 .PHONY: test check lint types unit format
-test: setup-tests image lint types ## every test there is, on real machines and networks (needs root)
-	$(bin)/pytest
-	SIXSTACK_TEST_DATABASE=postgresql $(bin)/pytest tests/api
+test: setup-tests image lint types unit ## every test there is, on real machines and networks (needs root)
+	SIXSTACK_TEST_DATABASE=postgresql $(bin)/pytest -q -n auto tests/api
+	$(bin)/pytest tests/host tests/contract
 
 check: lint types unit ## what can be checked in two minutes: style, types, layers, unit and API tests
 
@@ -51,7 +51,7 @@ types:
 	$(bin)/mypy
 
 unit:
-	$(bin)/pytest tests/unit tests/api
+	$(bin)/pytest -q -n auto tests/unit tests/api
 
 format: ## format the code and fix what ruff can
 	$(bin)/ruff check --fix .
