@@ -88,7 +88,7 @@ def names(session: Session, rows: Iterable[Row]) -> Names:
     users = session.execute(select(User.id, User.name, User.domain_id).where(User.id.in_(kinds["user"])))
     groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(Group.id.in_(kinds["group"])))
     roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(Role.id.in_(kinds["role"])))
-    found = Names(_by_id(users), _by_id(groups.tuples()), {}, _by_id(roles.tuples()))
+    found = Names(_by_id(users), _by_id(groups), {}, _by_id(roles))
     mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
     mentioned |= {domain for _, domain in found.roles.values() if domain}
     query = select(Project.id, Project.name, Project.domain_id)
