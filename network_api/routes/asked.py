@@ -36,8 +36,8 @@ def asked() -> Asked:
 def listed(resource: Resource, collection: str, view: Callable[[Row[Any]], Document]) -> Response:
     """The list that this request asks for."""
     wanted = asked()
-    with database().reading() as session:
-        rows = resource.rows(session, caller(), wanted)
+    with database().reader.connect() as connection:
+        rows = resource.rows(connection, caller(), wanted)
     body: Document = {collection: chosen([view(row) for row in rows])}
     if wanted.limit and (links := _links(wanted, [row.id for row in rows])):
         body[f"{collection}_links"] = links
@@ -46,8 +46,8 @@ def listed(resource: Resource, collection: str, view: Callable[[Row[Any]], Docum
 
 def shown(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Document]) -> Response:
     """One of them, with the fields that this request asks for."""
-    with database().reading() as session:
-        row = resource.row(session, caller(), key)
+    with database().reader.connect() as connection:
+        row = resource.row(connection, caller(), key)
     return json({name: chosen([view(row)])[0]})
 
 
