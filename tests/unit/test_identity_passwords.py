@@ -1,0 +1,105 @@
+"""How passwords are checked: right, wrong, nobody's, again, and too many at once."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from app import errors
+from identity_api import passwords
+from identity_api.passwords import Verifier
+
+
+def wait_until(look: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not look():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were really hashed."""
+    seen: list[str] = []
+    real = passwords._fits
+
+    def counted(digest: str, password: str) -> bool:
+        seen.append(password)
+        return real(digest, password)
+
+    monkeypatch.setattr(passwords, "_fits", counted)
+    return seen
+
+
+def test_only_the_right_password_fits() -> None:
+    verifier, digest = Verifier(4), passwords.hashed("right")
+    assert verifier.verify(digest, "right", "user")
+    assert not verifier.verify(digest, "wrong", "user")
+    assert not verifier.verify("no hash at all", "right", "user")
+
+
+def test_a_password_of_nobody_costs_the_same_and_never_fits(hashes: list[str]) -> None:
+    verifier = Verifier(4)
+    assert not verifier.verify(None, "x", "")
+    assert hashes == ["x"]
+
+
+def test_a_right_password_is_remembered_for_a_while_and_a_wrong_one_never(hashes: list[str]) -> None:
+    now = 0.0
+    verifier, digest = Verifier(4, monotonic=lambda: now), passwords.hashed("right")
+    for _ in range(3):
+        assert verifier.verify(digest, "right", "user")
+        assert not verifier.verify(digest, "wrong", "user")
+    assert hashes == ["right", "wrong", "wrong", "wrong"]
+    now = passwords.REMEMBERED_SECONDS
+    assert verifier.verify(digest, "right", "user")
+    assert hashes[-1] == "right"
+
+
+def test_a_new_hash_is_not_taken_for_the_old_one(hashes: list[str]) -> None:
+    verifier = Verifier(4)
+    assert verifier.verify(passwords.hashed("right"), "right", "user")
+    assert not verifier.verify(passwords.hashed("other"), "right", "user")
+
+
+def test_generated_secrets_need_no_slow_hash(hashes: list[str]) -> None:
+    verifier, secret = Verifier(4), passwords.generate_secret()
+    digest = passwords.generated_digest(secret, "id")
+    assert verifier.verify(digest, secret, "id")
+    assert not verifier.verify(digest, secret, "other id")
+    assert not verifier.verify(digest, secret[:-1], "id")
+    assert hashes == []
+
+
+def test_a_flood_is_turned_away_and_leaves_threads_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slow checks are under way: a fourth is refused at once, one that is under way already is waited for."""
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(_digest: str, password: str) -> bool:
+        begun.release()
+        release.wait(30)
+        return password == "right"
+
+    monkeypatch.setattr(passwords, "_fits", slow)
+    verifier = Verifier(3)
+    found: list[bool] = []
+
+    def check(password: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: found.append(verifier.verify("digest", password, "user")))
+        thread.start()
+        return thread
+
+    threads = [check("right")]
+    assert begun.acquire(timeout=30)
+    threads += [check("wrong"), check("other")]
+    wait_until(lambda: verifier._admitted._value == 0)
+    threads.append(check("right"))
+    with pytest.raises(errors.TooManyRequests) as refused:
+        verifier.verify("digest", "fourth", "user")
+    assert refused.value.headers["Retry-After"] == "1"
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [False, False, True, True]
+    assert not verifier.verify("digest", "fifth", "user")

@@ -1,0 +1,123 @@
+"""What a token carries and the keys it is encrypted with."""
+
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgpack
+import pytest
+from cryptography.fernet import InvalidToken
+
+from app.settings import Settings
+from identity_api import keys
+from identity_api.keys import Keys
+from identity_api.payload import Method, Payload, Scope
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+def payload(**changes: object) -> Payload:
+    fields: dict[str, object] = {
+        "user_id": "0123456789abcdef" * 2,
+        "methods": Method.PASSWORD | Method.TOKEN,
+        "scope": Scope.PROJECT,
+        "scope_id": "fedcba9876543210" * 2,
+        "issued_at": NOW,
+        "expires_at": NOW + timedelta(hours=1),
+        "audit_id": os.urandom(16),
+        "parent_audit_id": os.urandom(16),
+        "generation": 70000,
+        "application_credential_id": "f" * 32,
+    }
+    return Payload(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_the_largest_token_has_at_most_255_characters(tmp_path: Path) -> None:
+    token = Keys(tmp_path / "fernet").encrypt(payload().pack(), int(NOW.timestamp()))
+    assert len(token) <= 255
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"scope": Scope.DOMAIN, "scope_id": "default"},
+        {"scope": Scope.SYSTEM, "scope_id": ""},
+        {"scope": Scope.UNSCOPED, "scope_id": "", "application_credential_id": None, "parent_audit_id": None},
+        {"scope_id": "A" * 32},
+        {"scope_id": "ü" * 32},
+    ],
+)
+def test_a_payload_comes_back_as_it_was(changes: dict[str, object]) -> None:
+    packed = payload(**changes)
+    assert Payload.unpack(packed.pack()) == packed
+
+
+@pytest.mark.parametrize("packed", [b"", b"\x01", msgpack.packb([99]), msgpack.packb([1, 2]), msgpack.packb({})])
+def test_what_is_no_payload_is_refused(packed: bytes) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        Payload.unpack(packed)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state=tmp_path)
+
+
+def test_keys_are_for_their_owner_only(settings: Settings) -> None:
+    where = keys.directory(settings)
+    Keys(where).encrypt(b"x", 0)
+    assert where.stat().st_mode & 0o777 == 0o700
+    files = list(where.iterdir())
+    assert sorted(path.name for path in files) == ["0", "1"]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_a_rotation_invalidates_no_token_and_every_process_follows(settings: Settings) -> None:
+    where = keys.directory(settings)
+    one, other = Keys(where), Keys(where)
+    tokens = [one.encrypt(b"0", 0)]
+    assert other.decrypt(tokens[0]) == b"0"
+    for number in range(1, 5):
+        keys.rotate(settings)
+        tokens.append(one.encrypt(str(number).encode(), 0))
+        assert [other.decrypt(token) for token in tokens] == [str(each).encode() for each in range(number + 1)]
+        assert Keys(where).decrypt(tokens[0]) == b"0"
+
+
+def test_a_token_of_a_process_that_has_rotated_first_is_read_by_one_that_has_not_looked(settings: Settings) -> None:
+    """The staged key is known before it encrypts anything."""
+    where = keys.directory(settings)
+    late = Keys(where)
+    late.encrypt(b"x", 0)
+    known = late._fernet
+    keys.rotate(settings)
+    token = Keys(where).encrypt(b"y", 0)
+    assert known is not None
+    assert known.decrypt(token) == b"y"
+
+
+def test_keys_go_when_no_token_of_theirs_can_be_live(settings: Settings) -> None:
+    where = keys.directory(settings)
+    keys.ensure(where)
+    keys.rotate(settings)
+    keys.rotate(settings)
+    assert sorted(path.name for path in where.iterdir()) == ["0", "1", "2", "3"]
+    old = datetime.now(UTC).timestamp() - settings.token_seconds - keys.EXPIRED_WINDOW_SECONDS - 10
+    os.utime(where / "2", (old, old))
+    keys.rotate(settings)
+    assert sorted(path.name for path in where.iterdir()) == ["0", "2", "3", "4"]
+
+
+def test_processes_that_start_together_make_one_set_of_keys(settings: Settings) -> None:
+    where = keys.directory(settings)
+    made: list[bytes] = []
+    threads = [threading.Thread(target=lambda: made.append(Keys(where).encrypt(b"x", 0))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {Keys(where).decrypt(token) for token in made} == {b"x"}
+    with pytest.raises(InvalidToken):
+        Keys(where).decrypt(b"nonsense")
