@@ -28,7 +28,7 @@ PATCH_TYPES = {
 """Media type → whether it is the older syntax."""
 
 
-@blueprint.post("")
+@blueprint.post("", strict_slashes=True)
 @require("add_image")
 def create() -> Response:
     new = new_image(json_object())
@@ -46,7 +46,7 @@ def create() -> Response:
     return json(views.show(image), 201, headers)
 
 
-@blueprint.get("")
+@blueprint.get("", strict_slashes=True)  # /images/ is an image without an id, which there is not
 @require("get_images")
 def index() -> Response:
     asked = page(request.args, default=25)

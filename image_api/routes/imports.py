@@ -70,7 +70,7 @@ def _method(body: dict[str, Any]) -> tuple[str, str | None]:
         raise errors.BadRequest("Import request requires a 'method' field with a 'name'.")
     if name not in IMPORT_METHODS:
         raise errors.BadRequest(f"Unknown import method name '{name}'.")
-    if body.get("stores") or body.get("all_stores"):
+    if body.get("stores"):
         raise errors.BadRequest("There is one store only, which clients cannot choose.")
     if name != "web-download":
         return name, None

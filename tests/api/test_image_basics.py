@@ -137,6 +137,11 @@ def test_a_chunked_upload_is_the_same(member: Actor) -> None:
     assert member.show(image["id"])["checksum"] == hashlib.md5(RAW).hexdigest()
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+def test_an_image_without_an_id_is_not_there(member: Actor, method: str) -> None:
+    assert member.call(method, "/images/").status_code == 404
+
+
 def test_an_upload_of_nothing_changes_nothing(member: Actor) -> None:
     image = member.create()
     assert member.upload(image["id"], b"").status_code == 204
