@@ -3,10 +3,12 @@
 import base64
 import binascii
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_ssh_public_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -42,10 +45,12 @@ def listed(session: Session, user_id: str, *, limit: int, marker: str | None) ->
     return list(session.scalars(query))
 
 
-def create(session: Session, now: datetime, *, user_id: str, name: str, kind: str, public_key: str) -> KeyPair:
-    """Keep a public key. Conflict when the name is taken, BadRequest when it is no key, QuotaExceeded."""
+def create(
+    session: Session, now: datetime, *, user_id: str, project_id: str, name: str, kind: str, public_key: str
+) -> KeyPair:
+    """Keep a public key; the project's limit says how many. Conflict when the name is taken, BadRequest, QuotaExceeded."""
     count = session.scalar(select(func.count()).where(KeyPair.user_id == user_id)) or 0
-    limit = quotas.DEFAULTS["key_pairs"]
+    limit = quotas.limits(session, project_id)["key_pairs"]
     if count >= limit >= 0:
         raise errors.QuotaExceeded("Quota exceeded, too many key pairs.")
     made = KeyPair(
@@ -53,7 +58,7 @@ def create(session: Session, now: datetime, *, user_id: str, name: str, kind: st
         name=name,
         type=kind,
         public_key=public_key,
-        fingerprint=fingerprint(public_key),
+        fingerprint=certificate_fingerprint(public_key) if kind == "x509" else fingerprint(public_key),
         created_at=now,
     )
     session.add(made)
@@ -74,6 +79,42 @@ def generate(comment: str) -> tuple[str, str]:
     private = ed25519.Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), f"{public} {comment}"
+
+
+def generate_certificate(user_id: str, now: datetime) -> tuple[str, str]:
+    """A new RSA key and its own certificate for ten years, for guests that log in by one: (private key, PEM)."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id)])
+    login = x509.OtherName(ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), _utf8(f"{user_id}@localhost"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([login]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem.decode(), certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _utf8(text: str) -> bytes:
+    """The text as a DER UTF8String; short, as names are."""
+    encoded = text.encode()[:127]
+    return bytes([0x0C, len(encoded)]) + encoded
+
+
+def certificate_fingerprint(pem: str) -> str:
+    """SHA-1 of the certificate in colon-separated hex, as Nova shows it. BadRequest when it is none."""
+    try:
+        digest = x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA1()).hex()  # noqa: S303
+    except ValueError:
+        raise errors.BadRequest("Keypair data is invalid: failed to generate X509 fingerprint.") from None
+    return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
 
 def fingerprint(public_key: str) -> str:

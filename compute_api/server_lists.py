@@ -161,12 +161,10 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     made.extend(getattr(Server, name) == value for name, value in wanted.equal.items())
     if wanted.key_name is not None:
         made.append(Server.key["name"].as_string() == wanted.key_name)
-    if wanted.ip6 is not None:
-        matching = select(Port.device_id).where(Port.ip_address.regexp_match(_pattern("ip6", wanted.ip6)))
-        made.append(Server.id.in_(matching))
-    if wanted.ip is not None:
-        _pattern("ip", wanted.ip)
-        made.append(Server.seq < 0)
+    for address in (wanted.ip, wanted.ip6):
+        if address is not None:
+            matching = select(Port.device_id).where(Port.ip_address.regexp_match(_pattern("ip", address)))
+            made.append(Server.id.in_(matching))
     if wanted.changed_since is not None:
         made.append(Server.updated_at >= wanted.changed_since)
     if wanted.changed_before is not None:

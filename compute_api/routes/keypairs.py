@@ -63,17 +63,24 @@ def create_keypair() -> Response:
     asked = parse(CreateKeyPair, json_body(), version()).keypair
     user_id = asked.user_id or caller().user_id
     enforce("os_compute_api:os-keypairs:create", {"user_id": user_id, "project_id": caller().project_id})
-    if asked.type == "x509":
-        raise errors.BadRequest("Keypair data is invalid: x509 certificates are not kept here, only ssh keys.")
     private = None
     public = asked.public_key
     if public is None:
         if version() >= NOT_MADE_HERE:
             raise errors.BadRequest("Invalid input for field/attribute keypair. 'public_key' is a required property")
-        private, public = keypairs.generate(comment="Generated-by-Sixstack")
+        if asked.type == "x509":
+            private, public = keypairs.generate_certificate(user_id, clock().now())
+        else:
+            private, public = keypairs.generate(comment="Generated-by-Sixstack")
     with transaction() as session:
         made = keypairs.create(
-            session, clock().now(), user_id=user_id, name=asked.name, kind="ssh", public_key=public.strip()
+            session,
+            clock().now(),
+            user_id=user_id,
+            project_id=caller().project,
+            name=asked.name,
+            kind=asked.type or "ssh",
+            public_key=public.strip(),
         )
     body = {**_brief(made), "user_id": user_id}
     if private is not None:

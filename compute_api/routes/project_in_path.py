@@ -1,6 +1,7 @@
-"""/compute/v2.1/{project_id}/servers is /compute/v2.1/servers, for clients of before 2.18 that have it so in a catalog.
+"""Older paths: /compute/v2.1/{project_id}/servers and /compute/v2/servers are /compute/v2.1/servers.
 
-The id is taken out of the path before anything is routed, and must be that of the token's project.
+A project's id is taken out of the path before anything is routed, and must be that of the token's project. v2 is v2.1
+without microversions.
 """
 
 import re
@@ -23,6 +24,10 @@ def without_project(application: Wsgi) -> Wsgi:
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ.get("PATH_INFO", "")
+        if path.startswith("/compute/v2/") and len(path) > len("/compute/v2/"):
+            path = environ["PATH_INFO"] = f"/compute/v2.1{path[len('/compute/v2') :]}"
+            for header in ("HTTP_OPENSTACK_API_VERSION", "HTTP_X_OPENSTACK_NOVA_API_VERSION"):
+                environ.pop(header, None)
         if path.startswith("/compute/v2.1/") and (found := _PATH.match(path)):
             environ[PROJECT] = found[1]
             environ["PATH_INFO"] = f"/compute/v2.1{path[found.end() :]}"

@@ -15,6 +15,18 @@ from app.web.responses import json
 blueprint = Blueprint("compute_versions", __name__, url_prefix="/compute")
 
 
+def _legacy() -> dict[str, Any]:
+    """v2.0 is v2.1 without microversions."""
+    return {
+        "id": "v2.0",
+        "status": "SUPPORTED",
+        "version": "",
+        "min_version": "",
+        "updated": "2011-01-21T11:33:21Z",
+        "links": [{"rel": "self", "href": url("/compute/v2/")}],
+    }
+
+
 def _version() -> dict[str, Any]:
     return {
         "id": "v2.1",
@@ -29,17 +41,26 @@ def _version() -> dict[str, Any]:
 @blueprint.get("/")
 @public
 def versions() -> Response:
-    return json({"versions": [_version()]})
+    return json({"versions": [_legacy(), _version()]})
+
+
+@blueprint.get("/v2")
+@public
+def legacy_version() -> Response:
+    return _whole(_legacy(), "2")
 
 
 @blueprint.get("/v2.1")
 @public
 def version() -> Response:
-    document = _version()
+    return _whole(_version(), "2.1")
+
+
+def _whole(document: dict[str, Any], number: str) -> Response:
     document["links"].append(
         {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}
     )
     document["media-types"] = [
-        {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
+        {"base": "application/json", "type": f"application/vnd.openstack.compute+json;version={number}"}
     ]
     return json({"version": document})

@@ -135,9 +135,14 @@ def changed(server: Server, nics: Sequence[Nic], version: Version, caller: Calle
     body = show(server, nics, version, caller)
     if version >= WHOLE_SINCE:
         return body
-    return {
+    body = {
         name: value for name, value in body.items() if not name.startswith(EXTENDED) and name not in NOT_WHEN_CHANGED
     }
+    body["addresses"] = {
+        label: [{"version": one["version"], "addr": one["addr"]} for one in of]
+        for label, of in body["addresses"].items()
+    }
+    return body
 
 
 def rebuilt(

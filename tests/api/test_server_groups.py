@@ -1,6 +1,5 @@
 """Server groups: their shapes, and that placement keeps to them."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest

@@ -1,4 +1,4 @@
-"""Runs tempest's tests of the given names in this process, and prints one line a test, the sums and what was skipped."""
+"""Runs the tests that are named, in this process: a line a test, then the sums and what was skipped."""
 
 import sys
 import unittest

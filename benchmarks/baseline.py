@@ -1,0 +1,40 @@
+"""What all is compared with: Flask that returns bytes, and does nothing else. Served as the cloud is."""
+
+import sys
+
+from flask import Flask, Response
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+BODY = b'{"hello": "' + b"x" * 1000 + b'"}'
+
+
+def make_app() -> Flask:
+    """One route for every method."""
+    app = Flask("baseline", static_folder=None)
+
+    @app.route("/bytes", methods=["GET", "POST", "DELETE"])
+    def answer() -> Response:
+        return Response(BODY, content_type="application/json")
+
+    return app
+
+
+def main() -> None:
+    """Serve on the port of the command line until SIGTERM, with the cloud's own numbers of workers and threads."""
+    Granian(
+        "benchmarks.baseline:make_app",
+        factory=True,
+        address="127.0.0.1",
+        port=int(sys.argv[1]),
+        interface=Interfaces.WSGI,
+        workers=1,
+        blocking_threads=8,
+        log_level=LogLevels.warning,
+        websockets=False,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()
