@@ -1,4 +1,4 @@
-"""Clouds to measure: one whose API runs without an agent, with servers that only the database knows; and a whole one."""
+"""A cloud to measure: its API runs without an agent, and only the database knows its servers."""
 
 import os
 import signal

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.db import Database
 from benchmarks import cloud
@@ -38,7 +38,7 @@ def _of(work: Path, count: int) -> Iterator[tuple[str, Cost]]:
         detail = f"{COMPUTE}/servers/detail"
         yield f"GET servers/detail, {count} servers, at 2.1", measure(pid, _asking(old, "GET", detail), seconds=1.0)
         yield "the same, at 2.96", measure(pid, _asking(new, "GET", detail), seconds=1.0)
-        yield from _changing(settings, pid, old, detail, count)
+        yield from _changing(settings, pid, old, detail)
         if count == 100:
             yield f"GET servers, {count} servers", measure(pid, _asking(old, "GET", f"{COMPUTE}/servers"), seconds=1.0)
             one = orjson.loads(old("GET", f"{COMPUTE}/servers")[1])["servers"][0]["id"]
@@ -50,17 +50,13 @@ def _of(work: Path, count: int) -> Iterator[tuple[str, Cost]]:
             yield "DELETE server", measure(pid, _deleting(old, made), seconds=0.0, least=len(made) // 4)
 
 
-def _changing(
-    settings: cloud.Settings, pid: int, client: Client, detail: str, count: int
-) -> Iterator[tuple[str, Cost]]:
+def _changing(settings: cloud.Settings, pid: int, client: Client, detail: str) -> Iterator[tuple[str, Cost]]:
     """The list while servers change: between two requests, one server in a hundred gets another description."""
     database = Database(settings.database)
     with database.reading() as session:
         ids = list(session.scalars(select(Server.id)))
 
     def ask(number: int) -> int:
-        from sqlalchemy import update
-
         changed = ids[number % 100 :: 100]
         with database.transaction() as session:
             session.execute(

@@ -48,7 +48,7 @@ def listed(session: Session, user_id: str, *, limit: int, marker: str | None) ->
 def create(
     session: Session, now: datetime, *, user_id: str, project_id: str, name: str, kind: str, public_key: str
 ) -> KeyPair:
-    """Keep a public key; the project's limit says how many. Conflict when the name is taken, BadRequest, QuotaExceeded."""
+    """Keep a public key; the project's limit says how many. Conflict when the name is taken, QuotaExceeded."""
     count = session.scalar(select(func.count()).where(KeyPair.user_id == user_id)) or 0
     limit = quotas.limits(session, project_id)["key_pairs"]
     if count >= limit >= 0:
