@@ -23,7 +23,7 @@ def main() -> None:
         interface=Interfaces.WSGI,
         workers=settings.workers,
         blocking_threads=settings.worker_threads,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
         websockets=False,
         respawn_failed_workers=True,
         respawn_interval=0.5,
