@@ -1,11 +1,13 @@
 """Settings → the hypervisor of this host."""
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
 from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.nat64 import Nat64
+from hypervisor.radvd import Timing
 from image_api.source import make_source
 
 
@@ -17,19 +19,59 @@ def make_hypervisor(settings: Settings, installation: Installation) -> QemuHyper
         dns_servers = tuple(IPv6Address(server) for server in _words(settings.dns_servers))
     except ValueError as error:
         raise OperatorError(f"--dns-servers: {error}; guests have IPv6 only.") from None
+    try:
+        peers = tuple(IPv6Address(peer) for peer in _words(settings.peers))
+    except ValueError as error:
+        raise OperatorError(f"--peers: {error}; VXLAN goes over IPv6.") from None
     config = HostConfig(
         state=settings.state,
         installation=installation.id,
         host_name=settings.host_name,
         uplink=settings.uplink,
+        peers=peers,
+        isolate_guests=settings.isolate_guests,
+        forward=settings.forward,
+        nat64=_nat64(settings) if settings.nat64 else None,
         accelerator=settings.accelerator,  # type: ignore[arg-type]
         dns_servers=dns_servers,
         dns_search=tuple(_words(settings.dns_search)),
+        router_timing=_timing(settings),
         reserved_memory_mib=settings.reserved_memory_mib,
     )
     hypervisor = QemuHypervisor(config, make_source(settings))
     hypervisor.check()
     return hypervisor
+
+
+def _nat64(settings: Settings) -> Nat64:
+    try:
+        pairs = [word.split("=") for word in _words(settings.nat64_map)]
+        return Nat64(
+            prefix=IPv6Network(settings.nat64_prefix),
+            pool=IPv4Network(settings.nat64_pool),
+            mappings=tuple((IPv4Address(outside), IPv6Address(guest)) for outside, guest in pairs),
+            forwarders=tuple(ip_address(server) for server in _words(settings.dns_forwarders)),
+        )
+    except ValueError as error:
+        raise OperatorError(f"SIXSTACK_NAT64_*, SIXSTACK_DNS_FORWARDERS: {error}.") from None
+
+
+def _timing(settings: Settings) -> Timing:
+    longest = settings.ra_interval_seconds
+    if not 4 <= longest <= 1800 or settings.ra_lifetime_seconds not in range(longest, 9001):
+        raise OperatorError(
+            "SIXSTACK_RA_INTERVAL_SECONDS is 4 to 1800, SIXSTACK_RA_LIFETIME_SECONDS no less than it and at most 9000."
+        )
+    if settings.ra_preferred_seconds > settings.ra_valid_seconds:
+        raise OperatorError("SIXSTACK_RA_PREFERRED_SECONDS is at most SIXSTACK_RA_VALID_SECONDS.")
+    return Timing(
+        min_interval=max(3, longest * 3 // 10),
+        max_interval=longest,
+        default_lifetime=settings.ra_lifetime_seconds,
+        dns_lifetime=settings.ra_lifetime_seconds,
+        preferred_lifetime=settings.ra_preferred_seconds,
+        valid_lifetime=settings.ra_valid_seconds,
+    )
 
 
 def _words(text: str) -> list[str]:

@@ -21,7 +21,12 @@ def console_log(hypervisor: Hypervisor, machine_id: str) -> str:
     return hypervisor.console_log(machine_id).decode(errors="replace")
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"console_log": console_log}
+def diagnostics(hypervisor: Hypervisor, machine_id: str) -> dict[str, Any]:
+    """What the machine has counted since it started."""
+    return hypervisor.diagnostics(machine_id).model_dump(mode="json")
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {"console_log": console_log, "diagnostics": diagnostics}
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

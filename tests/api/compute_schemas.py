@@ -4,7 +4,6 @@ The table says which schema of which tempest client an answer has to fit; versio
 """
 
 import re
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -141,13 +140,18 @@ ACTIONS: dict[str, str] = {
     "os-getConsoleOutput": "get_console_output",
     "os-getVNCConsole": "get_vnc_console",
     "createBackup": "create_backup",
+    "confirmResize": "server_actions_confirm_resize",
 }
 """Server actions that answer something of their own; the others answer 202 and nothing."""
 
 
-@dataclass(frozen=True)
-class _Answer:
-    status: int
+class _Answer(dict[str, str]):
+    """Headers as httplib2 has them, by small names."""
+
+    def __init__(self, answer: TestResponse) -> None:
+        super().__init__({name.lower(): value for name, value in answer.headers.items()})
+        self.status = answer.status_code
+        self["status"] = str(answer.status_code)
 
 
 def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
@@ -159,7 +163,7 @@ def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
     schema = _schema(method, inside, version, body)
     parsed = orjson.loads(answer.data) if answer.data else ""
     if schema is not None and parsed != {"tenant_usage": {}}:  # Nova's own answer where there was no use
-        RestClient.validate_response(schema, _Answer(answer.status_code), parsed)
+        RestClient.validate_response(schema, _Answer(answer), parsed)
 
 
 def _schema(method: str, path: str, version: str, body: Any) -> Any:

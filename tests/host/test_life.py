@@ -10,10 +10,13 @@ import pytest
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HypervisorError
-from hypervisor.machine import DiskSpec, KeySpec, MachineSpec, MachineState, NicSpec
+from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, MachineState, NicSpec
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
-VIRTUAL_BYTES = 44_040_192
+
+def tiny_ref(path: Path) -> ImageRef:
+    """The tiny guest's image; its size is in the header."""
+    return image_ref(path, "qcow2", int.from_bytes(path.read_bytes()[24:32], "big"))
 
 
 def next_generation(spec: MachineSpec, **changes: object) -> MachineSpec:
@@ -30,7 +33,7 @@ def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
-    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    spec = make_spec(1, tiny_ref(tiny_image), key=public)
     host = make_host(OneImage(tiny_image))
     host.ensure_running(spec)
     boot = ssh(spec, private, "cat /proc/sys/kernel/random/boot_id; sleep 1000 >/dev/null 2>&1 &")
@@ -72,7 +75,7 @@ def test_a_running_guest_is_copied_while_it_goes_on(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     private, public = ssh_key
-    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    spec = make_spec(1, tiny_ref(tiny_image), key=public)
     host = make_host(OneImage(tiny_image))
     host.ensure_running(spec)
     boot = ssh(spec, private, "echo before > /root/mark; sync; cat /proc/sys/kernel/random/boot_id")
@@ -100,7 +103,7 @@ def test_a_resize_is_seen_inside_and_can_be_taken_back(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
-    small = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public, generation=1)
+    small = make_spec(1, tiny_ref(tiny_image), key=public, generation=1)
     host = make_host(OneImage(tiny_image))
     host.ensure_running(small)
     ssh(small, private, "echo old > /root/mark; sync")
@@ -136,7 +139,7 @@ def sectors(spec: MachineSpec, key: Path, disk: str) -> int:
 
 def test_a_rebuilt_guest_has_a_new_disk(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:
     private, public = ssh_key
-    image = image_ref(tiny_image, "qcow2", VIRTUAL_BYTES)
+    image = tiny_ref(tiny_image)
     disks = (DiskSpec(size_gib=1, image=image), DiskSpec(name="ephemeral0", size_gib=1))
     spec = make_spec(1, image, key=public, generation=1, disks=disks)
     host = make_host(OneImage(tiny_image))
@@ -163,7 +166,7 @@ def test_a_rescued_guest_boots_from_the_other_disk_and_sees_its_own(
     spec = make_spec(1, None, key=public, generation=1)
     host = make_host(OneImage(tiny_image))
     host.ensure_running(spec)
-    image = image_ref(tiny_image, "qcow2", VIRTUAL_BYTES)
+    image = tiny_ref(tiny_image)
     rescued = next_generation(spec, disks=(DiskSpec(name="rescue", image=image), *spec.disks))
     host.reboot(rescued, hard=True, grace_seconds=0)
     assert sectors(rescued, private, "vdb") == 1 << 21

@@ -1,0 +1,548 @@
+"""What is done to servers through the API, on a host in memory: rebuild, resize, rescue, shelve, images, interfaces."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.clock import ManualClock
+from compute_agent.agent import Agent
+from compute_agent.work import carry_out
+from compute_api.finishing import Outcome
+from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.machine import MachineState
+from tests.api.conftest import Api, Host
+
+SERVERS = "/compute/v2.1/servers"
+MakeServer = Callable[..., str]
+
+
+def shown(api: Api, server_id: str) -> dict[str, Any]:
+    server: dict[str, Any] = api.get(f"{SERVERS}/{server_id}").json["server"]
+    return server
+
+
+def act(api: Api, server_id: str, body: dict[str, Any], status: int = 202) -> Any:
+    answer = api.post(f"{SERVERS}/{server_id}/action", json=body)
+    assert answer.status_code == status, answer.text
+    return answer
+
+
+def usage(api: Api) -> tuple[int, int, int]:
+    used = api.get("/compute/v2.1/limits").json["limits"]["absolute"]
+    return used["totalInstancesUsed"], used["totalCoresUsed"], used["totalRAMUsed"]
+
+
+def room(admin: Api) -> tuple[int, int, int]:
+    host = admin.at("2.1").get("/compute/v2.1/os-hypervisors/detail").json["hypervisors"][0]
+    return host["vcpus_used"], host["memory_mb_used"], host["local_gb_used"]
+
+
+@pytest.fixture
+def other_image(as_member: Api) -> str:
+    body = {"name": "other", "disk_format": "raw", "container_format": "bare"}
+    image_id: str = as_member.post("/image/v2/images", json=body).json["id"]
+    headers = {"Content-Type": "application/octet-stream"}
+    as_member.put(f"/image/v2/images/{image_id}/file", data=bytes(1 << 20), headers=headers)
+    return image_id
+
+
+# --- rebuild --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rebuilt_server_keeps_its_address_and_gets_what_was_asked_for(
+    as_member: Api, make_server: MakeServer, host: Host, other_image: str
+) -> None:
+    server_id = make_server(metadata={"old": "yes"})
+    host.hypervisor.machines[server_id].disk = b"written"
+    before = shown(as_member, server_id)
+    asked = {"imageRef": other_image, "name": "renamed", "metadata": {"new": "yes"}, "adminPass": "s3cret-of-mine"}
+    answer = act(as_member, server_id, {"rebuild": asked}).json["server"]
+    assert answer["adminPass"] == "s3cret-of-mine"
+    assert answer["status"] == "REBUILD"
+    assert answer["image"]["id"] == other_image
+    assert "OS-EXT-STS:vm_state" not in answer
+    host.work()
+    after = shown(as_member, server_id)
+    assert after["status"] == "ACTIVE"
+    assert after["addresses"] == before["addresses"]
+    assert (after["name"], after["metadata"]) == ("renamed", {"new": "yes"})
+    assert host.hypervisor.machines[server_id].disk == b"fresh"
+    assert host.hypervisor.machines[server_id].spec.disks[0].image.id == other_image  # type: ignore[union-attr]
+    assert host.hypervisor.machines[server_id].spec.admin_pass == "s3cret-of-mine"
+
+
+def test_a_rebuild_shows_what_each_version_has(as_member: Api, make_server: MakeServer, image: str, host: Host) -> None:
+    as_member.post("/compute/v2.1/os-keypairs", json={"keypair": {"name": "k"}})
+    server_id = make_server(user_data="IyEvYmluL3NoCg==")
+    for version, body, has, has_not in (
+        ("2.53", {}, "adminPass", "key_name"),
+        ("2.54", {"key_name": "k"}, "key_name", "user_data"),
+        ("2.57", {"key_name": None, "user_data": None}, "user_data", "OS-EXT-STS:vm_state"),
+        ("2.96", {"hostname": "other-name"}, "OS-EXT-STS:vm_state", "nothing"),
+    ):
+        api = as_member.at(version)
+        answer = act(api, server_id, {"rebuild": {"imageRef": image, **body}}).json["server"]
+        assert has in answer
+        assert has_not not in answer
+        host.work()
+    spec = host.hypervisor.machines[server_id].spec
+    assert (spec.key, spec.user_data, spec.hostname) == (None, None, "other-name")
+    act(as_member.at("2.53"), server_id, {"rebuild": {"imageRef": image, "key_name": "k"}}, 400)
+    act(as_member, server_id, {"rebuild": {"imageRef": "11111111-2222-4333-8444-555555555555"}}, 400)
+    act(as_member, server_id, {"rebuild": {"imageRef": image, "personality": [{"path": "/x", "contents": ""}]}}, 400)
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+def test_a_stopped_server_is_rebuilt_and_stays_off(
+    as_member: Api, make_server: MakeServer, host: Host, image: str
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"os-stop": None})
+    host.work()
+    act(as_member, server_id, {"rebuild": {"imageRef": image}})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "SHUTOFF"
+    assert host.hypervisor.machines[server_id].state is MachineState.SHUTOFF
+
+
+# --- resize ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_resize_is_confirmed(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"resize": {"flavorRef": "2"}})
+    assert shown(as_member, server_id)["status"] == "RESIZE"
+    host.work()
+    verify = shown(as_member, server_id)
+    assert (verify["status"], verify["flavor"]["id"]) == ("VERIFY_RESIZE", "2")
+    assert host.hypervisor.machines[server_id].spec.memory_mib == 512
+    assert usage(as_member) == (1, 1, 512)
+    act(as_member, server_id, {"os-stop": None}, 409)
+    act(as_member, server_id, {"confirmResize": None}, 204)
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert usage(as_member) == (1, 1, 512)
+    assert room(as_admin) == (1, 512, 5)
+    act(as_member, server_id, {"confirmResize": None}, 409)
+
+
+def test_a_resize_is_taken_back(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    host.hypervisor.machines[server_id].disk = b"old"
+    act(as_member, server_id, {"resize": {"flavorRef": "3"}})
+    host.work()
+    host.hypervisor.machines[server_id].disk = b"new"
+    act(as_member, server_id, {"revertResize": None})
+    assert shown(as_member, server_id)["status"] == "REVERT_RESIZE"
+    host.work()
+    reverted = shown(as_member, server_id)
+    assert (reverted["status"], reverted["flavor"]["id"]) == ("ACTIVE", "1")
+    assert host.hypervisor.machines[server_id].spec.memory_mib == 128
+    assert host.hypervisor.machines[server_id].disk == b"old"
+    assert usage(as_member) == (1, 1, 128)
+    assert room(as_admin) == (1, 128, 1)
+
+
+def test_a_stopped_server_is_resized_and_stays_off(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"os-stop": None})
+    host.work()
+    act(as_member, server_id, {"resize": {"flavorRef": "2"}})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "VERIFY_RESIZE"
+    assert shown(as_member, server_id)["OS-EXT-STS:power_state"] == 4
+    host.compare()
+    act(as_member, server_id, {"confirmResize": None}, 204)
+    host.work()
+    assert shown(as_member, server_id)["status"] == "SHUTOFF"
+
+
+def test_resizes_that_cannot_be_are_refused_and_change_nothing(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server(flavorRef="2")
+    same = act(as_member, server_id, {"resize": {"flavorRef": "2"}}, 400)
+    assert same.json["badRequest"]["message"] == "When resizing, instances must change flavor!"
+    act(as_member, server_id, {"resize": {"flavorRef": "nowhere"}}, 400)
+    smaller = act(as_member, server_id, {"resize": {"flavorRef": "1"}}, 400)
+    assert smaller.json["badRequest"]["message"].startswith("Server disk was unable to be resized because:")
+    quota = f"/compute/v2.1/os-quota-sets/{as_member.project_id}"
+    assert as_admin.put(quota, json={"quota_set": {"ram": 1024}}).status_code == 200
+    over = act(as_member, server_id, {"resize": {"flavorRef": "3"}}, 403)
+    assert over.json["forbidden"]["message"].startswith("Quota exceeded for ram: Requested 1536, but already used 512")
+    assert as_admin.put(quota, json={"quota_set": {"ram": -1}}).status_code == 200
+    host.hypervisor.memory_mib = 1024
+    host.desk.register(host.hypervisor.describe())
+    full = act(as_member, server_id, {"resize": {"flavorRef": "3"}}, 400)
+    assert full.json["badRequest"]["message"].startswith("No valid host was found.")
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert usage(as_member) == (1, 1, 512)
+
+
+def test_a_failed_resize_gives_the_old_flavor_back(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    host.hypervisor.fail_next("resize", LaunchFailed("no room on the disk"))
+    act(as_member, server_id, {"resize": {"flavorRef": "2"}})
+    host.work()
+    failed = shown(as_member, server_id)
+    assert (failed["status"], failed["flavor"]["id"]) == ("ERROR", "1")
+    assert failed["fault"]["message"] == "no room on the disk"
+    assert usage(as_member) == (1, 1, 128)
+    assert room(as_admin) == (1, 128, 1)
+
+
+def test_a_server_deleted_while_resized_gives_everything_back(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"resize": {"flavorRef": "2"}})
+    host.work()
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
+    host.work()
+    assert usage(as_member) == (0, 0, 0)
+    assert room(as_admin) == (0, 0, 0)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_made_of_a_server_that_goes_on(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    host.hypervisor.machines[server_id].disk = b"what the guest wrote"
+    body = {"createImage": {"name": "copy", "metadata": {"release": "7"}}}
+    old = act(as_member, server_id, body)
+    image_id = old.headers["Location"].rsplit("/", 1)[-1]
+    assert shown(as_member, server_id)["OS-EXT-STS:task_state"] == "image_snapshot"
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    host.work()
+    made = as_member.get(f"/image/v2/images/{image_id}").json
+    assert (made["status"], made["name"], made["release"]) == ("active", "copy", "7")
+    assert (made["image_type"], made["instance_uuid"]) == ("snapshot", server_id)
+    assert as_member.get(f"/image/v2/images/{image_id}/file").data.startswith(b"what the guest wrote")
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    new = act(as_member.at("2.45"), server_id, body)
+    assert "Location" not in new.headers
+    assert new.json["image_id"] != image_id
+    host.work()
+
+
+def test_an_image_that_could_not_be_made_is_gone_and_the_server_is_as_before(
+    as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    host.hypervisor.fail_next("snapshot", HypervisorError("the disk is full"))
+    image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
+    host.work()
+    assert as_member.get(f"/image/v2/images/{image_id}").status_code == 404
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    actions = as_member.at("2.84").get(f"{SERVERS}/{server_id}/os-instance-actions").json["instanceActions"]
+    assert (actions[0]["action"], actions[0]["message"]) == ("createImage", "Error")
+
+
+def test_an_image_deleted_meanwhile_harms_nobody(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
+    assert as_member.delete(f"/image/v2/images/{image_id}").status_code == 204
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
+
+
+def test_backups_rotate(as_member: Api, make_server: MakeServer, host: Host, clock: ManualClock) -> None:
+    server_id = make_server()
+    made = []
+    for number in range(3):
+        clock.advance(10)
+        body = {"createBackup": {"name": f"b{number}", "backup_type": "daily", "rotation": 2}}
+        made.append(act(as_member.at("2.45"), server_id, body).json["image_id"])
+        host.work()
+    left = {image["id"] for image in as_member.get("/image/v2/images?image_type=backup").json["images"]}
+    assert left == set(made[1:])
+    act(as_member, server_id, {"createBackup": {"name": "b", "backup_type": "daily", "rotation": -1}}, 400)
+
+
+def test_a_delete_overtakes_an_image(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
+    host.work()
+    assert as_member.get(f"/image/v2/images/{image_id}").status_code == 404
+    assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
+
+
+# --- suspend, rescue, shelve ----------------------------------------------------------------------------------------
+
+
+def test_suspend_and_resume(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"suspend": None})
+    host.work()
+    host.compare()
+    assert shown(as_member, server_id)["status"] == "SUSPENDED"
+    assert host.hypervisor.machines[server_id].suspended
+    act(as_member, server_id, {"os-start": None}, 409)
+    act(as_member, server_id, {"resume": None})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+def test_what_a_host_cannot_pause_goes_on(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    host.hypervisor.fail_next("suspend", HypervisorError("qemu refused"))
+    act(as_member, server_id, {"suspend": None})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+def test_rescue_boots_from_another_disk(
+    as_member: Api, make_server: MakeServer, host: Host, image: str, other_image: str
+) -> None:
+    server_id = make_server()
+    answer = act(as_member, server_id, {"rescue": {"rescue_image_ref": other_image, "adminPass": "let-me-in"}}, 200)
+    assert answer.json == {"adminPass": "let-me-in"}
+    host.work()
+    assert shown(as_member, server_id)["status"] == "RESCUE"
+    disks = host.hypervisor.machines[server_id].spec.disks
+    assert [disk.name for disk in disks] == ["rescue", "root"]
+    assert disks[0].image is not None
+    assert disks[0].image.id == other_image
+    assert other_image in host.desk.images_in_use()
+    act(as_member, server_id, {"unrescue": None})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert [disk.name for disk in host.hypervisor.machines[server_id].spec.disks] == ["root"]
+    assert shown(as_member, server_id)["image"]["id"] == image
+
+
+def test_a_shelved_server_is_nowhere_and_comes_back_as_it_was(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    before = shown(as_member, server_id)
+    host.hypervisor.machines[server_id].disk = b"what the guest wrote"
+    act(as_member, server_id, {"shelve": None})
+    host.work()
+    shelved = shown(as_member, server_id)
+    assert (shelved["status"], shelved["hostId"]) == ("SHELVED_OFFLOADED", "")
+    assert host.hypervisor.machines == {}
+    assert room(as_admin) == (0, 0, 0)
+    (image,) = as_member.get("/image/v2/images?name=server-shelved").json["images"]
+    act(as_member, server_id, {"os-start": None}, 409)
+    act(as_member, server_id, {"unshelve": None})
+    host.work()
+    after = shown(as_member, server_id)
+    assert (after["status"], after["addresses"]) == ("ACTIVE", before["addresses"])
+    assert after["image"] == before["image"]
+    root = host.hypervisor.machines[server_id].spec.disks[0].image
+    assert root is not None
+    assert root.id == image["id"]
+    assert as_member.get(f"/image/v2/images/{image['id']}").status_code == 404
+    assert image["id"] in host.desk.images_in_use(), "its disk stands on it"
+    assert room(as_admin) == (1, 128, 1)
+
+
+def test_a_shelved_server_is_deleted_with_its_image(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"shelve": None})
+    host.work()
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
+    assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
+    assert as_member.get("/image/v2/images?name=server-shelved").json["images"] == []
+    assert usage(as_member) == (0, 0, 0)
+    assert room(as_admin) == (0, 0, 0)
+
+
+def test_a_failed_unshelve_can_be_tried_again(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"shelve": None})
+    host.work()
+    host.hypervisor.fail_next("ensure_running", LaunchFailed("not today"))
+    act(as_member, server_id, {"unshelve": None})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "SHELVED_OFFLOADED"
+    assert room(as_admin) == (0, 0, 0)
+    act(as_member, server_id, {"unshelve": None})
+    host.work()
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+# --- interfaces -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interface_comes_and_goes(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    path = f"{SERVERS}/{server_id}/os-interface"
+    answer = as_member.post(path, json={"interfaceAttachment": {}})
+    assert answer.status_code == 200, answer.text
+    port_id = answer.json["interfaceAttachment"]["port_id"]
+    host.work()
+    assert as_member.get(f"{path}/{port_id}").json["interfaceAttachment"]["port_state"] == "ACTIVE"
+    assert port_id in [nic.port_id for nic in host.hypervisor.machines[server_id].spec.nics]
+    assert len(shown(as_member, server_id)["addresses"]["public"]) == 2
+    assert as_member.delete(f"{path}/{port_id}").status_code == 202
+    host.work()
+    assert as_member.get(f"{path}/{port_id}").status_code == 404
+    assert len(host.hypervisor.machines[server_id].spec.nics) == 1
+    assert as_member.get(f"/network/v2.0/ports/{port_id}").status_code == 404
+    assert as_member.delete(f"{path}/{port_id}").status_code == 404
+
+
+def test_a_port_that_was_there_before_outlives_its_interface(
+    as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    network_id = as_member.get("/network/v2.0/networks?name=public").json["networks"][0]["id"]
+    port = as_member.post("/network/v2.0/ports", json={"port": {"network_id": network_id}}).json["port"]
+    server_id = make_server()
+    path = f"{SERVERS}/{server_id}/os-interface"
+    body = {"interfaceAttachment": {"port_id": port["id"]}}
+    assert as_member.post(path, json=body).status_code == 200
+    host.work()
+    assert as_member.post(path, json=body).status_code == 400, "it is in use"
+    assert as_member.delete(f"{path}/{port['id']}").status_code == 202
+    host.work()
+    left = as_member.get(f"/network/v2.0/ports/{port['id']}").json["port"]
+    assert (left["device_id"], left["status"]) == ("", "DOWN")
+
+
+def test_an_interface_that_cannot_be_plugged_in_is_given_back(
+    as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    host.hypervisor.fail_next("ensure_nics", HypervisorError("There is no room for another interface."))
+    path = f"{SERVERS}/{server_id}/os-interface"
+    as_member.post(path, json={"interfaceAttachment": {}})
+    host.work()
+    assert len(as_member.get(path).json["interfaceAttachments"]) == 1
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"net_id": "11111111-2222-4333-8444-555555555555"}, 404),
+        ({"port_id": "11111111-2222-4333-8444-555555555555"}, 404),
+        ({"net_id": "x", "port_id": "y"}, 400),
+        ({"fixed_ips": [{"ip_address": "fd00::1"}]}, 400),
+        ({"nonsense": 1}, 400),
+    ],
+)
+def test_interfaces_that_cannot_be(as_member: Api, make_server: MakeServer, asked: Any, status: int) -> None:
+    answer = as_member.post(f"{SERVERS}/{make_server()}/os-interface", json={"interfaceAttachment": asked})
+    assert answer.status_code == status, answer.text
+
+
+# --- operators, locks, passwords, diagnostics -----------------------------------------------------------------------
+
+
+def test_an_operator_says_how_a_server_is(as_admin: Api, as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"os-resetState": {"state": "error"}}, 403)
+    act(as_admin, server_id, {"os-resetState": {"state": "error"}})
+    assert shown(as_member, server_id)["status"] == "ERROR"
+    act(as_member, server_id, {"reboot": {"type": "HARD"}})
+    (operation,) = host.desk.waiting()
+    act(as_admin, server_id, {"os-resetState": {"state": "active"}})
+    assert host.desk.claim(operation) is None, "what was under way counts for nothing"
+    assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
+    act(as_admin, server_id, {"os-resetState": {"state": "nonsense"}}, 400)
+
+
+def test_a_lock_has_a_reason_and_keeps_its_owner_out(
+    as_admin: Api, as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    act(as_admin.at("2.73"), server_id, {"lock": {"locked_reason": "evidence"}})
+    assert as_member.at("2.73").get(f"{SERVERS}/{server_id}").json["server"]["locked_reason"] == "evidence"
+    for body in ({"os-stop": None}, {"shelve": None}, {"forceDelete": None}, {"createImage": {"name": "x"}}):
+        act(as_member, server_id, body, 409)
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 409
+    assert as_member.get("/image/v2/images?name=x").json["images"] == []
+    act(as_member, server_id, {"unlock": None}, 403)
+    act(as_admin, server_id, {"unlock": None})
+    act(as_member, server_id, {"forceDelete": None})
+    host.work()
+    assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
+
+
+def test_passwords_need_an_agent_and_nothing_is_left_to_restore(as_member: Api, make_server: MakeServer) -> None:
+    server_id = make_server()
+    answer = act(as_member, server_id, {"changePassword": {"adminPass": "new"}}, 409)
+    assert answer.json["conflictingRequest"]["message"] == "QEMU guest agent is not enabled"
+    act(as_member, server_id, {"restore": None}, 409)
+    act(as_member, server_id, {"shelveOffload": None}, 403)
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.48"])
+def test_diagnostics_are_for_admins(
+    as_admin: Api, as_member: Api, make_server: MakeServer, host: Host, version: str
+) -> None:
+    server_id = make_server()
+    path = f"{SERVERS}/{server_id}/diagnostics"
+    assert as_member.at(version).get(path).status_code == 403
+    answer = as_admin.at(version).get(path)
+    assert answer.status_code == 200, answer.text
+    assert answer.json.get("memory") == 131072 if version == "2.1" else answer.json["num_nics"] == 1
+    act(as_member, server_id, {"os-stop": None})
+    host.work()
+    assert as_admin.at(version).get(path).status_code == 409
+
+
+# --- nothing waits for ever -----------------------------------------------------------------------------------------
+
+
+def test_what_takes_too_long_has_failed(
+    as_member: Api, make_server: MakeServer, host: Host, clock: ManualClock
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"reboot": {"type": "HARD"}})
+    (operation,) = host.desk.waiting()
+    stuck = host.desk.claim(operation)
+    assert stuck is not None
+    agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0)
+    clock.advance(300)
+    agent.give_up_overdue()
+    assert shown(as_member, server_id)["status"] == "HARD_REBOOT"
+    clock.advance(120)
+    agent.give_up_overdue()
+    failed = shown(as_member, server_id)
+    assert failed["status"] == "ERROR"
+    assert "did not finish within" in failed["fault"]["message"]
+    assert host.hypervisor.hurried == [server_id]
+    host.desk.finish(stuck, Outcome())
+    assert shown(as_member, server_id)["status"] == "ERROR", "it comes too late"
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
+    host.work()
+    assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
+
+
+def test_a_delete_hurries_whatever_is_under_way(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"os-stop": None})
+    (operation,) = host.desk.waiting()
+    stopping = host.desk.claim(operation)
+    assert stopping is not None
+    assert host.desk.hurried() == []
+    assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
+    assert host.desk.hurried() == [server_id]
+    (deleting,) = host.desk.waiting()
+    assert host.desk.claim(deleting) is None, "one thing at a time"
+    host.desk.finish(stopping, carry_out(stopping, host.hypervisor, 1.0))
+    host.work()
+    assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
+
+
+def test_work_that_could_not_be_written_down_is_done_again(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"os-stop": None})
+    (operation,) = host.desk.waiting()
+    assert host.desk.claim(operation) is not None
+    host.desk.give_back(operation)
+    host.work()
+    assert shown(as_member, server_id)["status"] == "SHUTOFF"
