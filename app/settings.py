@@ -38,10 +38,34 @@ class Settings:
     """An IPv6 prefix, /48 to /64, that networks get their /64 from; a random ULA /48 when unset."""
     uplink: str = "lo"
     """The link VXLAN packets leave by; `lo` sends nothing out."""
+    peers: str = ""
+    """Underlay addresses of all hosts, comma-separated, where the underlay has no multicast."""
+    isolate_guests: bool = False
+    """Guests of one network reach their router and what is behind it, but not each other."""
+    forward: bool = False
+    """Let the kernel pass guests' packets on between networks and to the uplink; `nat64` does so too."""
+    nat64: bool = False
+    """Give guests a way to IPv4: tayga translates, unbound names."""
+    nat64_prefix: str = "64:ff9b::/96"
+    """What IPv4 addresses are embedded in; one of your own is needed to reach private IPv4 addresses."""
+    nat64_pool: str = "192.168.240.0/20"
+    """IPv4 addresses that guests have inside the translator; they leave as the host's own."""
+    nat64_map: str = ""
+    """IPv4 addresses that belong to one guest each, such as 192.0.2.7=2001:db8::7, comma-separated."""
+    dns_forwarders: str = ""
+    """Name servers that the host's DNS64 resolver asks, comma-separated; the root when empty."""
     dns_servers: str = ""
     """Addresses of name servers that guests are told, comma-separated."""
     dns_search: str = ""
     """Search domains that guests are told, comma-separated."""
+    ra_interval_seconds: int = 100
+    """The longest time between two router advertisements."""
+    ra_lifetime_seconds: int = 1800
+    """How long guests believe in a router and its name servers that they hear no more of."""
+    ra_preferred_seconds: int = 14_400
+    """How long guests begin connections from an address whose prefix they hear no more of."""
+    ra_valid_seconds: int = 86_400
+    """How long they keep such an address."""
     accelerator: str = "auto"
     """auto, kvm or tcg."""
     reserved_memory_mib: int = 512

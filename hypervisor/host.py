@@ -24,7 +24,8 @@ from hypervisor.console import console_tail, trim_console
 from hypervisor.disks import DiskFile, Disks, disk_bytes
 from hypervisor.errors import HypervisorError, LaunchFailed
 from hypervisor.machine import Diagnostics, HostReport, MachineReport, MachineSpec, MachineState, SnapshotFile
-from hypervisor.network import Links
+from hypervisor.nat64 import Nat64, Translator
+from hypervisor.network import Links, forward_packets
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, remove_remains, write
 from hypervisor.process import Process
 from hypervisor.protocol import ImageSource
@@ -45,6 +46,8 @@ class HostConfig:
 
     `installation` is four hex digits, different for each installation on one computer: link names begin with it.
     `host_name` is different for each host. `peers` are the addresses of all hosts, for an underlay without multicast.
+    `forward` lets the kernel pass guests' packets on to the uplink, which `nat64` needs as well. Guests are told
+    `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other.
     """
 
     state: Path
@@ -53,6 +56,8 @@ class HostConfig:
     uplink: str = "lo"
     peers: tuple[IPv6Address, ...] = ()
     isolate_guests: bool = False
+    forward: bool = False
+    nat64: Nat64 | None = None
     accelerator: Wanted = "auto"
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
@@ -86,7 +91,9 @@ class QemuHypervisor:
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
         self.guard = SpoofingGuard(config.installation, self.links.tap, isolate=config.isolate_guests)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
-        self.segments = Segments(self.links, self.guard, self.router, config.dns_servers, config.dns_search)
+        self.translator = Translator(config.installation, self.paths, self.links, config.nat64)
+        resolvers = config.dns_servers or ((self.translator.resolver,) if config.nat64 else ())
+        self.segments = Segments(self.links, self.guard, self.router, resolvers, config.dns_search)
         self.disks = Disks(self.paths.bases, images)
         self.accelerators = Accelerators(config.accelerator, self.paths.accelerator, config.qemu)
         self._locks: dict[str, threading.RLock] = {}
@@ -106,6 +113,7 @@ class QemuHypervisor:
         """Raise HostUnfit, saying what to do, when this computer cannot run machines for this user."""
         computer.check(self.config.qemu)
         self.accelerators.choice()
+        self.translator.check()
 
     def describe(self) -> HostReport:
         choice = self.accelerators.choice()
@@ -132,12 +140,19 @@ class QemuHypervisor:
                 running.append(machine_id)
                 self._mend_if_idle(machine_id)
         self.segments.repair(running)
+        if self.config.forward:
+            forward_packets()
+        try:
+            self.translator.ensure()
+        except HypervisorError as error:
+            log.error("Guests have no way to IPv4: %s", error)
 
     def evict_images(self, in_use: frozenset[str]) -> None:
         self.disks.evict(lambda image_id: image_id in in_use or self._is_claimed(image_id))
 
     def close_down(self) -> None:
         self.segments.close_down()
+        self.translator.close_down()
 
     def close(self) -> None:
         """Let go of what this object holds. Machines, links and radvd go on."""
@@ -353,7 +368,7 @@ class QemuHypervisor:
             disks = self._ensure_disks(spec, paths)
             memory = _take_memory(paths) if go_on else None
             if memory is None or not paths.config_drive.exists():
-                write(paths.config_drive, config_drive(spec))
+                write(paths.config_drive, config_drive(self.segments.told(spec)))
             before = _run(paths)
             slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
             accelerator = (memory and before.accelerator) or accelerator

@@ -147,7 +147,7 @@ class MetadataService:
         vni = self._segments.bridges().get(bridge)
         machine_id = None if vni is None else self._segments.owner(vni, address)
         spec = None if machine_id is None else self._spec(machine_id)
-        return None if spec is None else (spec, self._paths.machine(spec.id))
+        return None if spec is None else (self._segments.told(spec), self._paths.machine(spec.id))
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -18,9 +18,9 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from hypervisor.errors import HostUnfit, LaunchFailed
 from hypervisor.machine import NicSpec
 
 T = TypeVar("T")
+Destination = IPv4Address | IPv4Network | IPv6Address | IPv6Network
 
 VXLAN_PORT = 4789
 VXLAN_TTL = 5
@@ -135,6 +136,36 @@ class Links:
                     ip.link("del", index=index)
 
         self._do(remove)
+
+    def tunnel(self) -> str:
+        """The name of the link to the translator between IPv6 and IPv4."""
+        return f"6n{self.installation}"
+
+    def ensure_tunnel(self, address: IPv6Address, destinations: Sequence[Destination]) -> bool:
+        """A tun that only root may open, with this address, and with routes to exactly these destinations.
+
+        True when it had to be made.
+        """
+
+        def ensure(ip: IPRoute) -> bool:
+            index, made = _index(self.tunnel()), False
+            if index is None:
+                index, made = _add(ip, self.tunnel(), kind="tuntap", mode="tun", uid=0), True
+                sysctl(self.tunnel(), {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "forwarding": 1})
+                ip.link("set", index=index, state="up")
+            _add_address(ip, index, address, 128)
+            for destination in destinations:
+                family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+                ip.route("replace", dst=str(destination), oif=index, family=family)
+            return made
+
+        return self._do(ensure)
+
+    def remove_tunnel(self) -> None:
+        """It goes, and its routes with it; content if it is gone."""
+        index = _index(self.tunnel())
+        if index is not None:
+            self._do(lambda ip: ip.link("del", index=index))
 
     def close(self) -> None:
         """Close the socket. The links stay."""
@@ -272,6 +303,22 @@ class Links:
         """Fixed, for otherwise a bridge takes the lowest MAC of its ports, and its link-local address with it."""
         digest = hashlib.sha256(f"{self.installation}-{self.host_name}-{vni}".encode()).digest()
         return f"{BRIDGE_MACS}:{digest[:4].hex(':')}"
+
+
+def forward_packets() -> None:
+    """Let the kernel pass packets on between links: IPv6 can only do so for all links together.
+
+    Links that listen to a router go on listening: a kernel that forwards would otherwise drop its default route.
+    """
+    everywhere = SYSCTL / "all" / "forwarding"
+    if everywhere.read_text().strip() == "0":
+        for accept in SYSCTL.glob("*/accept_ra"):
+            if accept.parent.name != "all" and accept.read_text().strip() == "1":
+                accept.write_text("2")
+        everywhere.write_text("1")
+    legacy = Path("/proc/sys/net/ipv4/ip_forward")
+    if legacy.read_text().strip() == "0":
+        legacy.write_text("1")
 
 
 def make_tap(name: str, owner: int) -> int:

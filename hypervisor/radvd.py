@@ -21,6 +21,7 @@ class Timing:
     max_interval: int = 100
     min_delay: int = 3
     default_lifetime: int = 1800
+    dns_lifetime: int = 1800
     preferred_lifetime: int = 14_400
     valid_lifetime: int = 86_400
 
@@ -64,9 +65,11 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
             "  };",
         ]
     if advertisement.dns_servers:
-        lines.append(f"  RDNSS {' '.join(map(str, advertisement.dns_servers))} {{ }};")
+        lines.append(
+            f"  RDNSS {' '.join(map(str, advertisement.dns_servers))} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};"
+        )
     if advertisement.dns_search:
-        lines.append(f"  DNSSL {' '.join(advertisement.dns_search)} {{ }};")
+        lines.append(f"  DNSSL {' '.join(advertisement.dns_search)} {{ AdvDNSSLLifetime {timing.dns_lifetime}; }};")
     lines.append("};")
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 
-from hypervisor.machine import NicSpec
+from hypervisor.machine import MachineSpec, NicSpec
 from hypervisor.network import METADATA, Links
 from hypervisor.radvd import Advertisement, RouterAdvertiser
 from hypervisor.spoofing import SpoofingGuard, own_addresses
@@ -95,6 +95,19 @@ class Segments:
         """Indices of the bridges that are here, and the VNI of each."""
         with self._lock:
             return {bridge: vni for vni, (bridge, _) in self._known.items()}
+
+    def told(self, spec: MachineSpec) -> MachineSpec:
+        """The spec as its guest is told it: with this host's resolvers where a network has none of its own."""
+        nics = tuple(
+            nic.model_copy(
+                update={
+                    "dns_servers": nic.dns_servers or self.dns_servers,
+                    "dns_search": nic.dns_search or self.dns_search,
+                }
+            )
+            for nic in spec.nics
+        )
+        return spec.model_copy(update={"nics": nics})
 
     def owner(self, vni: int, address: IPv6Address) -> str | None:
         """Whose address this is in a segment, as the rules against spoofing see it."""

@@ -20,6 +20,8 @@ qemu-img                                  qemu-utils
 radvd                                     radvd
 ip                                        iproute2
 nft                                       nftables
+tayga                                     tayga
+unbound                                   unbound
 ssh                                       openssh-client
 syslinux                                  syslinux
 /usr/lib/syslinux/mbr/mbr.bin             syslinux-common
@@ -128,6 +130,12 @@ if [ ${#packages[@]} -gt 0 ]; then
         tail -n 15 "$log" | sed 's/^/    | /' >&2
         die "apt-get could not install the packages." "The whole log: $log"
     }
+    # Sixstack starts its own when it is told to; the distribution's services would only be in the way.
+    for service in tayga unbound; do
+        case " ${packages[*]} " in
+        *" $service "*) systemctl disable --now "$service" >>"$log" 2>&1 || true ;;
+        esac
+    done
 fi
 
 # ------------------------------------------------------------------ .venv

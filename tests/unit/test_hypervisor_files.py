@@ -109,12 +109,12 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
         dns_servers=(IPv6Address("2a0a::53"), IPv6Address("2a0a::54")),
         dns_search=("a.example", "b.example"),
     )
-    text = radvd_conf((advertisement,), Timing(default_lifetime=600))
+    text = radvd_conf((advertisement,), Timing(default_lifetime=600, dns_lifetime=900))
     assert "interface 6babcd-000378 {" in text
     assert "AdvLinkMTU 1430;" in text
     assert "prefix 2a0a:e5c1:111:888::/64 {" in text
-    assert "RDNSS 2a0a::53 2a0a::54 { };" in text
-    assert "DNSSL a.example b.example { };" in text
+    assert "RDNSS 2a0a::53 2a0a::54 { AdvRDNSSLifetime 900; };" in text
+    assert "DNSSL a.example b.example { AdvDNSSLLifetime 900; };" in text
     assert "AdvDefaultLifetime 600;" in text
     assert text.count("{") == text.count("}")
 

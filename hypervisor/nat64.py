@@ -1,0 +1,197 @@
+"""The way to IPv4: tayga translates between IPv6 and IPv4 (NAT64), unbound gives IPv4 servers IPv6 addresses (DNS64).
+
+    guest -> bridge -> tun -> tayga -> tun -> masquerade -> uplink          prefix + a.b.c.d becomes a.b.c.d
+    guest -> unbound on this host: a name without AAAA is answered with prefix + its A
+
+Both run on every host that is told to, for its own guests; the resolver has the same address on all hosts of an
+installation. Like radvd they outlive us and are found again.
+"""
+
+import hashlib
+import logging
+import pwd
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from hypervisor import process
+from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.network import Destination, Links, forward_packets
+from hypervisor.paths import HostPaths, private_directory
+
+log = logging.getLogger(__name__)
+
+WELL_KNOWN = IPv6Network("64:ff9b::/96")
+PRIVATE_POOL = IPv4Network("192.168.240.0/20")
+PROGRAMS = {"tayga": "apt install tayga", "unbound": "apt install unbound"}
+
+
+@dataclass(frozen=True)
+class Nat64:
+    """What the operator decides. Guests share the addresses of `pool`, which nobody outside sees; a mapped IPv4 address
+    is routed to this host by the operator and belongs to one guest. Without `forwarders` unbound asks the root."""
+
+    prefix: IPv6Network = WELL_KNOWN
+    pool: IPv4Network = PRIVATE_POOL
+    mappings: tuple[tuple[IPv4Address, IPv6Address], ...] = ()
+    forwarders: tuple[IPv4Address | IPv6Address, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prefix.prefixlen not in (32, 40, 48, 56, 64, 96):
+            raise ValueError(f"a NAT64 prefix is a /96, /64, /56, /48, /40 or /32, not {self.prefix}")
+        if self.pool.prefixlen > 29:
+            raise ValueError(f"the IPv4 pool {self.pool} is too small: give it a /29 or more")
+        for address, _ in self.mappings:
+            if address in self.pool:
+                raise ValueError(f"{address} is in the pool {self.pool} and cannot be mapped to a guest")
+
+
+class Translator:
+    """NAT64 and DNS64 of one installation on this host; `wanted` None takes away what an earlier run has left."""
+
+    def __init__(self, installation: str, paths: HostPaths, links: Links, wanted: Nat64 | None) -> None:
+        self.installation = installation
+        self.directory = paths.state / "nat64"
+        self.links = links
+        self.wanted = wanted
+        self.table = f"sixstack_{installation}_nat64"
+        digest = hashlib.sha256(f"nat64-{installation}".encode()).digest()
+        self._own = IPv6Network((b"\xfd" + digest[:7] + bytes(8), 64))
+        self._lock = threading.Lock()
+
+    @property
+    def resolver(self) -> IPv6Address:
+        """Where guests find DNS64."""
+        return self._own[0x53]
+
+    def check(self) -> None:
+        """Raise HostUnfit, saying what to do, when a program is missing."""
+        for program, remedy in PROGRAMS.items():
+            if self.wanted is not None and shutil.which(program) is None:
+                raise HostUnfit(f"{program} is missing, which NAT64 needs: {remedy}")
+
+    def ensure(self) -> None:
+        """Both run as they should. One that runs already goes on undisturbed, unless its configuration has changed."""
+        if self.wanted is None:
+            self.close_down()
+            return
+        with self._lock:
+            forward_packets()
+            tunnel = self.links.tunnel()
+            ours: list[Destination] = [*(address for address, _ in self.wanted.mappings), self.wanted.pool]
+            made = self.links.ensure_tunnel(self.resolver, [self.wanted.prefix, self._own, *ours])
+            _nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, self.wanted.pool))
+            private_directory(self.directory)
+            own = self._own[0x64]
+            # Both need root to begin with, and give it up by themselves.
+            options = ["--nodetach", "--user", "nobody", "--config"]
+            self._keep("tayga", tayga_conf(tunnel, own, self.wanted), options, again=made)
+            self._keep("unbound", unbound_conf(self.resolver, self.wanted), ["-d", "-c"], again=made)
+
+    def close_down(self) -> None:
+        """Nothing of it is left."""
+        with self._lock:
+            if not self.directory.exists():
+                return
+            for program in PROGRAMS:
+                running = self.running(program)
+                if running is not None:
+                    running.end()
+            self.links.remove_tunnel()
+            for family in ("ip", "ip6"):
+                _nft([f"add table {family} {self.table}", f"delete table {family} {self.table}"])
+            shutil.rmtree(self.directory)
+
+    def running(self, program: str) -> process.Process | None:
+        """tayga or unbound, if it runs."""
+        return process.find(self.directory / f"{program}.pid")
+
+    def _keep(self, program: str, text: str, options: list[str], *, again: bool) -> None:
+        configuration, pid_file = self.directory / f"{program}.conf", self.directory / f"{program}.pid"
+        running = self.running(program)
+        known = configuration.read_text() if configuration.exists() else ""
+        if running is not None:
+            if known == text and not again:
+                return
+            running.end()
+        configuration.write_text(text)
+        configuration.chmod(0o644)
+        logged = self.directory / f"{program}.log"
+        with configuration.open("rb") as file:
+            command = [program, *options, f"/proc/self/fd/{file.fileno()}"]
+            process.start(command, pid_file=pid_file, log=logged, inherit=[file.fileno()])
+        found = process.find_soon(pid_file, 2)
+        if found is None or found.wait(0.2):
+            words = process.log_tail(logged) or "the system's log may say why"
+            raise LaunchFailed(f"{program} does not start: {words}")
+
+
+def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64) -> str:
+    """The configuration of tayga. Without a data directory it forgets who had which pool address when it ends."""
+    lines = [
+        f"tun-device {tunnel}",
+        f"ipv4-addr {wanted.pool[1]}",
+        f"ipv6-addr {own}",
+        f"prefix {wanted.prefix}",
+        f"dynamic-pool {wanted.pool}",
+        *(f"map {address} {guest}" for address, guest in wanted.mappings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
+    """The configuration of unbound. Who may ask is said by the packet filter."""
+    lines = [
+        "server:",
+        f"  interface: {resolver}",
+        "  access-control: ::/0 allow",
+        f'  username: "{_account()}"',
+        '  chroot: ""',
+        '  directory: "/"',
+        '  pidfile: ""',
+        "  use-syslog: no",
+        "  do-daemonize: no",
+        "  hide-identity: yes",
+        "  hide-version: yes",
+        '  module-config: "dns64 iterator"',
+        f"  dns64-prefix: {wanted.prefix}",
+        "remote-control:",
+        "  control-enable: no",
+    ]
+    if wanted.forwarders:
+        lines += ["forward-zone:", '  name: "."', *(f"  forward-addr: {server}" for server in wanted.forwarders)]
+    return "\n".join(lines) + "\n"
+
+
+def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Address, pool: IPv4Network) -> list[str]:
+    """Pool addresses leave as the host's own; translator and resolver serve our guests and nobody else."""
+    bridges = f"6b{installation}-*"
+    return [
+        f"add table ip {table}",
+        f"add chain ip {table} leave {{ type nat hook postrouting priority 100; }}",
+        f"flush chain ip {table} leave",
+        f'add rule ip {table} leave ip saddr {pool} oifname != "{tunnel}" masquerade',
+        f"add table ip6 {table}",
+        f"add chain ip6 {table} enter {{ type filter hook input priority 0; }}",
+        f"flush chain ip6 {table} enter",
+        f'add rule ip6 {table} enter ip6 daddr {resolver} iifname != "lo" iifname != "{bridges}" counter drop',
+        f"add chain ip6 {table} across {{ type filter hook forward priority 0; }}",
+        f"flush chain ip6 {table} across",
+        f'add rule ip6 {table} across oifname "{tunnel}" iifname != "{bridges}" counter drop',
+    ]
+
+
+def _account() -> str:
+    """The account that Debian's package makes for unbound, where there is one."""
+    try:
+        return pwd.getpwnam("unbound").pw_name
+    except KeyError:
+        return ""
+
+
+def _nft(lines: list[str]) -> None:
+    done = subprocess.run(["nft", "-f", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=30)
+    if done.returncode != 0:
+        raise LaunchFailed(f"The rules of NAT64 cannot be set: {done.stderr.strip()}")

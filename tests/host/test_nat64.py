@@ -1,0 +1,188 @@
+"""The way to IPv4: an IPv6-only guest, and a world that has nothing but IPv4.
+
+guest - host - uplink - the world: a name server, a web server and a client
+"""
+
+import http.server
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from hypervisor.errors import HostUnfit
+from hypervisor.machine import KeySpec
+from hypervisor.nat64 import PROGRAMS, Nat64
+from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec, network_namespace, ssh
+
+# Public addresses, as tayga keeps private ones away from the well-known prefix. They never leave the namespaces.
+HOST, WORLD, MAPPED = IPv4Address("193.5.93.1"), IPv4Address("193.5.93.10"), IPv4Address("193.5.94.50")
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, PROGRAMS)), reason=f"NAT64 needs {' and '.join(PROGRAMS)}: make setup"
+)
+PAGE = b"a page from an IPv4-only server\n"
+
+
+def ip(*words: object) -> None:
+    subprocess.run(["ip", *map(str, words)], check=True)
+
+
+class NameServer(threading.Thread):
+    """Knows one thing: that every name has this IPv4 address and none of IPv6."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((str(WORLD), 53))
+
+    def run(self) -> None:
+        while True:
+            try:
+                question, client = self.socket.recvfrom(4096)
+            except OSError:
+                return
+            end = question.index(b"\0", 12) + 5
+            asked = struct.unpack("!H", question[end - 4 : end - 2])[0]
+            answers = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + WORLD.packed if asked == 1 else b""
+            header = question[:2] + b"\x85\x80" + struct.pack("!HHHH", 1, asked == 1, 0, 0)
+            self.socket.sendto(header + question[12:end] + answers, client)
+
+
+class WebServer(http.server.ThreadingHTTPServer):
+    clients: list[str]
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    server: WebServer
+
+    def do_GET(self) -> None:
+        self.server.clients.append(self.client_address[0])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def world(namespace: None) -> Iterator[tuple[int, WebServer]]:
+    """A namespace behind the host's uplink, and its web server."""
+    outside = network_namespace()
+    ip("link", "add", "dev", "uplink", "type", "veth", "peer", "name", "eth0")
+    ip("link", "set", "dev", "eth0", "netns", f"/proc/{os.getpid()}/fd/{outside}")
+    ip("address", "add", f"{HOST}/24", "dev", "uplink")
+    ip("link", "set", "dev", "uplink", "up")
+    ip("route", "add", "default", "via", WORLD)
+    with inside(outside):
+        ip("address", "add", f"{WORLD}/24", "dev", "eth0")
+        ip("link", "set", "dev", "eth0", "up")
+        ip("route", "add", MAPPED, "via", HOST)
+        names, web = NameServer(), WebServer((str(WORLD), 80), Page)
+    web.clients = []
+    names.start()
+    serving = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    serving.start()
+    yield outside, web
+    web.shutdown()
+    web.server_close()
+    names.socket.close()
+    os.close(outside)
+
+
+def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
+    make_host: HostMaker, world: tuple[int, WebServer], tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
+    outside, web = world
+    private, public = ssh_key
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", 44_040_192), key=public)
+    host = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(forwarders=(WORLD,)))
+    host.check()
+    host.repair()
+    host.ensure_running(spec)
+    # By name: the guest's resolver, told by the config drive, answers for a name that has no IPv6 address.
+    get = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc web.example.com 80; nslookup web.example.com"
+    said = ssh(spec, private, get)
+    assert PAGE.decode() in said
+    assert "64:ff9b::c105:5d0a" in said
+    assert web.clients == [str(HOST)], "the world sees the host's address"
+    first, unbound = host.translator.running("tayga"), host.translator.running("unbound")
+    assert first is not None
+    assert unbound is not None
+    status = Path(f"/proc/{first.pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in status
+
+    # The other way, once the operator has mapped an address to the guest: an IPv4-only client logs in on it.
+    mappings = ((MAPPED, spec.nics[0].addresses[0].ip),)
+    later = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
+    later.repair()
+    assert not first.alive()
+    assert later.translator.running("unbound") == unbound, "what has not changed goes on"
+    words = ["ssh", "-i", str(private), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    with inside(outside):
+        done = subprocess.run([*words, "-o", "BatchMode=yes", f"root@{MAPPED}", "hostname"], capture_output=True)
+    assert done.stdout == b"vm1\n", done.stderr
+
+    # What has died is started again, and the guest is seen under its own address.
+    second = later.translator.running("tayga")
+    assert second is not None
+    second.end()
+    unbound.end()
+    later.repair()
+    assert PAGE.decode() in ssh(spec, private, get)
+    assert web.clients[-1] == str(MAPPED)
+
+    # Turned off, nothing of it stays.
+    off = make_host(OneImage(tiny_image), uplink="uplink")
+    off.repair()
+    assert off.translator.running("tayga") is None
+    off.remove(spec.id)
+
+
+def test_nobody_outside_uses_translator_or_resolver(
+    make_host: HostMaker, world: tuple[int, WebServer], blank_image: Path
+) -> None:
+    outside, web = world
+    host = make_host(OneImage(blank_image), uplink="uplink", nat64=Nat64(forwarders=(WORLD,)))
+    host.repair()
+    ip("address", "add", "fd00:aaaa::1/64", "dev", "uplink", "nodad")
+    with inside(outside):
+        ip("address", "add", "fd00:aaaa::2/64", "dev", "eth0", "nodad")
+        ip("route", "add", "default", "via", "fd00:aaaa::1")
+        for address, port in ((f"64:ff9b::{WORLD}", 80), (str(host.translator.resolver), 53)):
+            with pytest.raises(OSError), socket.create_connection((address, port), timeout=1):
+                pass
+    with socket.create_connection((str(host.translator.resolver), 53), timeout=5):
+        pass
+    assert web.clients == []
+    host.close_down()
+    assert not (host.paths.state / "nat64").exists()
+
+
+def test_a_host_that_forwards_keeps_listening_to_its_router(make_host: HostMaker, blank_image: Path) -> None:
+    ip("link", "add", "dev", "outside", "type", "veth", "peer", "name", "inside")
+    host = make_host(OneImage(blank_image), forward=True)
+    host.repair()
+    settings = Path("/proc/sys/net/ipv6/conf")
+    assert (settings / "all/forwarding").read_text().strip() == "1"
+    assert (settings / "outside/accept_ra").read_text().strip() == "2"
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+
+
+def test_what_cannot_work_is_refused_in_words(
+    make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="/96"):
+        Nat64(prefix=IPv6Network("64:ff9b::/90"))
+    with pytest.raises(ValueError, match="cannot be mapped"):
+        Nat64(mappings=((IPv4Address("192.168.240.9"), IPv6Address("fd00::1")),))
+    host = make_host(OneImage(blank_image), nat64=Nat64())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(HostUnfit, match="apt install tayga"):
+        host.translator.check()

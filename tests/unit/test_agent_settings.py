@@ -1,0 +1,33 @@
+"""Settings of the host's network that cannot work are refused in words, before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import OperatorError
+from app.installation import Installation
+from app.settings import Settings
+from compute_agent.host import make_hypervisor
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"SIXSTACK_PEERS": "192.0.2.1"}, "VXLAN goes over IPv6"),
+        ({"SIXSTACK_DNS_SERVERS": "192.0.2.53"}, "guests have IPv6 only"),
+        ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_PREFIX": "2001:db8::/97"}, "NAT64 prefix"),
+        ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_MAP": "192.0.2.7"}, "SIXSTACK_NAT64_"),
+        ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_MAP": "192.168.240.7=2001:db8::7"}, "cannot be mapped"),
+        ({"SIXSTACK_RA_LIFETIME_SECONDS": "10"}, "RA_LIFETIME"),
+        ({"SIXSTACK_RA_PREFERRED_SECONDS": "99999999"}, "RA_PREFERRED"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, environ: dict[str, str], words: str) -> None:
+    settings = Settings.read({"state": tmp_path}, environ)
+    with pytest.raises(OperatorError, match=words):
+        make_hypervisor(settings, Installation(id="0123", prefix="fd00::/48", vni_base=4096, mtu=1430))
+
+
+def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
+    settings = Settings.read({"state": tmp_path, "nat64": True, "peers": "fd00::1,fd00::2"}, {})
+    assert Settings.read({}, settings.environ()) == settings
