@@ -1,6 +1,6 @@
 """The catalog: services, their endpoints and regions, and how they look inside a token."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
@@ -12,7 +12,6 @@ from app import errors
 from identity_api import epoch
 from identity_api.models import CatalogService, Endpoint, Region, RegisteredLimit
 
-ABSOLUTE = Callable[[str], str]
 PROJECT_MARKS = ("$(project_id)s", "%(project_id)s", "$(tenant_id)s", "%(tenant_id)s")
 USER_MARKS = ("$(user_id)s", "%(user_id)s")
 
@@ -36,10 +35,10 @@ def entries(session: Session) -> tuple[CatalogEntry, ...]:
     )
 
 
-def filled(url: str, absolute: ABSOLUTE, project_id: str | None, user_id: str) -> str | None:
+def filled(url: str, base: str, project_id: str | None, user_id: str) -> str | None:
     """The URL for this project and user; None where it needs a project and there is none."""
     if url.startswith("/"):
-        return absolute(url)
+        return base + url
     for mark in PROJECT_MARKS:
         if mark in url:
             if project_id is None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -16,6 +16,7 @@ from identity_api import passwords
 from identity_api.models import ApplicationCredential, Project, User
 from identity_api.passwords import Verifier
 from identity_api.payload import Method, Payload, Scope
+from identity_api.remembered import Remembered
 from identity_api.subjects import UNAUTHORIZED, Subject
 from identity_api.tokens import Tokens
 
@@ -41,13 +42,18 @@ class TokenProof:
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialProof:
-    """By id alone, or by the name of the credential and its user."""
+@dataclass(frozen=True, slots=True)
+class CredentialName:
+    """An application credential by its id alone, or by its name and its user."""
 
     id: str | None
     name: str | None
     user: Reference | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialProof:
+    named: CredentialName
     secret: str
 
 
@@ -66,18 +72,18 @@ class WantedScope:
 class _Proven:
     """What the proofs have shown so far."""
 
-    user_id: str | None = None
+    user: User | None = None
     methods: Method = field(default_factory=lambda: Method(0))
     parent: Payload | None = None
     credential_id: str | None = None
     credential_project_id: str = ""
     own_methods: set[str] = field(default_factory=set)
 
-    def is_user(self, user_id: str) -> None:
-        """All proofs must be of one user."""
-        if self.user_id not in (None, user_id):
+    def is_user(self, user: User) -> None:
+        """All proofs must be of one user, and none of them older than a change of the password."""
+        if self.user is not None and (self.user.id, self.user.generation) != (user.id, user.generation):
             raise errors.Unauthorized(UNAUTHORIZED)
-        self.user_id = user_id
+        self.user = user
 
 
 class Logins:
@@ -91,27 +97,31 @@ class Logins:
         self._settings = settings
         self._tokens = tokens
         self._verifier = verifier
+        self._users: Remembered[str, User] = Remembered()
+        self._credentials: Remembered[CredentialName, ApplicationCredential] = Remembered()
+        self._scopes: Remembered[WantedScope, str] = Remembered()
 
     def log_in(self, proofs: list[Proof], wanted: WantedScope | None) -> tuple[str, Subject]:
         """The new token. `wanted` None: the user's default project, or nothing in particular.
 
         Raises Unauthorized without saying what was wrong, and TooManyRequests in a flood.
         """
+        epoch = self._tokens.epoch
         proven = _Proven()
         for proof in proofs:
             if isinstance(proof, PasswordProof):
                 self._by_password(proven, proof)
             elif isinstance(proof, TokenProof):
-                self._by_token(proven, proof)
+                self._by_token(proven, proof, epoch)
             else:
-                self._by_credential(proven, proof)
-        if proven.user_id is None:
+                self._by_credential(proven, proof, epoch)
+        if proven.user is None:
             raise errors.Unauthorized(UNAUTHORIZED)
-        with self._database.reading() as session:
-            return self._issue(session, proven, wanted)
+        _check_factors(proven.user.options, proven)
+        return self._issue(proven, proven.user, wanted, epoch)
 
-    def check_password(self, user: Reference, password: str) -> str:
-        """The id of the user whose password this is, expired or not. Counts failures. Raises Unauthorized."""
+    def check_password(self, user: Reference, password: str) -> User:
+        """The user whose password this is, expired or not. Counts failures. Raises Unauthorized."""
         with self._database.reading() as session:
             found = find_user(session, user)
         locked = found is not None and self._locked(found)
@@ -123,55 +133,47 @@ class Logins:
             self._count_failure(found)
             raise errors.Unauthorized(UNAUTHORIZED)
         self._count_success(found, password)
-        return found.id
+        return found
 
     def _by_password(self, proven: _Proven, proof: PasswordProof) -> None:
-        user_id = self.check_password(proof.user, proof.password)
-        with self._database.reading() as session:
-            user = session.get(User, user_id)
-        expires_at = user.password_expires_at if user else None
-        ignored = user is not None and user.options.get("ignore_password_expiry")
-        if expires_at is not None and expires_at <= self._clock.now() and not ignored:
-            raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user_id}.")
-        proven.is_user(user_id)
+        user = self.check_password(proof.user, proof.password)
+        if not user.options.get("ignore_password_expiry") and self._is_over(user.password_expires_at):
+            raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
+        proven.is_user(user)
         proven.methods |= Method.PASSWORD
         proven.own_methods.add("password")
 
-    def _by_token(self, proven: _Proven, proof: TokenProof) -> None:
-        with self._database.reading() as session:
-            try:
-                parent = self._tokens.validate(session, proof.id).payload
-            except errors.NotFound:
-                raise errors.Unauthorized(UNAUTHORIZED) from None
-        proven.is_user(parent.user_id)
+    def _by_token(self, proven: _Proven, proof: TokenProof, epoch: int) -> None:
+        try:
+            parent = self._tokens.validate(proof.id).payload
+        except errors.NotFound:
+            raise errors.Unauthorized(UNAUTHORIZED) from None
+        user = self._user(parent.user_id, epoch)
+        if user.generation != parent.generation:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        proven.is_user(user)
         proven.methods |= Method.TOKEN | parent.methods
         proven.parent = parent
         if parent.application_credential_id is not None:
             proven.credential_id = parent.application_credential_id
             proven.credential_project_id = parent.scope_id
 
-    def _by_credential(self, proven: _Proven, proof: CredentialProof) -> None:
-        with self._database.reading() as session:
-            found = _find_credential(session, proof)
-            user = session.get(User, found.user_id) if found else None
-        if found is None or user is None:
-            if proof.id is None:
-                self._verifier.verify(None, proof.secret, "")
+    def _by_credential(self, proven: _Proven, proof: CredentialProof, epoch: int) -> None:
+        try:
+            found = self._credentials.get(epoch, proof.named, lambda: self._credential(proof.named))
+        except errors.Unauthorized:
+            if proof.named.id is None:
+                self._verifier.verify(None, proof.secret, "")  # a name that exists must not be quicker to refuse
+            raise
+        if not self._verifier.verify(found.digest, proof.secret, found.id) or self._is_over(found.expires_at):
             raise errors.Unauthorized(UNAUTHORIZED)
-        expired = found.expires_at is not None and found.expires_at <= self._clock.now()
-        if not self._verifier.verify(found.digest, proof.secret, found.id) or expired:
-            raise errors.Unauthorized(UNAUTHORIZED)
-        proven.is_user(found.user_id)
+        proven.is_user(self._user(found.user_id, epoch))
         proven.methods |= Method.APPLICATION_CREDENTIAL
         proven.own_methods.add("application_credential")
         proven.credential_id = found.id
         proven.credential_project_id = found.project_id
 
-    def _issue(self, session: Session, proven: _Proven, wanted: WantedScope | None) -> tuple[str, Subject]:
-        user = session.get(User, proven.user_id)
-        if user is None:
-            raise errors.Unauthorized(UNAUTHORIZED)
-        _check_factors(user.options, proven)
+    def _issue(self, proven: _Proven, user: User, wanted: WantedScope | None, epoch: int) -> tuple[str, Subject]:
         common: dict[str, Any] = {
             "user_id": user.id,
             "generation": user.generation,
@@ -182,19 +184,39 @@ class Logins:
         if proven.credential_id is not None:
             if wanted is not None:
                 raise errors.Unauthorized(UNAUTHORIZED)
-            return self._tokens.issue(session, **common, scope=Scope.PROJECT, scope_id=proven.credential_project_id)
+            return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=proven.credential_project_id)
         if wanted is None:
-            return self._issue_default(session, user, common)
-        scope_id = _scope_id(session, wanted)
-        return self._tokens.issue(session, **common, scope=wanted.kind, scope_id=scope_id)
+            return self._issue_default(user, common)
+        scope_id = self._scopes.get(epoch, wanted, lambda: self._scope_id(wanted))
+        return self._tokens.issue(**common, scope=wanted.kind, scope_id=scope_id)
 
-    def _issue_default(self, session: Session, user: User, common: Mapping[str, Any]) -> tuple[str, Subject]:
+    def _issue_default(self, user: User, common: Mapping[str, Any]) -> tuple[str, Subject]:
         if user.default_project_id is not None:
             try:
-                return self._tokens.issue(session, **common, scope=Scope.PROJECT, scope_id=user.default_project_id)
+                return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=user.default_project_id)
             except errors.Unauthorized:
                 pass  # gone, disabled, or no role there any more: then for nothing in particular
-        return self._tokens.issue(session, **common, scope=Scope.UNSCOPED)
+        return self._tokens.issue(**common, scope=Scope.UNSCOPED)
+
+    def _user(self, user_id: str, epoch: int) -> User:
+        """The user as of this epoch. Failed log-ins do not move it: what counts them is not read from here."""
+
+        def read() -> User:
+            with self._database.reading() as session:
+                return _there(session.get(User, user_id))
+
+        return self._users.get(epoch, user_id, read)
+
+    def _credential(self, named: CredentialName) -> ApplicationCredential:
+        with self._database.reading() as session:
+            return _there(_find_credential(session, named))
+
+    def _scope_id(self, wanted: WantedScope) -> str:
+        with self._database.reading() as session:
+            return _scope_id(session, wanted)
+
+    def _is_over(self, end: datetime | None) -> bool:
+        return end is not None and end <= self._clock.now()
 
     def _locked(self, user: User) -> bool:
         attempts = self._settings.lockout_attempts
@@ -226,14 +248,26 @@ class Logins:
             session.execute(update(User).where(unchanged).values(**values))
 
 
+Found = TypeVar("Found")
+BY_ID = select(User).where(User.id == bindparam("id"))
+BY_NAME = select(User).where(User.name == bindparam("name"), User.domain_id == bindparam("domain_id"))
+
+
 def find_user(session: Session, user: Reference) -> User | None:
     """The user by id, or by name and domain; whether enabled or not."""
     if user.id is not None:
-        return session.get(User, user.id)
+        return session.scalar(BY_ID, {"id": user.id})
     domain_id = _domain_id(session, user)
     if domain_id is None or user.name is None:
         return None
-    return session.scalar(select(User).where(User.name == user.name, User.domain_id == domain_id))
+    return session.scalar(BY_NAME, {"name": user.name, "domain_id": domain_id})
+
+
+def _there(found: Found | None) -> Found:
+    """What was found. New users and credentials do not move the epoch, so that there is none must not be remembered."""
+    if found is None:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    return found
 
 
 def _domain_id(session: Session, named: Reference) -> str | None:
@@ -242,14 +276,14 @@ def _domain_id(session: Session, named: Reference) -> str | None:
     return session.scalar(select(Project.id).where(Project.is_domain, Project.name == named.domain_name))
 
 
-def _find_credential(session: Session, proof: CredentialProof) -> ApplicationCredential | None:
-    if proof.id is not None:
-        return session.get(ApplicationCredential, proof.id)
-    user = find_user(session, proof.user) if proof.user else None
+def _find_credential(session: Session, named: CredentialName) -> ApplicationCredential | None:
+    if named.id is not None:
+        return session.get(ApplicationCredential, named.id)
+    user = find_user(session, named.user) if named.user else None
     if user is None:
         return None
     query = select(ApplicationCredential).where(
-        ApplicationCredential.user_id == user.id, ApplicationCredential.name == proof.name
+        ApplicationCredential.user_id == user.id, ApplicationCredential.name == named.name
     )
     return session.scalar(query)
 

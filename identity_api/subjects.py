@@ -40,11 +40,11 @@ class CredentialUsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A token and everything it stands for."""
+class Standing:
+    """What a user is in a scope. It holds until something in identity's tables changes, or the credential ends."""
 
-    payload: Payload
     user: Named
+    generation: int
     password_expires_at: datetime | None
     project: Named | None = None
     domain: Named | None = None
@@ -52,29 +52,24 @@ class Subject:
     roles: tuple[RoleName, ...] = ()
     credential: CredentialUsed | None = None
 
-    @property
-    def credential_expires_at(self) -> datetime | None:
-        """When the application credential ends, which may be before the token does."""
-        return self.credential.expires_at if self.credential else None
+    def holds(self, now: datetime) -> bool:
+        """Whether the application credential, if there is one, has not ended."""
+        end = self.credential.expires_at if self.credential else None
+        return end is None or now < end
 
-    def caller(self) -> Caller:
-        """The same, as all services see it."""
-        return Caller(
-            user_id=self.user.id,
-            user_name=self.user.name,
-            user_domain_id=self.user.domain_id,
-            project_id=self.project.id if self.project else None,
-            project_domain_id=self.project.domain_id if self.project else None,
-            domain_id=self.domain.id if self.domain else None,
-            system=self.system,
-            roles=frozenset(role.name for role in self.roles),
-            expires_at=self.payload.expires_at,
-            audit_ids=self.audit_ids,
-            application_credential_id=self.credential.id if self.credential else None,
-            access_rules=tuple(rule for _, rule in self.credential.rules)
-            if self.credential and self.credential.rules is not None
-            else None,
-        )
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A token and everything it stands for."""
+
+    payload: Payload
+    standing: Standing
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it stops being good: an application credential may end before the token does."""
+        end = self.standing.credential.expires_at if self.standing.credential else None
+        return self.payload.expires_at if end is None else min(self.payload.expires_at, end)
 
     @property
     def audit_ids(self) -> tuple[str, ...]:
@@ -82,29 +77,51 @@ class Subject:
         ids = (self.payload.audit_id, self.payload.parent_audit_id)
         return tuple(_urlsafe(id_) for id_ in ids if id_ is not None)
 
+    def caller(self) -> Caller:
+        """The same, as all services see it."""
+        it = self.standing
+        rules = it.credential.rules if it.credential else None
+        return Caller(
+            user_id=it.user.id,
+            user_name=it.user.name,
+            user_domain_id=it.user.domain_id,
+            project_id=it.project.id if it.project else None,
+            project_domain_id=it.project.domain_id if it.project else None,
+            domain_id=it.domain.id if it.domain else None,
+            system=it.system,
+            roles=frozenset(role.name for role in it.roles),
+            expires_at=self.payload.expires_at,
+            audit_ids=self.audit_ids,
+            application_credential_id=it.credential.id if it.credential else None,
+            access_rules=None if rules is None else tuple(rule for _, rule in rules),
+        )
 
-def resolve(session: Session, graph: RoleGraph, payload: Payload, now: datetime) -> Subject:
-    """What the payload means now. Raises Unauthorized when it means nothing any more."""
-    user, generation, password_expires_at = _user(session, payload.user_id)
-    if generation != payload.generation:
-        raise errors.Unauthorized(UNAUTHORIZED)
-    common: dict[str, Any] = {"payload": payload, "user": user, "password_expires_at": password_expires_at}
-    if payload.scope is Scope.UNSCOPED:
-        return Subject(**common)
-    if payload.scope is Scope.SYSTEM:
-        roles = _some(graph, effective.on_system(session, user.id))
-        return Subject(**common, system=True, roles=roles)
-    if payload.scope is Scope.DOMAIN:
-        domain = _domain(session, payload.scope_id)
+
+def look_up(
+    session: Session, graph: RoleGraph, user_id: str, scope: Scope, scope_id: str, credential_id: str | None
+) -> Standing:
+    """What the user is there now. Raises Unauthorized for what is gone or disabled, or without roles."""
+    user, generation, password_expires_at = _user(session, user_id)
+    common: dict[str, Any] = {
+        "user": user,
+        "generation": generation,
+        "password_expires_at": password_expires_at,
+    }
+    if scope is Scope.UNSCOPED:
+        return Standing(**common)
+    if scope is Scope.SYSTEM:
+        return Standing(**common, system=True, roles=_some(graph, effective.on_system(session, user.id)))
+    if scope is Scope.DOMAIN:
+        domain = _domain(session, scope_id)
         roles = _some(graph, effective.on_domain(session, user.id, domain.id))
-        return Subject(**common, domain=domain, roles=roles)
-    project, parent_id = _project(session, payload.scope_id)
+        return Standing(**common, domain=domain, roles=roles)
+    project, parent_id = _project(session, scope_id)
     role_ids = effective.on_project(session, user.id, project.id, project.domain_id, parent_id)
     credential = None
-    if payload.application_credential_id is not None:
-        credential, allowed = _credential(session, payload.application_credential_id, user.id, project.id, now)
+    if credential_id is not None:
+        credential, allowed = _credential(session, credential_id, user.id, project.id)
         role_ids = graph.closure(role_ids) & graph.closure(allowed)
-    return Subject(**common, project=project, roles=_some(graph, role_ids), credential=credential)
+    return Standing(**common, project=project, roles=_some(graph, role_ids), credential=credential)
 
 
 def _user(session: Session, user_id: str) -> tuple[Named, int, datetime | None]:
@@ -142,14 +159,10 @@ def _project(session: Session, project_id: str) -> tuple[Named, str | None]:
     return Named(project_id, name, domain_id, domain_name), parent_id
 
 
-def _credential(
-    session: Session, credential_id: str, user_id: str, project_id: str, now: datetime
-) -> tuple[CredentialUsed, set[str]]:
+def _credential(session: Session, credential_id: str, user_id: str, project_id: str) -> tuple[CredentialUsed, set[str]]:
     """The credential and the role ids it may use, without what they imply."""
     found = session.get(ApplicationCredential, credential_id)
     if found is None or found.user_id != user_id or found.project_id != project_id:
-        raise errors.Unauthorized(UNAUTHORIZED)
-    if found.expires_at is not None and found.expires_at <= now:
         raise errors.Unauthorized(UNAUTHORIZED)
     rules = None
     if found.access_rule_ids is not None:

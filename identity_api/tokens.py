@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography.fernet import InvalidToken
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -19,12 +19,19 @@ from app.db import Database
 from app.settings import Settings
 from identity_api import effective, epoch, keys, subjects
 from identity_api.effective import RoleGraph
+from identity_api.epoch import EpochReader
 from identity_api.models import RevokedToken
 from identity_api.payload import Method, Payload, Scope
-from identity_api.subjects import UNAUTHORIZED, Subject
+from identity_api.remembered import Remembered
+from identity_api.subjects import UNAUTHORIZED, Standing, Subject
 
 REMEMBERED = 20_000
+REVOKED = select(RevokedToken.audit_id).where(RevokedToken.audit_id == bindparam("audit_id"))
 EXPIRED_WINDOW = timedelta(seconds=keys.EXPIRED_WINDOW_SECONDS)
+
+
+_Place = tuple[str, Scope, str, str | None]
+"""User, scope, and application credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,16 @@ class Tokens:
         self._clock = clock
         self._lifetime = timedelta(seconds=settings.token_seconds)
         self._keys = keys.Keys(keys.directory(settings))
-        self._epoch = epoch.EpochReader(database)
+        self._epoch = EpochReader(database)
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._graph: tuple[int, RoleGraph] | None = None
+        self._graphs: Remembered[None, RoleGraph] = Remembered()
+        self._standings: Remembered[_Place, Standing] = Remembered()
+
+    @property
+    def epoch(self) -> int:
+        """A number that moves when anything that was read from identity's tables may be old."""
+        return self._epoch.read()
 
     def authenticate(self, token: str) -> Caller:
         """Who comes with this token. Raises Unauthorized unless it is good at this moment.
@@ -59,14 +72,10 @@ class Tokens:
             if self._clock.now() >= known.until:
                 raise errors.Unauthorized(UNAUTHORIZED)
             return known.caller
-        with self._database.reading() as session:
-            subject = self._subject(session, self._opened(token), self._clock.now(), at)
+        subject = self._subject(self._opened(token), self._clock.now(), at)
         caller = subject.caller()
-        until = subject.payload.expires_at
-        if subject.credential_expires_at is not None:
-            until = min(until, subject.credential_expires_at)
         with self._lock:
-            self._known[key] = _Known(at, until, caller)
+            self._known[key] = _Known(at, subject.ends_at, caller)
             self._known.move_to_end(key)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
@@ -74,7 +83,6 @@ class Tokens:
 
     def issue(
         self,
-        session: Session,
         *,
         user_id: str,
         generation: int,
@@ -101,20 +109,21 @@ class Tokens:
             generation=generation,
             application_credential_id=application_credential_id,
         )
-        subject = subjects.resolve(session, self.graph(session), payload, now)
+        subject = Subject(payload, self._standing(payload, now, self._epoch.read()))
         return self._keys.encrypt(payload.pack(), int(now.timestamp())).rstrip(b"=").decode(), subject
 
-    def validate(self, session: Session, token: str, *, allow_expired: bool = False) -> Subject:
-        """What the token means now. Raises NotFound when it is none, or not valid any more."""
+    def validate(self, token: str, *, allow_expired: bool = False) -> Subject:
+        """What the token means now. Raises NotFound when it is none, or not valid any more.
+
+        `allow_expired` forgives that its lifetime is over, for a while; everything else must hold still.
+        """
+        now = self._clock.now()
         try:
             payload = self._opened(token)
-            now = self._clock.now()
             if allow_expired and payload.expires_at <= now < payload.expires_at + EXPIRED_WINDOW:
-                # Its lifetime is over, which is forgiven; everything else must hold still.
-                return replace(
-                    self._subject(session, replace(payload, expires_at=now + EXPIRED_WINDOW), now), payload=payload
-                )
-            return self._subject(session, payload, now)
+                subject = self._subject(replace(payload, expires_at=now + EXPIRED_WINDOW), now, self._epoch.read())
+                return replace(subject, payload=payload)
+            return self._subject(payload, now, self._epoch.read())
         except errors.Unauthorized:
             raise errors.NotFound(f"Could not find token: {_shown(token)}.") from None
 
@@ -126,19 +135,6 @@ class Tokens:
             session.add(RevokedToken(audit_id=payload.audit_id, expires_at=payload.expires_at))
         epoch.bump(session)
 
-    def graph(self, session: Session, at: int | None = None) -> RoleGraph:
-        """All roles and what they imply."""
-        at = self._epoch.read() if at is None else at
-        held = self._graph
-        if held is None or held[0] != at:
-            held = self._graph = (at, effective.graph(session))
-        return held[1]
-
-    @property
-    def epoch(self) -> int:
-        """A number that moves when anything that was read from identity's tables may be old."""
-        return self._epoch.read()
-
     def _opened(self, token: str) -> Payload:
         try:
             padded = token.encode("ascii") + b"=" * (-len(token) % 4)
@@ -146,13 +142,27 @@ class Tokens:
         except (InvalidToken, ValueError):
             raise errors.Unauthorized(UNAUTHORIZED) from None
 
-    def _subject(self, session: Session, payload: Payload, now: datetime, at: int | None = None) -> Subject:
+    def _subject(self, payload: Payload, now: datetime, at: int) -> Subject:
         if payload.expires_at <= now:
             raise errors.Unauthorized(UNAUTHORIZED)
-        query = select(RevokedToken.audit_id).where(RevokedToken.audit_id == payload.audit_id)
-        if session.scalar(query) is not None:
+        with self._database.reading() as session:
+            if session.scalar(REVOKED, {"audit_id": payload.audit_id}) is not None:
+                raise errors.Unauthorized(UNAUTHORIZED)
+        return Subject(payload, self._standing(payload, now, at))
+
+    def _standing(self, payload: Payload, now: datetime, at: int) -> Standing:
+        """What the user is in the token's scope. Raises Unauthorized for one of a generation that has ended."""
+        place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
+
+        def read() -> Standing:
+            with self._database.reading() as session:
+                graph = self._graphs.get(at, None, lambda: effective.graph(session))
+                return subjects.look_up(session, graph, *place)
+
+        standing = self._standings.get(at, place, read)
+        if standing.generation != payload.generation or not standing.holds(now):
             raise errors.Unauthorized(UNAUTHORIZED)
-        return subjects.resolve(session, self.graph(session, at), payload, now)
+        return standing
 
 
 def _shown(token: str) -> str:

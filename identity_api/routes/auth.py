@@ -1,5 +1,6 @@
 """Tokens: log in, validate, revoke; and what the bearer of a token may get a token for."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -34,24 +35,23 @@ def log_in() -> Response:
     return json(_shown(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
 
 
-def _token_target(session: Session, path: Any) -> dict[str, Any]:  # noqa: ARG001
-    return {"target.token.user_id": _subject(session).user.id}
+def _token_target(session: Session, path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    return {"target.token.user_id": _subject().standing.user.id}
 
 
 @blueprint.get("/auth/tokens")
 @guard("identity:validate_token", _token_target)
 def validate() -> Response:
     """Also answers HEAD."""
-    with database().reading() as session:
-        subject = _subject(session)
-    return json(_shown(subject), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
+    return json(_shown(_subject()), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
 
 
 @blueprint.delete("/auth/tokens")
 @guard("identity:revoke_token", _token_target)
 def revoke() -> Response:
+    payload = _subject().payload
     with database().transaction() as session:
-        identity().tokens.revoke(session, _subject(session).payload)
+        identity().tokens.revoke(session, payload)
     return empty()
 
 
@@ -93,7 +93,7 @@ def _shown(subject: Subject) -> dict[str, Any]:
     return views.token(subject, identity().catalog(parts()) if wants_catalog else None)
 
 
-def _subject(session: Session) -> Subject:
+def _subject() -> Subject:
     """The token that the request is about, which is not the one it comes with.
 
     A token with access rules does not exist for services that do not say that they know them.
@@ -102,7 +102,8 @@ def _subject(session: Session) -> Subject:
     if not token:
         raise errors.NotFound("Could not find token: None.")
     allow_expired = "allow_expired" in request.args and is_true(request.args["allow_expired"])
-    subject = identity().tokens.validate(session, token, allow_expired=allow_expired)
-    if subject.credential and subject.credential.rules is not None and ACCESS_RULES not in request.headers:
+    subject = identity().tokens.validate(token, allow_expired=allow_expired)
+    used = subject.standing.credential
+    if used and used.rules is not None and ACCESS_RULES not in request.headers:
         raise errors.NotFound("Could not find token.")
     return subject

@@ -6,7 +6,15 @@ from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_val
 
 from app import errors
 from app.web.bodies import Body
-from identity_api.logins import CredentialProof, PasswordProof, Proof, Reference, TokenProof, WantedScope
+from identity_api.logins import (
+    CredentialName,
+    CredentialProof,
+    PasswordProof,
+    Proof,
+    Reference,
+    TokenProof,
+    WantedScope,
+)
 from identity_api.payload import Scope
 
 Short = Annotated[str, StringConstraints(max_length=255)]
@@ -111,7 +119,8 @@ class Auth(Open):
             elif method == "application_credential":
                 part = _part(self.identity.application_credential, method)
                 user_of = part.user.reference() if part.user else None
-                found.append(CredentialProof(id=part.id, name=part.name, user=user_of, secret=part.secret))
+                named = CredentialName(part.id, part.name, user_of)
+                found.append(CredentialProof(named=named, secret=part.secret))
             else:
                 raise errors.Unauthorized("Attempted to authenticate with an unsupported method.")
         return found

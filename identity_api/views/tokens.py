@@ -17,27 +17,27 @@ def moment(time: datetime | None) -> str | None:
 
 def token(subject: Subject, entries: tuple[CatalogEntry, ...] | None) -> Shown:
     """The body of a token; without a catalog when `entries` is None or the token is for nothing in particular."""
-    payload = subject.payload
+    payload, it = subject.payload, subject.standing
     shown: Shown = {
         "methods": payload.methods.names(),
-        "user": {**_in_domain(subject.user), "password_expires_at": moment(subject.password_expires_at)},
+        "user": {**_in_domain(it.user), "password_expires_at": moment(it.password_expires_at)},
         "audit_ids": list(subject.audit_ids),
         "expires_at": moment(payload.expires_at),
         "issued_at": moment(payload.issued_at),
     }
-    if subject.project:
-        shown["project"] = _in_domain(subject.project)
+    if it.project:
+        shown["project"] = _in_domain(it.project)
         shown["is_domain"] = False
-    if subject.domain:
-        shown["domain"] = {"id": subject.domain.id, "name": subject.domain.name}
-    if subject.system:
+    if it.domain:
+        shown["domain"] = {"id": it.domain.id, "name": it.domain.name}
+    if it.system:
         shown["system"] = {"all": True}
-    if subject.roles:
-        shown["roles"] = [{"id": role.id, "name": role.name} for role in subject.roles]
+    if it.roles:
+        shown["roles"] = [{"id": role.id, "name": role.name} for role in it.roles]
         if entries is not None:
-            shown["catalog"] = catalog(entries, subject.project.id if subject.project else None, subject.user.id)
-    if subject.credential:
-        used = subject.credential
+            shown["catalog"] = catalog(entries, it.project.id if it.project else None, it.user.id)
+    if it.credential:
+        used = it.credential
         shown["application_credential"] = {"id": used.id, "name": used.name, "restricted": not used.unrestricted}
         if used.rules is not None:
             shown["application_credential"]["access_rules"] = [
@@ -49,6 +49,7 @@ def token(subject: Subject, entries: tuple[CatalogEntry, ...] | None) -> Shown:
 
 def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: str) -> list[Shown]:
     """The services with their endpoints; URLs without a host of their own get the one the client came by."""
+    base = url("")
     return [
         {
             "id": entry.service.id,
@@ -63,7 +64,7 @@ def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: 
                     "url": address,
                 }
                 for endpoint in entry.endpoints
-                if (address := filled(endpoint.url, url, project_id, user_id)) is not None
+                if (address := filled(endpoint.url, base, project_id, user_id)) is not None
             ],
         }
         for entry in entries
