@@ -132,7 +132,12 @@ SUSPEND = Action(
     deadline_seconds=HOUR,
 )
 RESUME = Action(
-    name="resume", allowed_from=_from(SUSPENDED), task=TaskState.RESUMING, then=ACTIVE, deadline_seconds=HOUR
+    name="resume",
+    allowed_from=_from(SUSPENDED),
+    task=TaskState.RESUMING,
+    then=ACTIVE,
+    fails_to=None,
+    deadline_seconds=HOUR,
 )
 RESCUE = Action(
     name="rescue",
