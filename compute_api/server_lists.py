@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 import orjson
-from sqlalchemy import ColumnElement, Select, Text, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, bindparam, case, func, or_, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
@@ -75,6 +75,18 @@ class Key(NamedTuple):
     revision: int
 
 
+_ROW = Server.__table__.c
+_KEYS = select(_ROW.seq, _ROW.id, _ROW.revision)
+_ANY = _KEYS.where(_ROW.id == bindparam("server_id"), _ROW.deleted.is_(False))
+_OWN = _ANY.where(_ROW.project_id == bindparam("project"))
+_PROJECTS = (
+    _KEYS.where(_ROW.project_id == bindparam("project"), _ROW.deleted.is_(False))
+    .order_by(_ROW.seq.desc())
+    .limit(bindparam("most"))
+)
+"""The reads that clients poll with, built once: building a statement takes longer than running it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds.
@@ -105,18 +117,19 @@ class Wanted:
 
 def key(session: Session, caller: Caller, server_id: str) -> Key:
     """One of the caller's servers; an admin finds every project's. Raises NotFound."""
-    query = select(Server.seq, Server.id, Server.revision).where(Server.id == server_id, Server.deleted.is_(False))
-    if not caller.is_admin:
-        query = query.where(Server.project_id == caller.project)
-    if (found := session.execute(query).one_or_none()) is None:
+    values = {"server_id": server_id, "project": caller.project}
+    if (found := session.execute(_ANY if caller.is_admin else _OWN, values).one_or_none()) is None:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
     return cast(Key, found)
 
 
 def keys(session: Session, wanted: Wanted) -> list[Key]:
     """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
-    query = page(session, select(Server.seq, Server.id, Server.revision), wanted)
-    return cast("list[Key]", session.execute(query).all())
+    if wanted == Wanted(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
+        rows = session.execute(_PROJECTS, {"project": wanted.project_id, "most": wanted.limit})
+    else:
+        rows = session.execute(page(session, _KEYS, wanted))
+    return cast("list[Key]", rows.all())
 
 
 def names(session: Session, wanted: Wanted) -> Sequence[tuple[str, str]]:

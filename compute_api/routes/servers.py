@@ -57,7 +57,8 @@ def list_servers() -> Response:
     wanted = queries.servers("index")
     with database().reading() as session:
         found = server_lists.names(session, wanted)
-    shown = [orjson.dumps(views.brief(server_id, name)) for server_id, name in found]
+    base = base_url()
+    shown = [orjson.dumps(views.brief(server_id, name, base)) for server_id, name in found]
     return _page("/servers", shown, found[-1][0] if found else "", wanted)
 
 

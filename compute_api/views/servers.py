@@ -42,9 +42,9 @@ def created(made: servers.Created) -> dict[str, Any]:
     }
 
 
-def brief(server_id: str, name: str) -> dict[str, Any]:
-    """An entry of the short list."""
-    return {"id": server_id, "name": name, "links": links.of("servers", server_id)}
+def brief(server_id: str, name: str, base: str) -> dict[str, Any]:
+    """An entry of the short list; `base` is what all links begin with."""
+    return {"id": server_id, "name": name, "links": links.under(base, "servers", server_id)}
 
 
 def show(
