@@ -21,7 +21,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
 
 
 class OpenStackCommand:
-    """`openstack("user show demo")` is what it prints as JSON; fails where the command does. A process for each cloud."""
+    """`openstack("user show demo")` is what it prints as JSON; fails where the command does. One process a cloud."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
