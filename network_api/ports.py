@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.caller import Caller
-from app.errors import BadRequest
+from app.errors import BadRequest, Forbidden
 from network_api import quotas
 from network_api.addresses import eui64, normal_mac, random_mac
 from network_api.errors import (
@@ -92,14 +92,18 @@ def create(
     admin_state_up: bool = True,
     addressed: bool = True,
     tags: Sequence[str] = (),
+    chooser: Caller | None = None,
 ) -> Port:
     """A new port; with a `device_id` it was made for that server and goes with it.
 
     MAC and address are made up unless given: the address is the network's prefix and the EUI-64 of the MAC, or none
     when not `addressed`. Nothing is written until the session flushes, so a thousand ports are one INSERT. Raises
     InvalidInput, MacAddressInUse, IpAddressInUse, OverQuota, and for a server's port on a network without a subnet or
-    that is down NetworkRequiresSubnet or BadRequest.
+    that is down NetworkRequiresSubnet or BadRequest. With a `chooser`, Forbidden where MAC and address are not theirs
+    to choose: on another project's network an address may be one that others still expect another server at.
     """
+    if chooser and (mac or address) and not chooser.is_admin and chooser.project != network.project_id:
+        raise Forbidden(f"Only its owner may choose addresses on network {network.id}.")
     if device_id and network.subnet is None:
         raise NetworkRequiresSubnet(network.id)
     if device_id and not network.admin_state_up:

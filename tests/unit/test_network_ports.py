@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.caller import Caller
 from app.db import Base, Database
-from app.errors import BadRequest, NotFound, OperatorError
+from app.errors import BadRequest, Forbidden, NotFound, OperatorError
 from network_api import networks, ports, quotas
 from network_api.bootstrap import bootstrap, prefix_of
 from network_api.errors import (
@@ -28,6 +28,7 @@ from network_api.prefixes import next_cidr, next_segment
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MEMBER = Caller(user_id="u", project_id="demo", roles=frozenset({"member", "reader"}))
+OPERATOR = Caller(user_id="a", project_id="ops", roles=frozenset({"admin", "member", "reader"}))
 OTHER = Caller(user_id="o", project_id="other", roles=frozenset({"member", "reader"}))
 PREFIX = IPv6Network("2a0a:e5c1:111::/48")
 
@@ -149,6 +150,15 @@ def test_an_address_outside_the_subnet_is_refused(session: Session, address: str
         ports.create(
             session, NOW, project_id="demo", network=networks.default_network(session, MEMBER), address=address
         )
+
+
+def test_addresses_on_the_shared_network_are_chosen_by_its_owner_only(session: Session) -> None:
+    network = networks.default_network(session, MEMBER)
+    chosen = {"network": network, "project_id": "demo", "address": "2a0a:e5c1:111::5"}
+    with pytest.raises(Forbidden):
+        ports.create(session, NOW, **chosen, chooser=MEMBER)
+    assert ports.create(session, NOW, **chosen, chooser=OPERATOR)
+    assert ports.create(session, NOW, network=network, project_id="demo", chooser=MEMBER)
 
 
 def test_the_gateways_address_is_taken(session: Session) -> None:
