@@ -21,6 +21,8 @@ Document = dict[str, Any]
 def asked() -> Asked:
     """What this request asks of a list. Raises BadRequest."""
     arguments = request.args
+    if arguments.keys().isdisjoint(CONTROL):
+        return Asked(filters=dict(arguments.lists()))
     limit = arguments.get("limit", "0")
     if not limit.isdecimal():
         raise BadRequest(f"Bad limit request: Limit must be an integer 0 or greater and not '{limit}'.")
@@ -53,7 +55,7 @@ def shown(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Do
 
 def chosen(documents: Sequence[Document]) -> list[Document]:
     """The documents with only the `fields` that were asked for, if any were."""
-    names = [name for name in request.args.getlist("fields") if name]
+    names = [name for name in request.args.getlist("fields") if name] if request.args else []
     if not names:
         return list(documents)
     return [{name: document[name] for name in names if name in document} for document in documents]

@@ -1,5 +1,6 @@
 """A subnet as Neutron shows it."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -21,7 +22,7 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
         "cidr": row.cidr,
         "subnetpool_id": row.subnet_pool_id,
         "gateway_ip": row.gateway_ip,
-        "allocation_pools": allocation_pools(IPv6Network(row.cidr), row.gateway_ip),
+        "allocation_pools": allocation_pools(row.cidr, row.gateway_ip),
         "enable_dhcp": True,
         "ipv6_ra_mode": "slaac",
         "ipv6_address_mode": "slaac",
@@ -35,9 +36,11 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def allocation_pools(cidr: IPv6Network, gateway: str | None) -> list[dict[str, str]]:
+@lru_cache(maxsize=4096)
+def allocation_pools(cidr: str, gateway: str | None) -> list[dict[str, str]]:
     """All of the prefix but its first address and the gateway."""
-    first, last = cidr[1], cidr[-1]
+    prefix = IPv6Network(cidr)
+    first, last = prefix[1], prefix[-1]
     if gateway is None:
         return [_pool(first, last)]
     taken = IPv6Address(gateway)
