@@ -234,16 +234,16 @@ def add_tag(server_id: str, tag: str) -> Response:
     if json_body() is not None:
         raise errors.BadRequest("Invalid input for field/attribute body. The tag is in the URL; there is no body.")
     parse(Tags, {"tags": [tag]})
+    location = {"Location": url(f"/compute/v2.1/servers/{server_id}/tags/{tag}")}
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
         if tag in server.tags:
-            return empty()
+            return empty(204, location)
         if len(server.tags) >= TAGS_LIMIT:
             raise errors.BadRequest(f"The number of tags exceeded the per-server limit {TAGS_LIMIT}")
         server.tags = sorted([*server.tags, tag])
         server.updated_at = clock().now()
-    location = url(f"/compute/v2.1/servers/{server_id}/tags/{tag}")
-    return empty(201, {"Location": location})
+    return empty(201, location)
 
 
 @compute.delete("/servers/<server_id>/tags/<tag>")
