@@ -5,7 +5,7 @@ Each API process keeps what it found out about a token only as long as the epoch
 
 import threading
 
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -16,9 +16,23 @@ ROW = 1
 
 
 def bump(session: Session) -> None:
-    """Make every process look again at every token, once this transaction is committed."""
+    """Make every process look again at every token, once this transaction is committed.
+
+    The row is written last of all, so that transactions hold it for a moment only and never wait for each other in a
+    circle.
+    """
+    if not session.info.get("identity_epoch"):
+        session.info["identity_epoch"] = True
+        event.listen(session, "before_commit", _move, once=True)
+
+
+def _move(session: Session) -> None:
+    session.info.pop("identity_epoch", None)
     session.execute(
-        update(Epoch).where(Epoch.id == ROW).values(value=Epoch.value + 1).execution_options(synchronize_session=False)
+        update(Epoch)
+        .where(Epoch.id == ROW)
+        .values(value=Epoch.value + 1)
+        .execution_options(synchronize_session=False)
     )
 
 
