@@ -1,4 +1,4 @@
-"""The `sixstack` command: up, down, status, keys."""
+"""The `sixstack` command: up, down, status, keys, image."""
 
 import argparse
 import sys
@@ -55,6 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="token keys").add_subparsers(required=True, metavar="COMMAND")
     rotate = keys.add_parser("rotate", parents=[state], help="sign new tokens with a new key; live ones stay valid")
     rotate.set_defaults(run=_rotate)
+
+    image = commands.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
+    bring = image.add_parser("import", parents=[state], help="upload a file or a URL, whatever format it is in")
+    bring.add_argument("source", metavar="FILE-OR-URL", help="a disk image, compressed or not")
+    bring.add_argument("--name", help="name of the image (default: the file's, without its ending)")
+    bring.add_argument("--id", help="UUID of the image (default: a random one)")
+    bring.add_argument("--disk-format", help="what it is (default: found out)")
+    bring.add_argument("--property", action="append", metavar="NAME=VALUE", help="a property; may be repeated")
+    bring.add_argument("--cloud", default="sixstack-admin", help="whose it is, in clouds.yaml (default: %(default)s)")
+    visibilities = ["public", "community", "shared", "private"]
+    bring.add_argument("--visibility", choices=visibilities, default="public", help="who sees it (default: public)")
+    bring.set_defaults(run=_import_image)
     return parser
 
 
@@ -74,6 +86,12 @@ def _status(settings: Settings, _parsed: argparse.Namespace) -> int:
     from app import status
 
     return status.show(settings)
+
+
+def _import_image(settings: Settings, parsed: argparse.Namespace) -> int:
+    from image_api import command
+
+    return command.run(settings, parsed)
 
 
 def _rotate(settings: Settings, _parsed: argparse.Namespace) -> int:

@@ -123,10 +123,11 @@ class Inspection:
         return Found("raw", self._size)
 
     def _fixed_vhd(self) -> Found:
+        """A raw disk with a footer after it, and runs as one."""
         kind, size = _vhd_footer(self._tail)
         if kind != 2 or size > self._size:
             raise BadRequest("The image is a damaged vhd: its footer contradicts its size.")
-        return Found("vpc", size)
+        return Found("raw", self._size)
 
     def _check(self, inspector: FileInspector) -> None:
         name = str(inspector)

@@ -60,7 +60,7 @@ CONVERSIONS = [
     ("vmdk", ["-o", "subformat=streamOptimized"], "vmdk", "vmdk"),
     ("vdi", [], "vdi", "vdi"),
     ("vpc", [], "vhd", "vpc"),
-    ("vpc", ["-o", "subformat=fixed,force_size=on"], "vhd", "vpc"),
+    ("vpc", ["-o", "subformat=fixed,force_size=on"], "vhd", "raw"),
     ("vhdx", [], "vhdx", "vhdx"),
 ]
 
