@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app import errors
 from identity_api import effective, projects
@@ -85,17 +85,22 @@ def names(session: Session, rows: Iterable[Row]) -> Names:
         kinds["role"].add(row.role_id)
         if row.target_kind != SYSTEM:
             kinds["project"].add(row.target_id)
-    users = session.execute(select(User.id, User.name, User.domain_id).where(User.id.in_(kinds["user"])))
-    groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(Group.id.in_(kinds["group"])))
-    roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(Role.id.in_(kinds["role"])))
+    users = session.execute(select(User.id, User.name, User.domain_id).where(_among(User.id, kinds["user"])))
+    groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(_among(Group.id, kinds["group"])))
+    roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(_among(Role.id, kinds["role"])))
     found = Names(_by_id(users), _by_id(groups), {}, _by_id(roles))
     mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
     mentioned |= {domain for _, domain in found.roles.values() if domain}
     query = select(Project.id, Project.name, Project.domain_id)
-    places = _by_id(session.execute(query.where(Project.id.in_(mentioned))))
+    places = _by_id(session.execute(query.where(_among(Project.id, mentioned))))
     missing = {domain for _, domain in places.values() if domain} - set(places)
-    places |= _by_id(session.execute(query.where(Project.id.in_(missing))))
+    places |= _by_id(session.execute(query.where(_among(Project.id, missing))))
     return replace(found, projects=places)
+
+
+def _among(column: InstrumentedAttribute[str], ids: set[str]) -> ColumnElement[bool]:
+    """One of these; or anything at all where they are too many to name in one statement."""
+    return column.in_(ids) if len(ids) <= 10_000 else true()
 
 
 def _by_id(rows: Iterable[tuple[str, str, Domain]]) -> dict[str, tuple[str, Domain]]:

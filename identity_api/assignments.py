@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -86,7 +86,7 @@ def take(session: Session, place: Place, role_id: str) -> list[str]:
     return list(session.scalars(select(Membership.user_id).where(Membership.group_id == place.actor_id)))
 
 
-def forget_actors(session: Session, kind: str, ids: Sequence[str]) -> None:
+def forget_actors(session: Session, kind: str, ids: Sequence[str] | Select[str]) -> None:
     """Remove every assignment of these users or groups."""
     session.execute(delete(Assignment).where(Assignment.actor_kind == kind, Assignment.actor_id.in_(ids)))
 

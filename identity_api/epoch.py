@@ -29,10 +29,7 @@ def bump(session: Session) -> None:
 def _move(session: Session) -> None:
     session.info.pop("identity_epoch", None)
     session.execute(
-        update(Epoch)
-        .where(Epoch.id == ROW)
-        .values(value=Epoch.value + 1)
-        .execution_options(synchronize_session=False)
+        update(Epoch).where(Epoch.id == ROW).values(value=Epoch.value + 1).execution_options(synchronize_session=False)
     )
 
 

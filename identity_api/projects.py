@@ -104,10 +104,8 @@ def remove_domain(session: Session, domain: Project) -> None:
     if domain.enabled:
         raise errors.Forbidden("Cannot delete a domain that is enabled, please disable it first.")
     check_mutable("domain", domain.id, domain.options, deleting=True)
-    users = session.scalars(select(User.id).where(User.domain_id == domain.id)).all()
-    groups = session.scalars(select(Group.id).where(Group.domain_id == domain.id)).all()
-    assignments.forget_actors(session, "user", users)
-    assignments.forget_actors(session, "group", groups)
+    assignments.forget_actors(session, "user", select(User.id).where(User.domain_id == domain.id))
+    assignments.forget_actors(session, "group", select(Group.id).where(Group.domain_id == domain.id))
     assignments.forget_targets(session, "domain", [domain.id])
     session.execute(delete(User).where(User.domain_id == domain.id))
     session.execute(delete(Group).where(Group.domain_id == domain.id))

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, g, request
 from markupsafe import Markup, escape
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -123,6 +124,7 @@ def install(app: Flask) -> None:
     """Turn every error that leaves a route into a fault; what nobody expected is logged and becomes a plain 500."""
     app.register_error_handler(errors.SixstackError, _expected)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(DataError, _unstorable)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -151,6 +153,13 @@ def _http(error: HTTPException) -> BaseResponse:
         if name.lower() in ("allow", "retry-after"):
             response.headers[name] = value
     return response
+
+
+def _unstorable(error: DataError) -> Response:
+    """What the database cannot hold, such as PostgreSQL a text with a NUL in it, or a number that is too large."""
+    log.info("%s %s holds a value that the database refuses: %s", request.method, request.path, error.orig)
+    message = "The request holds a value that cannot be stored or looked for."
+    return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, message)
 
 
 def _unexpected(error: Exception) -> Response:

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from flask import g
+from flask import g, request
 from pydantic import BaseModel, ValidationError
 
 from app import errors
 from app.web.bodies import json_body
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+MAXIMUM_BYTES = 114_688
+"""Keystone's limit. Log-ins come from anybody; they must not fill the memory."""
 
 
 def whole() -> Mapping[str, Any]:
     """The JSON object of this request, read once. Raises BadRequest when it is none."""
     if "identity_body" not in g:
+        request.max_content_length = MAXIMUM_BYTES
         body = json_body()
         if not isinstance(body, Mapping):
             raise errors.BadRequest(

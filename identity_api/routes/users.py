@@ -18,6 +18,7 @@ from identity_api.routes.bodies import fields
 from identity_api.routes.guard import guard
 from identity_api.routes.parts import identity
 from identity_api.schemas.people import NewUser, PasswordChange, UserChange
+from identity_api.subjects import UNAUTHORIZED
 from identity_api.views import people as views
 from identity_api.views.common import collection
 
@@ -99,7 +100,8 @@ def delete(user_id: str) -> Response:
 def change_password(user_id: str) -> Response:
     """The old password is the proof, so that one that has expired can be changed as well."""
     body = fields(PasswordChange, "user")
-    identity().logins.check_password(Reference(id=user_id), body.original_password)
+    if not identity().logins.check_password(Reference(id=user_id), body.original_password).enabled:
+        raise errors.Unauthorized(UNAUTHORIZED)
     with database().reading() as session:
         user = users.find(session, user_id)
     same = body.password == body.original_password
