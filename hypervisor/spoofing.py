@@ -37,6 +37,8 @@ class SpoofingGuard:
         self.tap_name = tap_name
         self.isolate = isolate
         self._lock = threading.Lock()
+        # An earlier run may have written other rules: it was another release, or had other settings.
+        self._is_as_we_write_it = False
 
     def ensure(self, nics: Iterable[NicSpec]) -> None:
         """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
@@ -55,8 +57,9 @@ class SpoofingGuard:
         wanted = {self.tap_name(nic.port_id): nic for nic in nics}
         present = self.guarded()
         missing = [nic for tap, nic in wanted.items() if tap not in present]
-        if missing:
+        if missing or (wanted and not self._is_as_we_write_it):
             self._run([*self._table(), *self._gateways(wanted.values())])
+            self._is_as_we_write_it = True
             self.ensure(missing)
         self._remove(sorted(present - wanted.keys()))
 
@@ -169,7 +172,8 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         f"flush chain bridge {table} pre",
         f"add rule bridge {table} pre iifname vmap @taps",
         f'add rule bridge {table} pre iifname "6v{installation}-*" jump others',
-        f"add chain bridge {table} across {{ type filter hook forward priority 0; policy accept; }}",
+        # Before 0: where bridge-nf-call-ip6tables is on, the kernel skips what stands at exactly 0.
+        f"add chain bridge {table} across {{ type filter hook forward priority -200; policy accept; }}",
         f"flush chain bridge {table} across",
         *(f'add rule bridge {table} across iifname "6t{installation}*" {rule}' for rule in between if isolate),
     ]
