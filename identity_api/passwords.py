@@ -72,12 +72,14 @@ def check_strength(password: str, settings: Settings) -> None:
 class Verifier:
     """Checks passwords, a few at a time.
 
-    At most one slow check a core runs, and `admitted` run or wait; who comes after that is sent away with 429 rather
-    than let log-ins take every thread of the API. Equal checks at the same time are done once.
+    At most one slow check a core runs. A burst of `burst` may wait for that; when it does not end, `admitted` run or
+    wait, and who comes after that is sent away with 429 rather than let log-ins take every thread of the API. Equal
+    checks at the same time are done once.
     """
 
-    def __init__(self, admitted: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, admitted: int, burst: int = 50, monotonic: Callable[[], float] = time.monotonic) -> None:
         cores = os.cpu_count() or 1
+        self._burst = _Burst(burst, 5.0 * cores, monotonic)
         self._running = threading.BoundedSemaphore(cores)
         self._admitted = threading.BoundedSemaphore(max(admitted, 1))
         self._monotonic = monotonic
@@ -132,6 +134,10 @@ class Verifier:
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
+        if self._burst.take():
+            with self._running:
+                yield
+            return
         if not self._admitted.acquire(blocking=False):
             raise errors.TooManyRequests("Too many log-ins at once. Try again.", headers={"Retry-After": "1"})
         try:
@@ -146,6 +152,29 @@ class Verifier:
             self._known.move_to_end(key)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
+
+
+class _Burst:
+    """How many checks may be begun without a look at how many wait: some at once, and then so many a second."""
+
+    def __init__(self, size: int, a_second: float, monotonic: Callable[[], float]) -> None:
+        self._size = size
+        self._a_second = a_second
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._left = float(size)
+        self._at = monotonic()
+
+    def take(self) -> bool:
+        """Whether there was one left."""
+        with self._lock:
+            now = self._monotonic()
+            self._left = min(self._size, self._left + (now - self._at) * self._a_second)
+            self._at = now
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
 
 
 def _fits(digest: str, password: str) -> bool:

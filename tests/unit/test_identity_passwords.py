@@ -72,6 +72,16 @@ def test_generated_secrets_need_no_slow_hash(hashes: list[str]) -> None:
     assert hashes == []
 
 
+def test_a_burst_may_wait_and_comes_again_with_time() -> None:
+    now = 0.0
+    burst = passwords._Burst(3, 2.0, lambda: now)
+    assert [burst.take() for _ in range(4)] == [True, True, True, False]
+    now = 1.0
+    assert [burst.take() for _ in range(3)] == [True, True, False]
+    now = 100.0
+    assert [burst.take() for _ in range(4)] == [True, True, True, False]
+
+
 def test_a_flood_is_turned_away_and_leaves_threads_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three slow checks are under way: a fourth is refused at once, one that is under way already is waited for."""
     release, begun = threading.Event(), threading.Semaphore(0)
@@ -82,7 +92,7 @@ def test_a_flood_is_turned_away_and_leaves_threads_free(monkeypatch: pytest.Monk
         return password == "right"
 
     monkeypatch.setattr(passwords, "_fits", slow)
-    verifier = Verifier(3)
+    verifier = Verifier(3, burst=0)
     found: list[bool] = []
 
     def check(password: str) -> threading.Thread:
