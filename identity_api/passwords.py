@@ -79,7 +79,7 @@ class Verifier:
 
     def __init__(self, admitted: int, burst: int = 50, monotonic: Callable[[], float] = time.monotonic) -> None:
         cores = os.cpu_count() or 1
-        self._burst = _Burst(burst, 5.0 * cores, monotonic)
+        self._burst = _Burst(burst, 1.0, monotonic)
         self._running = threading.BoundedSemaphore(cores)
         self._admitted = threading.BoundedSemaphore(max(admitted, 1))
         self._monotonic = monotonic
