@@ -126,7 +126,8 @@ MakeHosts = Callable[..., list[Host]]
 @pytest.fixture
 def make_hosts(namespace: None, tmp_path: Path, tiny_image: Path) -> Iterator[MakeHosts]:
     """Makes so many hosts on one Ethernet segment."""
-    ip("link", "add", "dev", "core", "type", "bridge", "mcast_snooping", 0)
+    # A bridge without an address of its own changes it with its ports.
+    ip("link", "add", "dev", "core", "address", "02:aa:00:00:00:ff", "type", "bridge", "mcast_snooping", 0)
     ip("link", "set", "dev", "core", "up")
     ip("address", "add", f"{OUTSIDE}/64", "dev", "core", "nodad")
     made: list[Host] = []
