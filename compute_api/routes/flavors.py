@@ -47,6 +47,8 @@ class CreateFlavor(Body):
         asked = self.flavor
         try:
             factor = float(asked.rxtx_factor)
+            if not 0 < factor < float("inf"):
+                raise ValueError
         except ValueError:
             raise errors.BadRequest(
                 f"Invalid input for field/attribute rxtx_factor. Value: {asked.rxtx_factor}."
@@ -99,7 +101,7 @@ def _list(path: str, view: Any) -> Response:
         found = flavors.listed(
             session,
             caller(),
-            is_public=_is_public(request.args.get("is_public", "true")),
+            is_public=_is_public(request.args.get("is_public", "true")) if caller().is_admin else True,
             min_ram=_number("minRam"),
             min_disk=_number("minDisk"),
             sort_key=request.args.get("sort_key", "flavorid"),

@@ -1,5 +1,6 @@
 """Routes of key pairs; what they answer changed with 2.2 (codes, type), 2.10 (other users) and 2.35 (paging)."""
 
+import re
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,10 @@ from compute_api.schemas.fields import Name
 from compute_api.views.servers import micro
 
 TYPED, OTHERS, PAGED, NOT_MADE_HERE = v("2.2"), v("2.10"), v("2.35"), v("2.92")
+
+
+_NAMES = {False: re.compile(r"[A-Za-z0-9_ -]+"), True: re.compile(r"[A-Za-z0-9@._ -]+")}
+"""What names may be made of, before and from 2.92 on."""
 
 
 class KeyPairFields(Body):
@@ -63,6 +68,8 @@ def create_keypair() -> Response:
     asked = parse(CreateKeyPair, json_body(), version()).keypair
     user_id = asked.user_id or caller().user_id
     enforce("os_compute_api:os-keypairs:create", {"user_id": user_id, "project_id": caller().project_id})
+    if not _NAMES[version() >= NOT_MADE_HERE].fullmatch(asked.name):
+        raise errors.BadRequest("Keypair data is invalid: Keypair name contains unsafe characters")
     private = None
     public = asked.public_key
     if public is None:

@@ -37,7 +37,12 @@ def without_project(application: Wsgi) -> Wsgi:
 
 
 def check() -> None:
-    """Before each request: a project in the path is the caller's own. Raises BadRequest in Nova's words."""
+    """Before each request: a project in the path is the caller's own, and no id is left out at the path's end.
+
+    Raises BadRequest in Nova's words, NotFound.
+    """
+    if request.path.endswith("/"):
+        raise errors.NotFound("The resource could not be found.")
     asked = request.environ.get(PROJECT)
     if asked is not None and asked != caller().project_id:
         raise errors.BadRequest(

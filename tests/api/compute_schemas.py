@@ -162,6 +162,8 @@ def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
     version = answer.headers.get("OpenStack-API-Version", "compute 2.1").split()[1]
     schema = _schema(method, inside, version, body)
     parsed = orjson.loads(answer.data) if answer.data else ""
+    if isinstance(parsed, dict):
+        parsed.pop("keypairs_links", None)  # Nova's since 2.35, which tempest does not know
     if schema is not None and parsed != {"tenant_usage": {}}:  # Nova's own answer where there was no use
         RestClient.validate_response(schema, _Answer(answer), parsed)
 

@@ -238,3 +238,9 @@ def test_version_2_is_2_1_without_microversions(as_member: Api, make_server: Cal
     assert as_member.get("/compute/v2").json["version"]["id"] == "v2.0"
     for path in (f"/compute/v2/servers/{server_id}", f"/compute/v2/{as_member.project_id}/servers/{server_id}"):
         assert "original_name" not in as_member.at("2.96").get(path).json["server"]["flavor"]
+
+
+def test_an_id_left_out_is_not_found(as_admin: Api) -> None:
+    for path in ("os-simple-tenant-usage/", "servers/", "flavors/"):
+        assert as_admin.get(f"{COMPUTE}/{path}").status_code == 404
+    assert as_admin.get(f"{COMPUTE}/").status_code == 200
