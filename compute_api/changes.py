@@ -215,6 +215,7 @@ def reset_state(
     session: Session, now: datetime, caller: Caller, server: Server, state: VmState, request_id: str
 ) -> None:
     """An operator says how the server is; whatever is under way counts for nothing."""
+    servers.check_host(server)
     operations.begin_action(session, now, server, "resetState", request_id, caller.user_id)
     session.execute(
         update(Server)

@@ -77,6 +77,8 @@ def let_go(session: Session, now: datetime, server: Server, port_id: str) -> Non
 
 
 def _check_state(server: Server, name: str) -> None:
+    if server.host is None:
+        raise errors.Conflict(f"Instance {server.id} is not ready")
     if server.vm_state in ALLOWED_FROM and server.task_state is None:
         return
     state = f"task_state {server.task_state}" if server.vm_state in ALLOWED_FROM else f"vm_state {server.vm_state}"

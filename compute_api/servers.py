@@ -186,6 +186,7 @@ def begin(
             state = f"vm_state {server.vm_state}"
         raise errors.Conflict(f"Cannot '{action.name}' instance {server.id} while it is in {state}")
     session.refresh(server)
+    check_host(server)
     operations.begin_action(session, now, server, action.name, request_id, caller.user_id)
     operations.queue(session, now, server, action.task, request_id, arguments or {})
 
@@ -201,6 +202,12 @@ def delete(session: Session, now: datetime, caller: Caller, server: Server, requ
         buried(session, now, server)
         return
     begin(session, now, caller, server, DELETE, request_id)
+
+
+def check_host(server: Server) -> None:
+    """Nothing can be done to a server that is on no host: one that none had room for, or that is shelved."""
+    if server.host is None:
+        raise errors.Conflict(f"Instance {server.id} is not ready")
 
 
 def check_lock(caller: Caller, server: Server) -> None:

@@ -30,11 +30,13 @@ def attach_interface(server_id: str) -> Response:
     if asked.fixed_ips and not asked.net_id:
         raise errors.BadRequest("Must input network_id when request IP address")
     with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        servers.check_lock(caller(), server)
         port_id = interfaces.attach(
             session,
             clock().now(),
             caller(),
-            servers.find(session, caller(), server_id),
+            server,
             port_id=asked.port_id,
             network_id=asked.net_id,
             address=asked.fixed_ips[0].ip_address if asked.fixed_ips else None,
@@ -49,6 +51,7 @@ def attach_interface(server_id: str) -> Response:
 def detach_interface(server_id: str, port_id: str) -> Response:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
+        servers.check_lock(caller(), server)
         interfaces.detach(session, clock().now(), caller(), server, port_id, request_id())
     return empty(HTTPStatus.ACCEPTED)
 
