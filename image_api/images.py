@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
 from app.db import Database, after_commit
-from image_api.ingest import HASH_ALGORITHM, Limits, Stored, ingest, pieces_of
+from image_api.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored, ingest, pieces_of
 from image_api.models import Image, ImageMember, ImageTask
 from image_api.names import disk_object, staged_object, upload_object
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
 from image_api.store import Store
-
-UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +143,17 @@ def set_activity(session: Session, image: Image, *, active: bool, now: datetime)
 
 
 def used_bytes(session: Session, project_id: str) -> int:
-    """What the project's images take up in the store, by what was uploaded."""
-    total = session.scalar(select(func.coalesce(func.sum(Image.size), 0)).where(Image.owner == project_id))
+    """What the project's images take in the store: uploads, and the disks beside those that were unpacked."""
+    unpacked = case((Image.compression.is_not(None), Image.disk_size), else_=0)
+    total = session.scalar(select(func.sum(Image.size + unpacked)).where(Image.owner == project_id))
     return int(total or 0)
+
+
+def check_quota(session: Session, image: Image, stored: Stored, bounds: Limits) -> None:
+    """Raise QuotaExceeded when the bytes that just came are too many for the project: uploads side by side know of
+    each other here only, in the transaction that makes them count."""
+    if used_bytes(session, image.owner) + stored.kept_bytes > bounds.project_bytes:
+        raise errors.QuotaExceeded("Request exceeds image size quota: the project's images would take more than it.")
 
 
 def count(session: Session, project_id: str) -> int:

@@ -129,7 +129,8 @@ def fail(session: Session, task_id: str, worker: str, reason: str, now: datetime
     _end(task, TaskStatus.FAILURE, reason, now)
     image = session.get(Image, task.image_id)
     if image is not None and image.status == ImageStatus.IMPORTING:
-        image.status, image.size, image.updated_at = ImageStatus.QUEUED, None, now
+        image.status, image.updated_at = ImageStatus.QUEUED, now
+        image.size = image.disk_size = image.compression = None
         image.properties = {**_without_marks(image), FAILED: STORE_NAME}
 
 
@@ -160,6 +161,15 @@ def forget_old(session: Session, now: datetime) -> None:
             ImageTask.status.in_([TaskStatus.SUCCESS, TaskStatus.FAILURE]), ImageTask.expires_at < now
         )
     )
+
+
+def is_ours(session: Session, task_id: str, worker: str) -> bool:
+    """Whether the claim still holds."""
+    try:
+        _ours(session, task_id, worker)
+    except Lost:
+        return False
+    return True
 
 
 def _ours(session: Session, task_id: str, worker: str) -> ImageTask:

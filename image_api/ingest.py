@@ -20,6 +20,7 @@ from image_api.store import Store, StoreFull, Writer
 
 PIECE_BYTES = 1 << 20
 QUEUED_PIECES = 4
+UNLIMITED = 1 << 62
 HASH_ALGORITHM = "sha512"
 KEPT_PACKED = frozenset({"ari", "aki"})
 """Kernels and ram disks are compressed by nature and stay so."""
@@ -31,10 +32,12 @@ class EmptyUpload(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In bytes: the largest object, and the largest disk an image may hold or say it holds."""
+    """In bytes: the largest object, the largest disk an image may hold or say it holds, and what all images of the
+    project may take together."""
 
     object_bytes: int
     disk_bytes: int
+    project_bytes: int = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Stored:
     compression: str | None
     disk_size: int
     disk_hash: str
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes in the store: the upload, and the disk beside it where that was unpacked."""
+        return self.size + (self.disk_size if self.compression else 0)
 
 
 def ingest(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import errors
 from app.clock import Clock
 from app.db import Database
-from image_api.images import discard
+from image_api.images import check_quota, discard
 from image_api.ingest import Limits, Stored, ingest
 from image_api.models import Image
 from image_api.states import ImageStatus
@@ -121,13 +121,16 @@ def fill(
         alive = renewal(database, clock, claimed.image_id, claimed.writer)
         stored = ingest(pieces, store, claimed.name, claimed.declared, bounds, alive)
         with database.transaction() as session:
-            done(find_claimed(session, claimed.image_id, claimed.writer), stored, clock.now())
+            image = find_claimed(session, claimed.image_id, claimed.writer)
+            check_quota(session, image, stored, bounds)
+            done(image, stored, clock.now())
     except BaseException:
+        with database.reading() as session:
+            image_now = session.get(Image, claimed.image_id)
+        if image_now is None or image_now.writer == claimed.writer:
+            discard(store, claimed.image_id)
         with database.transaction() as session:
             give_back(session, claimed.image_id, claimed.writer, clock.now())
-            gone = session.get(Image, claimed.image_id) is None
-        if gone:
-            discard(store, claimed.image_id)
         raise
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from uuid import uuid4
@@ -81,6 +82,9 @@ class ImportWorker:
         try:
             stored = self._carry_out(job)
             with self._database.transaction() as session:
+                image = session.get(Image, job.image_id)
+                if stored and image:
+                    images.check_quota(session, image, stored, self._limits(0))
                 imports.succeed(session, job.task_id, self._id, stored, self._clock.now())
         except imports.Lost:
             self._forget_if_gone(job.image_id)
@@ -128,13 +132,12 @@ class ImportWorker:
             yield piece
 
     def _give_up(self, job: Job, reason: str) -> None:
-        try:
-            with self._database.transaction() as session:
-                imports.fail(session, job.task_id, self._id, reason, self._clock.now())
-        except imports.Lost:
-            pass
-        for name in (staged_object(job.image_id), disk_object(staged_object(job.image_id))):
-            self._store.delete(name)
+        with self._database.reading() as session:
+            ours = imports.is_ours(session, job.task_id, self._id)
+        if ours:
+            images.discard(self._store, job.image_id)
+        with suppress(imports.Lost), self._database.transaction() as session:
+            imports.fail(session, job.task_id, self._id, reason, self._clock.now())
         self._forget_if_gone(job.image_id)
 
     def _forget_if_gone(self, image_id: str) -> None:

@@ -11,7 +11,7 @@ from app.web.bodies import json_body
 from app.web.context import settings
 from app.web.policy import allowed, enforce
 from image_api import images
-from image_api.ingest import Limits
+from image_api.ingest import UNLIMITED, Limits
 from image_api.models import Image
 from image_api.store import Store
 from image_api.worker import ImportWorker
@@ -36,7 +36,7 @@ def limits_of(configured: Settings, used: int) -> Limits:
     largest = configured.image_max_gib << 30
     quota = configured.image_quota_gib
     most = largest if quota < 0 else max(0, min(largest, (quota << 30) - used))
-    return Limits(most, largest)
+    return Limits(most, largest, UNLIMITED if quota < 0 else quota << 30)
 
 
 def target(image: Image) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from image_api.models import Image
 from image_api.s3 import S3Store
 from image_api.source import FetchedImages, LocalImages
 from image_api.store import FileStore, Store, StoreFull
-from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
+from tests.api.image_fixtures import CALLERS, RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
 MIB = 1 << 20
 CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
@@ -137,6 +137,33 @@ def test_the_quota_of_a_project_holds(cloud: ImageCloud, member: Actor, other: A
     assert list(cloud.store.directory.iterdir()) == []
     cloud.configure(image_quota_gib=1)
     assert member.upload(image_id).status_code == 204
+
+
+def test_uploads_side_by_side_do_not_overrun_the_quota(cloud: ImageCloud, member: Actor) -> None:
+    cloud.configure(image_quota_gib=1)
+    first, second = member.create()["id"], member.create()["id"]
+
+    class Body:
+        """While the first upload is under way, one comes that leaves it too little."""
+
+        sent = 0
+
+        def read(self, count: int = -1) -> bytes:
+            self.sent += 1
+            if self.sent == 2:
+                with cloud.database.transaction() as session:
+                    images.find_visible(session, CALLERS["admin"], second).size = (1 << 30) - len(RAW)
+            return RAW if self.sent < 3 else b""
+
+    response = member.call(
+        "PUT",
+        f"/images/{first}/file",
+        headers={"Content-Type": "application/octet-stream"},
+        environ_overrides={"wsgi.input": Body(), **CHUNKED},
+    )
+    assert response.status_code == 413
+    assert member.show(first)["status"] == "queued"
+    assert list(cloud.store.directory.iterdir()) == []
 
 
 class FullStore(FileStore):
