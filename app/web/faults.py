@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from app import errors
+from app.web.links import url
 from app.web.services import Service, service_of
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _expected(error: errors.SixstackError) -> Response:
     response = fault(service, status, error.message, getattr(error, "kind", None))
     response.headers.update(error.headers)
     if status == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = f'Keystone uri="{request.host_url}identity/v3"'
+        response.headers["WWW-Authenticate"] = f'Keystone uri="{url("/identity/v3")}"'
     return response
 
 

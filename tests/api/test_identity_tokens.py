@@ -1,11 +1,15 @@
 """Tokens: every way to log in, every scope, validation and revocation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.clock import ManualClock
+from app.db import Database
+from app.factory import create_app
+from app.settings import Settings
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import (
     V3,
@@ -41,6 +45,18 @@ def test_the_version_describes_itself_with_and_without_a_slash(client: Api, path
 def test_hrefs_follow_the_host_that_the_client_came_by(client: Api) -> None:
     answer = client.get("/identity/v3", base_url="https://cloud.example.org")
     assert answer.json["version"]["links"][0]["href"] == "https://cloud.example.org/identity/v3/"
+
+
+def test_public_url_is_what_all_links_start_with(
+    settings: Settings, database: Database, clock: ManualClock, template: Template
+) -> None:
+    changed = replace(settings, public_url="https://cloud.example.org:8443")
+    client = Api(create_app(changed, database=database, clock=clock).test_client())
+    token = authenticate(client, password_of(template, "demo")).json["token"]
+    urls = {each["url"] for service in token["catalog"] for each in service["endpoints"]}
+    assert all(url.startswith("https://cloud.example.org:8443/") for url in urls)
+    refused = client.get(f"{V3}/auth/projects")
+    assert refused.headers["WWW-Authenticate"] == 'Keystone uri="https://cloud.example.org:8443/identity/v3"'
 
 
 def password_of(template: Template, name: str, domain: dict[str, str] = DEFAULT) -> dict[str, Any]:

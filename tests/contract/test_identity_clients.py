@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -77,6 +78,28 @@ def test_a_token_can_be_issued_and_revoked(openstack: OpenStackCommand) -> None:
     token = openstack("token issue", cloud="sixstack")
     assert len(token["id"]) <= 255
     openstack.do(f"token revoke {token['id']}", cloud="sixstack")
+
+
+def test_rotating_keys_while_the_cloud_runs_ends_no_token(openstack: OpenStackCommand, cloud: IdentityCloud) -> None:
+    auth = cloud.clouds["sixstack"]["auth"]
+    user = {"name": "demo", "domain": {"id": "default"}, "password": auth["password"]}
+    body = json.dumps({"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}}).encode()
+    projects = f"{cloud.url}/identity/v3/auth/projects"
+
+    def log_in() -> str:
+        headers = {"Content-Type": "application/json"}
+        with urlopen(Request(f"{cloud.url}/identity/v3/auth/tokens", body, headers)) as answer:
+            token: str = answer.headers["X-Subject-Token"]
+            return token
+
+    tokens = [log_in()]
+    for _ in range(3):
+        rotate = [Path(sys.executable).parent / "sixstack", "keys", "rotate", "--state", cloud.work / "state"]
+        subprocess.run(rotate, check=True, capture_output=True)
+        tokens.append(log_in())
+        for token in tokens:
+            with urlopen(Request(projects, headers={"X-Auth-Token": token})) as answer:
+                assert answer.status == 200
 
 
 def test_the_catalog_lists_five_services(openstack: OpenStackCommand) -> None:
