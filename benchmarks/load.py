@@ -26,8 +26,10 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = dict(headers or {})
 
-    def __call__(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+    def __call__(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, bytes]:
+        headers = self._headers | ({"Content-Type": kind} if body is not None else {})
         self._connection.request(method, path, body=body, headers=headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
