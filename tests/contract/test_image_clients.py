@@ -211,12 +211,12 @@ class Wire:
     def upload_headers(self) -> dict[str, str]:
         return {**self.headers, "Content-Type": "application/octet-stream"}
 
-    def begin(self, image_id: str, length: int | None) -> socket.socket:
+    def begin(self, image_id: str, length: int | None, verb: str = "file") -> socket.socket:
         """A connection on which an upload has begun."""
         host, port = self.base.removeprefix("http://").partition("/")[0].rsplit(":", 1)
         connection = socket.create_connection((host, int(port)))
         size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-        lines = [f"PUT /image/v2/images/{image_id}/file HTTP/1.1", f"Host: {host}", size]
+        lines = [f"PUT /image/v2/images/{image_id}/{verb} HTTP/1.1", f"Host: {host}", size]
         lines += [f"{name}: {value}" for name, value in self.upload_headers.items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         return connection
