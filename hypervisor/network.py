@@ -7,9 +7,9 @@ there is none to be left behind. A bridge is a segment's switch and carries the 
                     |
                  the host itself (gateway, router and metadata addresses)
 
-Each host with a bridge in a segment is its guests' gateway (docs/decisions/gateway.md): these addresses are the same on
-all hosts, and rules in spoofing.py keep every host from hearing of them from another one. Beside them a bridge has
-addresses of its own, made from its MAC, which the host uses whenever it is the one who begins.
+Each host with a bridge in a segment is its guests' gateway (docs/decisions/0005-every-host-is-a-gateway.md): these
+addresses are the same on all hosts, and rules in spoofing.py keep a host from hearing of them from another one. Beside
+them a bridge has addresses of its own, made from its MAC, which the host uses whenever it is the one who begins.
 """
 
 import errno
