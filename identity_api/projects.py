@@ -61,6 +61,7 @@ def create(
     )
     with stored(session, "project", name):
         session.add(project)
+    epoch.bump(session)
     return project
 
 

@@ -38,6 +38,7 @@ _Place = tuple[str, Scope, str, str | None]
 class _Known:
     epoch: int
     until: datetime
+    subject: Subject
     caller: Caller
 
 
@@ -65,21 +66,7 @@ class Tokens:
 
         What was found out once holds as long as the epoch stands still.
         """
-        key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        at = self._epoch.read()
-        known = self._known.get(key)
-        if known is not None and known.epoch == at:
-            if self._clock.now() >= known.until:
-                raise errors.Unauthorized(UNAUTHORIZED)
-            return known.caller
-        subject = self._subject(self._opened(token), self._clock.now(), at)
-        caller = subject.caller()
-        with self._lock:
-            self._known[key] = _Known(at, subject.ends_at, caller)
-            self._known.move_to_end(key)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return caller
+        return self._look_at(token).caller
 
     def issue(
         self,
@@ -119,11 +106,11 @@ class Tokens:
         """
         now = self._clock.now()
         try:
-            payload = self._opened(token)
-            if allow_expired and payload.expires_at <= now < payload.expires_at + EXPIRED_WINDOW:
+            payload = self._opened(token) if allow_expired else None
+            if payload is not None and payload.expires_at <= now < payload.expires_at + EXPIRED_WINDOW:
                 subject = self._subject(replace(payload, expires_at=now + EXPIRED_WINDOW), now, self._epoch.read())
                 return replace(subject, payload=payload)
-            return self._subject(payload, now, self._epoch.read())
+            return self._look_at(token).subject
         except errors.Unauthorized:
             raise errors.NotFound(f"Could not find token: {_shown(token)}.") from None
 
@@ -134,6 +121,23 @@ class Tokens:
         if session.get(RevokedToken, payload.audit_id) is None:
             session.add(RevokedToken(audit_id=payload.audit_id, expires_at=payload.expires_at))
         epoch.bump(session)
+
+    def _look_at(self, token: str) -> _Known:
+        """What is known of a token. Raises Unauthorized unless it is good at this moment."""
+        key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        at = self._epoch.read()
+        known = self._known.get(key)
+        if known is None or known.epoch != at:
+            subject = self._subject(self._opened(token), self._clock.now(), at)
+            known = _Known(at, subject.ends_at, subject, subject.caller())
+            with self._lock:
+                self._known[key] = known
+                self._known.move_to_end(key)
+                while len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
+        elif self._clock.now() >= known.until:
+            raise errors.Unauthorized(UNAUTHORIZED)
+        return known
 
     def _opened(self, token: str) -> Payload:
         try:

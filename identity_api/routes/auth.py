@@ -5,11 +5,10 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Response, request
-from sqlalchemy.orm import Session
 
 from app import errors
 from app.web.authentication import public
-from app.web.context import caller, database, parts
+from app.web.context import caller, database
 from app.web.policy import require
 from app.web.responses import empty, json
 from identity_api import effective
@@ -35,7 +34,7 @@ def log_in() -> Response:
     return json(_shown(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
 
 
-def _token_target(session: Session, path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+def _token_target(path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
     return {"target.token.user_id": _subject().standing.user.id}
 
 
@@ -61,15 +60,14 @@ def catalog() -> Response:
     me = caller()
     if not me.roles:
         raise errors.Forbidden("You are not authorized to perform the requested action: identity:get_auth_catalog.")
-    return json(collection("catalog", views.catalog(identity().catalog(parts()), me.project_id, me.user_id)))
+    return json(collection("catalog", views.catalog(identity().catalog(), me.project_id, me.user_id)))
 
 
 @blueprint.get("/auth/projects")
 @require("identity:get_auth_projects")
 def projects() -> Response:
-    with database().reading() as session:
-        found = effective.projects_of(session, caller().user_id)
-        return json(collection("projects", [project_views.project(project) for project in found]))
+    found = identity().projects_of(caller().user_id)
+    return json(collection("projects", [project_views.project(project) for project in found]))
 
 
 @blueprint.get("/auth/domains")
@@ -90,7 +88,7 @@ def system() -> Response:
 
 def _shown(subject: Subject) -> dict[str, Any]:
     wants_catalog = "nocatalog" not in request.args
-    return views.token(subject, identity().catalog(parts()) if wants_catalog else None)
+    return views.token(subject, identity().catalog() if wants_catalog else None)
 
 
 def _subject() -> Subject:

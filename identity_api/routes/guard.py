@@ -5,14 +5,15 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from flask import request
-from sqlalchemy.orm import Session
 
 from app import errors
-from app.web.context import database
+from app.web.context import caller
 from app.web.policy import allowed
+from identity_api.remembered import MAXIMUM
+from identity_api.routes.parts import identity
 
 View = TypeVar("View", bound=Callable[..., Any])
-Target = Callable[[Session, Mapping[str, str]], Mapping[str, Any]]
+Target = Callable[[Mapping[str, str]], Mapping[str, Any]]
 """From the variables of the path to what rules may ask about; without the keys of what does not exist."""
 
 
@@ -37,13 +38,27 @@ def guard(rule: str, target: Target | None = None, *, domain_role: str | None = 
 def check(rule: str, target: Target | None = None, *, domain_role: str | None = None) -> None:
     """Raise Forbidden unless the caller passes the rule."""
     path: Mapping[str, str] = request.view_args or {}
-    found: dict[str, Any] = dict(path)
-    if target is not None:
-        with database().reading() as session:
-            found |= target(session, path)
+    found: dict[str, Any] = {**path, **(target(path) if target is not None else {})}
     if domain_role is not None and found.get("target.role.domain_id") is not None:
         rule = domain_role
-    refuse_unless(allowed(rule, found), rule)
+    refuse_unless(_decide(rule, found), rule)
+
+
+def _decide(rule: str, found: Mapping[str, Any]) -> bool:
+    """What policy says, once for each question."""
+    me = caller()
+    decisions = identity().decisions
+    who = (me.user_id, me.project_id, me.project_domain_id, me.domain_id, me.user_domain_id, me.system, me.roles)
+    question = (rule, who, tuple(found.items()))
+    try:
+        known = decisions.get(question)
+    except TypeError:  # a body may hold anything where an id is wanted
+        return allowed(rule, found)
+    if known is None:
+        if len(decisions) >= MAXIMUM:
+            decisions.clear()
+        known = decisions[question] = allowed(rule, found)
+    return known
 
 
 def refuse_unless(passed: bool, rule: str) -> None:
