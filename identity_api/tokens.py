@@ -1,10 +1,9 @@
 """Tokens: issued, validated, revoked. They are encrypted and complete; the database keeps only those ended early."""
 
 import hashlib
-import base64
 import os
 import threading
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -143,7 +142,7 @@ class Tokens:
     def _opened(self, token: str) -> Payload:
         try:
             padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-            if base64.urlsafe_b64encode(base64.urlsafe_b64decode(padded)) != padded:
+            if urlsafe_b64encode(urlsafe_b64decode(padded)) != padded:
                 raise ValueError("a token has one spelling only, and this is another")
             return Payload.unpack(self._keys.decrypt(padded))
         except (InvalidToken, ValueError):
