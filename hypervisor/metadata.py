@@ -12,7 +12,7 @@ import secrets
 import selectors
 import socket
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 PORT = 80
 THREADS = 16
+CONNECTIONS = 256
 CONNECTIONS_PER_GUEST = 4
-GUEST_SECONDS = 10.0
+PATIENCE_SECONDS = 20.0  # from the first packet to the last, however busily a guest dribbles
 PASSWORD_BYTES = 1020  # as Nova, which keeps it in four columns of 255
 EC2_VERSIONS = ("2007-01-19", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04", "latest")
 
@@ -46,15 +47,20 @@ class MetadataService:
     """Follows the segments of a host: a socket for each bridge, one thread that waits and a few that answer."""
 
     def __init__(
-        self, segments: Segments, paths: HostPaths, spec: Callable[[str], MachineSpec | None], *, port: int = PORT
+        self,
+        segments: Segments,
+        paths: HostPaths,
+        spec: Callable[[str], MachineSpec | None],
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._segments = segments
         self._paths = paths
         self._spec = spec
-        self._port = port
+        self._patience_seconds = patience_seconds
         self._listeners: dict[int, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
-        self._connected: Counter[Guest] = Counter()
+        self._open: dict[socket.socket, tuple[Guest, float]] = {}  # who is connected, and until when
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="metadata")
         self._wake, self._woken = socket.socketpair()
@@ -74,8 +80,8 @@ class MetadataService:
         self._wake.send(b"!")
         self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for listener in (*self._listeners.values(), self._wake, self._woken):
-            listener.close()
+        for opened in (*self._open, *self._listeners.values(), self._wake, self._woken):
+            opened.close()
         self._selector.close()
 
     def _follow(self, bridges: dict[int, int]) -> None:
@@ -98,7 +104,7 @@ class MetadataService:
         listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((str(METADATA), self._port, 0, bridge))
+            listener.bind((str(METADATA), PORT, 0, bridge))
             listener.listen(64)
             listener.setblocking(False)
         except BaseException:
@@ -108,7 +114,7 @@ class MetadataService:
 
     def _wait(self) -> None:
         while not self._closing:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(1.0 if self._open else None):
                 if key.fileobj is self._woken:
                     self._woken.recv(4096)
                 else:
@@ -116,30 +122,40 @@ class MetadataService:
                     with contextlib.suppress(OSError):
                         connection, peer = key.fileobj.accept()  # type: ignore[union-attr]
                         self._admit(connection, (key.data, IPv6Address(peer[0].partition("%")[0])))
+            self._hang_up()
 
     def _admit(self, connection: socket.socket, guest: Guest) -> None:
         """One guest cannot keep the others waiting."""
         with self._lock:
-            if self._connected[guest] >= CONNECTIONS_PER_GUEST:
+            same = sum(other == guest for other, _ in self._open.values())
+            if same >= CONNECTIONS_PER_GUEST or len(self._open) >= CONNECTIONS:
                 connection.close()
                 return
-            self._connected[guest] += 1
+            self._open[connection] = guest, time.monotonic() + self._patience_seconds
         self._pool.submit(self._serve, connection, guest)
+
+    def _hang_up(self) -> None:
+        """On those who have had their time; the thread that serves them notices at once."""
+        now = time.monotonic()
+        with self._lock:
+            late = [connection for connection, (_, until) in self._open.items() if until < now]
+            for connection in late:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, connection: socket.socket, guest: Guest) -> None:
         try:
             with connection:
-                connection.settimeout(GUEST_SECONDS)
-                _Request(connection, guest, self)
+                connection.settimeout(self._patience_seconds)
+                try:
+                    _Request(connection, guest, self)
+                finally:
+                    with self._lock:
+                        del self._open[connection]
         except OSError:
             pass  # the guest went away
         except Exception:
             log.exception("A guest's request for metadata failed")
-        finally:
-            with self._lock:
-                self._connected[guest] -= 1
-                if not self._connected[guest]:
-                    del self._connected[guest]
 
     def machine_of(self, guest: Guest) -> tuple[MachineSpec, MachinePaths] | None:
         """Who asks; None for somebody who is no guest of this host."""

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -69,7 +70,7 @@ class Guest:
 def host(make_host: HostMaker, blank_image: Path) -> Iterator[QemuHypervisor]:
     """A host with a metadata service. Claims stand for machines: what is asked for here is not in their qemu."""
     made = make_host(OneImage(blank_image))
-    service = MetadataService(made.segments, made.paths, made.spec)
+    service = MetadataService(made.segments, made.paths, made.spec, patience_seconds=3)
     service.start()
     yield made
     for report in made.reports():
@@ -179,6 +180,24 @@ def test_a_guest_that_holds_on_to_connections_keeps_nobody_waiting(host: QemuHyp
         connection.close()
     slow.close()
     other.close()
+
+
+def test_a_guest_that_dribbles_is_hung_up_on(host: QemuHypervisor) -> None:
+    guest = Guest(host, here(host, make_spec(1, None)))
+    connection = guest.connect()
+    connection.settimeout(0.5)
+    connection.sendall(b"GET / HTTP/1.0\r\n")
+    deadline, said = time.monotonic() + 10, None
+    while said is None:
+        assert time.monotonic() < deadline
+        try:
+            said = connection.recv(100)
+        except TimeoutError:
+            connection.sendall(b"X-Slow: yes\r\n")
+        except ConnectionError:
+            said = b""
+    connection.close()
+    guest.close()
 
 
 def test_a_real_guest_asks_and_follows_a_bridge_made_anew(
