@@ -1,8 +1,9 @@
-"""What must be remembered of a server while it is resized, rescued or shelved: the keys of `Server.aside`.
+"""What must be remembered of a server while it lives, is resized, rescued or shelved: the keys of `Server.aside`.
 
 resize      {"flavor", "flavor_id": the one that the server would get back, or just gave back; "stopped": bool}
 rescue      {"image": reference of the image that it is rescued from}
 shelved     {"image_id", "image": reference}
+blank       {"ephemeral_gib": sizes, "swap_mib"}: blank disks that were asked for in place of the flavor's
 root_image  reference of the image that the root disk stands on, where that is not the server's own (after unshelve)
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 from compute_api.models import Server
 
-RESIZE, RESCUE, SHELVED, ROOT_IMAGE = "resize", "rescue", "shelved", "root_image"
+RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "root_image", "blank"
 
 
 def put(server: Server, key: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from app import errors
 from app.caller import Caller
 from compute_api import accounts, aside, backups, flavors, hosts, keypairs, operations, servers
 from compute_api.finishing import fault, reference
+from compute_api.machine_spec import disks
 from compute_api.models import Flavor, Server
 from compute_api.states import (
     BACKUP,
@@ -49,7 +50,8 @@ class Rebuild:
 def rebuild(session: Session, now: datetime, caller: Caller, server: Server, asked: Rebuild, request_id: str) -> str:
     """Make the server's disks anew from an image; addresses stay. Returns the new password."""
     was_stopped = server.vm_state == VmState.STOPPED
-    keep = ["ephemeral0"] if asked.preserve_ephemeral else []
+    names = [disk.name for disk in disks(server)]
+    keep = [name for name in names if name.startswith("ephemeral")] if asked.preserve_ephemeral else []
     servers.begin(session, now, caller, server, REBUILD, request_id, {"keep": keep, **(STOPPED if was_stopped else {})})
     try:
         image = servers.usable_image(session, caller, asked.image_id, _own_flavor(server))

@@ -41,10 +41,12 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
         own = [DiskSpec(size_gib=flavor["disk"]), DiskSpec(name="cdrom", image=image, cdrom=True)]
     else:
         own = [DiskSpec(size_gib=flavor["disk"], image=image)]
-    if flavor["ephemeral"]:
-        own.append(DiskSpec(name="ephemeral0", size_gib=flavor["ephemeral"]))
-    if flavor["swap"]:
-        own.append(DiskSpec(name="swap", size_mib=flavor["swap"]))
+    blank = remembered.get(aside.BLANK, {})
+    for number, size in enumerate(blank.get("ephemeral_gib", [flavor["ephemeral"]])):
+        if size:
+            own.append(DiskSpec(name=f"ephemeral{number}", size_gib=size))
+    if swap := blank.get("swap_mib", flavor["swap"]):
+        own.append(DiskSpec(name="swap", size_mib=swap))
     if rescue := remembered.get(aside.RESCUE):
         own.insert(0, DiskSpec(name="rescue", image=ImageRef.model_validate(rescue["image"])))
     return tuple(own)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, flavors, hosts, keypairs, operations, quotas, server_groups
+from compute_api import accounts, aside, flavors, hosts, keypairs, operations, quotas, server_groups
 from compute_api.finishing import buried, failed, reference
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
 from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
@@ -55,6 +55,8 @@ class NewServer:
     zone: str | None = None
     host: str | None = None
     group_id: str | None = None
+    ephemeral_gib: tuple[int | None, ...] = ()
+    swap_mib: tuple[int, ...] = ()
     min_count: int = 1
     max_count: int = 1
 
@@ -139,7 +141,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             access_ipv4=new.access_ipv4,
             access_ipv6=new.access_ipv6,
             fault={},
-            aside={},
+            aside=_blank_disks(flavor, new),
             created_at=now,
             updated_at=now,
             deleted=False,
@@ -280,6 +282,26 @@ def host_id(server: Server) -> str:
     if not server.host:
         return ""
     return hashlib.sha224(f"{server.project_id}{server.host}".encode()).hexdigest()
+
+
+def _blank_disks(flavor: Flavor, new: NewServer) -> dict[str, Any]:
+    """The blank disks that are asked for, in place of those that the flavor brings. Raises BadRequest."""
+    chosen: dict[str, Any] = {}
+    if new.ephemeral_gib:
+        sizes = [size or flavor.ephemeral for size in new.ephemeral_gib]
+        if sum(sizes) > flavor.ephemeral or min(sizes) < 1:
+            raise errors.BadRequest(
+                "Ephemeral disks requested are larger than the instance type allows. If no size is given in one block "
+                "device mapping, flavor ephemeral size will be used."
+            )
+        chosen["ephemeral_gib"] = sizes
+    if new.swap_mib:
+        if len(new.swap_mib) > 1:
+            raise errors.BadRequest("More than one swap drive requested.")
+        if new.swap_mib[0] > flavor.swap:
+            raise errors.BadRequest("Swap drive requested is larger than instance type allows.")
+        chosen["swap_mib"] = new.swap_mib[0] or flavor.swap
+    return {aside.BLANK: chosen} if chosen else {}
 
 
 def _flavor(session: Session, caller: Caller, flavor_id: str) -> Flavor:

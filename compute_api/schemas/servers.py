@@ -138,6 +138,8 @@ class CreateServer(Body):
             zone=zone,
             host=host,
             group_id=_group(hints),
+            ephemeral_gib=tuple(disk.volume_size for disk in _blank(asked) if disk.guest_format != "swap"),
+            swap_mib=tuple(disk.volume_size or 0 for disk in _blank(asked) if disk.guest_format == "swap"),
             min_count=low,
             max_count=high,
         )
@@ -147,6 +149,8 @@ def _image(asked: ServerFields) -> str:
     """The image's id, from imageRef (an id or, as old clients send, a URL) or the one local boot disk."""
     mapped = None
     for device in asked.block_device_mapping_v2 or []:
+        if device.source_type == "blank" and device.destination_type in (None, "local"):
+            continue
         local = device.source_type == "image" and device.destination_type in (None, "local")
         if not local or device.boot_index not in (0, None) or mapped:
             raise errors.BadRequest(NO_VOLUMES)
@@ -159,6 +163,14 @@ def _image(asked: ServerFields) -> str:
     if mapped and mapped != image:
         raise errors.BadRequest("Block Device Mapping is Invalid: Boot sequence for the instance is invalid.")
     return image
+
+
+def _blank(asked: ServerFields) -> list[BlockDevice]:
+    """Blank local disks: ephemeral ones in GiB, swap in MiB, as Nova has it."""
+    blank = [disk for disk in asked.block_device_mapping_v2 or [] if disk.source_type == "blank"]
+    if any(disk.boot_index not in (None, -1) for disk in blank):
+        raise errors.BadRequest("Block Device Mapping is Invalid: Boot sequence for the instance is invalid.")
+    return blank
 
 
 def _networks(asked: ServerFields) -> Literal["auto", "none"] | tuple[NetworkRequest, ...]:

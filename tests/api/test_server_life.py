@@ -546,3 +546,35 @@ def test_work_that_could_not_be_written_down_is_done_again(as_member: Api, make_
     host.desk.give_back(operation)
     host.work()
     assert shown(as_member, server_id)["status"] == "SHUTOFF"
+
+
+# --- disks beside the root ------------------------------------------------------------------------------------------
+
+
+def test_blank_disks_come_with_the_flavor_or_as_asked_for(
+    as_admin: Api, as_member: Api, make_server: MakeServer, host: Host, image: str
+) -> None:
+    flavor = {"id": "blank", "name": "blank", "vcpus": 1, "ram": 128, "disk": 1, "swap": 512}
+    body = {"flavor": {**flavor, "OS-FLV-EXT-DATA:ephemeral": 4}}
+    assert as_admin.post("/compute/v2.1/flavors", json=body).status_code == 200
+
+    def disks(server_id: str) -> list[tuple[str, int, int]]:
+        return [(one.name, one.size_gib, one.size_mib) for one in host.hypervisor.machines[server_id].spec.disks]
+
+    usual = make_server(flavorRef="blank")
+    assert disks(usual) == [("root", 1, 0), ("ephemeral0", 4, 0), ("swap", 0, 512)]
+    root = {"source_type": "image", "destination_type": "local", "uuid": image, "boot_index": 0}
+    blank = {"source_type": "blank", "destination_type": "local", "boot_index": -1}
+    swap = {**blank, "guest_format": "swap", "volume_size": 256}
+    asked = [root, {**blank, "volume_size": 1}, {**blank, "volume_size": 2}, swap]
+    chosen = make_server(flavorRef="blank", block_device_mapping_v2=asked)
+    assert disks(chosen) == [("root", 1, 0), ("ephemeral0", 1, 0), ("ephemeral1", 2, 0), ("swap", 0, 256)]
+    assert room(as_admin) == (2, 256, 2 * (1 + 4 + 1))
+    act(as_member, chosen, {"rebuild": {"imageRef": image, "preserve_ephemeral": True}})
+    (operation,) = host.desk.waiting()
+    work = host.desk.claim(operation)
+    assert work is not None
+    assert work.arguments["keep"] == ["ephemeral0", "ephemeral1"]
+    for wrong in ([root, {**blank, "volume_size": 5}], [root, {**swap, "volume_size": 1024}], [root, swap, swap]):
+        server = {"name": "x", "flavorRef": "blank", "imageRef": image, "block_device_mapping_v2": wrong}
+        assert as_member.post(SERVERS, json={"server": server}).status_code == 400
