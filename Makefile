@@ -57,6 +57,10 @@ format: ## format the code and fix what ruff can
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
+.PHONY: tempest
+tempest: setup image ## tempest's required tests against a cloud of their own (needs root)
+	$(bin)/python -m tests.contract.tempest.run $(TESTS)
+
 .PHONY: bench lock
 bench: setup image ## the benchmarks, as ratios against the thing named
 	$(bin)/python -m benchmarks
