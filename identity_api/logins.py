@@ -3,69 +3,33 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import bindparam, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import update
 
 from app import errors
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from identity_api import passwords
-from identity_api.models import ApplicationCredential, Project, User
+from identity_api import passwords, proofs
+from identity_api.models import ApplicationCredential, User
 from identity_api.passwords import Verifier
 from identity_api.payload import Method, Payload, Scope
+from identity_api.proofs import (
+    CredentialName,
+    CredentialProof,
+    PasswordProof,
+    Proof,
+    Reference,
+    TokenProof,
+    WantedScope,
+    find_credential,
+    find_user,
+    there,
+)
 from identity_api.remembered import Remembered
 from identity_api.subjects import UNAUTHORIZED, Subject
 from identity_api.tokens import Tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Something named by id, or by name; users and projects in a domain that is named by id or name too."""
-
-    id: str | None = None
-    name: str | None = None
-    domain_id: str | None = None
-    domain_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordProof:
-    user: Reference
-    password: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenProof:
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialName:
-    """An application credential by its id alone, or by its name and its user."""
-
-    id: str | None
-    name: str | None
-    user: Reference | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialProof:
-    named: CredentialName
-    secret: str
-
-
-Proof = PasswordProof | TokenProof | CredentialProof
-
-
-@dataclass(frozen=True, slots=True)
-class WantedScope:
-    """What is asked for. `target` names the project or domain."""
-
-    kind: Scope
-    target: Reference = Reference()
 
 
 @dataclass(slots=True)
@@ -203,17 +167,17 @@ class Logins:
 
         def read() -> User:
             with self._database.reading() as session:
-                return _there(session.get(User, user_id))
+                return there(session.get(User, user_id))
 
         return self._users.get(epoch, user_id, read)
 
     def _credential(self, named: CredentialName) -> ApplicationCredential:
         with self._database.reading() as session:
-            return _there(_find_credential(session, named))
+            return there(find_credential(session, named))
 
     def _scope_id(self, wanted: WantedScope) -> str:
         with self._database.reading() as session:
-            return _scope_id(session, wanted)
+            return proofs.scope_id(session, wanted)
 
     def _is_over(self, end: datetime | None) -> bool:
         return end is not None and end <= self._clock.now()
@@ -246,65 +210,6 @@ class Logins:
         with self._database.transaction() as session:
             unchanged = (User.id == user.id) & (User.password == user.password)
             session.execute(update(User).where(unchanged).values(**values))
-
-
-Found = TypeVar("Found")
-BY_ID = select(User).where(User.id == bindparam("id"))
-BY_NAME = select(User).where(User.name == bindparam("name"), User.domain_id == bindparam("domain_id"))
-
-
-def find_user(session: Session, user: Reference) -> User | None:
-    """The user by id, or by name and domain; whether enabled or not."""
-    if user.id is not None:
-        return session.scalar(BY_ID, {"id": user.id})
-    domain_id = _domain_id(session, user)
-    if domain_id is None or user.name is None:
-        return None
-    return session.scalar(BY_NAME, {"name": user.name, "domain_id": domain_id})
-
-
-def _there(found: Found | None) -> Found:
-    """What was found. New users and credentials do not move the epoch, so that there is none must not be remembered."""
-    if found is None:
-        raise errors.Unauthorized(UNAUTHORIZED)
-    return found
-
-
-def _domain_id(session: Session, named: Reference) -> str | None:
-    if named.domain_id is not None:
-        return named.domain_id
-    return session.scalar(select(Project.id).where(Project.is_domain, Project.name == named.domain_name))
-
-
-def _find_credential(session: Session, named: CredentialName) -> ApplicationCredential | None:
-    if named.id is not None:
-        return session.get(ApplicationCredential, named.id)
-    user = find_user(session, named.user) if named.user else None
-    if user is None:
-        return None
-    query = select(ApplicationCredential).where(
-        ApplicationCredential.user_id == user.id, ApplicationCredential.name == named.name
-    )
-    return session.scalar(query)
-
-
-def _scope_id(session: Session, wanted: WantedScope) -> str:
-    """The id of what is asked for. Raises Unauthorized when there is no such thing."""
-    target = wanted.target
-    if wanted.kind in (Scope.SYSTEM, Scope.UNSCOPED):
-        return ""
-    if target.id is not None:
-        return target.id
-    if wanted.kind is Scope.DOMAIN:
-        query = select(Project.id).where(Project.is_domain, Project.name == target.name)
-    else:
-        query = select(Project.id).where(
-            Project.domain_id == _domain_id(session, target), Project.name == target.name, ~Project.is_domain
-        )
-    found = session.scalar(query)
-    if found is None:
-        raise errors.Unauthorized(UNAUTHORIZED)
-    return found
 
 
 def _check_factors(options: Mapping[str, Any], proven: _Proven) -> None:

@@ -11,8 +11,8 @@ from app.web.context import clock, database, settings
 from app.web.responses import empty, json
 from identity_api import passwords, users
 from identity_api.listing import listed
-from identity_api.logins import Reference
 from identity_api.models import Group, Membership, User
+from identity_api.proofs import Reference
 from identity_api.routes import targets
 from identity_api.routes.bodies import fields
 from identity_api.routes.guard import guard

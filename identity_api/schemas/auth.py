@@ -6,7 +6,8 @@ from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_val
 
 from app import errors
 from app.web.bodies import Body
-from identity_api.logins import (
+from identity_api.payload import Scope
+from identity_api.proofs import (
     CredentialName,
     CredentialProof,
     PasswordProof,
@@ -15,7 +16,6 @@ from identity_api.logins import (
     TokenProof,
     WantedScope,
 )
-from identity_api.payload import Scope
 
 Short = Annotated[str, StringConstraints(max_length=255)]
 Secret = Annotated[str, StringConstraints(max_length=8192)]
