@@ -19,6 +19,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import changes, servers
 from compute_api.models import Server
+from compute_api.routes import refused
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import ask, request_id, transaction, version
 from compute_api.schemas.server_actions import (
@@ -273,6 +274,14 @@ ACTIONS: dict[str, Route] = {
     "os-resetState": Route("os_compute_api:os-admin-actions:reset_state", _reset_state),
     "lock": Route("os_compute_api:os-lock-server:lock", _lock),
     "unlock": Route("os_compute_api:os-lock-server:unlock", _unlock),
+    "migrate": Route("os_compute_api:os-migrate-server:migrate", refused.move),
+    "os-migrateLive": Route("os_compute_api:os-migrate-server:migrate_live", refused.move),
+    "evacuate": Route("os_compute_api:os-evacuate", refused.move),
+    "addSecurityGroup": Route("os_compute_api:os-security-groups:add", refused.add_security_group),
+    "removeSecurityGroup": Route("os_compute_api:os-security-groups:remove", refused.remove_security_group),
+    "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
+    "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
+    "os-getSerialConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
     "os-getConsoleOutput": Route("os_compute_api:os-console-output", _console),
 }
 

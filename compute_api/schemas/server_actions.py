@@ -129,3 +129,28 @@ class AttachInterface(Body):
     """POST /servers/{id}/os-interface."""
 
     interface: Annotated[InterfaceFields, Field(alias="interfaceAttachment")] = InterfaceFields()
+
+
+class ConsoleType(Body):
+    """os-getVNCConsole and its like."""
+
+    type: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class RemoteConsoleFields(Body):
+    """The console of POST /servers/{id}/remote-consoles."""
+
+    protocol: Literal["vnc", "spice", "rdp", "serial", "mks"]
+    type: Literal["novnc", "xvpvnc", "spice-html5", "rdp-html5", "serial", "webmks"]
+
+
+class RemoteConsole(Body):
+    """POST /servers/{id}/remote-consoles."""
+
+    remote_console: RemoteConsoleFields
+
+
+class SecurityGroup(Body):
+    """addSecurityGroup, removeSecurityGroup."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]

@@ -494,6 +494,21 @@ def test_diagnostics_are_for_admins(
     assert as_admin.at(version).get(path).status_code == 409
 
 
+def test_what_this_cloud_does_not_do_is_refused_in_words(
+    as_admin: Api, as_member: Api, make_server: MakeServer
+) -> None:
+    server_id = make_server()
+    act(as_member, server_id, {"migrate": None}, 403)
+    act(as_admin, server_id, {"migrate": None}, 501)
+    console = act(as_member, server_id, {"os-getVNCConsole": {"type": "novnc"}}, 400)
+    assert console.json["badRequest"]["message"] == "Unavailable console type novnc."
+    body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+    assert as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=body).status_code == 400
+    act(as_member, server_id, {"addSecurityGroup": {"name": "default"}}, 400)
+    act(as_member, server_id, {"addSecurityGroup": {"name": "other"}}, 404)
+    act(as_member, server_id, {"removeSecurityGroup": {"name": "default"}}, 400)
+
+
 # --- nothing waits for ever -----------------------------------------------------------------------------------------
 
 

@@ -164,3 +164,85 @@ def test_images_may_be_evicted_while_machines_run(hypervisor: Hypervisor, spec: 
     assert hypervisor.reboot(spec, hard=True, grace_seconds=0).state is MachineState.RUNNING
     hypervisor.remove(spec.id)
     hypervisor.evict_images(frozenset())
+
+
+def later(spec: MachineSpec, **changes: object) -> MachineSpec:
+    return spec.model_copy(update={"generation": spec.generation + 1, **changes})
+
+
+def test_a_suspended_machine_goes_on_and_a_stop_forgets_its_memory(
+    hypervisor: Hypervisor, restart: Restart, spec: MachineSpec
+) -> None:
+    with pytest.raises(HypervisorError):
+        hypervisor.suspend(spec.id)
+    hypervisor.ensure_running(spec)
+    assert hypervisor.suspend(spec.id).state is MachineState.SHUTOFF
+    assert hypervisor.suspend(spec.id).state is MachineState.SHUTOFF
+    assert restart().ensure_running(spec).state is MachineState.RUNNING
+    hypervisor.suspend(spec.id)
+    hypervisor.ensure_stopped(spec.id, grace_seconds=0)
+    with pytest.raises(HypervisorError):
+        hypervisor.suspend(spec.id)
+    hypervisor.remove(spec.id)
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_machine_is_rebuilt_resized_and_brought_back(hypervisor: Hypervisor, spec: MachineSpec, start: bool) -> None:
+    hypervisor.ensure_running(spec)
+    state = MachineState.RUNNING if start else MachineState.SHUTOFF
+    rebuilt = later(spec)
+    assert hypervisor.rebuild(rebuilt, start=start).state is state
+    assert hypervisor.rebuild(rebuilt, start=start).state is state
+    disk = spec.disks[0].model_copy(update={"size_gib": 2})
+    resized = later(rebuilt, memory_mib=192, disks=(disk,))
+    assert hypervisor.resize(resized, start=start, grace_seconds=0).state is state
+    assert hypervisor.resize(resized, start=start, grace_seconds=0).state is state
+    assert hypervisor.spec(spec.id) == resized
+    reverted = later(resized, memory_mib=128, disks=spec.disks)
+    assert hypervisor.revert_resize(reverted, start=start).state is state
+    assert hypervisor.revert_resize(reverted, start=start).state is state
+    assert hypervisor.spec(spec.id) == reverted
+    again = later(reverted, disks=(disk,))
+    hypervisor.resize(again, start=start, grace_seconds=0)
+    hypervisor.confirm_resize(spec.id)
+    hypervisor.confirm_resize(spec.id)
+    hypervisor.remove(spec.id)
+
+
+def test_what_needs_a_machine_says_when_there_is_none(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    for attempt in (
+        lambda: hypervisor.resize(spec, start=True, grace_seconds=0),
+        lambda: hypervisor.confirm_resize(spec.id),
+        lambda: hypervisor.snapshot(spec, "one"),
+        lambda: hypervisor.ensure_nics(spec),
+        lambda: hypervisor.diagnostics(spec.id),
+    ):
+        with pytest.raises(HypervisorError):
+            attempt()
+    hypervisor.discard_snapshot(spec.id, "one")
+    hypervisor.hurry(spec.id)
+    assert hypervisor.reports() == []
+
+
+def test_a_snapshot_is_a_file_that_goes_when_told(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    hypervisor.ensure_running(spec)
+    taken = hypervisor.snapshot(spec, "one")
+    assert taken.path.stat().st_size > 0
+    assert hypervisor.snapshot(spec, "one") == taken
+    assert hypervisor.report(spec.id).state is MachineState.RUNNING
+    hypervisor.discard_snapshot(spec.id, "one")
+    assert not taken.path.exists()
+    hypervisor.ensure_stopped(spec.id, grace_seconds=0)
+    hypervisor.snapshot(spec, "two")
+    hypervisor.discard_snapshot(spec.id, "two")
+    hypervisor.remove(spec.id)
+
+
+def test_interfaces_come_and_go(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    hypervisor.ensure_running(spec)
+    second = spec.nics[0].model_copy(update={"port_id": "1" * 36, "mac": "02:00:f0:00:01:01", "addresses": ()})
+    hypervisor.ensure_nics(spec.model_copy(update={"nics": (*spec.nics, second)}))
+    assert [nic.mac for nic in hypervisor.diagnostics(spec.id).nics] == [spec.nics[0].mac, second.mac]
+    hypervisor.ensure_nics(spec)
+    assert len(hypervisor.diagnostics(spec.id).nics) == 1
+    hypervisor.remove(spec.id)

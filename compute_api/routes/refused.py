@@ -1,0 +1,61 @@
+"""What Nova can do to a server and this cloud does not: refused in words, with Nova's status where it has one."""
+
+from typing import Any
+
+from flask import Response
+
+from app import errors
+from app.web.bodies import json_body, parse
+from app.web.context import caller, database
+from app.web.policy import require
+from compute_api import servers
+from compute_api.models import Server
+from compute_api.routes.blueprint import compute
+from compute_api.routes.context import version
+from compute_api.schemas.server_actions import ConsoleType, RemoteConsole, SecurityGroup
+
+
+@compute.post("/servers/<server_id>/remote-consoles")
+@require("os_compute_api:os-remote-consoles")
+def create_remote_console(server_id: str) -> Response:
+    asked = parse(RemoteConsole, json_body(), version()).remote_console
+    _found(server_id)
+    raise errors.BadRequest(f"Unavailable console type {asked.type}.")
+
+
+def old_console(server_id: str, body: Any) -> Response:
+    """os-getVNCConsole, os-getSPICEConsole, os-getSerialConsole."""
+    asked = parse(ConsoleType, body)
+    _found(server_id)
+    raise errors.BadRequest(f"Unavailable console type {asked.type}.")
+
+
+def move(server_id: str, _body: Any) -> Response:
+    """migrate, os-migrateLive, evacuate."""
+    _found(server_id)
+    raise errors.NotSupported(
+        "Servers are not moved between hosts in this cloud. Shelve and unshelve the server instead."
+    )
+
+
+def add_security_group(server_id: str, body: Any) -> Response:
+    """There is one group, and every server is in it."""
+    name = parse(SecurityGroup, body).name
+    server = _found(server_id)
+    if name != "default":
+        raise errors.NotFound(f"Security group {name} not found for project {server.project_id}.")
+    raise errors.BadRequest(f"Security group {name} is already associated with the instance {server.id}")
+
+
+def remove_security_group(server_id: str, body: Any) -> Response:
+    """And no server leaves it."""
+    name = parse(SecurityGroup, body).name
+    server = _found(server_id)
+    if name != "default":
+        raise errors.NotFound(f"Security group {name} not found for project {server.project_id}.")
+    raise errors.BadRequest("There are no security groups in this cloud: default filters nothing and stays.")
+
+
+def _found(server_id: str) -> Server:
+    with database().reading() as session:
+        return servers.find(session, caller(), server_id)
