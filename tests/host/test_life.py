@@ -57,6 +57,9 @@ def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     assert ssh(spec, private, "cat /proc/sys/kernel/random/boot_id") == boot
     assert "sleep 1000" in ssh(spec, private, "ps")
     assert "02:00:f0:00:01:01" in ssh(spec, private, "ip link")
+    later.suspend(spec.id)
+    later.ensure_running(wider)
+    assert ssh(spec, private, "cat /proc/sys/kernel/random/boot_id") == boot, "and once more"
 
     later.ensure_nics(spec)
     deadline = time.monotonic() + 20

@@ -1,0 +1,110 @@
+"""kill -9 of whoever does something to a running machine, in the middle of it: doing it again puts it right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypervisor import checkpoints
+from hypervisor.machine import MachineState
+from tests.host.support import HostMaker, OneImage, image_ref, make_spec
+
+# Does something and kills itself just before or just after a function is called.
+VICTIM = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.machine import MachineSpec
+from tests.host.support import OneImage
+from tests.host.test_life_crashes import DEEDS
+
+state, installation, image, document, deed, place, moment = sys.argv[1:]
+module, _, name = place.rpartition(".")
+owner = import_module(module)
+original = getattr(owner, name)
+
+def deadly(*arguments, **named):
+    if moment == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+config = HostConfig(state=Path(state), installation=installation, host_name="test", accelerator="tcg")
+host = QemuHypervisor(config, OneImage(Path(image)))
+setattr(owner, name, deadly)
+DEEDS[deed](host, MachineSpec.model_validate_json(document))
+"""
+
+
+def changed(spec, generation, **changes):  # type: ignore[no-untyped-def]
+    return spec.model_copy(update={"generation": generation, **changes})
+
+
+def larger(spec):  # type: ignore[no-untyped-def]
+    return (spec.disks[0].model_copy(update={"size_gib": 2}),)
+
+
+def two(spec):  # type: ignore[no-untyped-def]
+    other = spec.nics[0].model_copy(update={"port_id": "1" * 36, "mac": "02:00:f0:00:01:01", "addresses": ()})
+    return changed(spec, spec.generation, nics=(*spec.nics, other))
+
+
+DEEDS = {
+    "suspend": lambda host, spec: host.suspend(spec.id),
+    "snapshot": lambda host, spec: host.snapshot(spec, "one"),
+    "rebuild": lambda host, spec: host.rebuild(changed(spec, 1), start=True),
+    "resize": lambda host, spec: host.resize(changed(spec, 1, disks=larger(spec)), start=True, grace_seconds=0),
+    "revert": lambda host, spec: host.revert_resize(changed(spec, 2), start=True),
+    "plug": lambda host, spec: host.ensure_nics(two(spec)),
+    "unplug": lambda host, spec: host.ensure_nics(spec),
+}
+DEATHS = [
+    ("suspend", "hypervisor.suspending._look", "before"),
+    ("suspend", "hypervisor.suspending.memory_is_saved", "before"),
+    ("suspend", "hypervisor.suspending.save", "after"),
+    ("snapshot", "hypervisor.checkpoints._wait", "before"),
+    ("snapshot", "hypervisor.checkpoints.copy_running", "after"),
+    ("rebuild", "hypervisor.host.start_qemu", "before"),
+    ("rebuild", "hypervisor.host.start_qemu", "after"),
+    ("resize", "hypervisor.checkpoints.keep", "after"),
+    ("resize", "hypervisor.checkpoints.grow", "after"),
+    ("resize", "hypervisor.host.start_qemu", "after"),
+    ("revert", "hypervisor.checkpoints.forget", "before"),
+    ("revert", "hypervisor.host.start_qemu", "before"),
+    ("plug", "hypervisor.hotplug._plug", "before"),
+    ("plug", "hypervisor.hotplug.plug", "after"),
+    ("unplug", "hypervisor.hotplug.unplug", "after"),
+]
+
+
+@pytest.mark.parametrize(("deed", "place", "moment"), DEATHS)
+def test_what_was_cut_short_is_done_again(
+    make_host: HostMaker, blank_image: Path, deed: str, place: str, moment: str
+) -> None:
+    spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(spec)
+    before = {"revert": "resize", "unplug": "plug"}.get(deed)
+    if before is not None:
+        DEEDS[before](host, spec)
+    arguments = [str(host.paths.state), host.config.installation, str(blank_image), spec.model_dump_json()]
+    died = subprocess.run([sys.executable, "-c", VICTIM, *arguments, deed, place, moment], timeout=60)
+    assert died.returncode == -9
+
+    later = make_host(OneImage(blank_image))
+    later.repair()
+    DEEDS[deed](later, spec)
+    if deed == "suspend":
+        assert later.report(spec.id).state is MachineState.SHUTOFF
+        later.ensure_running(spec)
+    assert later.report(spec.id).state is MachineState.RUNNING
+    assert len(later.diagnostics(spec.id).nics) == (2 if deed == "plug" else 1)
+    later.discard_snapshot(spec.id, "one")
+    later.ensure_stopped(spec.id, grace_seconds=0)
+    (root,) = later._own_disks(spec, later.paths.machine(spec.id))
+    assert checkpoints.virtual_bytes(root) == (2 if deed == "resize" else 1) << 30
+    assert checkpoints.has_checkpoint(root) == (deed == "resize")
+    later.remove(spec.id)
