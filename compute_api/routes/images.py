@@ -5,9 +5,11 @@ from typing import Any
 
 from flask import Response, current_app, request
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app import errors
-from app.web.context import caller, database
+from app.web.bodies import json_body, parse
+from app.web.context import caller, clock, database
 from app.web.links import url
 from app.web.microversion import v
 from app.web.pagination import page, query_after
@@ -15,6 +17,7 @@ from app.web.policy import require
 from app.web.responses import empty, json
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
+from compute_api.schemas.servers import MetaBody, MetadataBody
 from compute_api.views import links
 from compute_api.views.servers import stamp
 from image_api import images
@@ -79,13 +82,7 @@ def show_image(image_id: str) -> Response:
 def delete_image(image_id: str) -> Response:
     _until(UNTIL)
     with transaction() as session:
-        try:
-            image = images.find_visible(session, caller(), image_id)
-        except errors.NotFound:
-            raise errors.NotFound("Image not found.") from None
-        if not caller().is_admin and image.owner != caller().project:
-            raise errors.Forbidden("You are not allowed to delete the image.")
-        images.remove(session, current_app.extensions["sixstack.images.store"], image)
+        images.remove(session, current_app.extensions["sixstack.images.store"], _own(session, image_id))
     return empty()
 
 
@@ -104,6 +101,58 @@ def show_image_metadata(image_id: str, key: str) -> Response:
     if key not in properties:
         raise errors.NotFound("Metadata item was not found")
     return json({"meta": {key: properties[key]}})
+
+
+@compute.post("/images/<image_id>/metadata")
+@require("os_compute_api:images:delete")
+def add_image_metadata(image_id: str) -> Response:
+    return json({"metadata": _change(image_id, parse(MetadataBody, json_body()).metadata, replace=False)})
+
+
+@compute.put("/images/<image_id>/metadata")
+@require("os_compute_api:images:delete")
+def replace_image_metadata(image_id: str) -> Response:
+    return json({"metadata": _change(image_id, parse(MetadataBody, json_body()).metadata, replace=True)})
+
+
+@compute.put("/images/<image_id>/metadata/<key>")
+@require("os_compute_api:images:delete")
+def set_image_metadata(image_id: str, key: str) -> Response:
+    meta = parse(MetaBody, json_body()).meta
+    if list(meta) != [key]:
+        raise errors.BadRequest("Request body and URI mismatch")
+    _change(image_id, meta, replace=False)
+    return json({"meta": meta})
+
+
+@compute.delete("/images/<image_id>/metadata/<key>")
+@require("os_compute_api:images:delete")
+def delete_image_metadata(image_id: str, key: str) -> Response:
+    properties = _find(image_id).properties
+    if key not in properties:
+        raise errors.NotFound("Invalid metadata key")
+    _change(image_id, {name: value for name, value in properties.items() if name != key}, replace=True)
+    return empty()
+
+
+def _change(image_id: str, wanted: dict[str, str], *, replace: bool) -> dict[str, str]:
+    _until(METADATA_UNTIL)
+    with transaction() as session:
+        image = _own(session, image_id)
+        image.properties = dict(wanted) if replace else {**image.properties, **wanted}
+        image.updated_at = clock().now()
+        return image.properties
+
+
+def _own(session: Session, image_id: str) -> Image:
+    """An image that the caller may change. Raises NotFound, Forbidden."""
+    try:
+        image = images.find_visible(session, caller(), image_id)
+    except errors.NotFound:
+        raise errors.NotFound("Image not found.") from None
+    if not caller().is_admin and image.owner != caller().project:
+        raise errors.Forbidden("You are not allowed to change the image.")
+    return image
 
 
 def _until(last: Any) -> None:

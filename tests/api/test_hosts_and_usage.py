@@ -229,6 +229,12 @@ def test_images_by_way_of_compute_until_2_35(as_member: Api, as_admin: Api, imag
     assert (shown["id"], shown["status"], shown["name"]) == (image, "ACTIVE", "disk")
     assert as_member.get(f"{COMPUTE}/images/{image}").json["image"]["OS-EXT-IMG-SIZE:size"] == 1 << 20
     assert as_member.at("2.36").get(f"{COMPUTE}/images").status_code == 404
+    meta = f"{COMPUTE}/images/{image}/metadata"
+    assert as_member.post(meta, json={"metadata": {"a": "1"}}).json["metadata"]["a"] == "1"
+    assert as_member.put(f"{meta}/a", json={"meta": {"a": "2"}}).json == {"meta": {"a": "2"}}
+    assert as_member.delete(f"{meta}/a").status_code == 204
+    assert as_member.get(f"{meta}/a").status_code == 404
+    assert as_admin.put(meta, json={"metadata": {"b": "1"}}).json == {"metadata": {"b": "1"}}
     assert as_member.delete(f"{COMPUTE}/images/{image}").status_code == 204
     assert as_member.get(f"{COMPUTE}/images/{image}").status_code == 404
 
