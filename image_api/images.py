@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -57,10 +57,22 @@ def visible_to(caller: Caller, member_status: MemberStatus | None = MemberStatus
 def find_visible(session: Session, caller: Caller, image_id: str) -> Image:
     """An image that the caller may see: own, public, community, or shared with the project, accepted or not.
     Raises NotFound."""
-    image = session.scalar(select(Image).where(Image.id == image_id, visible_to(caller, None)))
-    if image is None:
+    image = session.get(Image, image_id)
+    if image is None or not is_visible(session, caller, image):
         raise errors.NotFound(f"No image found with ID {image_id}")
     return image
+
+
+def is_visible(session: Session | Connection, caller: Caller, image: Image | Row[Any]) -> bool:
+    """The same for an image that was read already: only a shared one of somebody else needs another look."""
+    if caller.is_admin or image.visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
+        return True
+    if image.owner == caller.project and image.owner:
+        return True
+    if image.visibility != Visibility.SHARED:
+        return False
+    member = select(ImageMember.image_id).where(ImageMember.image_id == image.id, ImageMember.member == caller.project)
+    return session.execute(member).first() is not None
 
 
 def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Image:

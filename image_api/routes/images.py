@@ -57,8 +57,8 @@ def index() -> Response:
         marker=asked.marker,
         member_status=request.args.get("member_status"),
     )
-    with database().reading() as session:
-        found = queries.find_all(session, g.caller, wanted)
+    with database().reader.connect() as connection:
+        found = queries.find_all(connection, g.caller, wanted)
     pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "marker"]
     first = "/v2/images" + (f"?{urlencode(pairs)}" if pairs else "")
     more = f"/v2/images?{query_after(found[-1].id)}" if found and len(found) == asked.limit else None
@@ -68,9 +68,9 @@ def index() -> Response:
 @blueprint.get("/<image_id>")
 @require("get_image")
 def show(image_id: str) -> Response:
-    with database().reading() as session:
-        image = images.find_visible(session, g.caller, image_id)
-        enforce("get_image", target(image))
+    with database().reader.connect() as connection:
+        image = queries.find_row(connection, g.caller, image_id)
+    enforce("get_image", target(image))
     return json(views.show(image))
 
 

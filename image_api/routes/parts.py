@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from flask import current_app, g, request
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -39,7 +40,7 @@ def limits_of(configured: Settings, used: int) -> Limits:
     return Limits(most, largest, UNLIMITED if quota < 0 else quota << 30)
 
 
-def target(image: Image) -> dict[str, Any]:
+def target(image: Image | Row[Any]) -> dict[str, Any]:
     """What policy rules see of an image that the caller may see."""
     member = g.caller.project_id if image.visibility == "shared" and image.owner != g.caller.project_id else None
     return {

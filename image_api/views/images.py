@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row
+
 from image_api.formats import GLANCE_NAMES
 from image_api.models import Image, ImageMember
 from image_api.states import STORED
 
 
-def show(image: Image) -> dict[str, Any]:
+def show(image: Image | Row[Any]) -> dict[str, Any]:
     """An image, its properties beside its own fields. Fields win over properties of the same name.
 
     `sixstack_format` is what the disk really is where that is not what the user calls it, `sixstack_compression` how
@@ -49,7 +51,7 @@ def show(image: Image) -> dict[str, Any]:
     return body
 
 
-def index(images: Sequence[Image], first: str, following: str | None) -> dict[str, Any]:
+def index(images: Sequence[Image | Row[Any]], first: str, following: str | None) -> dict[str, Any]:
     """A page; the links are relative to the endpoint, as Glance's are."""
     body: dict[str, Any] = {"images": [show(image) for image in images], "first": first, "schema": "/v2/schemas/images"}
     if following:
@@ -76,4 +78,4 @@ def members(rows: Sequence[ImageMember]) -> dict[str, Any]:
 
 def iso(time: datetime) -> str:
     """Seconds are as fine as Glance shows."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{time.isoformat()[:19]}Z"
