@@ -20,7 +20,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +38,8 @@ VXLAN_PORT = 4789
 VXLAN_TTL = 5
 GROUPS = int(IPv6Address("ff05::"))
 IFA_F_NODAD = 0x02
+RTPROT_STATIC = 4
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 LINK_LOCAL = IPv6Interface("fe80::/64")
 # Where guests find metadata; also who advertises routes, so that a guest's router is the same on whatever host it runs.
 METADATA = IPv6Address("fe80::a9fe:a9fe")
@@ -154,9 +156,14 @@ class Links:
                 sysctl(self.tunnel(), {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "forwarding": 1})
                 ip.link("set", index=index, state="up")
             _add_address(ip, index, address, 128)
-            for destination in destinations:
-                family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
-                ip.route("replace", dst=str(destination), oif=index, family=family)
+            wanted = {str(ip_network(destination)): FAMILY[destination.version] for destination in destinations}
+            for destination, family in wanted.items():
+                ip.route("replace", dst=destination, oif=index, family=family)
+            for family in FAMILY.values():
+                for route in ip.get_routes(family=family, oif=index):
+                    destination = f"{route.get_attr('RTA_DST')}/{route['dst_len']}"
+                    if route["proto"] == RTPROT_STATIC and destination not in wanted:
+                        ip.route("del", dst=destination, oif=index, family=family)
             return made
 
         return self._do(ensure)
@@ -274,15 +281,16 @@ class Links:
         made = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
         if made.get_attr("IFLA_VXLAN_LINK") != _index(self.uplink):
             return False
+        has_group = made.get_attr("IFLA_VXLAN_GROUP6") is not None
+        if has_group or not self.peers:
+            return has_group and not self.peers
         entries = ip.get_neighbours(family=socket.AF_BRIDGE, ifindex=vxlan)
         flooded = {
             entry.get_attr("NDA_DST")
             for entry in entries
             if entry.get_attr("NDA_LLADDR") == FLOODED and entry["ifindex"] == vxlan
         }
-        if not self.peers:
-            return made.get_attr("IFLA_VXLAN_GROUP6") is not None
-        return made.get_attr("IFLA_VXLAN_GROUP6") is None and flooded == self._others(ip)
+        return flooded == self._others(ip)
 
     def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
         bridge = _index(self.bridge(nic.vni))

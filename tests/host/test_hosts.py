@@ -23,6 +23,7 @@ from hypervisor.metadata import MetadataService
 from hypervisor.network import METADATA
 from tests.host.support import (
     PREFIX,
+    HostMaker,
     OneImage,
     image_ref,
     inside,
@@ -229,3 +230,24 @@ def test_hosts_without_multicast_flood_to_their_peers(
     with inside(hosts[0].namespace):
         ip("-6", "neighbour", "flush", "to", address)
     assert ssh(two, key, "hostname").strip() == two.hostname
+
+
+def test_an_operator_may_choose_other_peers(make_host: HostMaker, blank_image: Path) -> None:
+    """Multicast, then peers, then other peers: the segment follows at the next launch, and only then."""
+    ip("address", "add", "fd00:aaaa::1/64", "dev", "lo", "nodad")
+    nic = make_spec(1, None).nics[0]
+    one, two, three = (IPv6Address(f"fd00:aaaa::{number}") for number in (1, 2, 3))
+    before: tuple[int, int] = (0, 0)
+    for peers in ((), (one, two), (two, three), ()):
+        host = make_host(OneImage(blank_image), peers=peers)
+        made = host.links.ensure_segment(nic)
+        assert made[0] == before[0] or before == (0, 0), "the bridge stays, with the guests on it"
+        assert made[1] != before[1]
+        assert host.links.ensure_segment(nic) == made
+        fdb = subprocess.run(
+            ["bridge", "fdb", "show", "dev", host.links.vxlan(nic.vni)], capture_output=True, text=True
+        )
+        flooded = set(re.findall(r"^00:00:00:00:00:00 dst (\S+)", fdb.stdout, re.MULTILINE))
+        assert flooded == ({str(peer) for peer in peers if peer != one} or {"ff05::666"})
+        before = made
+    host.close_down()

@@ -138,6 +138,14 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     assert PAGE.decode() in ssh(spec, private, get)
     assert web.clients[-1] == str(MAPPED)
 
+    # An address that is no longer mapped goes where it went before.
+    last = make_host(OneImage(tiny_image), uplink="uplink", nat64=host.config.nat64)
+    routes = ["ip", "route", "show", "dev", host.links.tunnel()]
+    assert str(MAPPED) in subprocess.run(routes, check=True, capture_output=True, text=True).stdout
+    last.repair()
+    left = subprocess.run(routes, check=True, capture_output=True, text=True).stdout
+    assert str(MAPPED) not in left
+    assert "192.168.240.0/20" in left
     # Turned off, nothing of it stays.
     off = make_host(OneImage(tiny_image), uplink="uplink")
     off.repair()
