@@ -7,6 +7,7 @@ agent does not know the difference.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import select
@@ -154,13 +155,11 @@ class LocalDesk:
     def fail_overdue(self) -> Sequence[str]:
         """Give up on what takes longer than it may; returns the ids of the servers."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
+        with self._database.reading() as session:
+            if not any(_is_late(one, now, grace) for one in operations.running(session, self._host)):
+                return []
         with self._writing() as session:
-            late = [
-                operation
-                for operation in operations.running(session, self._host)
-                if operation.started_at is not None
-                and (now - operation.started_at).total_seconds() > finishing.deadline_seconds(operation.task, grace)
-            ]
+            late = [one for one in operations.running(session, self._host) if _is_late(one, now, grace)]
             for operation in late:
                 seconds = finishing.deadline_seconds(operation.task, grace)
                 finishing.finish(
@@ -222,3 +221,8 @@ class LocalDesk:
         with self._database.reading() as session:
             status = session.scalar(select(Image.status).where(Image.id == operation.arguments["image_id"]))
         return status == ImageStatus.ACTIVE
+
+
+def _is_late(operation: Operation, now: datetime, grace_seconds: float) -> bool:
+    seconds = finishing.deadline_seconds(operation.task, grace_seconds)
+    return operation.started_at is not None and (now - operation.started_at).total_seconds() > seconds
