@@ -81,13 +81,11 @@ def claim(
             Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
             Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
         )
-        .order_by(
-            Host.name.in_(among.rather).desc(),
-            Host.name.in_(among.rather_not).asc(),
-            (Host.memory_mib_limit - Host.memory_mib_used).desc(),
-        )
         .limit(1)
     )
+    if among.rather or among.rather_not:
+        fits = fits.order_by(Host.name.in_(among.rather).desc(), Host.name.in_(among.rather_not).asc())
+    fits = fits.order_by((Host.memory_mib_limit - Host.memory_mib_used).desc())
     if among.only is not None:
         fits = fits.where(Host.name.in_(among.only))
     if among.never:
