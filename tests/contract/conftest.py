@@ -1,6 +1,7 @@
 """A whole cloud, as a user has it: `sixstack up` as a process, real qemu, real clients on loopback."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -35,10 +37,15 @@ def wait_until(look: Callable[[], Found], *, seconds: float = 120, pause: float 
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody has, below those that the kernel gives to outgoing connections, so that it stays free."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 @dataclass
@@ -72,9 +79,10 @@ class Cloud:
 
     def kill(self) -> None:
         """kill -9 of every process of ours, not of guests."""
-        ours = self.pids()
-        for pid in ours:
-            os.kill(pid, signal.SIGKILL)
+        while ours := self.pids():
+            for pid in ours:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait(10)
             self.process = None
