@@ -79,6 +79,8 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
         server.vm_state = then
         server.power_state = operation.arguments.get("power_state", outcome.power_state or POWER[then])
         server.fault = {}
+        if server.launched_at is None and server.power_state == PowerState.RUNNING:
+            server.launched_at = now  # usage is counted from here on, whatever is done to the server later
     if ending := _ENDINGS.get(action.task):
         ending(session, now, server, operation, outcome.error is None)
     if not server.deleted:
@@ -158,15 +160,9 @@ def forget_image(session: Session, image_id: str, *, only_unfinished: bool = Fal
 Ending = Callable[[Session, datetime, Server, Operation, bool], None]
 
 
-def _end_launch(_session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+def _end_launch(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
     """The password was on the config drive; nobody needs to know it any longer."""
     server.admin_pass = None
-    if done and operation.task in (SPAWN.task, REBUILD.task, UNSHELVE.task):
-        server.launched_at = now
-
-
-def _end_rebuild(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
-    _end_launch(session, now, server, operation, done)
 
 
 def _end_delete(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
@@ -240,7 +236,7 @@ def _end_unshelve(session: Session, now: datetime, server: Server, operation: Op
 
 _ENDINGS: dict[TaskState, Ending] = {
     SPAWN.task: _end_launch,
-    REBUILD.task: _end_rebuild,
+    REBUILD.task: _end_launch,
     DELETE.task: _end_delete,
     RESCUE.task: _end_rescue,
     UNRESCUE.task: _end_unrescue,

@@ -70,6 +70,7 @@ def test_a_rebuilt_server_keeps_its_address_and_gets_what_was_asked_for(
     assert host.hypervisor.machines[server_id].disk == b"fresh"
     assert host.hypervisor.machines[server_id].spec.disks[0].image.id == other_image  # type: ignore[union-attr]
     assert host.hypervisor.machines[server_id].spec.admin_pass == "s3cret-of-mine"
+    assert after["OS-SRV-USG:launched_at"] == before["OS-SRV-USG:launched_at"], "it is paid for since then"
 
 
 def test_a_rebuild_shows_what_each_version_has(as_member: Api, make_server: MakeServer, image: str, host: Host) -> None:
