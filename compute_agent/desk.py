@@ -25,7 +25,8 @@ from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
 from image_api import images
 from image_api.models import Image
 from image_api.states import ImageStatus
-from image_api.store import FileStore, Store
+from image_api.store import Store
+from image_api.stores import make_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class LocalDesk:
 
     def __init__(self, database: Database, clock: Clock, settings: Settings, store: Store | None = None) -> None:
         self._database = database
-        self._store = store or FileStore(settings.state / "images" / "store")
+        self._store = store or make_store(settings)
         self._clock = clock
         self._settings = settings
         self._host = settings.host_name

@@ -1,6 +1,5 @@
 """Images as the domain knows them: who sees them, how they are made, changed and removed."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 from app import errors
 from app.caller import Caller
 from app.db import Database, after_commit
+from image_api import writers
 from image_api.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored, ingest, pieces_of
 from image_api.models import Image, ImageMember, ImageTask
 from image_api.names import disk_object, staged_object, upload_object
@@ -173,32 +173,24 @@ def count(session: Session, project_id: str) -> int:
     return session.scalar(select(func.count()).select_from(Image).where(Image.owner == project_id)) or 0
 
 
-def recover(session: Session, now: datetime, host: str | None = None) -> None:
-    """What processes of this host that are gone had begun: uploads are back in `queued`, imports begin again.
-    Called before any process serves; other hosts' work is left alone while they renew their claim on it."""
-    host = host or socket.gethostname()
-    dead = or_(Image.writer_host == host, Image.writer_until < now, Image.writer_until.is_(None))
-    session.execute(
-        update(Image)
-        .where(
-            or_(
-                and_(Image.status == ImageStatus.SAVING, dead),
-                and_(Image.status == ImageStatus.UPLOADING, Image.writer.is_not(None), dead),
-                and_(Image.status == ImageStatus.IMPORTING, ~_has_task()),
-            )
-        )
-        .values(status=ImageStatus.QUEUED, writer=None, writer_host=None, writer_until=None, size=None, updated_at=now)
-        .execution_options(synchronize_session=False)
+def recover(session: Session, now: datetime) -> None:
+    """What processes that are gone had begun: uploads are back in `queued`, imports begin again. What other hosts do is
+    left alone while they renew their claim on it."""
+    writing = select(Image).where(
+        Image.writer.is_not(None), Image.status.in_([ImageStatus.SAVING, ImageStatus.UPLOADING])
     )
-    session.execute(
-        update(ImageTask)
-        .where(
-            ImageTask.status == TaskStatus.PROCESSING,
-            or_(ImageTask.worker_host == host, ImageTask.worker_until < now, ImageTask.worker_until.is_(None)),
-        )
-        .values(status=TaskStatus.PENDING, worker=None, worker_host=None, worker_until=None, updated_at=now)
-        .execution_options(synchronize_session=False)
-    )
+    for image in session.scalars(writing):
+        if writers.is_gone(image.writer_host) or (image.writer_until and image.writer_until < now):
+            image.status, image.updated_at = ImageStatus.QUEUED, now
+            image.writer = image.writer_host = image.writer_until = None
+    for task in session.scalars(select(ImageTask).where(ImageTask.status == TaskStatus.PROCESSING)):
+        if writers.is_gone(task.worker_host) or (task.worker_until and task.worker_until < now):
+            task.status, task.updated_at = TaskStatus.PENDING, now
+            task.worker = task.worker_host = task.worker_until = None
+    importing = select(Image).where(Image.status == ImageStatus.IMPORTING, ~_has_task())
+    for image in session.scalars(importing):
+        image.status, image.updated_at = ImageStatus.QUEUED, now
+    session.flush()
 
 
 def create_from_file(
@@ -234,7 +226,7 @@ def create_from_file(
         elif image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != owner:
             raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
         image.disk_format, image.container_format = disk_format, image.container_format or "bare"
-        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), socket.gethostname()
+        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), writers.me()
         made, writer = image.id, image.writer
     try:
         with path.open("rb", buffering=0) as file:

@@ -1,6 +1,5 @@
 """Imports: what was asked for is a row; whoever is free claims it, and takes over from one who died at it."""
 
-import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -12,6 +11,7 @@ from app import errors
 from app.caller import Caller
 from app.clock import Clock
 from app.db import Database
+from image_api import writers
 from image_api.images import set_active
 from image_api.ingest import Stored
 from image_api.models import Image, ImageTask
@@ -75,7 +75,7 @@ def claim(session: Session, worker: str, now: datetime) -> ImageTask | None:
     if task_id is None:
         return None
     task = session.get_one(ImageTask, task_id)
-    task.status, task.worker, task.worker_host = TaskStatus.PROCESSING, worker, socket.gethostname()
+    task.status, task.worker, task.worker_host = TaskStatus.PROCESSING, worker, writers.me()
     task.worker_until, task.updated_at = now + timedelta(seconds=LEASE_SECONDS), now
     return task
 

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def put_in_order(settings: Settings, clock: Clock | None = None) -> None:
-    """Call it once, while no process of this installation serves on this host. The database must be migrated."""
+    """Call it before the API serves; other processes of this installation may be at work. The database must be
+    migrated."""
     clock = clock or SystemClock()
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=2)
     try:

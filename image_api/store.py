@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 from uuid import uuid4
 
+from app.processes import started
+
 READ_BYTES = 1 << 20
 FLUSH_BYTES = 8 << 20
 ZEROS = bytes(64 << 10)
@@ -73,12 +75,13 @@ class Store(Protocol):
         ...
 
     def sweep(self) -> None:
-        """Remove what interrupted writers left. Only while nobody writes."""
+        """Remove what writers left whose process is gone."""
         ...
 
 
 class FileStore:
-    """Files in one directory, readable by their owner only. Unfinished ones are called `.<name>.<random>.part`."""
+    """Files in one directory, readable by their owner only. Unfinished ones are called
+    `.<name>.<process>.<random>.part`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -127,7 +130,9 @@ class FileStore:
 
     def sweep(self) -> None:
         for path in self.directory.glob(".*.part"):
-            path.unlink(missing_ok=True)
+            pid, _, start = path.name.split(".")[-3].partition("-")
+            if not pid.isdigit() or started(int(pid)) != start:
+                path.unlink(missing_ok=True)
 
 
 class FileWriter:
@@ -136,7 +141,8 @@ class FileWriter:
     def __init__(self, directory: Path, name: str, *, sparse: bool) -> None:
         self._directory = directory
         self._target = directory / name
-        self._path = directory / f".{name}.{uuid4().hex}.part"
+        process = f"{os.getpid()}-{started(os.getpid())}"
+        self._path = directory / f".{name}.{process}.{uuid4().hex}.part"
         self._sparse = sparse
         self._unflushed = self._flushed = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

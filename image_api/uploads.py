@@ -1,6 +1,5 @@
 """Who may write an image's bytes just now: one claim, renewed while the bytes flow, given back when they break off."""
 
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 from app import errors
 from app.clock import Clock
 from app.db import Database
+from image_api import writers
 from image_api.images import check_quota, discard
 from image_api.ingest import Limits, Stored, ingest
 from image_api.models import Image
@@ -45,7 +45,7 @@ def begin(session: Session, image: Image, status: ImageStatus, now: datetime) ->
         .values(
             status=status,
             writer=writer,
-            writer_host=socket.gethostname(),
+            writer_host=writers.me(),
             writer_until=now + timedelta(seconds=LEASE_SECONDS),
             updated_at=now,
         )

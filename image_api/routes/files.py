@@ -116,6 +116,7 @@ def _expected_bytes() -> int | None:
     if request.content_length is not None:
         return request.content_length
     if request.environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        drain()
         raise errors.BadRequest("Over HTTP/2, image data must have a Content-Length.")
     text = request.headers.get("X-OpenStack-Image-Size", "")
     return int(text) if text.isdigit() and len(text) < 19 else None

@@ -2,6 +2,7 @@
 """Staged uploads and imports: what is asked for is done once, by whoever is there, or says why not."""
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,12 +11,15 @@ from typing import ClassVar
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import select
 
 from image_api import images
 from image_api.download import Reach
 from image_api.worker import ImportWorker
 from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
+DEAD = f"{socket.gethostname()} 999999999 1"
+"""A process of this host that is gone."""
 QCOW2 = b"QFI\xfb" + bytes(4092)
 
 
@@ -263,10 +267,10 @@ def test_at_start_what_was_under_way_is_queued_or_begun_again(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
 ) -> None:
     from image_api import imports, uploads
-    from image_api.models import Image
+    from image_api.models import Image, ImageTask
     from image_api.states import ImageStatus
 
-    saving, staging, staged, importing = (member.create(name=name)["id"] for name in "abcd")
+    saving, staging, staged, importing, living = (member.create(name=name)["id"] for name in "abcde")
     stage(member, staged)
     start(member, importing, "web-download", uri=f"{web}/disk")
     now = cloud.clock.now()
@@ -274,15 +278,24 @@ def test_at_start_what_was_under_way_is_queued_or_begun_again(
         uploads.begin(session, session.get_one(Image, saving), ImageStatus.SAVING, now)
         uploads.begin(session, session.get_one(Image, staging), ImageStatus.UPLOADING, now)
         imports.claim(session, "dead", now)
-    (cloud.store.directory / f".{saving}.abc.part").write_bytes(b"half")
-    cloud.store.sweep()
+        alive = session.get_one(Image, living)
+        uploads.begin(session, alive, ImageStatus.SAVING, now)
+        for row in session.scalars(select(Image).where(Image.writer.is_not(None), Image.id != living)):
+            row.writer_host = DEAD
+        session.scalars(select(ImageTask)).one().worker_host = DEAD
+    (cloud.store.directory / f".{saving}.999999999-1.abc.part").write_bytes(b"half")
+    with cloud.store.writer(living) as writer:
+        cloud.store.sweep()
+        writer.commit()
+    cloud.store.delete(living)
     with cloud.database.transaction() as session:
         images.recover(session, now)
-    assert [member.show(image_id)["status"] for image_id in (saving, staging, staged, importing)] == [
+    assert [member.show(image_id)["status"] for image_id in (saving, staging, staged, importing, living)] == [
         "queued",
         "queued",
         "uploading",
         "importing",
+        "saving",
     ]
     assert [path.name for path in cloud.store.directory.iterdir()] == [f"{staged}.staged"]
     assert worker.run_once()
@@ -302,11 +315,12 @@ def test_another_host_that_is_alive_keeps_its_upload(cloud: ImageCloud, member: 
     now = cloud.clock.now()
     with cloud.database.transaction() as session:
         uploads.begin(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
-        images.recover(session, now, host="another")
+        session.get_one(Image, image_id).writer_host = "another 1 1"
+        images.recover(session, now)
     assert member.show(image_id)["status"] == "saving"
     cloud.clock.advance(uploads.LEASE_SECONDS + 1)
     with cloud.database.transaction() as session:
-        images.recover(session, cloud.clock.now(), host="another")
+        images.recover(session, cloud.clock.now())
     assert member.show(image_id)["status"] == "queued"
 
 
