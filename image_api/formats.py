@@ -94,7 +94,7 @@ class Inspection:
         if name == PARTITIONED:
             return self._raw("raw", declared)
         self._check(inspector)
-        size = inspector.virtual_size if name != "iso" else self._size
+        size = _virtual_size(inspector) if name != "iso" else self._size
         return Found(QEMU_NAMES.get(name, name), size)
 
     def _name(self, matches: set[str], declared: str) -> str:
@@ -144,7 +144,7 @@ class Inspection:
             self._check_vmdk(inspector)
         elif name == "vhd" and _vhd_footer(self._head)[0] not in (2, 3):
             raise BadRequest("The image is not a safe vhd: it is a difference to another file.")
-        if inspector.virtual_size <= 0:
+        if _virtual_size(inspector) <= 0:
             raise BadRequest(f"The image is a damaged {name}: it says it holds no disk.")
 
     def _check_qcow2(self) -> None:
@@ -180,6 +180,13 @@ def _claims(candidate: FileInspector) -> bool:
         return candidate.format_match
     except Exception:  # too little was read to tell
         return False
+
+
+def _virtual_size(inspector: FileInspector) -> int:
+    try:
+        return int(inspector.virtual_size)
+    except Exception as error:  # fields whose length the file itself chooses
+        raise BadRequest(f"The image is a damaged {inspector}: {error}.") from None
 
 
 def _vmdk_capacity(header: bytes) -> int:

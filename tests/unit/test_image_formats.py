@@ -1,12 +1,15 @@
 """What an image really is: every format as qemu-img makes it, and files made to do harm. None of them is opened."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
+import random
 import re
 import struct
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -268,3 +271,27 @@ def test_padding_after_the_end_is_allowed(kind: str) -> None:
 def test_disks_do_not_look_compressed() -> None:
     assert compression_of(partitioned()[:10]) is None
     assert compression_of(b"BZh9") is None
+
+
+def test_a_vhdx_whose_size_is_a_field_too_short_is_refused(qemu_img: Callable[..., bytes]) -> None:
+    content = bytearray(qemu_img("convert", "-f", "raw", "-O", "vhdx", "disk.raw", "out"))
+    entry = content.index(uuid.UUID("2FA54224-CD1B-4876-B211-5DBED83BF4B8").bytes_le)
+    struct.pack_into("<I", content, entry + 20, 4)
+    with pytest.raises(BadRequest, match="damaged vhdx"):
+        looked_at(bytes(content), "vhdx")
+
+
+@pytest.mark.parametrize("driver", ["qcow2", "vmdk", "vdi", "vpc", "vhdx"])
+def test_whatever_is_broken_is_refused_in_words_or_recognised(qemu_img: Callable[..., bytes], driver: str) -> None:
+    good = qemu_img("convert", "-f", "raw", "-O", driver, "disk.raw", "out")[: 3 * MIB]
+    chance = random.Random(20)
+    interesting = [0, 8, 16, 20, 24, 28, 36, 40, 60, 64, 72, 368, 512, 520, 0x30000, 0x30008, 0x200000, 0x200010]
+    for _ in range(300):
+        content = bytearray(good)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.choice(interesting) + chance.randint(0, 64)
+            if at < len(content):
+                content[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randint(0, 255)])
+        cut = chance.choice([len(content), chance.randint(1, len(content))])
+        with contextlib.suppress(BadRequest):
+            assert looked_at(bytes(content[:cut]), chance.choice(["raw", "qcow2", driver]), 1 << 20)
