@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openstack.connection import Connection
 
-from tests.contract.conftest import BIN, Cloud, Key, wait_until
+from tests.contract.conftest import BIN, Cloud, Key, free_port, wait_until
 
 
 def test_the_sdk_makes_a_server_that_answers_to_ssh_and_deletes_it_without_a_trace(
@@ -174,7 +174,8 @@ def test_an_api_process_that_dies_is_started_again(other_cloud: Cloud) -> None:
 def test_a_wrong_option_is_one_clear_line(tmp_path: Any, arguments: list[str], reason: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root gets so far")
-    command = [BIN / "sixstack", "up", "--state", tmp_path / "state", *arguments]
+    listen = [] if "--listen" in arguments else ["--listen", f"127.0.0.1:{free_port()}"]
+    command = [BIN / "sixstack", "up", "--state", tmp_path / "state", *listen, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert reason in done.stderr
