@@ -6,6 +6,7 @@ is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared bet
 
 import fcntl
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class Database:
         self.reader: Engine = create_engine(
             url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", **common
         )
-        self._held: list[PoolProxiedConnection] = []
+        self._held: weakref.WeakSet[PoolProxiedConnection] = weakref.WeakSet()
         self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
         if self.is_sqlite:
             for engine in (self.writer, self.reader):
@@ -98,9 +99,12 @@ class Database:
             yield session
 
     def hold(self) -> PoolProxiedConnection:
-        """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it."""
+        """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
+
+        Nothing here keeps it: servers end idle threads, and the pool has it back when the thread that held it is gone.
+        """
         connection = self.reader.raw_connection()
-        self._held.append(connection)
+        self._held.add(connection)
         return connection
 
     def dispose(self) -> None:
