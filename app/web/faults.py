@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, g, request
 from markupsafe import Markup, escape
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, StatementError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -75,6 +75,9 @@ NEUTRON_TYPES = {
 INTERNAL = "An unexpected error prevented the server from fulfilling your request. Report it with the request id {id}."
 
 
+UNSTORABLE = "The request holds a value that cannot be stored or looked for."
+
+
 def fault(service: Service | None, status: int, message: str, kind: str | None = None) -> Response:
     """The answer that says what is wrong; `kind` is Neutron's exception name where there is one."""
     if service is Service.IMAGE and "python-glanceclient" in request.headers.get("User-Agent", ""):
@@ -126,6 +129,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(errors.SixstackError, _expected)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(DataError, _unstorable)
+    app.register_error_handler(OverflowError, _too_large)
+    app.register_error_handler(StatementError, _unbound)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -159,8 +164,18 @@ def _http(error: HTTPException) -> BaseResponse:
 def _unstorable(error: DataError) -> Response:
     """What the database cannot hold, such as PostgreSQL a text with a NUL in it, or a number that is too large."""
     log.info("%s %s holds a value that the database refuses: %s", request.method, request.path, error.orig)
-    message = "The request holds a value that cannot be stored or looked for."
-    return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, message)
+    return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
+
+
+def _too_large(error: OverflowError) -> Response:
+    """A number or a time out of the range that SQLite or a datetime has."""
+    log.info("%s %s holds a value out of range: %s", request.method, request.path, error)
+    return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
+
+
+def _unbound(error: StatementError) -> Response:
+    """The same where it was noticed on the way into a statement."""
+    return _too_large(error.orig) if isinstance(error.orig, OverflowError) else _unexpected(error)
 
 
 def _unexpected(error: Exception) -> Response:
