@@ -14,6 +14,10 @@ from app.web.microversion import Version, v
 MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
 
 
+LARGEST = 1 << 20
+"""Bytes of a JSON body: sixteen times the largest user_data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Since:
     """A field that exists from this microversion on."""
@@ -80,7 +84,8 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def json_body() -> Any:
-    """The JSON of this request. Raises BadRequest when it is none."""
+    """The JSON of this request. Raises BadRequest when it is none; a body over LARGEST bytes is a 413, unread."""
+    request.max_content_length = LARGEST
     try:
         return orjson.loads(request.get_data(cache=False) or b"null")
     except orjson.JSONDecodeError:

@@ -199,6 +199,12 @@ def test_broken_json_is_a_400(as_member: Api) -> None:
     assert "malformed" in answer.json["badRequest"]["message"]
 
 
+def test_a_body_that_is_far_too_large_is_refused(as_member: Api) -> None:
+    answer = as_member.post(SERVERS, data=b" " * (2 << 20), content_type="application/json")
+    assert answer.status_code == 413
+    assert "overLimit" in answer.json
+
+
 def test_another_projects_server_does_not_exist(as_admin: Api, as_member: Api, make_server: Callable[..., str]) -> None:
     server_id = make_server()
     assert as_admin.get(f"{SERVERS}/{server_id}").status_code == 200
