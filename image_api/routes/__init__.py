@@ -5,9 +5,13 @@ from flask import Flask
 from app.web.context import Parts
 from image_api.download import Reach
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
-from image_api.routes.parts import limits_of
+from image_api.routes.parts import limits_of, refuse_nul
 from image_api.stores import make_store
 from image_api.worker import ImportWorker
+
+MODULES = (versions, images, tags, files, imports, members, actions, info)
+for _module in MODULES:
+    _module.blueprint.before_request(refuse_nul)
 
 
 def furnish(app: Flask) -> None:
@@ -24,7 +28,7 @@ def furnish(app: Flask) -> None:
 
 def register(app: Flask) -> None:
     """Everything under /image."""
-    for module in (versions, images, tags, files, imports, members, actions, info):
+    for module in MODULES:
         app.register_blueprint(module.blueprint)
 
 

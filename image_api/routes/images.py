@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, g, request
 
 from app import errors
-from app.web.bodies import json_body
 from app.web.context import clock, database
 from app.web.links import url
 from app.web.pagination import page, query_after
@@ -14,7 +13,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from image_api import images, queries
 from image_api.models import Image
-from image_api.routes.parts import IMPORT_METHODS, find, json_object, store, target
+from image_api.routes.parts import IMPORT_METHODS, clean_body, find, json_object, store, target
 from image_api.schemas.images import new_image, patched
 from image_api.states import Visibility
 from image_api.views import images as views
@@ -81,7 +80,7 @@ def change(image_id: str) -> Response:
     if draft4 is None:
         accepted = {"Accept-Patch": ", ".join(PATCH_TYPES)}
         raise errors.UnsupportedMedia(f"Patches must be one of {', '.join(PATCH_TYPES)}.", headers=accepted)
-    operations = json_body()
+    operations = clean_body()
     with database().transaction() as session:
         image = find(session, image_id, "modify_image")
         changes, properties = patched(image, operations, draft4=draft4)

@@ -63,11 +63,35 @@ def may(rule: str, image: Image) -> bool:
     return allowed(rule, target(image))
 
 
+def refuse_nul() -> None:
+    """No text holds a NUL character: PostgreSQL could not keep it. Raises NotFound, BadRequest."""
+    if "\0" in request.path:
+        raise errors.NotFound("The resource could not be found.")
+    if b"%00" in request.query_string:
+        raise errors.BadRequest("A query cannot hold NUL characters.")
+
+
+def clean_body() -> Any:
+    """The JSON in the body. Raises BadRequest when it is none, or has NUL characters in it."""
+    body = json_body()
+    if _has_nul(body):
+        raise errors.BadRequest("Text cannot hold NUL characters.")
+    return body
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(name) or _has_nul(item) for name, item in value.items())
+    return isinstance(value, list) and any(_has_nul(item) for item in value)
+
+
 def json_object() -> dict[str, Any]:
     """The JSON object in the body. Raises UnsupportedMedia, BadRequest."""
     if request.mimetype != "application/json":
         raise errors.UnsupportedMedia("The body must be application/json.")
-    body = json_body()
+    body = clean_body()
     if not isinstance(body, dict):
         raise errors.BadRequest("The body must be a JSON object.")
     return body

@@ -319,3 +319,38 @@ def test_what_the_service_can_do(member: Actor) -> None:
     assert member.get(f"/images/{image['id']}/locations").status_code == 403
     assert member.call("POST", f"/images/{image['id']}/locations", json={}).status_code == 403
     assert member.get("/info/usage").get_json()["usage"]["image_count_total"]["usage"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/images/%00", None, 404),
+        ("GET", "/images?name=%00", None, 400),
+        ("GET", "/images?marker=%00", None, 400),
+        ("POST", "/images", {"name": "a\0b"}, 400),
+        ("POST", "/images", {"p\0": "x"}, 400),
+        ("POST", "/images", {"p": "x\0"}, 400),
+        ("POST", "/images", {"tags": ["\0"]}, 400),
+        ("PUT", "/images/ID/tags/%00", None, 404),
+        ("POST", "/images/ID/members", {"member": "\0"}, 400),
+        ("GET", "/images/ID/members/%00", None, 404),
+        ("POST", "/images/ID/import", {"method": {"name": "web-download", "uri": "http://x/\0"}}, 400),
+        ("GET", "/tasks/%00", None, 404),
+        ("POST", "/images", [], 400),
+        ("POST", "/images", None, 415),
+        ("POST", "/images/ID/members", {"member": 5}, 400),
+        ("PUT", "/images/ID/members/x", {"status": 5}, 400),
+        ("POST", "/images/ID/import", {"method": 5}, 400),
+        ("POST", "/images/ID/import", {"method": {"name": []}}, 400),
+        ("GET", "/images/" + "x" * 3000, None, 404),
+        ("GET", "/images?name=in:" + "x," * 2000, None, 200),
+        ("GET", "/images?size=99999999999999999999", None, 400),
+        ("GET", "/images?limit=99999999999999999999", None, 200),
+        ("GET", "/images?created_at=gt:9999-99-99T00:00:00", None, 400),
+        ("POST", "/images", {"min_disk": 99999999999}, 400),
+    ],
+)
+def test_strange_questions_have_plain_answers(member: Actor, method: str, path: str, body: object, status: int) -> None:
+    path = path.replace("ID", member.create()["id"])
+    response = member.call(method, path, **({} if body is None else {"json": body}))
+    assert response.status_code == status, response.text
