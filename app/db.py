@@ -53,6 +53,10 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
 
 
+class Holder:
+    """What a thread keeps as long as it keeps a connection."""
+
+
 class Database:
     """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
 
@@ -69,7 +73,8 @@ class Database:
         self.reader: Engine = create_engine(
             url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", **common
         )
-        self._held: weakref.WeakSet[PoolProxiedConnection] = weakref.WeakSet()
+        self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
+        self._holding = threading.Lock()
         self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
         if self.is_sqlite:
             for engine in (self.writer, self.reader):
@@ -98,19 +103,26 @@ class Database:
         with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
-    def hold(self) -> PoolProxiedConnection:
+    def hold(self, holder: Holder) -> PoolProxiedConnection:
         """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
 
-        Nothing here keeps it: servers end idle threads, and the pool has it back when the thread that held it is gone.
+        `holder` is an object that the thread keeps; once that is gone, so is the thread, as servers end idle ones,
+        and the next to ask gives the connection back to the pool. Not the thread itself: at its end no Python may
+        run in it any more.
         """
-        connection = self.reader.raw_connection()
-        self._held.add(connection)
+        with self._holding:
+            left = [connection for owner, connection in self._held if owner() is None]
+            self._held = [(owner, connection) for owner, connection in self._held if owner() is not None]
+            for connection in left:
+                connection.close()
+            connection = self.reader.raw_connection()
+            self._held.append((weakref.ref(holder), connection))
         return connection
 
     def dispose(self) -> None:
         """Close every connection, held ones too."""
         while self._held:
-            self._held.pop().invalidate()
+            self._held.pop()[1].invalidate()
         self.writer.dispose()
         self.reader.dispose()
         if self._turn:

@@ -9,7 +9,7 @@ from sqlalchemy import event, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.db import Database
+from app.db import Database, Holder
 from identity_api.models import Epoch
 
 ROW = 1
@@ -55,8 +55,8 @@ class EpochReader:
     def _read(self) -> int:
         cursor = getattr(self._held, "cursor", None)
         if cursor is None:
-            self._held.connection = self._database.hold()
-            cursor = self._held.cursor = self._held.connection.cursor()
+            self._held.holder = Holder()
+            cursor = self._held.cursor = self._database.hold(self._held.holder).cursor()
         cursor.execute(self._sql)
         # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
         rows = cursor.fetchall()
