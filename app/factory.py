@@ -73,7 +73,9 @@ def routed_app() -> Flask:
 def furnish(app: Flask, settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> None:
     """Give an application its settings, database and clock, and all that is made of them."""
     database = database or Database(
-        settings.database, synchronous=settings.sqlite_synchronous, pool_size=settings.worker_threads + 2
+        settings.database,
+        synchronous=settings.sqlite_synchronous,
+        pool_size=settings.worker_threads + settings.transfer_threads + 2,
     )
     clock = clock or SystemClock()
     app.extensions.clear()

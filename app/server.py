@@ -22,7 +22,7 @@ def main() -> None:
         port=port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
-        blocking_threads=settings.worker_threads,
+        blocking_threads=settings.worker_threads + settings.transfer_threads,
         log_level=LogLevels.error,
         websockets=False,
         respawn_failed_workers=True,

@@ -30,7 +30,9 @@ class Settings:
     workers: int = 1
     """API worker processes. One does thousands of requests a second; more help on many cores."""
     worker_threads: int = 8
-    """Threads of each API worker: how many slow requests (log-ins, uploads) may be under way."""
+    """Threads of each API worker: how many slow requests (log-ins) may be under way."""
+    transfer_threads: int = 32
+    """Uploads and downloads of images that may be under way in each API worker, besides other requests."""
     agent_threads: int = 4
     """Machines that are being started or ended at the same time."""
 

@@ -6,6 +6,7 @@ from app.web.context import Parts
 from image_api.download import Reach
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
 from image_api.routes.parts import limits_of, refuse_nul
+from image_api.routes.transfers import Transfers
 from image_api.stores import make_store
 from image_api.worker import ImportWorker
 
@@ -21,6 +22,7 @@ def furnish(app: Flask) -> None:
     store = make_store(settings)
     reach = Reach.read(settings.image_import_ports, settings.image_import_allow, settings.prefix)
     app.extensions["sixstack.images.store"] = store
+    app.extensions["sixstack.images.transfers"] = Transfers(settings.transfer_threads)
     app.extensions["sixstack.images.worker"] = ImportWorker(
         parts.database, store, parts.clock, reach, lambda used: limits_of(settings, used)
     )

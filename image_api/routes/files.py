@@ -17,6 +17,7 @@ from image_api.ingest import EmptyUpload, Stored, pieces_of
 from image_api.models import Image
 from image_api.names import staged_object, upload_object
 from image_api.routes.parts import find, limits, store
+from image_api.routes.transfers import transfers
 from image_api.routes.wire import Wire
 from image_api.states import STORED, ImageStatus
 
@@ -29,14 +30,16 @@ DRAIN_BYTES = 64 << 30
 @blueprint.put("/file")
 @require("upload_image")
 def upload(image_id: str) -> Response:
-    return _take(image_id, ImageStatus.SAVING, upload_object(image_id), images.set_active)
+    with transfers().one():
+        return _take(image_id, ImageStatus.SAVING, upload_object(image_id), images.set_active)
 
 
 @blueprint.put("/stage")
 @require("modify_image")
 def stage(image_id: str) -> Response:
     """Inspected and hashed already here, so that what is wrong with the bytes is said to who sends them."""
-    return _take(image_id, ImageStatus.UPLOADING, staged_object(image_id), images.set_stored)
+    with transfers().one():
+        return _take(image_id, ImageStatus.UPLOADING, staged_object(image_id), images.set_stored)
 
 
 def _take(image_id: str, status: ImageStatus, name: str, done: Callable[[Image, Stored, datetime], None]) -> Response:
@@ -75,10 +78,17 @@ def download(image_id: str) -> Response:
         del headers["Content-MD5"]
         status = 206
     headers["Content-Length"] = str(stop - start)
-    body: Iterator[bytes] | None = None
-    if request.method != "HEAD":
+    if request.method == "HEAD":
+        return Response(None, status, headers, content_type="application/octet-stream")
+    end = transfers().begin()
+    try:
         body = store().read(upload_object(image_id), start, stop - start)
-    return Response(body, status, headers, content_type="application/octet-stream")
+    except BaseException:
+        end()
+        raise
+    response = Response(body, status, headers, content_type="application/octet-stream")
+    response.call_on_close(end)
+    return response
 
 
 def received(expected: int | None) -> Iterator[bytes]:

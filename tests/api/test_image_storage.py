@@ -23,6 +23,7 @@ from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef
 from image_api import images, ingest, startup
 from image_api.models import Image
+from image_api.routes.transfers import Transfers
 from image_api.s3 import S3Store
 from image_api.source import FetchedImages, LocalImages
 from image_api.store import FileStore, Store, StoreFull
@@ -422,3 +423,20 @@ def test_an_upload_in_pieces_of_any_size_has_the_same_hash(tmp_path: Path) -> No
 def test_putting_in_order_needs_only_settings(settings: Settings) -> None:
     startup.put_in_order(settings)
     assert settings.state.joinpath("images", "store").is_dir()
+
+
+def test_transfers_have_so_many_places_and_give_them_back(cloud: ImageCloud, member: Actor) -> None:
+    image_id = member.make()["id"]
+    cloud.app.extensions["sixstack.images.transfers"] = Transfers(1)
+    download = member.get(f"/images/{image_id}/file")
+    waiting = member.create()["id"]
+    refused = member.upload(waiting)
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"]
+    assert member.get(f"/images/{image_id}/file", buffered=True).status_code == 503
+    assert member.show(waiting)["status"] == "queued"
+    download.close()
+    assert member.upload(waiting).status_code == 204
+    assert member.upload(waiting).status_code == 409
+    for _ in range(2):
+        assert member.get(f"/images/{waiting}/file", buffered=True).data == RAW
