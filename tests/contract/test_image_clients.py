@@ -66,7 +66,7 @@ class Commands:
 def commands(cloud: Cloud, tmp_path: Path) -> Iterator[Commands]:
     yield Commands(cloud, tmp_path)
     with cloud.connect() as connection:
-        for image in connection.image.images(visibility="shared"):
+        for image in list(connection.image.images(visibility="shared")):
             connection.image.delete_image(image.id)
 
 
@@ -227,7 +227,7 @@ def wire(connection: Connection) -> Iterator[Wire]:
     base = connection.image.get_endpoint().removesuffix("/").removesuffix("/v2")
     made = Wire(base, connection.auth_token)
     yield made
-    for image in connection.image.images(name="wire"):
+    for image in list(connection.image.images(name="wire", limit=1000)):
         connection.image.delete_image(image.id)
 
 
@@ -304,3 +304,14 @@ def memory_mib(cloud: Cloud) -> float:
                 status = Path(f"/proc/{pid}/status").read_text()
                 sizes += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")]
     return max(sizes)
+
+
+def test_many_slow_uploads_do_not_keep_the_api_from_answering(wire: Wire) -> None:
+    begun = [wire.begin(wire.create(), 1000) for _ in range(30)]
+    try:
+        started = time.monotonic()
+        assert requests.get(f"{wire.base}/v2/images", headers=wire.headers, timeout=10).status_code == 200
+        assert time.monotonic() - started < 5
+    finally:
+        for connection in begun:
+            connection.close()
