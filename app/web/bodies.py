@@ -85,7 +85,7 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 def json_body() -> Any:
     """The JSON of this request. Raises BadRequest when it is none; a body over LARGEST bytes is a 413, unread."""
-    request.max_content_length = LARGEST
+    request.max_content_length = min(request.max_content_length or LARGEST, LARGEST)
     try:
         return orjson.loads(request.get_data(cache=False) or b"null")
     except orjson.JSONDecodeError:
