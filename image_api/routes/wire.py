@@ -20,7 +20,7 @@ BYTES_RECEIVED = 128
 """Where `tcpi_bytes_received` is in Linux's struct tcp_info."""
 RESET = "reset"
 """The peer of a connection that has none any more."""
-LOOK_EVERY = 16
+LOOK_EVERY = 64
 """Pieces between two looks, after the first few."""
 
 
