@@ -114,20 +114,6 @@ class FileStore:
     def free_bytes(self) -> int | None:
         return shutil.disk_usage(self.directory).free
 
-    def adopt(self, name: str, source: Path) -> None:
-        """A file that was made on the same file system becomes the object; elsewhere it is copied."""
-        target = self.directory / name
-        try:
-            source.chmod(0o600)
-            source.rename(target)
-        except OSError:
-            with self.writer(name, sparse=True) as writer, source.open("rb", buffering=0) as file:
-                while piece := file.read(READ_BYTES):
-                    writer.write(piece)
-                writer.commit()
-            source.unlink()
-        _sync_directory(self.directory)
-
     def sweep(self) -> None:
         for path in self.directory.glob(".*.part"):
             pid, _, start = path.name.split(".")[-3].partition("-")

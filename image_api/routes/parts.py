@@ -10,7 +10,7 @@ from app import errors
 from app.settings import Settings
 from app.web.bodies import json_body
 from app.web.context import settings
-from app.web.policy import allowed, enforce
+from app.web.policy import enforce
 from image_api import images
 from image_api.ingest import UNLIMITED, Limits
 from image_api.models import Image
@@ -57,10 +57,6 @@ def find(session: Session, image_id: str, rule: str) -> Image:
     image = images.find_visible(session, g.caller, image_id)
     enforce(rule, target(image))
     return image
-
-
-def may(rule: str, image: Image) -> bool:
-    return allowed(rule, target(image))
 
 
 def refuse_nul() -> None:
