@@ -61,6 +61,7 @@ def test_lists_that_clients_ask_for_answer(cloud: Cloud, listing: str) -> None:
 
 
 def test_a_burst_of_twenty(cloud: Cloud, connection: Connection) -> None:
+    others = set(cloud.guests())
     image, flavor = connection.get_image("tiny"), connection.get_flavor("tiny")
     connection.compute.create_server(
         name="many", image_id=image.id, flavor_id=flavor.id, min_count=20, max_count=20, networks="auto"
@@ -74,11 +75,11 @@ def test_a_burst_of_twenty(cloud: Cloud, connection: Connection) -> None:
     servers = wait_until(all_active, seconds=240, pause=1.0)
     assert len(servers) == 20
     assert len({server.access_ipv6 for server in servers}) == 20
-    assert len(cloud.guests()) == 20
+    assert len(set(cloud.guests()) - others) == 20
     for server in servers:
         connection.compute.delete_server(server.id)
     wait_until(lambda: not connection.list_servers(), seconds=120, pause=1.0)
-    assert cloud.guests() == []
+    assert set(cloud.guests()) <= others
 
 
 def test_servers_survive_the_death_of_everything_of_ours(other_cloud: Cloud, key: Key) -> None:
@@ -104,7 +105,7 @@ def test_servers_survive_the_death_of_everything_of_ours(other_cloud: Cloud, key
 
 def test_a_build_under_way_when_everything_dies_ends(other_cloud: Cloud) -> None:
     """Killed at several moments of a build: every server ends ACTIVE, or ERROR with a reason."""
-    for seconds in (0.0, 0.15, 0.4, 0.8):
+    for seconds in (0.0, 0.2, 0.6):
         with other_cloud.connect() as connection:
             image, flavor = connection.get_image("tiny"), connection.get_flavor("tiny")
             connection.compute.create_server(
