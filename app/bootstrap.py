@@ -19,7 +19,6 @@ from app.db import Database
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
-from image_api.startup import put_in_order
 
 
 def main() -> int:
@@ -27,7 +26,6 @@ def main() -> int:
     settings = Settings.read({})
     try:
         prepare(settings, installation.load(settings))
-        put_in_order(settings)
     except OperatorError as error:
         print(f"sixstack: {error}", file=sys.stderr)
         return 1
