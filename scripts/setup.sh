@@ -37,6 +37,7 @@ zstd                                      zstd
 needed_by_tests='
 /usr/lib/postgresql                       postgresql
 runuser                                   util-linux
+rabbitmq-server                           rabbitmq-server
 '
 [ "${1:-}" != --tests ] || needed+=$needed_by_tests
 
