@@ -3,6 +3,7 @@
 The supervisor itself serves nothing. Guests are nobody's children: they outlive all of this.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -27,6 +28,7 @@ log = logging.getLogger("sixstack")
 
 READY_SECONDS = 60.0
 END_SECONDS = 90.0
+PORT_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 
 
@@ -136,16 +138,25 @@ def _check_host(settings: Settings) -> None:
 
 @contextmanager
 def _port(settings: Settings) -> Iterator[None]:
-    """Make sure that nobody listens there: the server shares its port, so a second one would not notice."""
+    """Make sure that nobody listens there: the server shares its port, so a second one would not notice.
+
+    Somebody who has just been killed holds the port until the kernel has taken him apart.
+    """
     host, port = settings.address
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OperatorError(f"cannot listen at {settings.listen}: {reason}. Choose another --listen.") from None
+    until = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+            break
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            reason = error.strerror or str(error)
+            raise OperatorError(f"cannot listen at {settings.listen}: {reason}. Choose another --listen.") from None
     yield
 
 
