@@ -36,7 +36,7 @@ clean: ## stop, then remove the state directory
 .PHONY: test check lint types unit format
 test: setup-tests image lint types unit ## every test there is, on real machines and networks (needs root)
 	SIXSTACK_TEST_DATABASE=postgresql $(bin)/pytest -q -n auto tests/api
-	$(bin)/pytest tests/host tests/contract
+	$(bin)/pytest -n 3 --dist worksteal tests/host tests/contract
 
 check: lint types unit ## what can be checked in two minutes: style, types, layers, unit and API tests
 
