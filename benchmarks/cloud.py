@@ -21,7 +21,7 @@ from app.db import Database
 from app.settings import Settings
 from benchmarks.load import Client
 from compute_api import flavors, hosts, servers
-from compute_api.models import Host, Operation, Server
+from compute_api.models import Heartbeat, Host, Operation, Server
 from compute_api.states import PowerState, VmState
 from hypervisor.fake import FakeHypervisor
 from image_api.models import Image
@@ -87,7 +87,8 @@ def populate(settings: Settings, project_id: str, count: int) -> str:
     with database.transaction() as session:
         hosts.register(session, now, FakeHypervisor(name=HOST).describe(), settings)
         room = {"vcpus_limit": 2**30, "memory_mib_limit": 2**30, "disk_gib_limit": 2**30}
-        session.execute(update(Host).values(last_seen=now + timedelta(days=1), **room))
+        session.execute(update(Host).values(**room))
+        session.execute(update(Heartbeat).values(last_seen=now + timedelta(days=1)))
         from compute_api import quotas
 
         quotas.set_limits(session, project_id, {"instances": -1, "cores": -1, "ram": -1})

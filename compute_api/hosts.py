@@ -1,19 +1,19 @@
 """Hosts: what they have, what is claimed of it, and the one statement that finds room for a server."""
 
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from uuid import uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import ARRAY, DateTime, Text, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app import errors
+from app.db import Json
 from app.settings import Settings
-from compute_api.models import Aggregate, AggregateHost, Host
+from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host
+from compute_api.operations import SILENT_AFTER
 from compute_api.placement import Preference
 from hypervisor.machine import HostReport
-
-SILENT_AFTER = timedelta(seconds=30)
-"""A host not heard of for so long counts as down and gets no new servers."""
 
 
 def register(session: Session, now: datetime, report: HostReport, settings: Settings) -> Host:
@@ -22,6 +22,7 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
     host = session.scalar(select(Host).where(Host.name == report.name))
     if host is None:
         host = Host(id=str(uuid4()), name=report.name, created_at=now, vcpus_used=0, memory_mib_used=0, disk_gib_used=0)
+        host.heartbeat = Heartbeat(host=report.name, last_seen=now)
         session.add(host)
     host.zone = zone
     host.vcpus = report.vcpus
@@ -34,7 +35,7 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
     host.accelerator_reason = report.accelerator_reason
     host.hypervisor_version = report.hypervisor_version
     host.cpu_model = report.cpu_model
-    host.last_seen = now
+    host.heartbeat.last_seen = now
     session.flush()
     return host
 
@@ -52,7 +53,47 @@ def aggregate_zone(session: Session, name: str) -> str | None:
 
 def seen(session: Session, now: datetime, name: str) -> None:
     """The host is alive."""
-    session.execute(update(Host).where(Host.name == name).values(last_seen=now))
+    seen_all(session, {name: now})
+
+
+def seen_all(session: Session, heard: Mapping[str, datetime]) -> None:
+    """These hosts were alive at these times. One statement for all; hosts that nobody knows are passed over.
+
+    On PostgreSQL the transaction does not wait for the disk: give it one of its own. What a crash there loses is said
+    again ten seconds later.
+    """
+    if not heard:
+        return
+    values: Mapping[str, object]
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SET LOCAL synchronous_commit = off"))
+        values = {"names": list(heard), "times": list(heard.values())}
+        statement = _SEEN_POSTGRESQL
+    else:
+        values = {"heard": {name: at.astimezone(UTC).strftime(SQLITE_TIME) for name, at in heard.items()}}
+        statement = _SEEN_SQLITE
+    session.execute(statement, values, execution_options={"synchronize_session": False})
+
+
+SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
+"""As SQLAlchemy keeps times in SQLite."""
+
+_POSTGRESQL_ROWS = (
+    func.unnest(bindparam("names", type_=ARRAY(Text)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
+    .table_valued("name", "seen")
+    .render_derived("heard")
+)
+_SEEN_POSTGRESQL = (
+    update(Heartbeat)
+    .where(Heartbeat.host == _POSTGRESQL_ROWS.c.name)
+    .values(last_seen=func.greatest(Heartbeat.last_seen, _POSTGRESQL_ROWS.c.seen))
+)
+_SQLITE_ROWS = func.json_each(bindparam("heard", type_=Json)).table_valued("key", "value", name="heard")
+_SEEN_SQLITE = (
+    update(Heartbeat)
+    .where(Heartbeat.host == _SQLITE_ROWS.c.key)
+    .values(last_seen=func.max(Heartbeat.last_seen, _SQLITE_ROWS.c.value))
+)
 
 
 def claim(
@@ -73,10 +114,11 @@ def claim(
     among = preference or Preference()
     fits = (
         select(Host.seq)
+        .join(Heartbeat, Heartbeat.host == Host.name)
         .where(
             Host.disabled.is_(False),
             Host.forced_down.is_(False),
-            Host.last_seen >= now - SILENT_AFTER,
+            Heartbeat.last_seen >= now - SILENT_AFTER,
             Host.vcpus_limit - Host.vcpus_used >= vcpus,
             Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
             Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
@@ -95,7 +137,7 @@ def claim(
     if host:
         fits = fits.where(Host.name == host)
     if session.get_bind().dialect.name == "postgresql":
-        fits = fits.with_for_update(skip_locked=True)
+        fits = fits.with_for_update(skip_locked=True, of=Host)
     return session.scalar(
         update(Host)
         .where(Host.seq == fits.scalar_subquery())

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base
 
@@ -90,6 +90,10 @@ class Operation(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    nudged_at: Mapped[datetime | None]
+    """When the host was last told again of an operation that waits; None when it was told only once."""
+    error: Mapped[str | None] = mapped_column(Text)
+    """Why it failed."""
 
     __table_args__ = (
         Index(
@@ -191,6 +195,22 @@ class Host(Base):
     disabled_reason: Mapped[str | None] = mapped_column(String(255))
     forced_down: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
+    heartbeat: Mapped["Heartbeat"] = relationship(
+        lazy="joined", uselist=False, cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    @property
+    def last_seen(self) -> datetime:
+        """When it was last heard of."""
+        return self.heartbeat.last_seen
+
+
+class Heartbeat(Base):
+    """When a host was last heard of: narrow rows of their own, as they change all the time and nothing else does."""
+
+    __tablename__ = "host_heartbeats"
+
+    host: Mapped[str] = mapped_column(ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True)
     last_seen: Mapped[datetime]
 
 

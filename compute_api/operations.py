@@ -1,20 +1,24 @@
 """Operations: what hosts have to do. Written with the server's row; claimed once; finished against the generation."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import after_commit
-from compute_api.models import Operation, Server, ServerAction
+from compute_api.models import Heartbeat, Operation, Server, ServerAction
 
 Nudge = Callable[[Sequence[int]], None]
 """Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
 
 
 MAX_ATTEMPTS = 5
+STALE_AFTER = timedelta(seconds=5)
+"""A host is told again of an operation that it has not begun for so long."""
+SILENT_AFTER = timedelta(seconds=30)
+"""A host not heard of for so long counts as down."""
 
 
 def queue(
@@ -69,6 +73,30 @@ def waiting(session: Session, host: str) -> list[int]:
     """Operations of the host that nobody has begun, oldest first."""
     query = select(Operation.id).where(Operation.host == host, Operation.state == "queued").order_by(Operation.id)
     return list(session.scalars(query))
+
+
+def stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
+    """Operations that have waited for 5 seconds since their hosts were last told of them, by host, oldest first.
+
+    From then on they count as told again, so that of several processes that ask only one is answered. A host that is
+    silent is told nothing: when it comes back it looks by itself.
+    """
+    alive = select(Heartbeat.host).where(Heartbeat.last_seen >= now - SILENT_AFTER)
+    waits = (
+        update(Operation)
+        .where(
+            Operation.state == "queued",
+            func.coalesce(Operation.nudged_at, Operation.created_at) <= now - STALE_AFTER,
+            Operation.host.in_(alive),
+        )
+        .values(nudged_at=now)
+        .returning(Operation.host, Operation.id)
+        .execution_options(synchronize_session=False)
+    )
+    stale: dict[str, list[int]] = {}
+    for host, operation_id in sorted(session.execute(waits).all(), key=lambda row: row.id):
+        stale.setdefault(host, []).append(operation_id)
+    return stale
 
 
 def claim(session: Session, now: datetime, operation_id: int) -> Operation | None:

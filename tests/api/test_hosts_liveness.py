@@ -1,0 +1,74 @@
+"""Hosts that are heard of, and what is said to them again."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from app.clock import ManualClock
+from app.db import Database
+from app.settings import Settings
+from compute_api import hosts, operations
+from compute_api.models import Host as HostRow
+from hypervisor.fake import FakeHypervisor
+from tests.api.conftest import Api, Host
+
+COMPUTE = "/compute/v2.1"
+
+
+def states(api: Api) -> dict[str, str]:
+    return {one["host"]: one["state"] for one in api.get(f"{COMPUTE}/os-services").json["services"]}
+
+
+def test_many_hosts_are_heard_of_at_once(
+    as_admin: Api, host: Host, settings: Settings, database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        for name in ("one", "two", "three"):
+            report = FakeHypervisor(name=name).describe()
+            hosts.register(session, clock.now(), report, settings)
+    clock.advance(31)
+    now = clock.now()
+    with database.transaction() as session:
+        hosts.seen_all(session, {"one": now, "two": now - timedelta(seconds=20), "nobody": now})
+    assert states(as_admin) == {"fake-host": "down", "one": "up", "two": "up", "three": "down"}
+    with database.transaction() as session:
+        hosts.seen_all(session, {"one": now - timedelta(seconds=25)})
+        hosts.seen_all(session, {})
+        (one,) = (found for found in hosts.listed(session) if found.name == "one")
+        assert one.last_seen == now, "news that come late take nothing back"
+    clock.advance(11)
+    assert states(as_admin)["two"] == "down"
+
+
+def test_a_host_is_told_again_of_what_waits_but_not_all_the_time(
+    make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
+) -> None:
+    make_server(work=False, max_count=2)
+
+    def stale() -> dict[str, list[int]]:
+        with database.transaction() as session:
+            return operations.stale_queued(session, clock.now())
+
+    assert stale() == {}
+    clock.advance(5)
+    waiting = list(host.desk.waiting())
+    assert len(waiting) == 2
+    assert stale() == {"fake-host": waiting}
+    assert stale() == {}, "another process has told it"
+    clock.advance(5)
+    host.desk.claim(waiting[0])
+    assert stale() == {"fake-host": waiting[1:]}
+    clock.advance(26)
+    assert stale() == {}, "nobody listens there"
+    host.desk.heartbeat()
+    assert stale() == {"fake-host": waiting[1:]}
+    host.work()
+    clock.advance(6)
+    assert stale() == {}
+
+
+def test_a_host_that_is_forgotten_takes_its_heartbeat_along(host: Host, database: Database) -> None:
+    with database.transaction() as session:
+        session.delete(hosts.find(session, "fake-host"))
+    host.desk.register(host.hypervisor.describe())
+    with database.reading() as session:
+        assert session.query(HostRow).count() == 1
