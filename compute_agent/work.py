@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from app.errors import NotFound, SixstackError
 from compute_agent.desk import Work
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 INTERNAL = "The host failed in a way nobody expected; its log says more under the id of this server."
 
-Carry = Callable[[Hypervisor, Work, MachineSpec, float], None]
+Carry = Callable[[Hypervisor, Work, MachineSpec, float], dict[str, Any] | None]
 
 
 def _run(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
@@ -132,11 +133,11 @@ def carry_out(work: Work, hypervisor: Hypervisor, grace_seconds: float) -> Outco
         if work.task == TaskState.DELETING or work.spec is None:
             hypervisor.remove(work.machine_id)
             return Outcome(power_state=PowerState.NOSTATE)
-        TASKS[work.task](hypervisor, work, work.spec, grace_seconds)
+        result = TASKS[work.task](hypervisor, work, work.spec, grace_seconds)
     except (HypervisorError, SixstackError) as error:
         log.warning("%s of %s: %s", work.task, work.machine_id, error)
         return Outcome(error=str(error))
     except Exception:
         log.exception("%s of %s failed", work.task, work.machine_id)
         return Outcome(error=INTERNAL)
-    return Outcome()
+    return Outcome(result=result)

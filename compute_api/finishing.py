@@ -45,10 +45,12 @@ IMAGE_MAKERS = frozenset({CREATE_IMAGE.task, BACKUP.task, SHELVE.task})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an operation went: without an error the action's end state is reached."""
+    """How an operation went: without an error the action's end state is reached. `result` is what the host has to say
+    beside that, as JSON: what the next step of a migration needs."""
 
     error: str | None = None
     power_state: PowerState | None = None
+    result: dict[str, Any] | None = None
 
 
 def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
