@@ -65,3 +65,10 @@ def qemu_version(qemu: str) -> int:
     found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said.stdout)
     major, minor, micro = map(int, found.groups()) if found else (0, 0, 0)
     return major * 1_000_000 + minor * 1_000 + micro
+
+
+def machine_type(qemu: str) -> str:
+    """The versioned name of the newest q35 board: `pc-q35-7.2`. "q35" itself when qemu does not say."""
+    said = subprocess.run([qemu, "-machine", "help"], capture_output=True, text=True, timeout=20)
+    found = re.search(r"^q35\s.*alias of ([\w.-]+)", said.stdout, re.MULTILINE)
+    return found[1] if found else "q35"

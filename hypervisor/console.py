@@ -39,3 +39,11 @@ def trim_console(path: Path) -> None:
     if length > 0:
         with path.open("r+b") as file:
             _libc.fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, length)
+
+
+def prepend(path: Path, before: bytes) -> None:
+    """Put what the guest has said on another host before what it says here. qemu appends, wherever the end is."""
+    with path.open("r+b") as file:
+        since = file.read()
+        file.seek(0)
+        file.write(before + since)

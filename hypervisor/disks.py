@@ -67,9 +67,10 @@ class Disks:
 
     def ensure(self, disk: DiskSpec, paths: MachinePaths) -> list[DiskFile]:
         """The files of one disk; an existing overlay is kept. An ISO becomes a CD-ROM beside a blank disk."""
-        base = None if disk.image is None else self.ensure_base(disk.image)
-        files: list[DiskFile] = []
         is_cdrom = disk.cdrom or (disk.image is not None and disk.image.disk_format == "iso")
+        is_alone = not is_cdrom and stands_alone(paths.disk(disk.name))
+        base = None if disk.image is None or is_alone else self.ensure_base(disk.image)
+        files: list[DiskFile] = []
         if base is None or not is_cdrom or disk.size_gib:
             path = paths.disk(disk.name)
             below = None if is_cdrom else base
@@ -164,6 +165,16 @@ def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
             f"Image {image.id} needs a disk of {image.virtual_size_bytes} bytes, the machine has {disk.size_gib} GiB."
         )
     return max(disk.size_gib * GIB, image.virtual_size_bytes)
+
+
+def stands_alone(path: Path) -> bool:
+    """Whether an overlay is there and has no base: it has come from another host with all that it stood on."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+    except FileNotFoundError:
+        return False
+    return header[8:16] == bytes(8)
 
 
 def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:

@@ -10,20 +10,33 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from hypervisor import checkpoints, computer, counters, hotplug, process, qmp, suspending
+from hypervisor import (
+    announcing,
+    checkpoints,
+    computer,
+    counters,
+    credentials,
+    hotplug,
+    landing,
+    process,
+    qmp,
+    sending,
+    suspending,
+)
 from hypervisor.accelerator import Accelerators, Wanted
 from hypervisor.config_drive import config_drive
-from hypervisor.console import console_tail, trim_console
-from hypervisor.disks import DiskFile, Disks, disk_bytes
-from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.console import console_tail, prepend, trim_console
+from hypervisor.disks import DiskFile, Disks, create_overlay, disk_bytes
+from hypervisor.errors import HypervisorError, ImageUnusable, LaunchFailed
 from hypervisor.machine import Diagnostics, HostReport, MachineReport, MachineSpec, MachineState, SnapshotFile
+from hypervisor.migration import CONSOLE_BYTES, Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
 from hypervisor.nat64 import Nat64, Translator
 from hypervisor.network import Links, forward_packets
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, remove_remains, write
@@ -47,7 +60,9 @@ class HostConfig:
     `installation` is four hex digits, different for each installation on one computer: link names begin with it.
     `host_name` is different for each host. `peers` are the addresses of all hosts, for an underlay without multicast.
     `forward` lets the kernel pass guests' packets on to the uplink, which `nat64` needs as well. Guests are told
-    `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other.
+    `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other. Guests come from other
+    hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
+    KVM: one that all hosts have lets them move between hosts whose processors differ.
     """
 
     state: Path
@@ -64,20 +79,23 @@ class HostConfig:
     router_timing: Timing = field(default_factory=Timing)
     reserved_memory_mib: int = 512
     qemu: str = "qemu-system-x86_64"
+    migration_ports: range = range(49152, 49216)
+    migration_address: IPv6Address | None = None
+    cpu_model: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is true of one run of a machine only: accelerator, time of start, and the slot of each port."""
+    """What is true of one run of a machine only: accelerator, time of start, slot of each port, and main board."""
 
     accelerator: str | None
     started_at: datetime
     slots: dict[str, int]
+    machine_type: str = "q35"
 
     def document(self) -> bytes:
         """As it is kept in a file."""
-        kept = {"accelerator": self.accelerator, "started_at": self.started_at.timestamp(), "slots": self.slots}
-        return json.dumps(kept).encode()
+        return json.dumps({**asdict(self), "started_at": self.started_at.timestamp()}).encode()
 
 
 class QemuHypervisor:
@@ -101,6 +119,8 @@ class QemuHypervisor:
         self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
         self._images: dict[str, frozenset[str]] = {}
         self._version: int | None = None
+        self._machine_type: str | None = None
+        self._progress: dict[str, Progress] = {}
         for machine_id in self.paths.machine_ids():
             spec = self.spec(machine_id)
             if spec is not None:
@@ -334,6 +354,277 @@ class QemuHypervisor:
             log.exception("%s is not the document of a machine", path)
             return None
 
+    # --- from and to other hosts ------------------------------------------------------------------------------------
+
+    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+        with self._machine(spec.id) as paths:
+            known = self._known(spec.id)
+            disks = tuple(
+                OfferedDisk(name=disk.name, size_bytes=checkpoints.virtual_bytes_shared(disk), alone=disk.base is None)
+                for disk in self._own_disks(known, paths)
+            )
+            if not live:
+                return Offer(disks=disks)
+            if self._process(paths) is None:
+                raise HypervisorError(f"Machine {spec.id} does not run.")
+            run = _run(paths)
+            machine_type, generation_id = sending.described(paths.qmp)
+            return Offer.model_validate(
+                {
+                    "disks": disks,
+                    "accelerator": run.accelerator,
+                    "machine_type": machine_type,
+                    "processor": self._processor(),
+                    "generation_id": generation_id,
+                    "slots": run.slots,
+                    "config_drive": pack(paths.config_drive.read_bytes()),
+                }
+            )
+
+    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+        offer = plan.offer
+        if offer is None:
+            raise HypervisorError("Nothing is known of the machine that is to come.")
+        with self._machine(spec.id) as paths:
+            if self._process(paths) is not None:
+                if (awaited := _awaited(paths, plan)) is not None:
+                    return awaited
+                if not paths.incoming.exists():
+                    raise HypervisorError(f"Machine {spec.id} runs on this host.")
+            self._check_offer(spec, plan, offer)
+            self._vanish(spec.id, paths)
+            with ExitStack() as undo:
+                undo.callback(self._vanish, spec.id, paths)
+                landed = self._await(spec, plan, offer, paths)
+                undo.pop_all()
+            return landed
+
+    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
+        with self._machine(spec.id) as paths:
+            known = self._known(spec.id)
+            if not plan.live:
+                self._send_cold(known, plan, landing, paths, grace_seconds)
+                return Sent()
+            if self._process(paths) is None:
+                raise HypervisorError(f"Machine {spec.id} does not run.")
+            with self._sender(known, plan, landing, paths) as sender:
+                if not sender.has_left():
+                    if not sender.is_leaving():
+                        sender.send_disks()
+                    sender.send_memory()
+            return Sent(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
+
+    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+        with self._machine(spec.id) as paths:
+            if not paths.incoming.exists():
+                known = self.spec(spec.id)
+                is_here = known is not None and known.generation == spec.generation
+                if is_here and not plan.live and self._process(paths) is None:
+                    self._put(spec, paths, plan.start)
+                return is_here
+            if not plan.live and sent is not None:
+                self._stop(paths, 0)
+                for disk in self._own_disks(spec, paths):
+                    checkpoints.grow(disk, next(disk_bytes(one) for one in spec.disks if one.name == disk.name))
+                self._landed(paths)
+                self._put(spec, paths, plan.start)
+                return True
+            is_here = plan.live and self._process(paths) is not None
+            if not is_here or not landing.has_arrived(paths.qmp, is_expected=sent is not None):
+                self._vanish(spec.id, paths)
+                return False
+            landing.settle(paths.qmp)
+            announcing.announce_router(self.links, spec.nics)
+            if sent is not None and sent.console is not None:
+                prepend(paths.console, unpack(sent.console))
+            write(paths.spec, spec.model_dump_json().encode())
+            self._landed(paths)
+            return True
+
+    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+        with self._machine(spec.id) as paths:
+            if plan.live:
+                if self._process(paths) is not None:
+                    sending.give_up(paths.qmp)
+                    if not plan.paused:
+                        sending.go_on(paths.qmp)
+            elif _is_outgoing(paths, plan):
+                self._stop(paths, 0)
+                paths.outgoing.unlink()
+                if plan.start:
+                    self._launch(self._known(spec.id), paths)
+            credentials.forget(paths.key)
+            return self._look(spec.id, paths)
+
+    def progress(self, machine_id: str) -> Progress | None:
+        return self._progress.get(machine_id)
+
+    def end_soon(self, machine_id: str) -> None:
+        sending.end_soon(self.paths.machine(machine_id).qmp)
+
+    def _send_cold(
+        self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths, grace_seconds: float
+    ) -> None:
+        """The guest is off and all of its disks are there; it stays off, and its disks stay."""
+        if not _is_outgoing(paths, plan) or self._process(paths) is None:
+            self._stop(paths, grace_seconds)
+            write(paths.outgoing, plan.id.encode())
+            self._start_bare(known, paths, self._own_disks(known, paths), frozen=True)
+        with self._sender(known, plan, landing, paths) as sender:
+            sender.send_disks()
+            sender.end_mirrors()
+        self._stop(paths, 0)
+
+    @contextlib.contextmanager
+    def _sender(
+        self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths
+    ) -> Iterator[sending.Sender]:
+        hurry = self._waiting(known.id)
+        credentials.keep(paths.key, plan.key)
+        try:
+            yield sending.Sender(
+                paths.qmp,
+                paths.key,
+                landing,
+                self.config.uplink,
+                {file.name: f"disk{number}" for number, file in self._numbered(known, paths, all_of=plan.live)},
+                hurry.is_set,
+                lambda progress: self._progress.__setitem__(known.id, progress),
+            )
+        except HypervisorError:
+            with contextlib.suppress(HypervisorError):  # whoever comes later does it again
+                sending.give_up(paths.qmp)
+            raise
+        finally:
+            self._progress.pop(known.id, None)
+            credentials.forget(paths.key)
+
+    def _numbered(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
+        """The disks that are sent, with their places in the command line."""
+        files = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
+        present = files if all_of else self._own_disks(spec, paths)
+        return [(number, file) for number, file in enumerate(present) if not file.read_only]
+
+    def _check_offer(self, spec: MachineSpec, plan: Plan, offer: Offer) -> None:
+        """Raises HypervisorError when this host cannot go on with that machine, or should not."""
+        for disk in offer.disks:
+            wanted = next((one for one in spec.disks if one.name == disk.name), None)
+            image_bytes = wanted.image.virtual_size_bytes if wanted is not None and wanted.image else 0
+            if wanted is not None and disk.size_bytes > max(disk_bytes(wanted), image_bytes):
+                raise HypervisorError(f"The disk {disk.name} is larger than it should be.")
+        offered = {disk.name for disk in offer.disks}
+        for one in spec.disks:
+            if one.image is not None and one.image.disk_format != "iso" and one.name not in offered:
+                raise HypervisorError(f"The disk {one.name} is not where the machine comes from.")
+        if not plan.live:
+            return
+        if offer.accelerator is None or offer.machine_type is None or offer.config_drive is None:
+            raise HypervisorError("The machine does not run where it comes from.")
+        if offer.accelerator == "kvm":
+            if self.accelerators.choice().accelerator != "kvm":
+                raise HypervisorError("The guest runs under KVM, and this host has none.")
+            if offer.processor != self._processor():
+                raise HypervisorError(
+                    f"The guest sees the processor {offer.processor!r}, this host has {self._processor()!r}: "
+                    "give all hosts the same CPU model."
+                )
+
+    def _processor(self) -> str:
+        """What a guest sees of the processor, apart from what it is emulated."""
+        return self.config.cpu_model or computer.processor_model()
+
+    def _await(self, spec: MachineSpec, plan: Plan, offer: Offer, paths: MachinePaths) -> Landing:
+        private_directory(paths.directory)
+        write(paths.incoming, b"{}")
+        self._images[spec.id] = _image_ids(spec)
+        files = self._landing_disks(spec, offer, paths)
+        whole = frozenset(file.name for file in files if file.base is None)
+        credentials.keep(paths.key, plan.key)
+        write(paths.spec, spec.model_dump_json().encode())
+        if plan.live:
+            self.segments.claim(spec.id, spec.nics)
+            write(paths.config_drive, unpack(offer.config_drive or ""))
+            files.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
+            run = Run(offer.accelerator, datetime.now(UTC), offer.slots, offer.machine_type or "q35")
+            write(paths.run, run.document())
+            start_qemu(
+                spec,
+                paths,
+                files,
+                self.links,
+                accelerator=run.accelerator or "tcg",
+                program=self.config.qemu,
+                slots=run.slots,
+                machine=run.machine_type,
+                processor=self.config.cpu_model,
+                generation_id=offer.generation_id or "auto",
+                key_directory=paths.key,
+            )
+        else:
+            self._start_bare(spec, paths, files, key_directory=paths.key)
+        address = self.config.migration_address or self.links.underlay_address()
+        exports = {file.name: f"disk{number}" for number, file in enumerate(files) if not file.read_only}
+        disk_port, memory_port = landing.listen(
+            paths.qmp, address, self.config.migration_ports, exports, memory=plan.live
+        )
+        landed = Landing(address=address, disk_port=disk_port, memory_port=memory_port, whole=whole)
+        write(paths.incoming, json.dumps({"plan": plan.id, "landing": landed.model_dump(mode="json")}).encode())
+        return landed
+
+    def _landing_disks(self, spec: MachineSpec, offer: Offer, paths: MachinePaths) -> list[DiskFile]:
+        """Disks of the offered sizes, on the same images; where an image is gone it is sent with the disk."""
+        offered = {disk.name: disk for disk in offer.disks}
+        files: list[DiskFile] = []
+        for disk in spec.disks:
+            one = offered.get(disk.name)
+            if one is not None:
+                base = None
+                if disk.image is not None and not one.alone:
+                    with contextlib.suppress(ImageUnusable):
+                        base = self.disks.ensure_base(disk.image)
+                create_overlay(paths.disk(disk.name), one.size_bytes, base)
+            files += self.disks.ensure(disk, paths)
+        return files
+
+    def _start_bare(
+        self,
+        spec: MachineSpec,
+        paths: MachinePaths,
+        files: list[DiskFile],
+        *,
+        key_directory: Path | None = None,
+        frozen: bool = False,
+    ) -> None:
+        """A qemu that only has the disks open, to send or to receive them: no guest will run in it."""
+        bare = spec.model_copy(update={"nics": (), "vcpus": 1, "memory_mib": 32})
+        start_qemu(
+            bare,
+            paths,
+            files,
+            self.links,
+            accelerator="tcg",
+            program=self.config.qemu,
+            slots={},
+            key_directory=key_directory,
+            frozen=frozen,
+        )
+
+    def _landed(self, paths: MachinePaths) -> None:
+        credentials.forget(paths.key)
+        paths.incoming.unlink(missing_ok=True)
+
+    def _vanish(self, machine_id: str, paths: MachinePaths) -> None:
+        """Nothing of a machine that was awaited is left."""
+        self._stop(paths, 0)
+        remove_directory(paths.directory)
+        self._release(machine_id)
+
+    def _known(self, machine_id: str) -> MachineSpec:
+        known = self.spec(machine_id)
+        if known is None:
+            raise HypervisorError(f"Machine {machine_id} is not here.")
+        return known
+
     # --- starting and ending ----------------------------------------------------------------------------------------
 
     def _put(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
@@ -372,7 +663,8 @@ class QemuHypervisor:
             before = _run(paths)
             slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
             accelerator = (memory and before.accelerator) or accelerator
-            run = Run(accelerator, datetime.now(UTC), slots)
+            machine_type = before.machine_type if memory is not None else self._newest_machine_type()
+            run = Run(accelerator, datetime.now(UTC), slots, machine_type)
             write(paths.run, run.document())
             try:
                 self._start(spec, paths, disks, run, memory)
@@ -407,7 +699,15 @@ class QemuHypervisor:
             program=self.config.qemu,
             slots=run.slots,
             memory=memory,
+            machine=run.machine_type,
+            processor=self.config.cpu_model,
         )
+
+    def _newest_machine_type(self) -> str:
+        """Asked once: it is what a guest that is to move or to be resumed must find again."""
+        if self._machine_type is None:
+            self._machine_type = computer.machine_type(self.config.qemu)
+        return self._machine_type
 
     def _ensure_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
         """The disks of the spec, made where they are missing; files of disks that it has no longer go."""
@@ -569,9 +869,24 @@ def _run(paths: MachinePaths) -> Run:
     try:
         document = json.loads(paths.run.read_bytes())
         started_at = datetime.fromtimestamp(document["started_at"], UTC)
-        return Run(document["accelerator"], started_at, document.get("slots", {}))
+        slots, machine_type = document.get("slots", {}), document.get("machine_type", "q35")
+        return Run(document["accelerator"], started_at, slots, machine_type)
     except (FileNotFoundError, ValueError, KeyError):
         return Run(None, datetime.fromtimestamp(0, UTC), {})
+
+
+def _is_outgoing(paths: MachinePaths, plan: Plan) -> bool:
+    """Whether the disks of the machine are being sent, or were sent, by this very plan."""
+    return paths.outgoing.exists() and paths.outgoing.read_text() == plan.id
+
+
+def _awaited(paths: MachinePaths, plan: Plan) -> Landing | None:
+    """Where the guest of this plan is awaited already."""
+    try:
+        document = json.loads(paths.incoming.read_bytes())
+    except FileNotFoundError:
+        return None
+    return Landing.model_validate(document["landing"]) if document.get("plan") == plan.id else None
 
 
 def _take_memory(paths: MachinePaths) -> Path | None:

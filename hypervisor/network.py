@@ -139,6 +139,13 @@ class Links:
 
         self._do(remove)
 
+    def underlay_address(self) -> IPv6Address:
+        """By which other hosts reach this one. Raises HostUnfit when the uplink has none."""
+        uplink = _index(self.uplink)
+        if uplink is None:
+            raise HostUnfit(f"There is no interface {self.uplink} to reach other hosts by: choose another uplink.")
+        return self._do(lambda ip: self._own_address(ip, uplink))
+
     def tunnel(self) -> str:
         """The name of the link to the translator between IPv6 and IPv4."""
         return f"6n{self.installation}"

@@ -55,6 +55,21 @@ class MachinePaths:
         """The memory of a suspended guest."""
         return self.directory / "memory"
 
+    @property
+    def incoming(self) -> Path:
+        """There while a guest is awaited from another host: where, and by whom."""
+        return self.directory / "incoming.json"
+
+    @property
+    def outgoing(self) -> Path:
+        """There while the disks of a machine that does not run are sent to another host."""
+        return self.directory / "outgoing"
+
+    @property
+    def key(self) -> Path:
+        """The directory with the key of a migration."""
+        return self.directory / "key"
+
     def snapshot(self, name: str) -> Path:
         """A disk as it was at one moment."""
         return self.directory / f"snapshot-{name}"

@@ -36,9 +36,15 @@ def start_qemu(
     program: str,
     slots: Mapping[str, int],
     memory: Path | None = None,
+    machine: str = "q35",
+    processor: str = "",
+    generation_id: str = "auto",
+    key_directory: Path | None = None,
+    frozen: bool = False,
 ) -> None:
     """Start the machine's qemu, detached, and wait until it says that the guest runs, which goes on where it was
-    suspended if there is its `memory`. Raises LaunchFailed; then qemu is gone again."""
+    suspended if there is its `memory`. With a `key_directory` it awaits a guest from another host; a `frozen` one only
+    has its disks open. Raises LaunchFailed; then qemu is gone again."""
     identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
     with ExitStack() as mine:  # qemu has its own copies of these descriptors
         listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
@@ -48,6 +54,7 @@ def start_qemu(
             disks=tuple(_open_disk(mine, disk) for disk in disks),
             nics=tuple(_open_nic(mine, links, nic, identity.uid, slots[nic.port_id]) for nic in spec.nics),
             memory=None if memory is None else _open(mine, memory, os.O_RDONLY),
+            key=None if key_directory is None else _open(mine, key_directory, os.O_RDONLY | os.O_DIRECTORY),
         )
         command = qemu_command(
             spec,
@@ -55,13 +62,18 @@ def start_qemu(
             accelerator=accelerator,
             program=program,
             label=f"{links.installation}-",
+            machine=machine,
+            processor=processor,
+            generation_id=generation_id,
+            frozen=frozen,
         )
         process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
     try:
         if memory is not None:
             suspending.go_on(paths.qmp)
         state, word = qmp.state(paths.qmp, timeout_seconds=LAUNCH_SECONDS)
-        if state is not MachineState.RUNNING:
+        wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
+        if state is not wanted:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
     except HypervisorError as error:
         running = process.find_soon(paths.pid, 0.5)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from hypervisor import credentials
 from hypervisor.machine import MachineSpec, NicSpec
 
 # Measured: a guest of 512 MiB took 1.5 GB with qemu's default of 1 GB for translated code, and 0.6 GB with 256 MB;
@@ -43,31 +44,46 @@ class OpenNic:
 
 @dataclass(frozen=True)
 class OpenFiles:
-    """The descriptors that qemu inherits. `memory` is that of a guest that was suspended and goes on."""
+    """The descriptors that qemu inherits. `memory` is that of a guest that was suspended and goes on; `key` is the
+    directory with the key of another host whose guest is awaited."""
 
     qmp: int
     console: int
     disks: tuple[OpenDisk, ...]
     nics: tuple[OpenNic, ...] = ()
     memory: int | None = None
+    key: int | None = None
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them, for whoever starts qemu."""
         disks = [fd for disk in self.disks for fd in (disk.descriptor, disk.base) if fd is not None]
-        memory = () if self.memory is None else (self.memory,)
-        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *memory)
+        more = [fd for fd in (self.memory, self.key) if fd is not None]
+        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *more)
 
 
 def qemu_command(
-    spec: MachineSpec, files: OpenFiles, *, accelerator: str, program: str = "qemu-system-x86_64", label: str = ""
+    spec: MachineSpec,
+    files: OpenFiles,
+    *,
+    accelerator: str,
+    program: str = "qemu-system-x86_64",
+    label: str = "",
+    machine: str = "q35",
+    processor: str = "",
+    generation_id: str = "auto",
+    frozen: bool = False,
 ) -> list[str]:
-    """argv for one machine. `label` is put before the machine's id in the process list."""
+    """argv for one machine. `label` is put before the machine's id in the process list.
+
+    `machine` names what the guest sees as its main board, `processor` its model under KVM; both have to be the same
+    wherever the guest goes. A `frozen` one does not begin to run.
+    """
     words = [
         program,
         *("-name", f"guest={label}{spec.id}", "-uuid", spec.id),
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-machine", "q35,graphics=off,vmport=off,dump-guest-core=off"),
-        *_processor(spec, accelerator),
+        *("-machine", f"{machine},graphics=off,vmport=off,dump-guest-core=off,suppress-vmdesc=on"),
+        *_processor(spec, accelerator, processor),
         *("-m", f"size={spec.memory_mib}M", "-smp", f"cpus={spec.vcpus}"),
         # What guests look for to know that they are in an OpenStack cloud.
         *("-smbios", "type=1,manufacturer=Sixstack,product=OpenStack Nova"),
@@ -83,10 +99,10 @@ def qemu_command(
         *("-device", _json(driver="isa-serial", id="serial0", chardev="console")),
         *("-object", _json(**{"qom-type": "rng-builtin", "id": "rng0"})),
         *("-device", _json(driver="virtio-rng-pci", rng="rng0")),
-        *("-device", _json(driver="vmgenid", guid="auto")),
+        *("-device", _json(driver="vmgenid", guid=generation_id)),
     ]
     for number, disk in enumerate(files.disks):
-        words += _disk(number, disk)
+        words += _disk(number, disk, is_awaited=files.key is not None)
     for number in range(SLOTS):
         words += ["-device", _json(driver="pcie-root-port", id=f"slot{number}", chassis=number + 1)]
     for nic in files.nics:
@@ -94,18 +110,23 @@ def qemu_command(
         words += ["-device", json.dumps(nic_device(nic.slot, nic.nic))]
     if files.memory is not None:
         words += ["-incoming", f"fd:{files.memory}"]
-    return words
+    if files.key is not None:
+        words += ["-object", json.dumps(credentials.server(files.key)), "-incoming", "defer"]
+    return [*words, "-S"] if frozen else words
 
 
-def _processor(spec: MachineSpec, accelerator: str) -> list[str]:
+def _processor(spec: MachineSpec, accelerator: str, model: str) -> list[str]:
     if accelerator == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
+        return ["-accel", "kvm", "-cpu", model or "host"]
     cache = SMALL_TRANSLATION_CACHE_MIB if spec.memory_mib <= SMALL_GUEST_MIB else TRANSLATION_CACHE_MIB
     return ["-accel", f"tcg,tb-size={cache}", "-cpu", "max"]
 
 
-def _disk(number: int, disk: OpenDisk) -> list[str]:
-    """A drive whose every layer has its format said aloud, so that qemu never guesses from what a guest wrote."""
+def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
+    """A drive whose every layer has its format said aloud, so that qemu never guesses from what a guest wrote.
+
+    One that `is_awaited` may be written by the host that sends it until the guest is here.
+    """
     drive = f"disk{number}"
     words = _inherited(disk.descriptor)
     node: dict[str, Any] = {
@@ -128,6 +149,8 @@ def _disk(number: int, disk: OpenDisk) -> list[str]:
     device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": f"virtio-{drive}", "drive": drive}
     if disk.cdrom:
         device = {"driver": "ide-cd", "id": f"ide-{drive}", "bus": f"ide.{number}", "drive": drive}
+    if is_awaited and not disk.read_only:
+        device |= {"share-rw": True}
     if disk.name != "config":
         device |= {"bootindex": number}
     return [*words, "-device", _json(**device)]

@@ -5,6 +5,7 @@ KVM is played by TCG here: the command line says tcg, everything else believes i
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 def pretend_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     """KVM looks good and passes its probe."""
 
-    def command(spec: MachineSpec, files: OpenFiles, *, accelerator: str, program: str, label: str) -> list[str]:
-        return qemu_command(spec, files, accelerator="tcg", program=program, label=label)
+    def command(spec: MachineSpec, files: OpenFiles, *, accelerator: str, **more: Any) -> list[str]:
+        return qemu_command(spec, files, accelerator="tcg", **more)
 
     monkeypatch.setattr(qemu, "qemu_command", command)
     monkeypatch.setattr(accelerator, "why_no_kvm", lambda: None)

@@ -1,0 +1,284 @@
+"""Guests that move from host to host: alive, with disk and memory, while they answer; or stopped, with their disks."""
+
+import secrets
+import socket
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from hypervisor.errors import HypervisorError
+from hypervisor.machine import DiskSpec, KeySpec, MachineReport, MachineSpec, MachineState
+from hypervisor.migration import Landing, Plan, Sent
+from tests.host.support import inside, make_spec, ssh
+from tests.host.test_hosts import VNI, Host, MakeHosts, make_hosts
+from tests.host.test_life import next_generation, tiny_ref
+
+__all__ = ["make_hosts"]
+ECHO_REQUEST, ECHO_REPLY = 128, 129
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+WRITING = "while :; do dd if=/dev/urandom of=/root/churn bs=64k count=16 conv=fsync 2>/dev/null; done"
+
+
+def new_plan(**changes: object) -> Plan:
+    return Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=True).model_copy(update=changes)
+
+
+def holder(host: Host, tmp_path: Path) -> MachineSpec:
+    """A machine that boots nothing: it keeps the segment on a host."""
+    spec = make_spec(100 + host.number, None, vni=VNI, disks=(DiskSpec(size_mib=1),), memory_mib=32)
+    host.run(spec)
+    return spec
+
+
+def offer(source: Host, spec: MachineSpec, plan: Plan) -> Plan:
+    with inside(source.namespace):
+        return plan.model_copy(update={"offer": source.hypervisor.offer(spec, live=plan.live)})
+
+
+def prepare(destination: Host, spec: MachineSpec, plan: Plan) -> Landing:
+    with inside(destination.namespace):
+        landing = destination.hypervisor.prepare_landing(spec, plan)
+        assert destination.hypervisor.prepare_landing(spec, plan) == landing, "it may be asked again"
+        return landing
+
+
+def send(source: Host, spec: MachineSpec, plan: Plan, landing: Landing) -> Sent:
+    with inside(source.namespace):
+        return source.hypervisor.send(spec, plan, landing, grace_seconds=20)
+
+
+def take_over(destination: Host, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+    with inside(destination.namespace):
+        taken = destination.hypervisor.take_over(spec, plan, sent)
+        assert destination.hypervisor.take_over(spec, plan, sent) == taken, "it may be asked again"
+        return taken
+
+
+def stay(source: Host, spec: MachineSpec, plan: Plan) -> MachineReport:
+    with inside(source.namespace):
+        return source.hypervisor.stay(spec, plan)
+
+
+def remove(host: Host, spec: MachineSpec) -> None:
+    with inside(host.namespace):
+        host.hypervisor.remove(spec.id)
+
+
+def move(source: Host, destination: Host, spec: MachineSpec, **changes: object) -> MachineSpec:
+    """All the steps, as the control plane takes them; returns the document as it is afterwards."""
+    wanted = next_generation(spec)
+    plan = offer(source, wanted, new_plan(**changes))
+    landing = prepare(destination, wanted, plan)
+    sent = send(source, wanted, plan, landing)
+    assert take_over(destination, wanted, plan, sent)
+    remove(source, spec)
+    return wanted
+
+
+@contextmanager
+def pinging(spec: MachineSpec) -> Iterator[list[int]]:
+    """Asks the guest five times a second; afterwards how often it was asked and how often it has answered."""
+    counted: list[int] = []
+    answered: set[bytes] = set()
+    stopping = threading.Event()
+    guest = str(spec.nics[0].addresses[0].ip)
+
+    def listen() -> None:
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                message, sender = asker.recvfrom(100)
+                if message[0] == ECHO_REPLY and sender[0] == guest:
+                    answered.add(message[6:8])
+
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as asker:
+        asker.settimeout(0.2)
+        listener = threading.Thread(target=listen)
+        listener.start()
+        asked = 0
+
+        def ask() -> None:
+            nonlocal asked
+            while not stopping.wait(0.2):
+                asked += 1
+                asker.sendto(struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, 1, asked), (guest, 0))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            yield counted
+        finally:
+            stopping.set()
+            asking.join()
+            listener.join()
+    counted += [asked, len(answered)]
+
+
+def test_a_guest_moves_while_it_writes_and_answers(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    key, public = ssh_key
+    one, two = make_hosts(2)
+    holder(one, tmp_path)
+    image = tiny_ref(tiny_image)
+    spec = make_spec(1, image, key=public, vni=VNI)
+    one.run(spec)
+    booted = ssh(spec, key, f"echo before > /root/mark; sync; {BOOT_ID}")
+    ssh(spec, key, f"({WRITING}) </dev/null >/dev/null 2>&1 &")
+
+    with pinging(spec) as answers:
+        moved = move(one, two, spec)
+        now = ssh(spec, key, f"{BOOT_ID}; cat /root/mark; echo after >> /root/mark; sync; ping6 -c 1 fd00:aaaa::ff")
+    assert now.startswith(f"{booted}before\n")
+    assert "0% packet loss" in now
+    asked, answered = answers
+    assert asked - answered <= 20, f"{asked - answered} of {asked} were not answered"
+
+    with inside(two.namespace):
+        assert two.hypervisor.report(spec.id).state is MachineState.RUNNING
+        assert two.hypervisor.spec(spec.id) == moved
+        assert b"TINY: " in two.hypervisor.console_log(spec.id)
+        assert sorted(path.name for path in two.hypervisor.paths.machine(spec.id).directory.iterdir()) == [
+            *("config.iso", "console.log", "pid", "qemu.log", "qmp.sock", "root.qcow2", "run.json", "spec.json"),
+        ]
+    with inside(one.namespace):
+        assert one.hypervisor.report(spec.id).state is MachineState.ABSENT
+
+    # Back again, from where it came by migration, without the image: it has been deleted meanwhile.
+    one.image.path = tmp_path / "gone"
+    for base in one.hypervisor.paths.bases.iterdir():
+        base.unlink()
+    back = move(two, one, moved)
+    assert ssh(spec, key, f"{BOOT_ID}; cat /root/mark") == f"{booted}before\nafter\n"
+    with inside(one.namespace):
+        one.hypervisor.ensure_stopped(spec.id, grace_seconds=20)
+        one.hypervisor.ensure_running(back)
+    assert ssh(spec, key, f"cat /root/mark; {BOOT_ID}").startswith("before\nafter\n")
+
+
+def test_a_stopped_guest_moves_with_its_disk_and_may_be_taken_back(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    key, public = ssh_key
+    one, two = make_hosts(2)
+    holder(one, tmp_path)
+    spec = make_spec(1, tiny_ref(tiny_image), key=public, vni=VNI)
+    one.run(spec)
+    ssh(spec, key, "echo before > /root/mark; sync")
+
+    larger = (spec.disks[0].model_copy(update={"size_gib": 2}), DiskSpec(name="swap", size_mib=16))
+    wanted = next_generation(spec, memory_mib=192, disks=larger)
+    plan = offer(one, wanted, new_plan(live=False))
+    landing = prepare(two, wanted, plan)
+    sent = send(one, wanted, plan, landing)
+    assert send(one, wanted, plan, landing) == sent, "it may be asked again"
+    assert take_over(two, wanted, plan, sent)
+    assert ssh(wanted, key, "cat /root/mark; echo after >> /root/mark; sync; cat /sys/block/vda/size") == (
+        f"before\n{2 << 21}\n"
+    )
+    with inside(one.namespace):
+        assert one.hypervisor.report(spec.id).state is MachineState.SHUTOFF, "it is kept until that is confirmed"
+
+    remove(two, wanted)
+    back = next_generation(wanted, memory_mib=spec.memory_mib, disks=spec.disks)
+    with inside(one.namespace):
+        one.hypervisor.revert_resize(back, start=True)
+    assert ssh(back, key, "cat /root/mark") == "before\n"
+
+
+def test_a_migration_that_fails_leaves_the_guest_where_it_is(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    key, public = ssh_key
+    one, two = make_hosts(2)
+    holder(one, tmp_path)
+    spec = make_spec(1, tiny_ref(tiny_image), key=public, vni=VNI)
+    one.run(spec)
+    booted = ssh(spec, key, BOOT_ID)
+    wanted = next_generation(spec)
+
+    # Somebody without the key is not let in.
+    plan = offer(one, wanted, new_plan())
+    landing = prepare(two, wanted, plan)
+    with pytest.raises(HypervisorError):
+        send(one, wanted, plan.model_copy(update={"key": secrets.token_hex(32)}), landing)
+    assert stay(one, wanted, plan).state is MachineState.RUNNING
+    assert not take_over(two, wanted, plan, None)
+    assert_absent(two, spec)
+    assert ssh(spec, key, BOOT_ID) == booted
+
+    # The destination dies before the guest is sent.
+    plan = offer(one, wanted, new_plan())
+    landing = prepare(two, wanted, plan)
+    kill(two, spec)
+    with pytest.raises(HypervisorError):
+        send(one, wanted, plan, landing)
+    assert not take_over(two, wanted, plan, None)
+    assert stay(one, wanted, plan).state is MachineState.RUNNING
+
+    # Somebody changes his mind while the disk is sent, which the guest writes to all the time.
+    ssh(spec, key, f"({WRITING}) </dev/null >/dev/null 2>&1 &")
+    plan = offer(one, wanted, new_plan())
+    landing = prepare(two, wanted, plan)
+    hurrying = threading.Thread(target=hurry, args=(one, spec))
+    hurrying.start()
+    with pytest.raises(HypervisorError, match="given up"):
+        send(one, wanted, plan, landing)
+    hurrying.join()
+    assert not take_over(two, wanted, plan, None)
+    assert stay(one, wanted, plan).state is MachineState.RUNNING
+    assert ssh(spec, key, BOOT_ID) == booted
+
+    # The guest has left, but has not arrived: it goes on where it was.
+    plan = offer(one, wanted, new_plan())
+    landing = prepare(two, wanted, plan)
+    sent = send(one, wanted, plan, landing)
+    kill(two, spec)
+    assert not take_over(two, wanted, plan, sent)
+    assert stay(one, wanted, plan).state is MachineState.RUNNING
+    assert ssh(spec, key, BOOT_ID) == booted
+    assert_absent(two, spec)
+    assert move(one, two, spec) == wanted
+    assert ssh(spec, key, BOOT_ID) == booted
+
+
+def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_path: Path) -> None:
+    one, two = make_hosts(2)
+    spec = holder(one, tmp_path)
+    plan = offer(one, spec, new_plan())
+    assert plan.offer is not None
+    for change, why in (
+        ({"accelerator": "kvm"}, "this host has none"),
+        ({"disks": (plan.offer.disks[0].model_copy(update={"size_bytes": 1 << 40}),)}, "larger than it should be"),
+        ({"config_drive": "????"}, "not arrived as it was sent"),
+    ):
+        false = plan.model_copy(update={"offer": plan.offer.model_copy(update=change)})
+        with inside(two.namespace), pytest.raises(HypervisorError, match=why):
+            two.hypervisor.prepare_landing(spec, false)
+        assert_absent(two, spec)
+
+
+def hurry(host: Host, spec: MachineSpec) -> None:
+    """As soon as it is under way."""
+    deadline = time.monotonic() + 60
+    while host.hypervisor.progress(spec.id) is None:
+        assert time.monotonic() < deadline
+    host.hypervisor.hurry(spec.id)
+
+
+def kill(host: Host, spec: MachineSpec) -> None:
+    running = host.hypervisor._process(host.hypervisor.paths.machine(spec.id))
+    assert running is not None
+    running.send(9)  # type: ignore[arg-type]
+    assert running.wait(10)
+
+
+def assert_absent(host: Host, spec: MachineSpec) -> None:
+    with inside(host.namespace):
+        assert host.hypervisor.report(spec.id).state is MachineState.ABSENT
+        assert not host.hypervisor.links.segments()
