@@ -7,7 +7,6 @@ agent does not know the difference.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 from sqlalchemy import select
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from compute_api import aside, finishing, hosts, operations
+from compute_api import aside, finishing, hosts, operations, sweeping
 from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
@@ -154,19 +153,16 @@ class LocalDesk:
             return operations.interrupted(session, self._host, [DELETE.task, REBOOT_HARD.task])
 
     def fail_overdue(self) -> Sequence[str]:
-        """Give up on what takes longer than it may; returns the ids of the servers."""
+        """Give up on what takes longer than it may; returns the ids of the servers. Looks after hosts that are down."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
+        late: Sequence[str] = []
         with self._database.reading() as session:
-            if not any(_is_late(one, now, grace) for one in operations.running(session, self._host)):
-                return []
-        with self._writing() as session:
-            late = [one for one in operations.running(session, self._host) if _is_late(one, now, grace)]
-            for operation in late:
-                seconds = finishing.deadline_seconds(operation.task, grace)
-                finishing.finish(
-                    session, now, operation, Outcome(error=f"The host did not finish within {seconds:.0f} seconds.")
-                )
-            return [operation.server_id for operation in late]
+            any_late = any(sweeping.is_late(one, now, grace) for one in operations.running(session, self._host))
+        if any_late:
+            with self._writing() as session:
+                late = sweeping.fail_overdue(session, now, grace, self._host)
+        sweeping.sweep(self._database, now, grace, store=self._store)
+        return late
 
     def wanted(self) -> Sequence[Wanted]:
         """Every server that belongs here."""
@@ -176,10 +172,14 @@ class LocalDesk:
             return [Wanted(*row) for row in rows]
 
     def spec(self, machine_id: str) -> MachineSpec | None:
-        """The document of a server that belongs here."""
+        """The document of a server that belongs here, or for which something is to be done here; None for others."""
         with self._database.reading() as session:
             server = session.scalar(select(Server).where(Server.id == machine_id, Server.deleted.is_(False)))
-            return machine_spec(session, server) if server else None
+            if server is None or (
+                server.host != self._host and not operations.concerns(session, self._host, machine_id)
+            ):
+                return None
+            return machine_spec(session, server)
 
     def tell(self, wanted: Wanted, vm_state: VmState, power_state: PowerState, why: str) -> None:
         """A server was found in another state than was wanted, and nobody is acting on it."""
@@ -222,8 +222,3 @@ class LocalDesk:
         with self._database.reading() as session:
             status = session.scalar(select(Image.status).where(Image.id == operation.arguments["image_id"]))
         return status == ImageStatus.ACTIVE
-
-
-def _is_late(operation: Operation, now: datetime, grace_seconds: float) -> bool:
-    seconds = finishing.deadline_seconds(operation.task, grace_seconds)
-    return operation.started_at is not None and (now - operation.started_at).total_seconds() > seconds

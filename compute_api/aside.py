@@ -4,6 +4,7 @@ resize      {"flavor", "flavor_id": the one that the server would get back, or j
 rescue      {"image": reference of the image that it is rescued from}
 shelved     {"image_id", "image": reference}
 blank       {"ephemeral_gib": sizes, "swap_mib"}: blank disks that were asked for in place of the flavor's
+placing     {"host", "forced", "same_host", "different_host": what was asked for; "refused": [[host, reason]]}
 root_image  reference of the image that the root disk stands on, where that is not the server's own (after unshelve)
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 from compute_api.models import Server
 
 RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "root_image", "blank"
+PLACING = "placing"
 
 
 def put(server: Server, key: str, value: Any) -> None:

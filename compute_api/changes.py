@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, aside, backups, flavors, hosts, keypairs, operations, servers
+from compute_api import accounts, aside, backups, flavors, keypairs, operations, scheduling, servers
 from compute_api.finishing import fault, reference
 from compute_api.machine_spec import disks
 from compute_api.models import Flavor, Server
@@ -29,6 +29,7 @@ from compute_api.states import (
     PowerState,
     VmState,
 )
+from network_api import ports
 
 STOPPED = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
 """Arguments of an operation after which a server that was shut off is so again."""
@@ -202,14 +203,14 @@ def unshelve(
     host: str | None = None,
 ) -> None:
     """Find room for the server again. Raises Conflict when there is none."""
-    need = accounts.held(server)
     if server.vm_state == VmState.SHELVED_OFFLOADED and server.task_state is None and server.host is None:
         wanted = zone or server.pinned_zone
-        found = hosts.claim(session, now, **need, zone=wanted, host=host)
-        if found is None:
-            raise errors.Conflict(hosts.why_not(session, now, **need, zone=wanted))
-        server.host, server.availability_zone = found.name, found.zone
+        if host:
+            scheduling.ask_for(server, host)
+        if scheduling.place(session, now, server, wanted) is None:
+            raise errors.Conflict(scheduling.why_not(session, now, server, wanted))
         session.flush()
+        ports.rebind(session, server.id, server.host)
     servers.begin(session, now, caller, server, UNSHELVE, request_id)
 
 

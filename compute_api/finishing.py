@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
-from compute_api import accounts, aside, backups, hosts, interfaces, operations
+from compute_api import accounts, aside, backups, hosts, interfaces, operations, rescheduling, scheduling
 from compute_api.models import Operation, Server
 from compute_api.states import (
     BACKUP,
@@ -46,11 +46,12 @@ IMAGE_MAKERS = frozenset({CREATE_IMAGE.task, BACKUP.task, SHELVE.task})
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an operation went: without an error the action's end state is reached. `result` is what the host has to say
-    beside that, as JSON: what the next step of a migration needs."""
+    beside that, as JSON: what the next step of a migration needs. With a `final` error no other host is to try."""
 
     error: str | None = None
     power_state: PowerState | None = None
     result: dict[str, Any] | None = None
+    final: bool = False
 
 
 def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
@@ -67,14 +68,18 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
     if server is None:
         overtaken(session, now, operation)
         return False
-    action = BY_TASK[TaskState(operation.task)]
-    operations.close(session, now, operation.id, "failed" if outcome.error else "done")
-    operations.end_action(session, now, server.id, operation.request_id, outcome.error)
+    action, error = BY_TASK[TaskState(operation.task)], outcome.error
+    if error and action.task in rescheduling.PLACED and not outcome.final:
+        error = rescheduling.after_failure(session, now, server, operation, error)
+        if error is None:
+            return True
+    operations.close(session, now, operation.id, "failed" if error else "done", outcome.error)
+    operations.end_action(session, now, server.id, operation.request_id, error)
     server.task_state = None
     server.updated_at = now
-    if outcome.error:
+    if error:
         if action.fails_to is not None:
-            failed(server, now, outcome.error)
+            failed(server, now, error)
             server.vm_state = action.fails_to
     elif action.then is not None:
         then = VmState(operation.arguments.get("then", action.then))
@@ -165,6 +170,7 @@ Ending = Callable[[Session, datetime, Server, Operation, bool], None]
 def _end_launch(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
     """The password was on the config drive; nobody needs to know it any longer."""
     server.admin_pass = None
+    scheduling.settled(server)
 
 
 def _end_delete(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
@@ -224,6 +230,7 @@ def _end_shelve(session: Session, now: datetime, server: Server, operation: Oper
 
 
 def _end_unshelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    scheduling.settled(server)
     if done:
         shelved = aside.take(server, aside.SHELVED)
         aside.put(server, aside.ROOT_IMAGE, shelved["image"])
@@ -253,7 +260,7 @@ _ENDINGS: dict[TaskState, Ending] = {
 
 
 def _finish_aside(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
-    operations.close(session, now, operation.id, "failed" if outcome.error else "done")
+    operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
     operations.end_action(session, now, operation.server_id, operation.request_id, outcome.error)
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
     if server is None:

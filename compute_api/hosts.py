@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from sqlalchemy import ARRAY, DateTime, Text, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -136,19 +136,20 @@ def claim(
         fits = fits.where(Host.zone == zone)
     if host:
         fits = fits.where(Host.name == host)
-    if session.get_bind().dialect.name == "postgresql":
-        fits = fits.with_for_update(skip_locked=True, of=Host)
-    return session.scalar(
-        update(Host)
-        .where(Host.seq == fits.scalar_subquery())
-        .values(
-            vcpus_used=Host.vcpus_used + vcpus,
-            memory_mib_used=Host.memory_mib_used + memory_mib,
-            disk_gib_used=Host.disk_gib_used + disk_gib,
-        )
-        .returning(Host)
-        .execution_options(synchronize_session=False)
-    )
+    taken = {
+        "vcpus_used": Host.vcpus_used + vcpus,
+        "memory_mib_used": Host.memory_mib_used + memory_mib,
+        "disk_gib_used": Host.disk_gib_used + disk_gib,
+    }
+
+    def take(choice: Select[int]) -> Host | None:
+        statement = update(Host).where(Host.seq == choice.scalar_subquery()).values(taken).returning(Host)
+        return session.scalar(statement.execution_options(synchronize_session=False, populate_existing=True))
+
+    if session.get_bind().dialect.name != "postgresql":
+        return take(fits)
+    # Others may have the last hosts with room locked and leave some of it: wait for them before saying no.
+    return take(fits.with_for_update(skip_locked=True, of=Host)) or take(fits.with_for_update(of=Host))
 
 
 def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gib: int) -> None:
@@ -188,12 +189,12 @@ def why_not(
             "GiB of disk": (disk_gib, host.disk_gib_limit - host.disk_gib_used),
         }
         short = [f"{need} {what} wanted, {max(have, 0)} free" for what, (need, have) in free.items() if have < need]
-        if host.disabled:
+        if objection := among.objection(host.name):
+            short = [objection]
+        elif host.disabled:
             short = ["it is disabled"]
         elif not is_up(host, now):
             short = ["it is down"]
-        elif host.name in among.never or (among.only is not None and host.name not in among.only):
-            short = [among.reason]
         reasons.append(f"{host.name}: {', '.join(short) or 'taken meanwhile'}")
     return f"No valid host was found. {'; '.join(reasons) or 'There is no host.'}."
 
@@ -201,6 +202,17 @@ def why_not(
 def is_up(host: Host, now: datetime) -> bool:
     """Whether the host was heard of lately."""
     return not host.forced_down and host.last_seen >= now - SILENT_AFTER
+
+
+def is_known(session: Session, name: str) -> bool:
+    """Whether there is a host of that name."""
+    return session.scalar(select(Host.seq).where(Host.name == name)) is not None
+
+
+def is_alive(session: Session, now: datetime, name: str) -> bool:
+    """Whether the host of that name is there and was heard of lately."""
+    host = session.scalar(select(Host).where(Host.name == name))
+    return host is not None and is_up(host, now)
 
 
 def find(session: Session, name_or_id: str) -> Host:

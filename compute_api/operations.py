@@ -116,14 +116,24 @@ def claim(session: Session, now: datetime, operation_id: int) -> Operation | Non
     )
 
 
-def close(session: Session, now: datetime, operation_id: int, state: str) -> None:
-    """The operation is over: done, failed, or superseded by a later one."""
+def close(session: Session, now: datetime, operation_id: int, state: str, error: str | None = None) -> None:
+    """The operation is over: done, failed, or superseded by a later one; an error says why."""
     session.execute(
         update(Operation)
         .where(Operation.id == operation_id)
-        .values(state=state, finished_at=now)
+        .values(state=state, finished_at=now, error=error)
         .execution_options(synchronize_session=False)
     )
+
+
+def of_request(session: Session, server_id: str, request_id: str) -> list[Operation]:
+    """What hosts were to do for a request, latest first: more than one where it was given to another host."""
+    query = (
+        select(Operation)
+        .where(Operation.server_id == server_id, Operation.request_id == request_id)
+        .order_by(Operation.id.desc())
+    )
+    return list(session.scalars(query))
 
 
 def requeue_running(session: Session, host: str) -> int:
@@ -138,9 +148,18 @@ def requeue_running(session: Session, host: str) -> int:
     return len(result.all())
 
 
-def running(session: Session, host: str) -> list[Operation]:
-    """What the host is busy with."""
-    return list(session.scalars(select(Operation).where(Operation.host == host, Operation.state == "running")))
+def running(session: Session, host: str | None) -> list[Operation]:
+    """What the host is busy with, or every host."""
+    query = select(Operation).where(Operation.state == "running").order_by(Operation.id)
+    return list(session.scalars(query if host is None else query.where(Operation.host == host)))
+
+
+def concerns(session: Session, host: str, server_id: str) -> bool:
+    """Whether the host has something to do for the server, be it its own or one that is on its way."""
+    query = select(Operation.id).where(
+        Operation.host == host, Operation.server_id == server_id, Operation.state.in_(("queued", "running"))
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def interrupted(session: Session, host: str, tasks: Sequence[str]) -> list[str]:

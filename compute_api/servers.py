@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, aside, flavors, hosts, keypairs, operations, quotas, server_groups
+from compute_api import aside, flavors, hosts, keypairs, operations, quotas, scheduling, server_groups
 from compute_api.finishing import buried, failed, reference
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
 from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
@@ -54,6 +54,10 @@ class NewServer:
     access_ipv6: str = ""
     zone: str | None = None
     host: str | None = None
+    forced: bool = False
+    """Nothing but room decides about the host."""
+    same_host: tuple[str, ...] = ()
+    different_host: tuple[str, ...] = ()
     group_id: str | None = None
     ephemeral_gib: tuple[int | None, ...] = ()
     swap_mib: tuple[int, ...] = ()
@@ -92,6 +96,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     key = _key(session, caller, new.key_name)
     wanted = _networks(session, caller, new)
     check_metadata(session, caller, new.metadata)
+    if new.host and not new.forced and not hosts.is_known(session, new.host):
+        raise errors.BadRequest(f"Compute host {new.host} could not be found.")
     if new.zone and not hosts.is_zone(session, new.zone):
         raise errors.BadRequest(f"The requested availability zone is not available: {new.zone}")
     group = _group(session, caller, new.group_id)
@@ -148,8 +154,15 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             group_id=group.id if group else None,
             revision=0,
         )
+        scheduling.remember(
+            server,
+            host=new.host,
+            forced=new.forced,
+            same_host=new.same_host,
+            different_host=new.different_host,
+        )
         session.add(server)
-        _place(session, now, server, new, group)
+        _place(session, now, server)
         _attach(session, now, caller, server, wanted)
         operations.begin_action(session, now, server, SPAWN.name, request_id, caller.user_id)
         if server.host:
@@ -194,11 +207,12 @@ def begin(
 
 
 def delete(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """End a server in whatever state it is. Gone at once when no host has it, else when its host has removed it."""
+    """End a server in whatever state it is. Gone when its host has removed it; at once when no host has it, or one
+    that is down: that removes what it has of it when it comes back."""
     check_lock(caller, server)
     if server.task_state == TaskState.DELETING:
         return
-    if server.host is None:
+    if server.host is None or not hosts.is_alive(session, now, server.host):
         operations.begin_action(session, now, server, DELETE.name, request_id, caller.user_id)
         operations.end_action(session, now, server.id, request_id)
         buried(session, now, server)
@@ -352,15 +366,9 @@ def _group(session: Session, caller: Caller, group_id: str | None) -> ServerGrou
         raise errors.BadRequest(error.message) from None
 
 
-def _place(session: Session, now: datetime, server: Server, new: NewServer, group: ServerGroup | None) -> None:
-    need = accounts.room(server.flavor)
-    among = server_groups.preference(session, group, server.id) if group else None
-    found = hosts.claim(session, now, **need, zone=new.zone, host=new.host, preference=among)
-    if found is not None:
-        server.host = found.name
-        server.availability_zone = found.zone
-    else:
-        failed(server, now, hosts.why_not(session, now, **need, zone=new.zone, preference=among))
+def _place(session: Session, now: datetime, server: Server) -> None:
+    if scheduling.place(session, now, server, server.pinned_zone) is None:
+        failed(server, now, scheduling.why_not(session, now, server, server.pinned_zone))
         server.task_state = None
 
 

@@ -180,6 +180,16 @@ def set_status(session: Session, device_id: str, active: bool) -> None:
     )
 
 
+def rebind(session: Session, device_id: str, host: str | None) -> None:
+    """The server is on another host now, and its ports with it."""
+    session.execute(
+        update(Port)
+        .where(Port.device_id == device_id)
+        .values(binding_host=host)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def release(session: Session, now: datetime, device_id: str) -> None:
     """The server is gone: delete the ports made for it, unbind those that were there before."""
     session.execute(

@@ -1,5 +1,6 @@
 """Routes of what belongs to a server: interfaces, groups, volumes, tags, what happened to it, moves, its password."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import empty, json
-from compute_api import servers
+from compute_api import operations, servers
 from compute_api.models import Server, ServerAction
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
@@ -163,18 +164,33 @@ def show_instance_action(server_id: str, request_id: str) -> Response:
         server = servers.find(session, caller(), server_id, deleted=version() >= DELETED_ACTIONS_SINCE)
         query = select(ServerAction).where(ServerAction.server_id == server.id, ServerAction.request_id == request_id)
         action = session.scalar(query)
+        asked = operations.of_request(session, server.id, request_id)
     if action is None:
         raise errors.NotFound(f"Action for request_id {request_id} on instance {server_id} not found")
     body = _action(action)
     if caller().is_admin or version() >= EVENTS_SINCE:
-        body["events"] = [_event(server, action)]
+        tried = [one for one in asked[1:] if one.error]
+        host, begun = (asked[0].host, asked[0].created_at) if tried else (action.host, action.started_at)
+        last = _Event(host, begun, action.finished_at, action.message)
+        before = [_Event(one.host, one.created_at, one.finished_at, one.error) for one in tried]
+        body["events"] = [_event(server, action.action, event) for event in (last, *before)]
     return json({"instanceAction": body})
 
 
-def _event(server: Server, action: ServerAction) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """One host's part in an action; a message means that it went wrong."""
+
+    host: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    message: str | None
+
+
+def _event(server: Server, name: str, action: _Event) -> dict[str, Any]:
     finish: datetime | None = action.finished_at
     event: dict[str, Any] = {
-        "event": f"compute_{action.action}",
+        "event": f"compute_{name}",
         "start_time": micro(action.started_at),
         "finish_time": micro(finish),
         "result": None if finish is None else "Error" if action.message else "Success",

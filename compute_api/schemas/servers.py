@@ -137,6 +137,9 @@ class CreateServer(Body):
             access_ipv6=asked.access_ipv6,
             zone=zone,
             host=host,
+            forced=bool((asked.availability_zone or "").partition(":")[2]),
+            same_host=_server_ids(hints, "same_host"),
+            different_host=_server_ids(hints, "different_host"),
             group_id=_group(hints),
             ephemeral_gib=tuple(disk.volume_size for disk in _blank(asked) if disk.guest_format != "swap"),
             swap_mib=tuple(disk.volume_size or 0 for disk in _blank(asked) if disk.guest_format == "swap"),
@@ -182,9 +185,22 @@ def _networks(asked: ServerFields) -> Literal["auto", "none"] | tuple[NetworkReq
 
 
 def _zone(asked: ServerFields) -> tuple[str | None, str | None]:
-    """Zone and host: `availability_zone` may be zone:host, as admins write it."""
-    zone, _, host = (asked.availability_zone or "").partition(":")
-    return zone or None, host or asked.host or asked.hypervisor_hostname or None
+    """Zone and host: `availability_zone` may be zone:host or zone:host:node, as admins write it."""
+    zone, host, node = (*(asked.availability_zone or "").split(":"), "", "")[:3]
+    return zone or None, host or node or asked.host or asked.hypervisor_hostname or None
+
+
+def _server_ids(hints: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The servers that a hint names: one id or several. Raises BadRequest for what is none."""
+    named = hints.get(name)
+    if named is None:
+        return ()
+    try:
+        return tuple(str(UUID(one)) for one in (named if isinstance(named, list) else [named]))
+    except (ValueError, TypeError, AttributeError):
+        raise errors.BadRequest(
+            f"Invalid input for field/attribute {name}. Value: {named}. {named!r} is not a 'uuid'"
+        ) from None
 
 
 def _group(hints: dict[str, Any]) -> str | None:

@@ -1,0 +1,38 @@
+"""What a flavor's extra spec asks of a value: Nova's little language, as in `>= 4`, `s== ssd`, `<or> ssd <or> nvme`."""
+
+import operator
+from collections.abc import Callable
+
+_TEXTS: dict[str, Callable[[str, str], bool]] = {
+    "s==": operator.eq,
+    "s!=": operator.ne,
+    "s<": operator.lt,
+    "s<=": operator.le,
+    "s>": operator.gt,
+    "s>=": operator.ge,
+    "<in>": lambda value, wanted: wanted in value,
+}
+_NUMBERS: dict[str, Callable[[float, float], bool]] = {
+    "=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+
+
+def matches(value: str, wanted: str) -> bool:
+    """Whether the value is what is wanted; without an operator it must be the same text. `=` means at least."""
+    first, *rest = wanted.split() or [""]
+    if first == "<or>":
+        return value in [word.strip() for word in wanted.split("<or>")[1:]]
+    if first == "<all-in>":
+        return bool(rest) and all(word in value for word in rest)
+    if first in _TEXTS and rest:
+        return _TEXTS[first](value, rest[0])
+    if first in _NUMBERS and rest:
+        try:
+            return _NUMBERS[first](float(value), float(rest[0]))
+        except ValueError:
+            return False
+    return value == wanted

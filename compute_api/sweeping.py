@@ -1,0 +1,107 @@
+"""What is done about operations that their hosts do not do: nothing is under way for ever.
+
+Any number of processes may sweep at the same time, and as often as they like.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from app.db import Database
+from compute_api import finishing, operations, rescheduling
+from compute_api.finishing import Outcome
+from compute_api.models import Heartbeat, Host, Operation, Server
+from compute_api.operations import SILENT_AFTER, Nudge
+from compute_api.states import DELETE
+from image_api.store import Store
+
+LEFT_TO_ITS_HOST = timedelta(seconds=30)
+"""So long the host's own agent may be the first to notice that something takes too long: it can also end it."""
+
+
+def sweep(
+    database: Database, now: datetime, grace_seconds: float, *, store: Store | None = None, nudge: Nudge | None = None
+) -> int:
+    """Look at all hosts once; returns how many operations something was done about.
+
+    What takes too long has failed. On hosts that are down, what was not begun goes to another host where that is
+    possible, deletes are done, and the rest fails when it would have been too late anyway.
+    """
+    first = now - LEFT_TO_ITS_HOST
+    with database.reading() as session:
+        overdue = [one.id for one in operations.running(session, None) if is_late(one, first, grace_seconds)]
+        stranded = _stranded(session, now)
+    done = 0
+    for operation_id in [*overdue, *stranded]:
+        with database.transaction() as session:
+            session.info[finishing.STORE] = store
+            session.info["nudge"] = nudge
+            done += _settle(session, now, operation_id, grace_seconds)
+    return done
+
+
+def fail_overdue(session: Session, now: datetime, grace_seconds: float, host: str) -> Sequence[str]:
+    """Give up on what takes the host longer than it may; returns the ids of the servers."""
+    late = [one for one in operations.running(session, host) if is_late(one, now, grace_seconds)]
+    for operation in late:
+        _give_up(session, now, operation, grace_seconds)
+    return [operation.server_id for operation in late]
+
+
+def is_late(operation: Operation, now: datetime, grace_seconds: float) -> bool:
+    """Whether the operation was begun, or if never begun queued, longer ago than it may take."""
+    since = operation.started_at or operation.created_at
+    return (now - since).total_seconds() > finishing.deadline_seconds(operation.task, grace_seconds)
+
+
+def _stranded(session: Session, now: datetime) -> list[int]:
+    """Operations that wait on hosts that are down or gone, and deletes that such hosts had begun; oldest first."""
+    query = (
+        select(Operation.id)
+        .outerjoin(Host, Host.name == Operation.host)
+        .outerjoin(Heartbeat, Heartbeat.host == Host.name)
+        .where(
+            or_(Operation.state == "queued", and_(Operation.state == "running", Operation.task == DELETE.task)),
+            or_(Host.seq.is_(None), Host.forced_down, Heartbeat.last_seen < now - SILENT_AFTER),
+        )
+    )
+    return list(session.scalars(query.order_by(Operation.id)))
+
+
+def _settle(session: Session, now: datetime, operation_id: int, grace_seconds: float) -> bool:
+    """Do about one operation what can be done; it is looked at again, and locked, as others may have been quicker."""
+    operation = session.scalar(select(Operation).where(Operation.id == operation_id).with_for_update())
+    if operation is None or operation.state not in ("queued", "running"):
+        return False
+    if operation.task == DELETE.task and operation_id in _stranded(session, now):
+        return finishing.finish(session, now, operation, Outcome())
+    if operation.state == "queued" and operation.attempts == 0 and operation.task in rescheduling.PLACED:
+        server = session.scalar(
+            select(Server)
+            .where(
+                Server.id == operation.server_id,
+                Server.generation == operation.generation,
+                Server.task_state == operation.task,
+                Server.deleted.is_(False),
+            )
+            .with_for_update()
+        )
+        if server is None:
+            finishing.overtaken(session, now, operation)
+            return True
+        if rescheduling.move(session, now, server, operation, f"Host {operation.host} went silent before it began."):
+            return True
+    if not is_late(operation, now, grace_seconds):
+        return False
+    _give_up(session, now, operation, grace_seconds)
+    return True
+
+
+def _give_up(session: Session, now: datetime, operation: Operation, grace_seconds: float) -> None:
+    seconds = finishing.deadline_seconds(operation.task, grace_seconds)
+    error = f"The host did not finish within {seconds:.0f} seconds."
+    if operation.state == "queued":
+        error = f"Host {operation.host} is down."
+    finishing.finish(session, now, operation, Outcome(error=error, final=True))

@@ -1,0 +1,290 @@
+"""Two hosts: which of them a server goes to, what happens when one cannot, falls silent, or comes back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.clock import ManualClock
+from app.db import Database
+from app.settings import Settings
+from compute_agent.desk import LocalDesk
+from compute_api import sweeping
+from compute_api.models import Host as HostRow
+from hypervisor.errors import LaunchFailed
+from hypervisor.fake import FakeHypervisor
+from hypervisor.machine import MachineState
+from tests.api.conftest import Api, Host
+
+COMPUTE = "/compute/v2.1"
+GIB = 1024
+
+
+@pytest.fixture
+def other(host: Host, database: Database, clock: ManualClock, settings: Settings) -> Host:
+    """A second host, smaller than the first, so that it comes second."""
+    return second(database, clock, settings, "other-host", memory_mib=16 * GIB)
+
+
+def second(database: Database, clock: ManualClock, settings: Settings, name: str, **sizes: int) -> Host:
+    desk = LocalDesk(database, clock, replace(settings, host_name=name))
+    made = Host(FakeHypervisor(name=name, **sizes), desk)
+    desk.register(made.hypervisor.describe())
+    return made
+
+
+def shown(api: Api, server_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.at("2.96").get(f"{COMPUTE}/servers/{server_id}").json["server"]
+    return found
+
+
+def where(api: Api, server_id: str) -> str | None:
+    name: str | None = shown(api, server_id)["OS-EXT-SRV-ATTR:host"]
+    return name
+
+
+def room(database: Database) -> dict[str, int]:
+    """Memory that is claimed of each host."""
+    with database.reading() as session:
+        return {host.name: host.memory_mib_used for host in session.query(HostRow)}
+
+
+def sweep(database: Database, clock: ManualClock) -> int:
+    return sweeping.sweep(database, clock.now(), 60.0)
+
+
+def test_a_server_that_one_host_cannot_make_is_made_on_another(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+) -> None:
+    host.hypervisor.fail_next("ensure_running", LaunchFailed("The disk is full."))
+    server_id = make_server(work=False)
+    assert where(as_admin, server_id) == "fake-host"
+    (before,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
+    host.work()
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-STS:task_state"]) == ("BUILD", "spawning")
+    other.work()
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
+    assert "fault" not in found
+    assert room(database) == {"fake-host": 0, "other-host": 128}
+    (port,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
+    assert port["binding:host_id"] == "other-host"
+    assert (port["id"], port["fixed_ips"]) == (before["id"], before["fixed_ips"])
+
+    (action,) = as_admin.at("2.84").get(f"{COMPUTE}/servers/{server_id}/os-instance-actions").json["instanceActions"]
+    assert action["message"] is None
+    path = f"{COMPUTE}/servers/{server_id}/os-instance-actions/{action['request_id']}"
+    events = as_admin.at("2.84").get(path).json["instanceAction"]["events"]
+    assert [(event["host"], event["result"], event["details"]) for event in events] == [
+        ("other-host", "Success", None),
+        ("fake-host", "Error", "The disk is full."),
+    ]
+
+    host.hypervisor.ensure_running(other.hypervisor.machines[server_id].spec)
+    host.compare()
+    assert server_id not in host.hypervisor.machines, "what it has of the server is no longer its own"
+    other.compare()
+    host.compare()
+    assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+
+
+def test_three_hosts_are_tried_and_their_reasons_kept(
+    as_admin: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    third = second(database, clock, settings, "third-host", memory_mib=8 * GIB)
+    second(database, clock, settings, "fourth-host", memory_mib=4 * GIB)
+    for number, one in enumerate((host, other, third)):
+        one.hypervisor.fail_next("ensure_running", LaunchFailed(f"Reason {number}."))
+    server_id = make_server(work=False)
+    for one in (host, other, third):
+        one.work()
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-STS:task_state"]) == ("ERROR", None)
+    assert found["fault"]["message"].startswith("Exceeded maximum number of retries. ")
+    for number, name in enumerate(("fake-host", "other-host", "third-host")):
+        assert f"{name}: Reason {number}." in found["fault"]["details"]
+    as_admin.delete(f"{COMPUTE}/servers/{server_id}")
+    third.work()
+    assert set(room(database).values()) == {0}
+
+
+def test_when_no_other_host_has_room_the_fault_says_both(
+    as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database
+) -> None:
+    path = f"{COMPUTE}/os-services"
+    as_admin.put(f"{path}/disable", json={"host": "other-host", "binary": "nova-compute"})
+    host.hypervisor.fail_next("ensure_running", LaunchFailed("The disk is full."))
+    found = shown(as_admin, make_server())
+    assert found["status"] == "ERROR"
+    assert found["fault"]["message"] == (
+        "No valid host was found. fake-host: The disk is full.; other-host: it is disabled."
+    )
+    assert room(database) == {"fake-host": 128, "other-host": 0}
+
+
+def test_a_server_whose_host_was_asked_for_goes_nowhere_else(
+    as_admin: Api, image: str, host: Host, other: Host, database: Database
+) -> None:
+    body = {"name": "x", "imageRef": image, "flavorRef": "1", "networks": "none"}
+    host.hypervisor.fail_next("ensure_running", LaunchFailed("The disk is full."))
+    for field in ({"availability_zone": "nova:fake-host"}, {"host": "fake-host"}):
+        made = as_admin.at("2.74").post(f"{COMPUTE}/servers", json={"server": body | field}).json["server"]
+        host.work()
+        assert where(as_admin, made["id"]) == "fake-host"
+        found = shown(as_admin, made["id"])
+        assert found["status"] == ("ERROR" if "availability_zone" in field else "ACTIVE")
+    refused = as_admin.at("2.74").post(f"{COMPUTE}/servers", json={"server": body | {"host": "nobody"}})
+    assert (refused.status_code, refused.json["badRequest"]["message"]) == (
+        400,
+        "Compute host nobody could not be found.",
+    )
+    assert as_admin.at("2.74").post(f"{COMPUTE}/servers", json={"server": body | {"hypervisor_hostname": "other-host"}})
+    other.work()
+    assert len(other.hypervisor.machines) == 1
+
+
+def test_unshelving_tries_another_host_too(
+    as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database
+) -> None:
+    server_id = make_server()
+    path = f"{COMPUTE}/servers/{server_id}/action"
+    as_member.post(path, json={"shelve": None})
+    host.work()
+    assert shown(as_admin, server_id)["status"] == "SHELVED_OFFLOADED"
+    host.hypervisor.fail_next("ensure_running", LaunchFailed("The disk is full."))
+    assert as_member.post(path, json={"unshelve": None}).status_code == 202
+    host.work()
+    other.work()
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
+    assert room(database) == {"fake-host": 0, "other-host": 128}
+
+
+def test_what_a_host_never_began_goes_to_another_when_it_falls_silent(
+    as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database, clock: ManualClock
+) -> None:
+    server_id = make_server(work=False)
+    (waiting,) = host.desk.waiting()
+    assert sweep(database, clock) == 0
+    clock.advance(31)
+    assert sweep(database, clock) == 0, "nobody else is there to take it"
+    assert where(as_admin, server_id) == "fake-host"
+    other.desk.heartbeat()
+    assert sweep(database, clock) == 1
+    assert host.desk.claim(waiting) is None, "it comes too late"
+    other.work()
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
+    assert room(database) == {"fake-host": 0, "other-host": 128}
+    assert sweep(database, clock) == 0
+
+
+def test_what_a_host_began_before_it_fell_silent_fails_when_it_is_overdue(
+    log_in: Callable[[str], Api],
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    server_id = make_server(work=False)
+    (waiting,) = host.desk.waiting()
+    work = host.desk.claim(waiting)
+    assert work is not None
+    clock.advance(31)
+    other.desk.heartbeat()
+    assert sweep(database, clock) == 0, "its machine may run there"
+    clock.advance(3700)
+    assert sweep(database, clock) == 1
+    found = shown(log_in("admin"), server_id)
+    assert (found["status"], found["OS-EXT-STS:task_state"]) == ("ERROR", None)
+    assert found["fault"]["message"] == "The host did not finish within 3660 seconds."
+
+
+def test_nothing_waits_for_ever_for_a_host_that_is_gone(
+    as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
+) -> None:
+    server_id = make_server()
+    as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"os-stop": None})
+    clock.advance(100)
+    assert sweep(database, clock) == 0
+    clock.advance(300)
+    assert sweep(database, clock) == 1
+    found = shown(as_admin, server_id)
+    assert (found["status"], found["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
+    actions = as_admin.at("2.84").get(f"{COMPUTE}/servers/{server_id}/os-instance-actions").json["instanceActions"]
+    assert actions[0]["message"] == "Error"
+
+
+def test_servers_on_a_host_that_is_down_are_deleted_at_once_and_removed_when_it_returns(
+    as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
+) -> None:
+    asked_before, asked_after = make_server(), make_server()
+    as_member.delete(f"{COMPUTE}/servers/{asked_before}")
+    assert shown(as_admin, asked_before)["OS-EXT-STS:task_state"] == "deleting"
+    clock.advance(31)
+    assert as_member.delete(f"{COMPUTE}/servers/{asked_after}").status_code == 204
+    assert as_member.get(f"{COMPUTE}/servers/{asked_after}").status_code == 404
+    assert sweep(database, clock) == 1
+    assert as_member.get(f"{COMPUTE}/servers/{asked_before}").status_code == 404
+    assert room(database) == {"fake-host": 0}
+    assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
+    assert len(host.hypervisor.machines) == 2
+    host.desk.heartbeat()
+    host.compare()
+    assert host.hypervisor.machines == {}
+
+
+def test_hints_say_beside_whom_a_server_is(
+    as_admin: Api, as_member: Api, make_server: Callable[..., str], image: str, host: Host, other: Host
+) -> None:
+    first = make_server()
+
+    def create(**hints: Any) -> str:
+        body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}, "os:scheduler_hints": hints}
+        answer = as_member.post(f"{COMPUTE}/servers", json=body)
+        assert answer.status_code == 202, answer.text
+        server_id: str = answer.json["server"]["id"]
+        return server_id
+
+    apart = create(different_host=[first])
+    assert where(as_admin, apart) == "other-host"
+    assert where(as_admin, create(same_host=apart)) == "other-host"
+    nowhere = shown(as_admin, create(different_host=[first, apart]))
+    assert nowhere["status"] == "ERROR"
+    assert "the hint different_host names servers there" in nowhere["fault"]["message"]
+    body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}, "os:scheduler_hints": {"same_host": "x"}}
+    assert as_member.post(f"{COMPUTE}/servers", json=body).status_code == 400
+
+
+@pytest.mark.parametrize("key", ["aggregate_instance_extra_specs:disk", "disk"])
+def test_flavors_ask_for_hosts_by_their_aggregates(
+    as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, key: str
+) -> None:
+    made = as_admin.post(f"{COMPUTE}/os-aggregates", json={"aggregate": {"name": "fast"}}).json["aggregate"]
+    action = f"{COMPUTE}/os-aggregates/{made['id']}/action"
+    as_admin.post(action, json={"add_host": {"host": "other-host"}})
+    flavor = {"name": "fast", "vcpus": 1, "ram": 128, "disk": 1, "id": "fast"}
+    as_admin.post(f"{COMPUTE}/flavors", json={"flavor": flavor})
+    as_admin.post(f"{COMPUTE}/flavors/fast/os-extra_specs", json={"extra_specs": {key: "<or> ssd <or> nvme"}})
+    found = shown(as_admin, make_server(flavorRef="fast"))
+    assert found["status"] == "ERROR"
+    assert "other-host: its aggregates lack what the flavor asks for" in found["fault"]["message"]
+    as_admin.post(action, json={"set_metadata": {"metadata": {"disk": "hdd, nvme"}}})
+    server_id = make_server(flavorRef="fast", work=False)
+    assert where(as_admin, server_id) == "other-host"
+    assert where(as_admin, make_server(work=False)) == "fake-host"
