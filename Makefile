@@ -61,9 +61,13 @@ format: ## format the code and fix what ruff can
 tempest: setup image ## tempest's required tests against a cloud of their own (needs root)
 	$(bin)/python -m tests.contract.tempest.run $(TESTS)
 
-.PHONY: bench lock
+.PHONY: bench fleet lock
 bench: setup image ## the benchmarks, as ratios against the thing named
 	$(bin)/python -m benchmarks
+
+FLEET ?= --hosts 1000 --servers 100000
+fleet: setup-tests ## 1,000 hosts that do not exist, 100,000 servers (FLEET="--hosts 50 --servers 2000 --quick" in a minute)
+	$(bin)/python -m benchmarks.fleet $(FLEET)
 
 # Both files are written by uv from pyproject.toml, with the hash of every file that may be installed.
 compile := $(bin)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

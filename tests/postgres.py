@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 
 USER = "postgres"
+QUICK = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 
 
 def why_not() -> str | None:
@@ -71,16 +72,18 @@ def _names(connection: psycopg.Connection[tuple[str, ...]], catalog: str, column
 
 
 @contextmanager
-def postgres(directory: Path) -> Iterator[Postgres]:
-    """Start a server in the directory, which must be short enough for a socket's name."""
+def postgres(directory: Path, options: str = QUICK) -> Iterator[Postgres]:
+    """Start a server in the directory, which must be short enough for a socket's name.
+
+    It forgets what it was told when the machine dies, unless the options are others.
+    """
     programs = _programs()
     assert programs is not None
     directory.mkdir(exist_ok=True)
     shutil.chown(directory, USER, USER)
-    quick = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=200"
     control = ["runuser", "-u", USER, "--", str(programs / "pg_ctl"), "-D", str(directory / "data")]
     subprocess.run([*control, "-o", f"--auth=trust --username={USER} --no-sync", "initdb", "-s"], check=True, cwd="/")
-    options = f"-k {directory} -c listen_addresses='' {quick}"
+    options = f"-k {directory} -c listen_addresses='' -c max_connections=200 {options}"
     log = str(directory / "log")
     subprocess.run([*control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
     try:

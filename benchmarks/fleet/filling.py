@@ -1,0 +1,110 @@
+"""Fills a cloud: the first servers are made by the domain, the others are copies of them made inside PostgreSQL."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
+
+from app.db import Database
+from app.settings import Settings
+from benchmarks import cloud
+from benchmarks.fleet import copies
+from compute_api import hosts, quotas
+from hypervisor.fake import FakeHypervisor
+from identity_api import assignments, projects
+from identity_api.assignments import Place
+from identity_api.bootstrap import DEFAULT_DOMAIN
+from identity_api.models import Role, User
+from image_api.models import Image
+from image_api.states import Visibility
+
+SMALL = 20
+"""Projects with a thousandth of the servers each: those that are polled."""
+FIRST = 1000
+"""Servers of the middle project that the domain makes, at most."""
+SAY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to be. `deleted` servers are history; they come on top."""
+
+    hosts: int
+    servers: int
+    deleted: int
+    projects: int
+
+    def of_projects(self) -> list[int]:
+        """Servers of each project: one has a tenth, one a hundredth, SMALL a thousandth each, the others the rest."""
+        sizes = [self.servers // 10, max(self.servers // 100, 1), *[max(self.servers // 1000, 1)] * SMALL]
+        others = max(self.projects - len(sizes), 1)
+        left = self.servers - sum(sizes)
+        return sizes + [left // others + (at < left % others) for at in range(others)]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What there is: projects with the number of their servers, in the order of `Size.of_projects`, and an image."""
+
+    size: Size
+    projects: Sequence[tuple[str, int]]
+    image_id: str
+
+    @property
+    def largest(self) -> tuple[str, int]:
+        return self.projects[0]
+
+    @property
+    def middle(self) -> tuple[str, int]:
+        return self.projects[1]
+
+    @property
+    def small(self) -> Sequence[tuple[str, int]]:
+        return self.projects[2 : 2 + SMALL]
+
+
+def fill(settings: Settings, size: Size) -> Iterator[str | Filled]:
+    """Says now and then what it has done, and at last what there is."""
+    database = Database(settings.database)
+    sizes = size.of_projects()
+    with database.transaction() as session:
+        ids = _projects(session, len(sizes))
+        for number in range(size.hosts - 1):  # and the one that `populate` makes
+            hosts.register(session, datetime.now(UTC), FakeHypervisor(name=f"host-{number:04}").describe(), settings)
+    yield f"{size.hosts} hosts, {len(ids)} projects"
+    first = min(sizes[1], FIRST)
+    image_id = cloud.populate(settings, ids[1], first)
+    yield f"{first} servers through the domain"
+    with database.transaction() as session:
+        session.execute(update(Image).values(visibility=Visibility.PUBLIC))
+        copies.prepare(session, ids[1])
+        done, said = first, time.monotonic()
+        for at, (project_id, wanted) in enumerate(zip(ids, sizes, strict=True)):
+            done += copies.make(session, project_id, wanted - (first if at == 1 else 0))
+            copies.make(session, project_id, size.deleted * wanted // size.servers, gone=True)
+            if time.monotonic() - said > SAY_SECONDS:
+                yield f"{done} servers"
+                said = time.monotonic()
+        copies.count(session)
+    with database.reader.connect() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    database.dispose()
+    yield f"{done} servers and about {size.deleted} deleted ones"
+    yield Filled(size, tuple(zip(ids, sizes, strict=True)), image_id)
+
+
+def _projects(session: Session, count: int) -> list[str]:
+    """New projects that the demo user is a member of, without limits; returns their ids."""
+    member = session.query(Role).filter_by(name="member").one()
+    user = session.query(User).filter_by(name="demo").one()
+    ids = []
+    for number in range(count):
+        made = projects.create(session, datetime.now(UTC), name=f"project-{number:03}", domain_id=DEFAULT_DOMAIN)
+        place = Place(actor_kind="user", actor_id=user.id, target_kind="project", target_id=made.id)
+        assignments.give(session, place, member)
+        ids.append(made.id)
+    quotas.set_limits(session, quotas.NOBODY, {"instances": -1, "cores": -1, "ram": -1})
+    return ids

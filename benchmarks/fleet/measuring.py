@@ -1,0 +1,88 @@
+"""Asks the same thing again and again, from one or many connections, and tells how long it took and what it cost."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.fleet.processes import cpu_seconds
+
+Ask = Callable[[int], object]
+"""Asks once; is told the number of the request. False means that there was nothing to ask for."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Each of `asks` goes on in a thread of its own: as fast as it can, or once in `every` seconds."""
+
+    asks: Sequence[Ask]
+    every: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long each request took, in seconds; the time of all, and the CPU time of each tree of processes."""
+
+    took: Sequence[float]
+    wall_seconds: float
+    cpu_seconds: Mapping[str, float]
+
+    def percentile(self, percent: float) -> float:
+        """Milliseconds that so many per cent of the requests stayed within."""
+        ordered = sorted(self.took)
+        return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * 1000
+
+    @property
+    def a_second(self) -> float:
+        return len(self.took) / self.wall_seconds
+
+    def cpu_ms(self, name: str) -> float:
+        """Milliseconds of CPU time of one request."""
+        return self.cpu_seconds[name] / len(self.took) * 1000
+
+    def share(self, name: str) -> float:
+        """Of one core, in per cent, while it was measured."""
+        return self.cpu_seconds[name] / self.wall_seconds * 100
+
+
+def measure(trees: Mapping[str, int], asks: Sequence[Ask], *, seconds: float, least: int = 5) -> Measured:
+    """One load, for so long and each so often at least. `trees` are the processes to charge."""
+    return together(trees, {"": Load(asks)}, seconds=seconds, least=least)[""]
+
+
+def together(
+    trees: Mapping[str, int], loads: Mapping[str, Load], *, seconds: float, least: int = 1
+) -> dict[str, Measured]:
+    """Several loads at the same time; each is charged the CPU time of all. The first failure ends and leaves it."""
+    took: dict[str, list[float]] = {name: [] for name in loads}
+    failures: list[BaseException] = []
+    before = {name: cpu_seconds(pid) for name, pid in trees.items()}
+    began = time.perf_counter()
+
+    def run(name: str, ask: Ask, every: float | None, begin: float) -> None:
+        number = 0
+        try:
+            while not failures and (number < least or time.perf_counter() - began < seconds):
+                if every is not None:
+                    time.sleep(max(began + begin + number * every - time.perf_counter(), 0))
+                at = time.perf_counter()
+                if ask(number) is not False:
+                    took[name].append(time.perf_counter() - at)
+                number += 1
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [
+        threading.Thread(target=run, args=(name, ask, load.every, (load.every or 0) * at / len(load.asks)))
+        for name, load in loads.items()
+        for at, ask in enumerate(load.asks)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    wall = time.perf_counter() - began
+    cpu = {name: cpu_seconds(pid) - before[name] for name, pid in trees.items()}
+    return {name: Measured(times, wall, cpu) for name, times in took.items()}
