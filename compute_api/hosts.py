@@ -235,9 +235,19 @@ def listed(session: Session) -> list[Host]:
 
 def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
     """Each host and what admins are told of it beside its servers: UP, DOWN, or MAINTENANCE when it is disabled."""
-    return tuple((host.name, state(host, now)) for host in listed(session))
+    columns = select(Host.name, Host.disabled, Host.forced_down, Heartbeat.last_seen)
+    query = columns.join(Heartbeat, Heartbeat.host == Host.name).order_by(Host.seq)
+    silent = now - SILENT_AFTER
+    return tuple(
+        (name, _state(disabled, not forced_down and last_seen >= silent))
+        for name, disabled, forced_down, last_seen in session.execute(query)
+    )
 
 
 def state(host: Host, now: datetime) -> str:
     """UP, DOWN, or MAINTENANCE when it is disabled."""
-    return "MAINTENANCE" if host.disabled else "UP" if is_up(host, now) else "DOWN"
+    return _state(host.disabled, is_up(host, now))
+
+
+def _state(disabled: bool, up: bool) -> str:
+    return "MAINTENANCE" if disabled else "UP" if up else "DOWN"

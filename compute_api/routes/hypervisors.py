@@ -1,13 +1,13 @@
 """Routes of hypervisors, one a host: 2.28 (cpu_info an object), 2.33 (pages), 2.53 (UUIDs, servers), 2.88 (less)."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from flask import Response, request
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -57,10 +57,12 @@ def _list(path: str, *, detail: bool) -> Response:
                 raise errors.NotFound(f"No hypervisor matching '{pattern}' could be found.")
         if paged:
             known = _after(known, asked.marker)[: asked.limit]
-        shown = [_shown(session, host, detail=detail) for host in known]
+        loads = _loads(session, known) if detail else {}
+        shown = [_shown(host, loads, detail=detail) for host in known]
         if _with_servers():
+            servers = _servers(session, known)
             for host, body in zip(known, shown, strict=True):
-                body["servers"] = _servers(session, host)
+                body["servers"] = servers[host.name]
                 if not body["servers"] and version() < SHOW_SERVERS_SINCE:
                     del body["servers"]
     listed: dict[str, Any] = {"hypervisors": shown}
@@ -90,7 +92,8 @@ def show_hypervisor_statistics() -> Response:
         raise errors.NotFound("The resource could not be found.")
     with database().reading() as session:
         known = [host for host in hosts.listed(session) if not host.disabled]
-        sizes = [_sizes(session, host) for host in known]
+        loads = _loads(session, known)
+        sizes = [_sizes(host, loads) for host in known]
     names = (
         "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "local_gb", "local_gb_used", "free_ram_mb",
         "free_disk_gb", "disk_available_least", "current_workload", "running_vms",
@@ -105,9 +108,9 @@ def show_hypervisor(hypervisor_id: str) -> Response:
     queries.only("with_servers")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        body = _shown(session, host, detail=True)
+        body = _shown(host, _loads(session, [host]), detail=True)
         if _with_servers():
-            body["servers"] = _servers(session, host)
+            body["servers"] = _servers(session, [host])[host.name]
     return json({"hypervisor": body})
 
 
@@ -118,7 +121,7 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
         raise errors.NotFound("The resource could not be found.")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        body = _shown(session, host, detail=False)
+        body = _shown(host, {}, detail=False)
     if (text := _uptime(host)) is None:
         raise errors.NotSupported("Only this machine's own uptime is known.")
     return json({"hypervisor": {**body, "uptime": text}})
@@ -128,7 +131,7 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
 @require("os_compute_api:os-hypervisors:search")
 def search_hypervisors(pattern: str) -> Response:
     with database().reading() as session:
-        return json({"hypervisors": [_shown(session, host, detail=False) for host in _matching(session, pattern)]})
+        return json({"hypervisors": [_shown(host, {}, detail=False) for host in _matching(session, pattern)]})
 
 
 @compute.get("/os-hypervisors/<pattern>/servers")
@@ -136,10 +139,12 @@ def search_hypervisors(pattern: str) -> Response:
 def list_hypervisor_servers(pattern: str) -> Response:
     shown = []
     with database().reading() as session:
-        for host in _matching(session, pattern):
-            body = _shown(session, host, detail=False)
-            if servers := _servers(session, host):
-                body["servers"] = servers
+        known = _matching(session, pattern)
+        servers = _servers(session, known)
+        for host in known:
+            body = _shown(host, {}, detail=False)
+            if servers[host.name]:
+                body["servers"] = servers[host.name]
             shown.append(body)
     return json({"hypervisors": shown})
 
@@ -168,12 +173,37 @@ def _find(session: Session, hypervisor_id: str) -> Host:
     raise errors.NotFound(f"Hypervisor with ID '{hypervisor_id}' could not be found.")
 
 
-def _servers(session: Session, host: Host) -> list[dict[str, str]]:
-    query = select(Server.id, Server.name).where(Server.host == host.name, Server.deleted.is_(False))
-    return [{"uuid": server_id, "name": name} for server_id, name in session.execute(query.order_by(Server.seq))]
+def _here(known: Sequence[Host]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return Server.host.in_([host.name for host in known]), Server.deleted.is_(False)
 
 
-def _shown(session: Session, host: Host, *, detail: bool) -> dict[str, Any]:
+def _servers(session: Session, known: Sequence[Host]) -> dict[str | None, list[dict[str, str]]]:
+    """The servers of each host, by its name."""
+    query = select(Server.host, Server.id, Server.name).where(*_here(known)).order_by(Server.seq)
+    found: dict[str | None, list[dict[str, str]]] = {host.name: [] for host in known}
+    for host, server_id, name in session.execute(query):
+        found[host].append({"uuid": server_id, "name": name})
+    return found
+
+
+class _Load(NamedTuple):
+    """How many machines of a host run, and how many something is being done to."""
+
+    running: int = 0
+    busy: int = 0
+
+
+def _loads(session: Session, known: Sequence[Host]) -> dict[str | None, _Load]:
+    """By the host's name; hosts without servers are left out. Nothing where it is not shown any more."""
+    if version() >= LESS_SINCE:
+        return {}
+    running = func.count().filter(Server.power_state == PowerState.RUNNING)
+    busy = func.count().filter(Server.task_state.is_not(None))
+    query = select(Server.host, running, busy).where(*_here(known)).group_by(Server.host)
+    return {host: _Load(*counts) for host, *counts in session.execute(query)}
+
+
+def _shown(host: Host, loads: Mapping[str | None, _Load], *, detail: bool) -> dict[str, Any]:
     now = clock().now()
     body: dict[str, Any] = {
         "id": _id(host),
@@ -190,16 +220,14 @@ def _shown(session: Session, host: Host, *, detail: bool) -> dict[str, Any]:
     if version() >= LESS_SINCE:
         body["uptime"] = _uptime(host)
         return body
-    body |= _sizes(session, host)
+    body |= _sizes(host, loads)
     cpu = {"model": host.cpu_model, "accelerator": host.accelerator}
     body["cpu_info"] = cpu if version() >= CPU_OBJECT_SINCE else orjson.dumps(cpu).decode()
     return body
 
 
-def _sizes(session: Session, host: Host) -> dict[str, int]:
-    here = (Server.host == host.name, Server.deleted.is_(False))
-    running = _count(session, [*here, Server.power_state == PowerState.RUNNING])
-    busy = _count(session, [*here, Server.task_state.is_not(None)])
+def _sizes(host: Host, loads: Mapping[str | None, _Load]) -> dict[str, int]:
+    load = loads.get(host.name, _Load())
     return {
         "vcpus": host.vcpus,
         "vcpus_used": host.vcpus_used,
@@ -210,13 +238,9 @@ def _sizes(session: Session, host: Host) -> dict[str, int]:
         "free_ram_mb": host.memory_mib - host.memory_mib_used,
         "free_disk_gb": host.disk_gib - host.disk_gib_used,
         "disk_available_least": host.disk_gib_limit - host.disk_gib_used,
-        "current_workload": busy,
-        "running_vms": running,
+        "current_workload": load.busy,
+        "running_vms": load.running,
     }
-
-
-def _count(session: Session, conditions: Iterable[Any]) -> int:
-    return session.scalar(select(func.count()).select_from(Server).where(*conditions)) or 0
 
 
 def _address() -> str:
