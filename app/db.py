@@ -5,6 +5,7 @@ is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared bet
 """
 
 import fcntl
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, create_engine, event, make_url
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, create_engine, event, exc, make_url
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -53,6 +54,38 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
 
 
+PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""What libpq is told, in seconds, unless the URL says otherwise: a server that is gone is noticed soon."""
+WAIT_SECONDS = 20
+"""How long a thread waits for a connection that others have."""
+RECYCLE_SECONDS = 1800
+"""Connections are made anew after so long, so that they spread over servers behind one name."""
+_SQL_IS_WRONG = 1  # SQLITE_ERROR
+_READ_ONLY = "25006"  # what a standby answers that was the primary before
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether the database is not there just now, or busy with others: trying again later may help.
+
+    SQLAlchemy's errors and the drivers' own.
+    """
+    if isinstance(error, exc.TimeoutError):
+        return True
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig if isinstance(error.orig, Exception) else error
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode != _SQL_IS_WRONG
+    names = {kind.__name__ for kind in type(error).__mro__}
+    outside = type(error).__module__.startswith("psycopg")
+    return outside and (bool(names & {"OperationalError", "InterfaceError"}) or _state(error) == _READ_ONLY)
+
+
+def _state(error: Exception) -> str | None:
+    return getattr(error, "sqlstate", None)
+
+
 class Holder:
     """What a thread keeps as long as it keeps a connection."""
 
@@ -60,19 +93,23 @@ class Holder:
 class Database:
     """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
 
-    def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10, connections: int = 16) -> None:
+        """`pool_size` is for SQLite, whose connections cost nothing: one for each thread. On PostgreSQL there are at
+        most so many `connections`, half of them for reads, opened when they are needed; a thread waits for one.
+        """
         parsed = make_url(url)
         self.url = url
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         common: dict[str, Any] = {"json_serializer": _json, "json_deserializer": orjson.loads}
         if self.is_sqlite:
             common["connect_args"] = {"check_same_thread": False, "isolation_level": None, "timeout": 30}
+            common |= {"pool_size": pool_size, "max_overflow": pool_size}
         else:
-            common["pool_pre_ping"] = True
-        self.writer: Engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, **common)
-        self.reader: Engine = create_engine(
-            url, pool_size=pool_size, max_overflow=pool_size, isolation_level="AUTOCOMMIT", **common
-        )
+            common["connect_args"] = {name: value for name, value in PATIENCE.items() if name not in parsed.query}
+            common |= {"pool_size": max(connections // 2, 1), "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
+            common |= {"pool_pre_ping": True, "pool_use_lifo": True, "pool_recycle": RECYCLE_SECONDS}
+        self.writer: Engine = create_engine(url, **common)
+        self.reader: Engine = create_engine(url, isolation_level="AUTOCOMMIT", **common)
         self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
         self._holding = threading.Lock()
         self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
@@ -118,6 +155,14 @@ class Database:
             connection = self.reader.raw_connection()
             self._held.append((weakref.ref(holder), connection))
         return connection
+
+    def lose(self, holder: Holder) -> None:
+        """The connection that the holder keeps is broken: close it."""
+        with self._holding:
+            broken = [connection for owner, connection in self._held if owner() is holder]
+            self._held = [(owner, connection) for owner, connection in self._held if owner() is not holder]
+        for connection in broken:
+            connection.invalidate()
 
     def dispose(self) -> None:
         """Close every connection, held ones too."""

@@ -76,6 +76,7 @@ def furnish(app: Flask, settings: Settings, *, database: Database | None = None,
         settings.database,
         synchronous=settings.sqlite_synchronous,
         pool_size=settings.worker_threads + settings.transfer_threads + 2,
+        connections=settings.database_connections,
     )
     clock = clock or SystemClock()
     app.extensions.clear()

@@ -23,6 +23,16 @@ class Settings:
     """What hrefs start with, such as https://cloud.example.org; the request's own Host when unset."""
     database_url: str | None = None
     """An SQLAlchemy URL; a SQLite file in the state directory when unset."""
+    database_connections: int = 16
+    """Connections to PostgreSQL that an API worker may have at most, half of them for reads; see docs/many-hosts.md."""
+    broker_url: str | None = None
+    """RabbitMQ, when there are hosts on other computers: amqp://USER:PASSWORD@HOST//, or amqps:// for TLS."""
+    broker_management_url: str | None = None
+    """RabbitMQ's management API, for `sixstack host add`: http://USER:PASSWORD@HOST:15672."""
+    broker_authority: str | None = None
+    """The file of the certificate authority that the broker's certificate is from; the system's own when unset."""
+    agent: bool = True
+    """Run machines on this computer, too."""
     region: str = "RegionOne"
     host_name: str = socket.gethostname()
     """The name of this host, as `openstack hypervisor list` shows it."""

@@ -4,6 +4,9 @@ Each API process keeps what it found out about a token only as long as the epoch
 """
 
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 from sqlalchemy import event, select, update
 from sqlalchemy.exc import DBAPIError
@@ -34,23 +37,38 @@ def _move(session: Session) -> None:
 
 
 class EpochReader:
-    """Reads the epoch for a few microseconds: the SQL is compiled once, the connection held by the thread."""
+    """Reads the epoch for a few microseconds: the SQL is compiled once, the connection held.
+
+    On SQLite each thread holds one of its own. On PostgreSQL, where connections are dear, all threads share one in
+    turn; when it breaks the next reader makes another.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         query = select(Epoch.value).where(Epoch.id == ROW)
         self._sql = str(query.compile(database.reader, compile_kwargs={"literal_binds": True}))
-        self._held = threading.local()
+        self._held: Any = threading.local() if database.is_sqlite else SimpleNamespace()
+        self._turn = nullcontext() if database.is_sqlite else threading.Lock()
         driver = database.reader.dialect.loaded_dbapi
         self._lost: tuple[type[Exception], ...] = (DBAPIError, driver.Error)
 
     def read(self) -> int:
         """The epoch now; -1 before the first bootstrap."""
-        try:
-            return self._read()
-        except self._lost:
-            self._held.__dict__.clear()
-            return self._read()
+        with self._turn:
+            try:
+                return self._read()
+            except self._lost:
+                self._let_go()
+            try:
+                return self._read()
+            except self._lost:
+                self._let_go()
+                raise
+
+    def _let_go(self) -> None:
+        if (holder := getattr(self._held, "holder", None)) is not None:
+            self._database.lose(holder)
+        self._held.__dict__.clear()
 
     def _read(self) -> int:
         cursor = getattr(self._held, "cursor", None)

@@ -13,11 +13,13 @@ from typing import Any
 import orjson
 from flask import Flask, Response, g, request
 from markupsafe import Markup, escape
-from sqlalchemy.exc import DataError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from app import errors
+from app.db import is_unreachable
 from app.web.links import url
 from app.web.services import Service, service_of
 
@@ -70,11 +72,13 @@ NEUTRON_TYPES = {
     405: "HTTPMethodNotAllowed",
     409: "Conflict",
     501: "HTTPNotImplemented",
+    503: "HTTPServiceUnavailable",
 }
 
 INTERNAL = "An unexpected error prevented the server from fulfilling your request. Report it with the request id {id}."
 
 
+UNREACHABLE = "The service is temporarily unavailable. Try again."
 UNSTORABLE = "The request holds a value that cannot be stored or looked for."
 
 
@@ -128,6 +132,8 @@ def install(app: Flask) -> None:
     """Turn every error that leaves a route into a fault; what nobody expected is logged and becomes a plain 500."""
     app.register_error_handler(errors.SixstackError, _expected)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(DBAPIError, _database)
+    app.register_error_handler(PoolTimeout, _database)
     app.register_error_handler(DataError, _unstorable)
     app.register_error_handler(OverflowError, _too_large)
     app.register_error_handler(StatementError, _unbound)
@@ -167,6 +173,14 @@ def _unstorable(error: DataError) -> Response:
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
 
 
+def _database(error: Exception) -> Response:
+    """The database is not there, or somebody else had the turn for too long: the same request may work soon."""
+    if not is_unreachable(error):
+        return _unexpected(error)
+    log.warning("%s %s: the database cannot be reached: %s", request.method, request.path, error)
+    return _expected(errors.Unavailable(UNREACHABLE, headers={"Retry-After": "1"}))
+
+
 def _too_large(error: OverflowError) -> Response:
     """A number or a time out of the range that SQLite or a datetime has."""
     log.info("%s %s holds a value out of range: %s", request.method, request.path, error)
@@ -179,6 +193,8 @@ def _unbound(error: StatementError) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
+    if is_unreachable(error):  # the driver's own error, from a connection that a thread keeps
+        return _database(error)
     log.exception("%s %s failed", request.method, request.path, exc_info=error)
     message = INTERNAL.format(id=g.get("request_id", "unknown"))
     return fault(service_of(request.path), HTTPStatus.INTERNAL_SERVER_ERROR, message)

@@ -1,0 +1,311 @@
+"""Two API processes of two machines on one PostgreSQL: they agree, survive its restart, and die without a trace."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from app import bootstrap, installation
+from app.clock import SystemClock
+from app.db import Database
+from app.settings import Settings
+from compute_agent.desk import LocalDesk
+from compute_agent.work import carry_out
+from hypervisor.fake import FakeHypervisor
+from identity_api import keys
+from tests.contract.conftest import free_port, wait_until
+from tests.postgres import USER, postgres, why_not
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+UNREACHABLE = "The service is temporarily unavailable. Try again."
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: Any
+
+
+@dataclass
+class Api:
+    """One API process with its worker."""
+
+    settings: Settings
+    token: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> None:
+        environment = {**os.environ, **self.settings.environ()}
+        self.process = subprocess.Popen([sys.executable, "-m", "app.server"], env=environment, start_new_session=True)
+        wait_until(self._answers, seconds=60, pause=0.05)
+
+    def kill(self) -> None:
+        """kill -9 of the process and its workers."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def down(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(*self.settings.address, timeout=60)
+        given = {"X-Auth-Token": self.token, "Content-Type": "application/json", **headers}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), given)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        return Answer(answer.status, answer.headers, json.loads(text) if text and is_json else text)
+
+    def log_in(self, user: str = "demo") -> Answer:
+        clouds = yaml.safe_load((self.settings.state / "clouds.yaml").read_text())["clouds"].values()
+        (auth,) = (one["auth"] for one in clouds if one["auth"]["username"] == user)
+        domain = {"id": "default"}
+        person = {"name": user, "domain": domain, "password": auth["password"]}
+        identity = {"methods": ["password"], "password": {"user": person}}
+        scope = {"project": {"name": user, "domain": domain}}
+        return self.ask("POST", "/identity/v3/auth/tokens", {"auth": {"identity": identity, "scope": scope}})
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None
+        with suppress(OSError):
+            return self.ask("GET", "/identity/v3").status == 200
+        return False
+
+
+@dataclass
+class Pair:
+    """Two API processes, their PostgreSQL, and a host in memory."""
+
+    one: Api
+    two: Api
+    directory: Path
+    database: Database
+    desk: LocalDesk
+    hypervisor: FakeHypervisor
+    image: str = ""
+
+    def control(self, *action: str) -> None:
+        """pg_ctl."""
+        program = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))[-1]
+        command = ["runuser", "-u", USER, "--", str(program), "-D", str(self.directory / "data"), "-w", "-s"]
+        subprocess.run([*command, *action], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    def stop_database(self) -> None:
+        self.control("-m", "fast", "stop")
+
+    def start_database(self) -> None:
+        options = f"-k {self.directory} -c listen_addresses='' -c fsync=off"
+        self.control("-l", str(self.directory / "log"), "-o", options, "start")
+
+    def ask_database(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(host=str(self.directory), user=USER, dbname="postgres", autocommit=True) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def work(self) -> None:
+        while waiting := self.desk.waiting():
+            for operation_id in waiting:
+                if (work := self.desk.claim(operation_id)) is not None:
+                    self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with ExitStack() as undo:
+        root = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="sixtwo")))
+        root.chmod(0o755)
+        server = undo.enter_context(postgres(root / "pg"))
+        first = Settings(
+            state=root / "one", host_name="fake", database_url=server.url, listen=f"127.0.0.1:{free_port()}"
+        )
+        bootstrap.prepare(first, installation.prepare(first))
+        keys.ensure(keys.directory(first))
+        second = replace(first, state=root / "two", listen=f"127.0.0.1:{free_port()}")
+        shutil.copytree(first.state, second.state)
+        shutil.rmtree(second.state / "keys")
+        (second.state / "keys").symlink_to(first.state / "keys")  # as a file system that both machines mount
+        bootstrap.prepare(second, installation.load(second))
+        database = Database(server.url)
+        undo.callback(database.dispose)
+        desk = LocalDesk(database, SystemClock(), first)
+        made = Pair(Api(first), Api(second), root / "pg", database, desk, FakeHypervisor(name="fake"))
+        desk.register(made.hypervisor.describe())
+        for api in (made.one, made.two):
+            undo.callback(api.down)
+            api.up()
+            answer = api.log_in()
+            assert answer.status == 201, answer
+            api.token = answer.headers["X-Subject-Token"]
+        image = {"name": "disk", "disk_format": "raw", "container_format": "bare"}
+        made.image = made.one.ask("POST", "/image/v2/images", image).body["id"]
+        path = f"http://127.0.0.1:{first.address[1]}/image/v2/images/{made.image}/file"
+        command = ["curl", "-sf", "-X", "PUT", "-H", f"X-Auth-Token: {made.one.token}"]
+        command += ["-H", "Content-Type: application/octet-stream", "--data-binary", "@-", path]
+        subprocess.run(command, input=bytes(1 << 20), check=True)
+        yield made
+
+
+def new_servers(pair: Pair, name: str, count: int = 1) -> dict[str, Any]:
+    body = {"name": name, "imageRef": pair.image, "flavorRef": "1", "min_count": count, "max_count": count}
+    return {"server": body}
+
+
+def test_what_one_process_changes_the_other_knows_at_once(pair: Pair) -> None:
+    pair.desk.heartbeat()
+    token = pair.one.log_in().headers["X-Subject-Token"]
+    other = replace(pair.two, token=token)
+    made = pair.one.ask("POST", "/compute/v2.1/servers", new_servers(pair, "first"))
+    assert made.status == 202, made
+    path = f"/compute/v2.1/servers/{made.body['server']['id']}"
+    assert other.ask("GET", path).body["server"]["status"] == "BUILD"
+    pair.work()
+    for api in (pair.one, pair.two):
+        assert api.ask("GET", path).body["server"]["status"] == "ACTIVE"
+    assert pair.two.ask("PUT", path, {"server": {"name": "renamed"}}).status == 200
+    assert pair.one.ask("GET", path).body["server"]["name"] == "renamed"
+    network = pair.one.ask("GET", "/network/v2.0/networks").body["networks"][0]
+    admin = replace(pair.two, token=pair.two.log_in("admin").headers["X-Subject-Token"])
+    renamed = admin.ask("PUT", f"/network/v2.0/networks/{network['id']}", {"network": {"name": "wide"}})
+    assert renamed.status == 200, renamed
+    assert list(pair.one.ask("GET", path).body["server"]["addresses"]) == ["wide"]
+    admin.ask("PUT", f"/network/v2.0/networks/{network['id']}", {"network": {"name": network["name"]}})
+
+    project = pair.one.ask("GET", "/compute/v2.1/limits").body["limits"]["absolute"]
+    assert project["totalInstancesUsed"] == 1
+    assert pair.one.ask("DELETE", path).status == 204
+    pair.work()
+    assert pair.two.ask("GET", path).status == 404
+
+    keys.rotate(pair.one.settings)
+    newest = pair.two.log_in().headers["X-Subject-Token"]
+    for api in (pair.one, pair.two):
+        assert replace(api, token=newest).ask("GET", "/compute/v2.1/servers").status == 200
+        assert replace(api, token=token).ask("GET", "/compute/v2.1/servers").status == 200
+    assert pair.one.ask("DELETE", "/identity/v3/auth/tokens", **{"X-Subject-Token": token}).status == 204
+    for api in (pair.two, pair.one):
+        assert replace(api, token=token).ask("GET", "/compute/v2.1/servers").status == 401
+
+
+def test_a_quota_holds_for_both_together(pair: Pair) -> None:
+    pair.desk.heartbeat()
+    admin = replace(pair.one, token=pair.one.log_in("admin").headers["X-Subject-Token"])
+    project = pair.one.log_in().body["token"]["project"]["id"]
+    path = f"/compute/v2.1/os-quota-sets/{project}"
+    assert admin.ask("PUT", path, {"quota_set": {"instances": 5}}).status == 200
+    statuses: list[int] = []
+
+    def create(api: Api) -> None:
+        for _ in range(5):
+            statuses.append(api.ask("POST", "/compute/v2.1/servers", new_servers(pair, "quota")).status)
+
+    threads = [threading.Thread(target=create, args=(api,)) for api in (pair.one, pair.two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [202] * 5 + [403] * 5
+    assert admin.ask("DELETE", path).status == 202
+    for server in pair.two.ask("GET", "/compute/v2.1/servers").body["servers"]:
+        pair.two.ask("DELETE", f"/compute/v2.1/servers/{server['id']}")
+    pair.work()
+    assert pair.one.ask("GET", "/compute/v2.1/servers").body["servers"] == []
+
+
+def test_without_the_database_every_service_says_503_in_its_own_words_and_recovers_by_itself(pair: Pair) -> None:
+    assert pair.one.ask("GET", "/compute/v2.1/servers").status == 200
+    before = [api.process.pid for api in (pair.one, pair.two) if api.process]
+    reads = {
+        "/compute/v2.1/servers": ("serviceUnavailable", {"code": 503, "message": UNREACHABLE}),
+        "/volume/v3/volumes": ("serviceUnavailable", {"code": 503, "message": UNREACHABLE}),
+        "/network/v2.0/ports": (
+            "NeutronError",
+            {"type": "HTTPServiceUnavailable", "message": UNREACHABLE, "detail": ""},
+        ),
+        "/identity/v3/auth/projects": (
+            "error",
+            {"code": 503, "title": "Service Unavailable", "message": UNREACHABLE},
+        ),
+        "/image/v2/images": ("message", UNREACHABLE),
+    }
+    pair.stop_database()
+    try:
+        for api in (pair.one, pair.two):
+            for path, (name, fault) in reads.items():
+                answer = api.ask("GET", path)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), (path, answer)
+                assert answer.body[name] == fault
+            assert api.log_in().status == 503
+            assert api.ask("POST", "/compute/v2.1/servers", new_servers(pair, "never")).status == 503
+            assert api.ask("POST", "/image/v2/images", {"name": "never"}).status == 503
+            assert api.ask("GET", "/identity/v3").status == 200
+    finally:
+        pair.start_database()
+    for api in (pair.one, pair.two):
+        for path in reads:
+            assert api.ask("GET", path).status == 200, path
+        assert api.log_in().status == 201
+    pair.stop_database()
+    pair.start_database()
+    for api in (pair.two, pair.one):
+        assert api.ask("GET", "/compute/v2.1/servers").status == 200, "nobody notices a restart between two requests"
+        assert api.ask("GET", "/compute/v2.1/servers?name=never").body["servers"] == []
+    assert [api.process.pid for api in (pair.one, pair.two) if api.process] == before
+
+
+WRITING = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+
+
+def kill_while_it_writes(pair: Pair, name: str) -> None:
+    """kill -9 of the first API process while it creates twenty servers."""
+
+    def create() -> None:
+        with suppress(OSError, http.client.HTTPException):
+            pair.one.ask("POST", "/compute/v2.1/servers", new_servers(pair, name, count=20))
+
+    request = threading.Thread(target=create)
+    with psycopg.connect(host=str(pair.directory), user=USER, dbname="postgres", autocommit=True) as watching:
+        request.start()
+        wait_until(lambda: watching.execute(WRITING.encode()).fetchone() or not request.is_alive(), seconds=30, pause=0)
+        pair.one.kill()
+    request.join()
+    wait_until(lambda: not pair.ask_database(WRITING), seconds=30)
+
+
+def test_an_api_process_that_dies_in_a_request_leaves_no_half_of_it(pair: Pair) -> None:
+    """Its transaction has written something, and is not over, when the process is killed."""
+    for attempt in range(3):
+        pair.desk.heartbeat()
+        name = f"half-{attempt}"
+        kill_while_it_writes(pair, name)
+        found = pair.two.ask("GET", f"/compute/v2.1/servers?name={name}&limit=100").body["servers"]
+        assert len(found) in (0, 20)
+        count = len(pair.two.ask("GET", "/compute/v2.1/servers?limit=100").body["servers"])
+        assert pair.ask_database("SELECT count(*) FROM ports WHERE device_id <> ''") == [(count,)]
+        assert pair.ask_database("SELECT count(*) FROM operations WHERE state = 'queued'") == [(count,)]
+        assert pair.ask_database("SELECT vcpus_used FROM hosts") == [(count,)]
+        used = pair.two.ask("GET", "/compute/v2.1/limits").body["limits"]["absolute"]["totalInstancesUsed"]
+        assert used == count
+        pair.one.up()
+        assert pair.one.ask("GET", "/compute/v2.1/servers").status == 200
