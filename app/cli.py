@@ -1,4 +1,4 @@
-"""The `sixstack` command: up, down, status, keys, image."""
+"""The `sixstack` command: up, down, status, keys, db, image."""
 
 import argparse
 import sys
@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     rotate = keys.add_parser("rotate", parents=[state], help="sign new tokens with a new key; live ones stay valid")
     rotate.set_defaults(run=_rotate)
 
+    db = commands.add_parser("db", help="the database").add_subparsers(required=True, metavar="COMMAND")
+    copy = db.add_parser("copy", parents=[state], help="take everything to another database, such as PostgreSQL")
+    copy.add_argument("target", nargs="?", metavar="URL", help="an SQLAlchemy URL of an empty database")
+    copy.add_argument("--from", dest="from_url", metavar="URL", help="what to copy (default: the cloud's in --state)")
+    copy.add_argument("--to", dest="to_url", metavar="URL", help="the same as URL")
+    copy.set_defaults(run=_copy_database)
+
     image = commands.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
     bring = image.add_parser("import", parents=[state], help="upload a file or a URL, whatever format it is in")
     bring.add_argument("source", metavar="FILE-OR-URL", help="a disk image, compressed or not")
@@ -92,6 +99,12 @@ def _import_image(settings: Settings, parsed: argparse.Namespace) -> int:
     from image_api import command
 
     return command.run(settings, parsed)
+
+
+def _copy_database(settings: Settings, parsed: argparse.Namespace) -> int:
+    from app import database_command
+
+    return database_command.copy(settings, parsed)
 
 
 def _rotate(settings: Settings, _parsed: argparse.Namespace) -> int:
