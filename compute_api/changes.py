@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, aside, backups, flavors, keypairs, operations, scheduling, servers
+from compute_api import accounts, aside, backups, flavor_specs, flavors, keypairs, operations, scheduling, servers
 from compute_api.finishing import fault, reference
 from compute_api.machine_spec import disks
 from compute_api.models import Flavor, Server
@@ -85,6 +85,7 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
         raise errors.BadRequest(error.message) from None
     if flavor.id == server.flavor_id:
         raise errors.BadRequest("When resizing, instances must change flavor!")
+    flavor_specs.check_possible(flavor.extra_specs, flavor.vcpus)
     if flavor.ram < (server.image.get("min_ram") or 0):
         raise errors.BadRequest("Flavor's memory is too small for requested image.")
     after = servers.flavor_copy(flavor)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from compute_api import aside
+from compute_api import aside, flavor_specs
 from compute_api.models import Server
 from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
 from network_api import ports
@@ -14,6 +14,7 @@ from network_api import ports
 def machine_spec(session: Session, server: Server) -> MachineSpec:
     """Everything a host needs to know, as wanted now."""
     flavor = server.flavor
+    asked = flavor_specs.wish(flavor.get("extra_specs", {}), flavor["vcpus"])
     return MachineSpec(
         id=server.id,
         name=server.name,
@@ -22,7 +23,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         vcpus=flavor["vcpus"],
         memory_mib=flavor["ram"],
         disks=disks(server),
-        nics=tuple(_nic(nic) for nic in ports.nics_of(session, [server.id]).get(server.id, [])),
+        nics=tuple(_nic(nic, asked) for nic in ports.nics_of(session, [server.id]).get(server.id, [])),
         key=KeySpec.model_validate(server.key) if server.key else None,
         user_data=server.user_data,
         metadata=server.metadata_,
@@ -30,6 +31,9 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         admin_pass=server.admin_pass,
         launch_index=server.launch_index,
         generation=server.generation,
+        topology=asked.topology,
+        cpu_limits=asked.cpu,
+        disk_limits=asked.disk,
     )
 
 
@@ -58,7 +62,7 @@ def _root_image(server: Server) -> dict[str, Any]:
     return dict(server.aside.get(aside.ROOT_IMAGE) or server.image["ref"])
 
 
-def _nic(nic: ports.Nic) -> NicSpec:
+def _nic(nic: ports.Nic, asked: flavor_specs.Wish) -> NicSpec:
     return NicSpec(
         port_id=nic.port_id,
         network_id=nic.network_id,
@@ -68,4 +72,6 @@ def _nic(nic: ports.Nic) -> NicSpec:
         addresses=tuple(IPv6Interface(address) for address in nic.addresses),
         gateway=IPv6Address(nic.gateway) if nic.gateway else None,
         dns_servers=tuple(IPv6Address(server) for server in nic.dns_servers),
+        inbound=asked.inbound,
+        outbound=asked.outbound,
     )

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import aside, flavors, hosts, keypairs, operations, quotas, scheduling, server_groups
+from compute_api import aside, flavor_specs, flavors, hosts, keypairs, operations, quotas, scheduling, server_groups
 from compute_api.finishing import buried, failed, reference
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
 from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
@@ -92,6 +92,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     A server that no host has room for exists afterwards in ERROR, with a fault that says what was missing.
     """
     flavor = _flavor(session, caller, new.flavor_id)
+    flavor_specs.check_possible(flavor.extra_specs, flavor.vcpus)
     image = usable_image(session, caller, new.image_id, flavor)
     key = _key(session, caller, new.key_name)
     wanted = _networks(session, caller, new)

@@ -29,6 +29,7 @@ from hypervisor import (
     qmp,
     sending,
     suspending,
+    throttling,
 )
 from hypervisor.accelerator import Accelerators, Wanted
 from hypervisor.config_drive import config_drive
@@ -42,7 +43,7 @@ from hypervisor.network import Links, forward_packets
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, remove_remains, write
 from hypervisor.process import Process
 from hypervisor.protocol import ImageSource
-from hypervisor.qemu import machine_identity, start_qemu
+from hypervisor.qemu import group_name, machine_identity, start_qemu
 from hypervisor.radvd import RouterAdvertiser, Timing
 from hypervisor.segments import Segments
 from hypervisor.spoofing import SpoofingGuard
@@ -596,7 +597,8 @@ class QemuHypervisor:
         frozen: bool = False,
     ) -> None:
         """A qemu that only has the disks open, to send or to receive them: no guest will run in it."""
-        bare = spec.model_copy(update={"nics": (), "vcpus": 1, "memory_mib": 32})
+        alone = {"nics": (), "topology": None, "cpu_limits": None, "disk_limits": None}
+        bare = spec.model_copy(update={**alone, "vcpus": 1, "memory_mib": 32})
         start_qemu(
             bare,
             paths,
@@ -742,6 +744,7 @@ class QemuHypervisor:
                         _wait(running, grace_seconds, hurry)
             # On SIGTERM qemu writes back what it holds, and ends.
             running.end()
+        throttling.forget(group_name(paths))
         paths.memory.unlink(missing_ok=True)
 
     def _process(self, paths: MachinePaths) -> Process | None:

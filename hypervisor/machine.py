@@ -43,8 +43,18 @@ class DiskSpec(Document):
     cdrom: bool = False
 
 
+class Rate(Document):
+    """How fast packets may pass: `average` and `peak` in bytes a second, `burst` in bytes. `peak` 0 means the average,
+    or whatever the burst allows; `burst` 0 means as little as works."""
+
+    average: int
+    peak: int = 0
+    burst: int = 0
+
+
 class NicSpec(Document):
-    """A network interface on one segment. Addresses carry the prefix length of their subnet."""
+    """A network interface on one segment. Addresses carry the prefix length of their subnet. `inbound` is what reaches
+    the guest, `outbound` what it sends; None is as fast as it goes."""
 
     port_id: str
     network_id: str
@@ -55,6 +65,36 @@ class NicSpec(Document):
     gateway: IPv6Address | None = None
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
+    inbound: Rate | None = None
+    outbound: Rate | None = None
+
+
+class Topology(Document):
+    """How the guest sees its vCPUs: sockets times cores times threads are as many."""
+
+    sockets: int
+    cores: int
+    threads: int
+
+
+class CpuLimits(Document):
+    """A machine's part of its host's processors. `shares` is a weight beside other machines, 1024 is usual. In each
+    `period_us` every vCPU runs for `quota_us` at most, all together in whatever way. None is no limit."""
+
+    shares: int | None = None
+    period_us: int | None = None
+    quota_us: int | None = None
+
+
+class DiskLimits(Document):
+    """What each disk may do in a second, on average; 0 is no limit. Total excludes read and write."""
+
+    total_bytes: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    total_requests: int = 0
+    read_requests: int = 0
+    write_requests: int = 0
 
 
 class KeySpec(Document):
@@ -83,6 +123,9 @@ class MachineSpec(Document):
     admin_pass: str | None = None
     launch_index: int = 0
     generation: int = 0
+    topology: Topology | None = None
+    cpu_limits: CpuLimits | None = None
+    disk_limits: DiskLimits | None = None
 
 
 class MachineState(StrEnum):

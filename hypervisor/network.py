@@ -29,7 +29,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
-from hypervisor.machine import NicSpec
+from hypervisor.machine import NicSpec, Rate
 
 T = TypeVar("T")
 Destination = IPv4Address | IPv4Network | IPv6Address | IPv6Network
@@ -52,6 +52,8 @@ TUNSETIFF = 0x400454CA
 TUNSETOWNER = 0x400454CC
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 SYSCTL = Path("/proc/sys/net/ipv6/conf")
+# The kernel hands over up to 64 KiB as one packet, so a bucket must hold that much.
+LEAST_BURST = 66_000
 
 # The bridge takes part in IPv6 as a router on this link only: it sends router advertisements (radvd looks at
 # `forwarding`) and believes none. The host's own interfaces stay as they are: `all.forwarding` would make a host that
@@ -309,6 +311,8 @@ class Links:
             sysctl(name, PORT)
             index = _index(name)
             ip.link("set", index=index, master=bridge, mtu=nic.mtu, state="up")
+            if index is not None and nic.inbound is not None:
+                _slow_down(ip, index, nic.inbound)
         except BaseException:
             os.close(descriptor)
             raise
@@ -362,6 +366,19 @@ def sysctl(interface: str, values: dict[str, int]) -> None:
             continue
         except OSError as error:
             raise HostUnfit(f"{SYSCTL / interface / key} cannot be set: {error.strerror}.") from error
+
+
+def _slow_down(ip: IPRoute, tap: int, rate: Rate) -> None:
+    """What goes to the guest waits its turn; it ends with the tap."""
+    peak = max(rate.average, rate.peak)
+    buckets = {"burst": max(rate.burst, LEAST_BURST, rate.average // 100), "cburst": max(LEAST_BURST, peak // 100)}
+    try:
+        ip.tc("add", "htb", tap, 0x10000, default=1)
+        ip.tc("add-class", "htb", tap, 0x10001, parent=0x10000, rate=rate.average, ceil=peak, **buckets)
+    except NetlinkError as error:
+        if error.code in (errno.EPERM, errno.EACCES):
+            raise
+        raise LaunchFailed("This host's kernel cannot limit what guests receive (sch_htb is missing).") from error
 
 
 def _add_address(ip: IPRoute, index: int, address: IPv6Address, prefix_length: int, **more: int) -> None:

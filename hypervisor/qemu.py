@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from hypervisor import process, qmp, suspending
+from hypervisor import process, qmp, suspending, throttling
 from hypervisor.accelerator import kvm_groups
 from hypervisor.disks import DiskFile
 from hypervisor.errors import HypervisorError, LaunchFailed
@@ -75,13 +75,32 @@ def start_qemu(
         wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
         if state is not wanted:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
+        if not frozen:
+            _limit(spec, paths, disks)
     except HypervisorError as error:
         running = process.find_soon(paths.pid, 0.5)
         if running is not None:
             running.end()
+        throttling.forget(group_name(paths))
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
         raise LaunchFailed(f"qemu did not start: {words or error}") from error
+
+
+def _limit(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> None:
+    if spec.disk_limits is not None:
+        numbers = [number for number, disk in enumerate(disks) if disk.name != "config" and not disk.cdrom]
+        throttling.slow_down_disks(paths.qmp, numbers, spec.disk_limits)
+    if spec.cpu_limits is not None:
+        running = process.find_soon(paths.pid, 0.5)
+        if running is None:
+            raise LaunchFailed("qemu went away.")
+        throttling.confine(group_name(paths), running.pid, spec.cpu_limits, spec.vcpus)
+
+
+def group_name(paths: MachinePaths) -> str:
+    """Of the control group of a machine that has limits: its id, which no other machine has."""
+    return f"sixstack-{paths.directory.name}"
 
 
 def _open_nic(mine: ExitStack, links: Links, nic: NicSpec, owner: int, slot: int) -> OpenNic:

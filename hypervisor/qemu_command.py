@@ -84,7 +84,7 @@ def qemu_command(
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", f"{machine},graphics=off,vmport=off,dump-guest-core=off,suppress-vmdesc=on"),
         *_processor(spec, accelerator, processor),
-        *("-m", f"size={spec.memory_mib}M", "-smp", f"cpus={spec.vcpus}"),
+        *("-m", f"size={spec.memory_mib}M", "-smp", _processors(spec)),
         # What guests look for to know that they are in an OpenStack cloud.
         *("-smbios", "type=1,manufacturer=Sixstack,product=OpenStack Nova"),
         # A guest that sleeps cannot be woken through the API, so it is not offered.
@@ -115,11 +115,25 @@ def qemu_command(
     return [*words, "-S"] if frozen else words
 
 
+def _processors(spec: MachineSpec) -> str:
+    if spec.topology is None:
+        return f"cpus={spec.vcpus}"
+    seen = spec.topology
+    return f"cpus={spec.vcpus},sockets={seen.sockets},cores={seen.cores},threads={seen.threads}"
+
+
+def disk_device(number: int) -> str:
+    """What qemu calls the guest's side of the disk with this place in the command line, unless it is a CD-ROM."""
+    return f"virtio-disk{number}"
+
+
 def _processor(spec: MachineSpec, accelerator: str, model: str) -> list[str]:
+    # AMD's processors do not tell guests of threads, or only when told to; others do not mind being told.
+    has_threads = spec.topology is not None and spec.topology.threads > 1
     if accelerator == "kvm":
-        return ["-accel", "kvm", "-cpu", model or "host"]
+        return ["-accel", "kvm", "-cpu", f"{model or 'host'}{',topoext=on' if has_threads else ''}"]
     cache = SMALL_TRANSLATION_CACHE_MIB if spec.memory_mib <= SMALL_GUEST_MIB else TRANSLATION_CACHE_MIB
-    return ["-accel", f"tcg,tb-size={cache}", "-cpu", "max"]
+    return ["-accel", f"tcg,tb-size={cache}", "-cpu", "max,vendor=GenuineIntel" if has_threads else "max"]
 
 
 def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
@@ -146,7 +160,7 @@ def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
                 base["backing"] = None
             node["backing"] = base
     words += ["-blockdev", json.dumps(node)]
-    device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": f"virtio-{drive}", "drive": drive}
+    device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": disk_device(number), "drive": drive}
     if disk.cdrom:
         device = {"driver": "ide-cd", "id": f"ide-{drive}", "bus": f"ide.{number}", "drive": drive}
     if is_awaited and not disk.read_only:

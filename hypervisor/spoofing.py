@@ -21,8 +21,8 @@ from typing import Any
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
-from hypervisor.machine import NicSpec
-from hypervisor.network import BRIDGE_MACS, LINK_LOCAL, METADATA
+from hypervisor.machine import NicSpec, Rate
+from hypervisor.network import BRIDGE_MACS, LEAST_BURST, LINK_LOCAL, METADATA
 
 NFT_SECONDS = 30
 
@@ -135,6 +135,7 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
         # Asked about another guest's address, it would keep that guest from using it.
         f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} counter drop",
         f"ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 != {{ {targets} }} counter drop",
+        *(f"limit rate over {limit} counter drop" for limit in _limits(nic.outbound)),
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
         "counter drop",
@@ -145,6 +146,17 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
         *(f"add rule {chain} {rule}" for rule in rules),
         f'add element bridge {table} taps {{ "{tap}" : jump {_chain(tap)} }}',
     ]
+
+
+def _limits(rate: Rate | None) -> list[str]:
+    """What a guest sends beyond these is lost, as on a wire that is too slow."""
+    if rate is None:
+        return []
+    least = max(LEAST_BURST, rate.average // 10)
+    limits = [f"{rate.average} bytes/second burst {max(rate.burst, least)} bytes"]
+    if rate.peak > rate.average:
+        limits.append(f"{rate.peak} bytes/second burst {least} bytes")
+    return limits
 
 
 def _table(table: str, installation: str, *, isolate: bool) -> list[str]:

@@ -14,7 +14,7 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
-from compute_api import flavors
+from compute_api import flavor_specs, flavors
 from compute_api.models import Flavor
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
@@ -250,6 +250,8 @@ def create_extra_specs(flavor_id: str) -> Response:
     wanted = parse(ExtraSpecs, json_body()).extra_specs
     with transaction() as session:
         specs = {key: str(value) for key, value in wanted.items()}
+        if version() >= v("2.86"):
+            flavor_specs.check(specs)
         flavors.set_extra_specs(session, caller(), flavor_id, specs)
     return json({"extra_specs": specs})
 
@@ -270,6 +272,8 @@ def update_extra_spec(flavor_id: str, key: str) -> Response:
     body = json_body()
     if not isinstance(body, dict) or list(body) != [key] or not isinstance(body[key], str | int | float):
         raise errors.BadRequest("Request body and URI mismatch")
+    if version() >= v("2.86"):
+        flavor_specs.check({key: str(body[key])})
     with transaction() as session:
         flavors.set_extra_specs(session, caller(), flavor_id, {key: str(body[key])})
     return json({key: str(body[key])})

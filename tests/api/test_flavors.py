@@ -1,8 +1,10 @@
 """Flavors: lists and filters, what admins make, who may use them, extra specs."""
 
+from collections.abc import Callable
+
 import pytest
 
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Host
 
 FLAVORS = "/compute/v2.1/flavors"
 
@@ -88,3 +90,45 @@ def test_names_and_ids_are_taken_once(as_admin: Api) -> None:
     assert as_admin.post(FLAVORS, json=body).status_code == 409
     body["flavor"] |= {"name": "g", "id": "one"}
     assert as_admin.post(FLAVORS, json=body).status_code == 409
+
+
+def test_extra_specs_reach_the_host(as_member: Api, as_admin: Api, host: Host, make_server: Callable[..., str]) -> None:
+    made = make(as_admin, vcpus=4)
+    specs = {"hw:cpu_sockets": "2", "quota:disk_read_iops_sec": "100", "quota:vif_inbound_average": "125"}
+    path = f"{FLAVORS}/{made['id']}/os-extra_specs"
+    assert as_admin.at("2.86").post(path, json={"extra_specs": specs}).status_code == 200
+    spec = host.hypervisor.machines[make_server(flavorRef=made["id"])].spec
+    assert spec.topology is not None
+    assert (spec.topology.sockets, spec.topology.cores, spec.topology.threads) == (2, 2, 1)
+    assert spec.disk_limits is not None
+    assert spec.disk_limits.read_requests == 100
+    assert spec.nics[0].inbound is not None
+    assert spec.nics[0].inbound.average == 125_000
+    assert spec.nics[0].outbound is None
+
+
+def test_extra_specs_are_checked_from_2_86_on(as_admin: Api) -> None:
+    path = f"{FLAVORS}/1/os-extra_specs"
+    wrong = {"extra_specs": {"hw:cpu_policy": "often"}}
+    assert as_admin.at("2.85").post(path, json=wrong).status_code == 200
+    refused = as_admin.at("2.86").post(path, json=wrong)
+    assert refused.status_code == 400
+    assert "'often' is not one of: dedicated, shared, mixed." in refused.json["badRequest"]["message"]
+    assert as_admin.at("2.86").put(f"{path}/hw:nonsense", json={"hw:nonsense": "1"}).status_code == 400
+    assert as_admin.at("2.86").put(f"{path}/ours:own", json={"ours:own": "1"}).status_code == 200
+
+
+def test_no_server_is_made_that_would_get_less_than_its_flavor_says(
+    as_admin: Api, host: Host, make_server: Callable[..., str], image: str
+) -> None:
+    made = make(as_admin)
+    path = f"{FLAVORS}/{made['id']}/os-extra_specs"
+    assert as_admin.at("2.86").post(path, json={"extra_specs": {"hw:cpu_policy": "dedicated"}}).status_code == 200
+    server_id = make_server()
+    body = {"server": {"name": "s", "imageRef": image, "flavorRef": made["id"]}}
+    refused = as_admin.post("/compute/v2.1/servers", json=body)
+    assert refused.status_code == 400
+    assert "guests share the processors of their host" in refused.json["badRequest"]["message"]
+    resized = as_admin.post(f"/compute/v2.1/servers/{server_id}/action", json={"resize": {"flavorRef": made["id"]}})
+    assert resized.status_code == 400
+    assert as_admin.get(f"/compute/v2.1/servers/{server_id}").json["server"]["status"] == "ACTIVE"
