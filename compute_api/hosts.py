@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.db import Json
 from app.settings import Settings
-from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host
+from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host, Server
 from compute_api.operations import SILENT_AFTER
 from compute_api.placement import Preference
 from hypervisor.machine import HostReport
@@ -221,6 +221,23 @@ def find(session: Session, name_or_id: str) -> Host:
     if (found := session.scalar(query)) is None:
         raise errors.NotFound(f"Compute host {name_or_id} could not be found.")
     return found
+
+
+def remove(session: Session, now: datetime, name: str) -> None:
+    """Forget a host, and that it is in aggregates. Raises NotFound, and Conflict while it has servers or is up."""
+    host = session.scalar(select(Host).where(Host.name == name).with_for_update(of=Host))
+    if host is None:
+        raise errors.NotFound(f"Compute host {name} could not be found.")
+    here = select(Server.id).where(Server.host == name, Server.deleted.is_(False))
+    if session.scalar(here.limit(1)) is not None:
+        raise errors.Conflict(
+            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
+        )
+    if is_up(host, now):
+        raise errors.Conflict(f"The agent of {name} is running and would come back. End it first.")
+    session.execute(delete(AggregateHost).where(AggregateHost.host == name))
+    session.delete(host)
+    session.flush()
 
 
 def is_zone(session: Session, zone: str) -> bool:

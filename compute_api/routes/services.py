@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from flask import Response, request
 from pydantic import Field
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -15,7 +15,7 @@ from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import empty, json
 from compute_api import hosts
-from compute_api.models import Host, Server
+from compute_api.models import Host
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
@@ -114,15 +114,7 @@ def _older(action: str) -> Response:
 @require("os_compute_api:os-services:delete")
 def delete_service(service_id: str) -> Response:
     with transaction() as session:
-        host = _find(session, service_id)
-        servers = select(func.count()).select_from(Server).where(Server.host == host.name, Server.deleted.is_(False))
-        if session.scalar(servers):
-            raise errors.Conflict(
-                "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
-            )
-        if hosts.is_up(host, clock().now()):
-            raise errors.Conflict(f"The agent of {host.name} is running and would come back. End it first.")
-        session.delete(host)
+        hosts.remove(session, clock().now(), _find(session, service_id).name)
     return empty()
 
 

@@ -288,3 +288,50 @@ def test_flavors_ask_for_hosts_by_their_aggregates(
     server_id = make_server(flavorRef="fast", work=False)
     assert where(as_admin, server_id) == "other-host"
     assert where(as_admin, make_server(work=False)) == "fake-host"
+
+
+def test_a_host_is_drained_and_removed(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    api = as_admin.at("2.53")
+    by_name = {one["host"]: one["id"] for one in api.get(f"{COMPUTE}/os-services").json["services"]}
+    path = f"{COMPUTE}/os-services/{by_name['fake-host']}"
+    server_id = make_server()
+    assert api.put(path, json={"status": "disabled", "disabled_reason": "old"}).status_code == 200
+    assert where(as_admin, make_server(work=False)) == "other-host"
+    made = as_admin.post(f"{COMPUTE}/os-aggregates", json={"aggregate": {"name": "a"}}).json["aggregate"]
+    aggregate = f"{COMPUTE}/os-aggregates/{made['id']}"
+    as_admin.post(f"{aggregate}/action", json={"add_host": {"host": "fake-host"}})
+    refused = api.delete(path)
+    assert (refused.status_code, "hosting instances" in refused.text) == (409, True)
+    as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"os-stop": None})
+    host.work()
+    assert shown(as_admin, server_id)["status"] == "SHUTOFF", "what it has goes on being served"
+    as_member.delete(f"{COMPUTE}/servers/{server_id}")
+    host.work()
+    assert "would come back" in api.delete(path).text
+    clock.advance(31)
+    other.desk.heartbeat()
+    assert api.delete(path).status_code == 204
+    assert [one["host"] for one in api.get(f"{COMPUTE}/os-services").json["services"]] == ["other-host"]
+    assert as_admin.get(aggregate).json["aggregate"]["hosts"] == []
+    assert api.delete(path).status_code == 404
+    assert sweep(database, clock) == 0
+
+
+def test_a_host_that_is_forced_down_is_down_at_once(
+    as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database, clock: ManualClock
+) -> None:
+    waiting = make_server(work=False)
+    body = {"host": "fake-host", "binary": "nova-compute", "forced_down": True}
+    assert as_admin.at("2.11").put(f"{COMPUTE}/os-services/force-down", json=body).status_code == 200
+    assert where(as_admin, make_server(work=False)) == "other-host"
+    assert other.work() == 1
+    assert sweep(database, clock) == 1
+    assert where(as_admin, waiting) == "other-host"
