@@ -93,6 +93,12 @@ def _attach_interface(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _g
     hypervisor.ensure_nics(spec)
 
 
+def _refresh_interfaces(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, _grace: float) -> None:
+    """A machine that is not here yet, or not any more, is told when it starts."""
+    if hypervisor.spec(spec.id) is not None:
+        hypervisor.ensure_nics(spec)
+
+
 def _detach_interface(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
     left = tuple(nic for nic in spec.nics if nic.port_id != work.arguments["port_id"])
     hypervisor.ensure_nics(spec.model_copy(update={"nics": left}))
@@ -124,6 +130,7 @@ TASKS: dict[str, Carry] = {
     TaskState.UNSHELVING: _run,
     SideTask.ATTACH_INTERFACE: _attach_interface,
     SideTask.DETACH_INTERFACE: _detach_interface,
+    SideTask.REFRESH_INTERFACES: _refresh_interfaces,
 }
 
 

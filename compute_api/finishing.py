@@ -265,6 +265,8 @@ def _finish_aside(session: Session, now: datetime, operation: Operation, outcome
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
     if server is None:
         return False
+    if operation.task not in (SideTask.ATTACH_INTERFACE, SideTask.DETACH_INTERFACE):
+        return True
     attached = operation.task == SideTask.ATTACH_INTERFACE
     if attached and not outcome.error:
         ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)

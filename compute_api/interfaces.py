@@ -1,5 +1,6 @@
 """Interfaces that a server gets and loses while it lives. Nothing waits for it: the host does it in its own time."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
@@ -44,6 +45,7 @@ def attach(
                 device_owner=f"compute:{server.availability_zone or 'nova'}",
                 host=server.host,
                 address=address,
+                chooser=caller,
             )
     except (PortInUse, IpAddressInUse) as error:
         raise errors.BadRequest(error.message) from None
@@ -58,6 +60,13 @@ def detach(session: Session, now: datetime, caller: Caller, server: Server, port
     if session.scalar(select(Port.id).where(Port.id == port_id, Port.device_id == server.id)) is None:
         raise errors.NotFound(f"Port id {port_id} could not be found.")
     _queue(session, now, caller, server, SideTask.DETACH_INTERFACE, port_id, request_id)
+
+
+def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_id: str) -> None:
+    """What is known of the servers' ports has changed: their hosts are to go by it, and to tell the guests."""
+    query = select(Server).where(Server.id.in_([*server_ids]), Server.host.is_not(None), Server.deleted.is_(False))
+    for server in session.scalars(query):
+        operations.queue(session, now, server, SideTask.REFRESH_INTERFACES, request_id, {})
 
 
 def let_go(session: Session, now: datetime, server: Server, port_id: str) -> None:

@@ -1,6 +1,6 @@
 """Server → MachineSpec: the document that a host runs a machine from."""
 
-from ipaddress import IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -72,6 +72,9 @@ def _nic(nic: ports.Nic, asked: flavor_specs.Wish) -> NicSpec:
         addresses=tuple(IPv6Interface(address) for address in nic.addresses),
         gateway=IPv6Address(nic.gateway) if nic.gateway else None,
         dns_servers=tuple(IPv6Address(server) for server in nic.dns_servers),
+        allowed=tuple((mac, IPv6Network(address)) for mac, address in nic.allowed),
+        ipv4_address=IPv4Address(nic.ipv4_address) if nic.ipv4_address else None,
+        isolated=nic.isolated,
         inbound=asked.inbound,
         outbound=asked.outbound,
     )

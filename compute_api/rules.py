@@ -125,6 +125,7 @@ RULES: dict[str, str] = {
     f"{_P}:os-migrations:index": ADMIN,
     f"{_P}:servers:migrations:index": ADMIN,
     f"{_P}:os-server-password:show": READER_OR_ADMIN,
+    f"{_P}:os-server-password:clear": MEMBER_OR_ADMIN,
     f"{_P}:images": READER_OR_ADMIN,
     f"{_P}:images:delete": MEMBER_OR_ADMIN,
 }

@@ -395,6 +395,7 @@ def _attach(
                 device_owner=owner,
                 host=server.host,
                 address=request.address,
+                chooser=caller,
             )
         if not server.access_ipv6 and port.ip_address:
             server.access_ipv6 = port.ip_address

@@ -60,6 +60,7 @@ class SideTask(StrEnum):
 
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
+    REFRESH_INTERFACES = "refresh_interfaces"
 
 
 class PowerState(IntEnum):

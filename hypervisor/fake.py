@@ -61,6 +61,7 @@ class FakeHypervisor:
     evictions: list[frozenset[str]] = field(default_factory=list)
     closed: bool = False
     hurried: list[str] = field(default_factory=list)
+    passwords: dict[str, bytes] = field(default_factory=dict)
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -238,6 +239,12 @@ class FakeHypervisor:
         with self._lock:
             machine = self.machines.get(machine_id)
             return b"" if machine is None else machine.console[-(1 << 20) :]
+
+    def password(self, machine_id: str) -> bytes:
+        return self.passwords.get(machine_id, b"")
+
+    def forget_password(self, machine_id: str) -> None:
+        self.passwords.pop(machine_id, None)
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         with self._lock:

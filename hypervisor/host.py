@@ -25,6 +25,7 @@ from hypervisor import (
     credentials,
     hotplug,
     landing,
+    metadata,
     process,
     qmp,
     sending,
@@ -110,7 +111,9 @@ class QemuHypervisor:
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
         self.guard = SpoofingGuard(config.installation, self.links.tap, isolate=config.isolate_guests)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
-        self.translator = Translator(config.installation, self.paths, self.links, config.nat64)
+        self.translator = Translator(
+            config.installation, self.paths, self.links, config.nat64, lambda: self.segments.mapped()
+        )
         resolvers = config.dns_servers or ((self.translator.resolver,) if config.nat64 else ())
         self.segments = Segments(self.links, self.guard, self.router, resolvers, config.dns_search)
         self.disks = Disks(self.paths.bases, images)
@@ -344,6 +347,12 @@ class QemuHypervisor:
 
     def console_log(self, machine_id: str) -> bytes:
         return console_tail(self.paths.machine(machine_id).console)
+
+    def password(self, machine_id: str) -> bytes:
+        return metadata.password(self.paths.machine(machine_id))
+
+    def forget_password(self, machine_id: str) -> None:
+        metadata.forget_password(self.paths.machine(machine_id))
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         path = self.paths.machine(machine_id).spec

@@ -6,7 +6,7 @@ serialisable (`model_dump_json`), is kept beside the machine, and names images b
 
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -54,7 +54,9 @@ class Rate(Document):
 
 class NicSpec(Document):
     """A network interface on one segment. Addresses carry the prefix length of their subnet. `inbound` is what reaches
-    the guest, `outbound` what it sends; None is as fast as it goes."""
+    the guest, `outbound` what it sends; None is as fast as it goes. `allowed` are MACs and prefixes that the guest may
+    send from beside its own, `ipv4_address` is mapped to the first address by NAT64, and an `isolated` guest does not
+    reach others on its segment."""
 
     port_id: str
     network_id: str
@@ -67,6 +69,9 @@ class NicSpec(Document):
     dns_search: tuple[str, ...] = ()
     inbound: Rate | None = None
     outbound: Rate | None = None
+    allowed: tuple[tuple[str, IPv6Network], ...] = ()
+    ipv4_address: IPv4Address | None = None
+    isolated: bool = False
 
 
 class Topology(Document):

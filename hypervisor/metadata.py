@@ -261,6 +261,11 @@ def password(paths: MachinePaths) -> bytes:
         return b""
 
 
+def forget_password(paths: MachinePaths) -> None:
+    """The guest may post another one; content if it is gone."""
+    paths.password.unlink(missing_ok=True)
+
+
 def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answer:
     files = _openstack_files(spec)
     match rest:

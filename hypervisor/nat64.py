@@ -13,7 +13,8 @@ import pwd
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hypervisor import process
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WELL_KNOWN = IPv6Network("64:ff9b::/96")
 PRIVATE_POOL = IPv4Network("192.168.240.0/20")
+Mappings = tuple[tuple[IPv4Address, IPv6Address], ...]
 PROGRAMS = {"tayga": "apt install tayga", "unbound": "apt install unbound"}
 
 
@@ -35,7 +37,7 @@ class Nat64:
 
     prefix: IPv6Network = WELL_KNOWN
     pool: IPv4Network = PRIVATE_POOL
-    mappings: tuple[tuple[IPv4Address, IPv6Address], ...] = ()
+    mappings: Mappings = ()
     forwarders: tuple[IPv4Address | IPv6Address, ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,11 +53,20 @@ class Nat64:
 class Translator:
     """NAT64 and DNS64 of one installation on this host; `wanted` None takes away what an earlier run has left."""
 
-    def __init__(self, installation: str, paths: HostPaths, links: Links, wanted: Nat64 | None) -> None:
+    def __init__(
+        self,
+        installation: str,
+        paths: HostPaths,
+        links: Links,
+        wanted: Nat64 | None,
+        mapped: Callable[[], Mappings] = tuple,
+    ) -> None:
+        """`mapped`: the addresses of this host's guests that the control plane has mapped, beside the operator's."""
         self.installation = installation
         self.directory = paths.state / "nat64"
         self.links = links
         self.wanted = wanted
+        self.mapped = mapped
         self.table = f"sixstack_{installation}_nat64"
         digest = hashlib.sha256(f"nat64-{installation}".encode()).digest()
         self._own = IPv6Network((b"\xfd" + digest[:7] + bytes(8), 64))
@@ -80,15 +91,16 @@ class Translator:
         with self._lock:
             forward_packets()
             tunnel = self.links.tunnel()
-            ours: list[Destination] = [*(address for address, _ in self.wanted.mappings), self.wanted.pool]
-            made = self.links.ensure_tunnel(self.resolver, [self.wanted.prefix, self._own, *ours])
-            _nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, self.wanted.pool))
+            wanted = self._wanted(self.wanted)
+            ours: list[Destination] = [*(address for address, _ in wanted.mappings), wanted.pool]
+            made = self.links.ensure_tunnel(self.resolver, [wanted.prefix, self._own, *ours])
+            _nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, wanted.pool))
             private_directory(self.directory)
             own = self._own[0x64]
             # Both need root to begin with, and give it up by themselves.
             options = ["--nodetach", "--user", "nobody", "--config"]
-            self._keep("tayga", tayga_conf(tunnel, own, self.wanted), options, again=made)
-            self._keep("unbound", unbound_conf(self.resolver, self.wanted), ["-d", "-c"], again=made)
+            self._keep("tayga", tayga_conf(tunnel, own, wanted), options, again=made)
+            self._keep("unbound", unbound_conf(self.resolver, wanted), ["-d", "-c"], again=made)
 
     def close_down(self) -> None:
         """Nothing of it is left."""
@@ -107,6 +119,17 @@ class Translator:
     def running(self, program: str) -> process.Process | None:
         """tayga or unbound, if it runs."""
         return process.find(self.directory / f"{program}.pid")
+
+    def _wanted(self, wanted: Nat64) -> Nat64:
+        """With the guests' own mappings; where the operator has mapped one of the two addresses, that stands."""
+        taken = {address for pair in wanted.mappings for address in pair}
+        more = [(outside, guest) for outside, guest in self.mapped() if not taken & {outside, guest}]
+        lost = [str(outside) for outside, _ in more if outside in wanted.pool]
+        if lost:
+            log.error("%s cannot be mapped to guests: the pool %s has them", ", ".join(lost), wanted.pool)
+        return replace(
+            wanted, mappings=(*wanted.mappings, *((out, guest) for out, guest in more if out not in wanted.pool))
+        )
 
     def _keep(self, program: str, text: str, options: list[str], *, again: bool) -> None:
         configuration, pid_file = self.directory / f"{program}.conf", self.directory / f"{program}.pid"

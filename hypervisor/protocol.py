@@ -82,6 +82,14 @@ class Hypervisor(Protocol):
         starts. Raises HypervisorError when there is no free slot."""
         ...
 
+    def password(self, machine_id: str) -> bytes:
+        """What the guest has posted to the metadata service; empty before."""
+        ...
+
+    def forget_password(self, machine_id: str) -> None:
+        """That goes, and the guest may post another one; content if it is gone."""
+        ...
+
     def diagnostics(self, machine_id: str) -> Diagnostics:
         """Counters of a running machine. Raises HypervisorError when it does not run."""
         ...

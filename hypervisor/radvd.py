@@ -28,7 +28,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Advertisement:
-    """What is announced on one bridge."""
+    """What is announced on one bridge. Without a `gateway` its guests form addresses, but have no router."""
 
     interface: str
     prefixes: tuple[IPv6Network, ...]
@@ -36,6 +36,7 @@ class Advertisement:
     source: IPv6Address
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
+    gateway: bool = True
 
 
 def radvd_conf(advertisements: tuple[Advertisement, ...], timing: Timing) -> str:
@@ -51,7 +52,7 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
         f"  MinRtrAdvInterval {timing.min_interval};",
         f"  MaxRtrAdvInterval {timing.max_interval};",
         f"  MinDelayBetweenRAs {timing.min_delay};",
-        f"  AdvDefaultLifetime {timing.default_lifetime};",
+        f"  AdvDefaultLifetime {timing.default_lifetime if advertisement.gateway else 0};",
         f"  AdvLinkMTU {advertisement.mtu};",
         f"  AdvRASrcAddress {{ {advertisement.source}; }};",
     ]

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hypervisor.machine import MachineSpec, NicSpec
 from hypervisor.network import METADATA, Links
@@ -118,6 +118,13 @@ class Segments:
                         return machine_id
         return None
 
+    def mapped(self) -> tuple[tuple[IPv4Address, IPv6Address], ...]:
+        """IPv4 addresses in front of guests of this host, and what each is mapped to."""
+        with self._lock:
+            nics = [nic for nics in self._claims.values() for nic in nics]
+        pairs = [(nic.ipv4_address, nic.addresses[0].ip) for nic in nics if nic.ipv4_address and nic.addresses]
+        return tuple(sorted(pairs))
+
     def close_down(self) -> None:
         """No segment, rule or radvd is left, whoever claims one."""
         with self._lock:
@@ -139,7 +146,7 @@ class Segments:
         ports: dict[int, list[NicSpec]] = {}
         for nics in self._claims.values():
             for nic in nics:
-                if nic.gateway is not None and nic.vni in self._known:
+                if nic.addresses and nic.vni in self._known:
                     ports.setdefault(nic.vni, []).append(nic)
         self.router.apply(tuple(self._advertisement(nics) for nics in ports.values()))
         self._watcher(self.bridges())
@@ -153,4 +160,5 @@ class Segments:
             source=METADATA,
             dns_servers=newest.dns_servers or self.dns_servers,
             dns_search=newest.dns_search or self.dns_search,
+            gateway=newest.gateway is not None,
         )

@@ -9,14 +9,15 @@ What arrives from other hosts has passed their rules. Only what each host says f
 there: router advertisements, and neighbour discovery for the addresses that all hosts have (gateways and metadata).
 
 Rules are in place before the tap exists. A guest may use its own MAC; as source its link-local address (the EUI-64 one)
-and the addresses assigned to its port; and it may speak for these only in neighbour discovery.
+and the addresses assigned to its port; and it may speak for these only in neighbour discovery. The owner of its network
+may allow it more pairs of MAC and address; it is not known by these to the metadata service.
 """
 
 import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network, collapse_addresses
 from typing import Any
 
 from hypervisor.config_drive import slaac_address
@@ -44,6 +45,7 @@ class SpoofingGuard:
         """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
         nics = list(nics)
         lines = [line for nic in nics for line in guard_rules(self.table, self.tap_name(nic.port_id), nic)]
+        lines += [line for nic in nics for line in apart(self.table, self.tap_name(nic.port_id), nic.isolated)]
         lines += self._gateways(nics)
         if lines:
             self._run([*self._table(), *lines])
@@ -58,9 +60,8 @@ class SpoofingGuard:
         present = self.guarded()
         missing = [nic for tap, nic in wanted.items() if tap not in present]
         if missing or (wanted and not self._is_as_we_write_it):
-            self._run([*self._table(), *self._gateways(wanted.values())])
+            self.ensure(missing if self._is_as_we_write_it else wanted.values())
             self._is_as_we_write_it = True
-            self.ensure(missing)
         self._remove(sorted(present - wanted.keys()))
 
     def guarded(self) -> set[str]:
@@ -85,6 +86,7 @@ class SpoofingGuard:
             # Made before they are removed, so that it does not matter whether they are there.
             lines += [f"add chain {chain}", f"add element {element} : jump {_chain(tap)} }}"]
             lines += [f"delete element {element} }}", f"flush chain {chain}", f"delete chain {chain}"]
+            lines += apart(self.table, tap, False)
         if lines:
             self._run([*self._table(), *lines])
 
@@ -121,10 +123,12 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
     """The commands that make or renew the chain of one tap."""
     own = own_addresses(nic)
     addresses = ", ".join(map(str, own))
-    targets = ", ".join(map(_number, own))
+    allowed = [prefix for _, prefix in nic.allowed]
+    targets = ", ".join(map(_numbers, collapse_addresses([*map(IPv6Network, own), *allowed])))
+    macs = ", ".join(sorted({nic.mac, *(mac for mac, _ in nic.allowed)}))
     chain = f"bridge {table} {_chain(tap)}"
     rules = [
-        f"ether saddr != {nic.mac} counter drop",
+        f"ether saddr != {{ {macs} }} counter drop",
         "ether type != ip6 counter drop",
         # What only routers and DHCP servers say.
         "icmpv6 type { nd-router-advert, nd-redirect } counter drop",
@@ -138,6 +142,8 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
         *(f"limit rate over {limit} counter drop" for limit in _limits(nic.outbound)),
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
+        *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
+        *(f"ether saddr {mac} ip6 saddr {prefix} accept" for mac, prefix in nic.allowed),
         "counter drop",
     ]
     return [
@@ -146,6 +152,12 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
         *(f"add rule {chain} {rule}" for rule in rules),
         f'add element bridge {table} taps {{ "{tap}" : jump {_chain(tap)} }}',
     ]
+
+
+def apart(table: str, tap: str, isolated: bool) -> list[str]:
+    """The commands that keep the guest behind a tap from the others on its segment, or no longer do."""
+    element = f'element bridge {table} apart {{ "{tap}" }}'
+    return [f"add {element}", *([] if isolated else [f"delete {element}"])]
 
 
 def _limits(rate: Rate | None) -> list[str]:
@@ -173,10 +185,12 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         "icmpv6 type nd-neighbor-advert accept",
         "counter drop",
     ]
+    which = f'"6t{installation}*"' if isolate else "@apart"
     return [
         f"add table bridge {table}",
         f"add map bridge {table} taps {{ type ifname : verdict; }}",
         f"add set bridge {table} gateways {{ typeof @th,64,128; }}",
+        f"add set bridge {table} apart {{ type ifname; }}",
         f"add chain bridge {table} others",
         f"flush chain bridge {table} others",
         *(f"add rule bridge {table} others {rule}" for rule in shared),
@@ -187,7 +201,7 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         # Before 0: where bridge-nf-call-ip6tables is on, the kernel skips what stands at exactly 0.
         f"add chain bridge {table} across {{ type filter hook forward priority -200; policy accept; }}",
         f"flush chain bridge {table} across",
-        *(f'add rule bridge {table} across iifname "6t{installation}*" {rule}' for rule in between if isolate),
+        *(f"add rule bridge {table} across iifname {which} {rule}" for rule in between),
     ]
 
 
@@ -198,6 +212,11 @@ def _chain(tap: str) -> str:
 
 def _number(address: IPv6Address) -> str:
     return f"0x{int(address):032x}"
+
+
+def _numbers(prefix: IPv6Network) -> str:
+    first, last = prefix[0], prefix[-1]
+    return _number(first) if first == last else f"{_number(first)}-{_number(last)}"
 
 
 def _nft(words: list[str], script: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -154,6 +154,15 @@ class IpAddressInUse(errors.Conflict):
         super().__init__(f"IP address {address} already allocated in subnet {subnet_id}.")
 
 
+class Ipv4AddressInUse(errors.Conflict):
+    """Another port has this IPv4 address in front of it."""
+
+    kind = "IpAddressAlreadyAllocated"
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"IPv4 address {address} is mapped to another port already.")
+
+
 class NoSegmentLeft(errors.Unavailable):
     """Every VNI of the range is a network."""
 

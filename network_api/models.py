@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.db import Base
+from app.db import Base, Json
 
 
 class SubnetPool(Base):
@@ -39,7 +39,10 @@ class SegmentRange(Base):
 
 
 class Network(Base):
-    """One VXLAN segment. The default network is shared and the operator's; all others are by self-service."""
+    """One VXLAN segment. The default network is shared and the operator's; all others are by self-service.
+
+    Guests of an `isolated` one reach their router and what is behind it, but not each other.
+    """
 
     __tablename__ = "networks"
 
@@ -51,6 +54,7 @@ class Network(Base):
     is_default: Mapped[bool] = mapped_column(default=False)
     vni: Mapped[int] = mapped_column(unique=True)
     mtu: Mapped[int]
+    isolated: Mapped[bool] = mapped_column(default=False)
     admin_state_up: Mapped[bool] = mapped_column(default=True)
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
@@ -85,6 +89,8 @@ class Subnet(Base):
 class Port(Base):
     """A place on a network: one MAC, one address. `ip_address` is null on a network without a subnet.
 
+    `allowed_address_pairs` are what its guest may send from beside that: objects of `ip_address`, an IPv6 address or
+    prefix, and `mac_address`. `ipv4_address` is mapped to the port's address by NAT64.
     `attached` orders the ports of one server. `of_server` marks a port that was made for its server and goes with it.
     """
 
@@ -102,6 +108,8 @@ class Port(Base):
     of_server: Mapped[bool] = mapped_column(default=False)
     mac_address: Mapped[str] = mapped_column(String(17), unique=True)
     ip_address: Mapped[str | None] = mapped_column(String(39), unique=True)
+    allowed_address_pairs: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
+    ipv4_address: Mapped[str | None] = mapped_column(String(15), unique=True, index=True)
     status: Mapped[str] = mapped_column(String(16), default="DOWN")
     binding_host: Mapped[str | None] = mapped_column(String(255))
     admin_state_up: Mapped[bool] = mapped_column(default=True)

@@ -25,6 +25,7 @@ NETWORKS = listing.Resource(
         "tenant_id": listing.Equal(COLUMNS.project_id),
         "shared": listing.boolean(COLUMNS.shared),
         "is_default": listing.boolean(COLUMNS.is_default),
+        "isolated": listing.boolean(COLUMNS.isolated),
         "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
         "status": listing.Equal(STATUS),
         "mtu": listing.number(COLUMNS.mtu),

@@ -65,6 +65,7 @@ def create(
     description: str = "",
     admin_state_up: bool = True,
     shared: bool = False,
+    isolated: bool = False,
     tags: Sequence[str] = (),
 ) -> Network:
     """A new network with a segment of its own and no subnet yet. Raises OverQuota, NoSegmentLeft."""
@@ -79,6 +80,7 @@ def create(
         is_default=False,
         vni=vni,
         mtu=mtu,
+        isolated=isolated,
         admin_state_up=admin_state_up,
         tags=list(tags),
         created_at=now,
@@ -90,7 +92,7 @@ def create(
 
 
 def change(session: Session, now: datetime, network: Network, changes: Mapping[str, Any]) -> None:
-    """Set name, description, admin_state_up, shared or tags.
+    """Set name, description, admin_state_up, shared, isolated or tags.
 
     Raises NetworkInUse for setting a network down that servers are on: nothing would keep their packets from it. Raises
     NetworkShared for taking a network back that other projects have ports on, Conflict for taking the default network.

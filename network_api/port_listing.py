@@ -54,6 +54,7 @@ PORTS = listing.Resource(
         "device_id": listing.Equal(COLUMNS.device_id),
         "device_owner": listing.Equal(COLUMNS.device_owner),
         "mac_address": listing.Equal(COLUMNS.mac_address, _mac),
+        "ipv4_address": listing.Equal(COLUMNS.ipv4_address),
         "status": listing.Equal(COLUMNS.status),
         "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
         "binding:host_id": listing.Equal(COLUMNS.binding_host),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from network_api.addresses import eui64, normal_mac, random_mac
 from network_api.errors import (
     InvalidInput,
     IpAddressInUse,
+    Ipv4AddressInUse,
     MacAddressInUse,
     NetworkRequiresSubnet,
     PortBound,
@@ -37,6 +38,8 @@ class Nic:
     """A server's port with what its machine and its API document need of network and subnet.
 
     `addresses` carry the prefix length, as in 2001:db8::1/64. `dns_servers` is empty where the subnet names none.
+    `allowed` are pairs of a MAC and an address or prefix that its guest may send from as well, `ipv4_address` is mapped
+    to the first address, and the guests of an `isolated` network do not reach each other.
     """
 
     port_id: str
@@ -50,7 +53,15 @@ class Nic:
     dns_servers: tuple[str, ...]
     subnet_id: str | None
     status: str
+    allowed: tuple[tuple[str, str], ...] = ()
+    ipv4_address: str | None = None
+    isolated: bool = False
 
+
+Pair = tuple[IPv6Network, str | None]
+"""An address or prefix that a guest may send from, and from which MAC; None is the port's own."""
+PARTICULAR = frozenset({"mac_address", "ip_address", "pairs", "ipv4_address"})
+"""What of a port is not just set."""
 
 NETWORKS = Network.__table__.c
 COLUMNS = Port.__table__.c
@@ -91,6 +102,8 @@ def create(
     description: str = "",
     admin_state_up: bool = True,
     addressed: bool = True,
+    pairs: Sequence[Pair] = (),
+    ipv4_address: IPv4Address | None = None,
     tags: Sequence[str] = (),
     chooser: Caller | None = None,
 ) -> Port:
@@ -123,6 +136,8 @@ def create(
         of_server=bool(device_id),
         mac_address=chosen,
         ip_address=_address(network, chosen, address) if addressed else None,
+        allowed_address_pairs=_pairs(network, chosen, pairs),
+        ipv4_address=_free_ipv4(session, ipv4_address, None),
         status=BUILD if device_id else DOWN,
         binding_host=host,
         admin_state_up=admin_state_up,
@@ -204,13 +219,13 @@ def release(session: Session, now: datetime, device_id: str) -> None:
 
 
 def change(session: Session, now: datetime, port: Port, network: Network, changes: Mapping[str, Any]) -> None:
-    """Set name, description, device_owner, tags, admin_state_up, mac_address or ip_address.
+    """Set name, description, device_owner, tags, admin_state_up, mac_address, ip_address, pairs or ipv4_address.
 
     A new MAC brings a new address where the old one was made of the old MAC; an `ip_address` of None takes it away, of
-    "" makes one of the MAC. Raises PortBound for the last three while a server has the port, InvalidInput,
-    MacAddressInUse, IpAddressInUse.
+    "" makes one of the MAC. Raises PortBound for a new state, MAC or address while a server has the port,
+    InvalidInput, MacAddressInUse, IpAddressInUse, Ipv4AddressInUse.
     """
-    plain = {name: value for name, value in changes.items() if name not in ("mac_address", "ip_address")}
+    plain = {name: value for name, value in changes.items() if name not in PARTICULAR}
     mac = normal_mac(changes["mac_address"]) if changes.get("mac_address") else port.mac_address
     address = port.ip_address
     if "ip_address" in changes:
@@ -226,6 +241,10 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
         _check_free(session, port, mac, address)
         port.mac_address, port.ip_address = mac, address
         port.subnet_id = network.subnet.id if network.subnet and address else None
+    if "pairs" in changes:
+        port.allowed_address_pairs = _pairs(network, port.mac_address, changes["pairs"])
+    if "ipv4_address" in changes:
+        port.ipv4_address = _free_ipv4(session, changes["ipv4_address"], port.id)
     for name, value in plain.items():
         setattr(port, name, value)
     port.updated_at = now
@@ -254,6 +273,9 @@ NICS = (
         Subnet.dns_nameservers,
         Port.subnet_id,
         Port.status,
+        Port.allowed_address_pairs,
+        Port.ipv4_address,
+        Network.isolated,
     )
     .join(Network, Network.id == Port.network_id)
     .outerjoin(Subnet, Subnet.id == Port.subnet_id)
@@ -265,7 +287,9 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
     """The interfaces of each server, in the order they were asked for; servers without any are left out. One query."""
     found: dict[str, list[Nic]] = {}
     rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
-    for device_id, port_id, network_id, name, vni, mtu, mac, address, gateway, dns, subnet_id, status in rows:
+    for row in rows:
+        device_id, port_id, network_id, name, vni, mtu, mac, address, gateway, dns, subnet_id, status, *more = row
+        pairs, ipv4_address, isolated = more
         nic = Nic(
             port_id=port_id,
             network_id=network_id,
@@ -278,6 +302,9 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
             dns_servers=tuple(dns or ()),
             subnet_id=subnet_id,
             status=status,
+            allowed=tuple((pair["mac_address"], pair["ip_address"]) for pair in pairs),
+            ipv4_address=ipv4_address,
+            isolated=isolated,
         )
         found.setdefault(device_id, []).append(nic)
     return found
@@ -300,6 +327,33 @@ def _address(network: Network, mac: str, wanted: str | None) -> str | None:
         raise InvalidInput(f"IP address {wanted} is not a valid IP for the specified subnet {subnet.id}.")
     if str(address) == subnet.gateway_ip:
         raise IpAddressInUse(str(address), subnet.id)
+    return str(address)
+
+
+def _pairs(network: Network, mac: str, pairs: Sequence[Pair]) -> list[dict[str, str]]:
+    """The pairs as they are kept: each within the network's /64, and none twice. Raises InvalidInput."""
+    if pairs and network.subnet is None:
+        raise InvalidInput("A port on a network without a subnet has no addresses that could be allowed.")
+    kept = []
+    for prefix, other in pairs:
+        assert network.subnet is not None
+        if not prefix.subnet_of(IPv6Network(network.subnet.cidr)):
+            raise InvalidInput(f"Allowed address {prefix} is not in the network's prefix, {network.subnet.cidr}.")
+        address = str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)
+        pair = {"mac_address": normal_mac(other) if other else mac, "ip_address": address}
+        if pair in kept:
+            raise InvalidInput(f"Request contains duplicate address pair: {pair['mac_address']} {address}.")
+        kept.append(pair)
+    return kept
+
+
+def _free_ipv4(session: Session, address: IPv4Address | None, port_id: str | None) -> str | None:
+    """Raises Ipv4AddressInUse when another port has it."""
+    if address is None:
+        return None
+    query = select(Port.id).where(Port.ipv4_address == str(address), Port.id != (port_id or ""))
+    if session.scalar(query):
+        raise Ipv4AddressInUse(str(address))
     return str(address)
 
 

@@ -1,7 +1,7 @@
 """Neutron's rules and who passes them.
 
-The target is the thing itself, or for `create_subnet`, `…:mac_address` and `…:ip_address` the network it is on: who
-owns a network may choose addresses on it; on the shared one only an operator may.
+The target is the thing itself, or for `create_subnet`, `…:mac_address`, `…:ip_address` and `…:allowed_address_pairs`
+the network it is on: who owns a network may choose addresses on it; on the shared one only an operator may.
 """
 
 from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
@@ -22,11 +22,15 @@ RULES: dict[str, str] = {
     "create_port": MEMBER_OR_ADMIN,
     "create_port:mac_address": MEMBER_OR_ADMIN,
     "create_port:fixed_ips:ip_address": MEMBER_OR_ADMIN,
+    "create_port:allowed_address_pairs": MEMBER_OR_ADMIN,
+    "create_port:ipv4_address": ADMIN,
     "get_port": READER_OR_ADMIN,
     "get_port:binding:host_id": ADMIN,
     "update_port": MEMBER_OR_ADMIN,
     "update_port:mac_address": MEMBER_OR_ADMIN,
     "update_port:fixed_ips:ip_address": MEMBER_OR_ADMIN,
+    "update_port:allowed_address_pairs": MEMBER_OR_ADMIN,
+    "update_port:ipv4_address": ADMIN,
     "delete_port": MEMBER_OR_ADMIN,
     "create_subnetpool": ADMIN,
     "get_subnetpool": READER_OR_ADMIN,

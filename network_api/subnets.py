@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,14 @@ from network_api.models import Network, Port, Subnet, SubnetPool
 from network_api.prefixes import SUBNET_LENGTH, next_cidr
 from network_api.visibility import OWN_PROJECT, asking, seen_by
 
+
+class First(Enum):
+    """The prefix's first address, whatever the prefix."""
+
+    ADDRESS = 1
+
+
+FIRST = First.ADDRESS
 NETWORKS = Network.__table__.c
 COLUMNS = Subnet.__table__.c
 
@@ -46,13 +55,13 @@ def create(
     network: Network,
     pool: SubnetPool | None,
     cidr: IPv6Network | None = None,
-    gateway: IPv6Address | None = None,
+    gateway: IPv6Address | First | None = FIRST,
     name: str = "",
     description: str = "",
     dns_nameservers: Sequence[str] = (),
     tags: Sequence[str] = (),
 ) -> Subnet:
-    """The network's subnet: the given /64, or the next of the pool. The gateway is its first address unless given.
+    """The network's subnet: the given /64, or the next of the pool. Without a gateway no packet leaves the network.
 
     Ports that wait on the network get their address. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
     """
@@ -72,7 +81,7 @@ def create(
         name=name,
         description=description,
         cidr=str(cidr),
-        gateway_ip=str(_gateway(cidr, gateway)),
+        gateway_ip=_gateway(cidr, gateway),
         dns_nameservers=list(dns_nameservers),
         tags=list(tags),
         created_at=now,
@@ -91,15 +100,14 @@ def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str
 
     Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
     """
-    gateway = changes.get("gateway_ip")
-    if gateway is not None and str(gateway) != subnet.gateway_ip:
-        changes = {**changes, "gateway_ip": str(_gateway(IPv6Network(subnet.cidr), gateway))}
+    gateway = _gateway(IPv6Network(subnet.cidr), changes["gateway_ip"]) if "gateway_ip" in changes else None
+    if "gateway_ip" in changes and gateway != subnet.gateway_ip:
         if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
             raise SubnetInUse(subnet.id)
-        if session.scalar(select(exists().where(Port.ip_address == changes["gateway_ip"]))):
-            raise IpAddressInUse(changes["gateway_ip"], subnet.id)
+        if gateway and session.scalar(select(exists().where(Port.ip_address == gateway))):
+            raise IpAddressInUse(gateway, subnet.id)
     for name, value in changes.items():
-        setattr(subnet, name, str(value) if name == "gateway_ip" else value)
+        setattr(subnet, name, gateway if name == "gateway_ip" else value)
     subnet.updated_at = now
     session.flush()
 
@@ -134,9 +142,11 @@ def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
         )
 
 
-def _gateway(cidr: IPv6Network, wanted: IPv6Address | None) -> IPv6Address:
+def _gateway(cidr: IPv6Network, wanted: IPv6Address | First | None) -> str | None:
     if wanted is None:
-        return cidr[1]
+        return None
+    if isinstance(wanted, First):
+        return str(cidr[1])
     if wanted not in cidr or wanted == cidr[0]:
         raise InvalidInput(f"Gateway {wanted} is not a valid address on subnet {cidr}.")
-    return wanted
+    return str(wanted)

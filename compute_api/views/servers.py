@@ -74,7 +74,7 @@ def show(
         "created": stamp(server.created_at),
         "updated": stamp(server.updated_at),
         "addresses": {} if server.vm_state == VmState.BUILDING else addresses(nics),
-        "accessIPv4": server.access_ipv4,
+        "accessIPv4": server.access_ipv4 or next((nic.ipv4_address for nic in nics if nic.ipv4_address), ""),
         "accessIPv6": server.access_ipv6,
         "links": links.of("servers", server.id),
         "OS-DCF:diskConfig": server.disk_config,

@@ -12,6 +12,7 @@ from network_api.routes.asked import chosen
 blueprint = Blueprint("network_extensions", __name__)
 
 EXTENSIONS = {
+    "allowed-address-pairs": ("Allowed Address Pairs", "A server may send from more addresses than its own."),
     "default-subnetpools": ("Default Subnetpools", "A subnet gets its prefix from the default pool when asked to."),
     "empty-string-filtering": ("Empty String Filtering Extension", "Lists can be filtered by an empty value."),
     "filter-validation": ("Filter parameters validation", "An unknown filter is an error."),
@@ -22,6 +23,8 @@ EXTENSIONS = {
     "project-id": ("project_id field enabled", "Owners are called project_id."),
     "quotas": ("Quota management support", "Quotas of a project can be read and changed."),
     "quota_details": ("Quota details management support", "Quotas are shown with what is used of them."),
+    "sixstack-ipv4": ("IPv4 addresses of ports", "An IPv4 address is mapped to a port by NAT64: `ipv4_address`."),
+    "sixstack-isolated": ("Isolated networks", "Servers of a network do not reach each other: `isolated`."),
     "sorting": ("Sorting support", "Lists can be ordered."),
     "standard-attr-description": ("standard-attr-description", "Resources have a description."),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Resources have tags."),

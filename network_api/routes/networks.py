@@ -12,10 +12,12 @@ from app.web.context import caller, clock, database
 from app.web.policy import allowed, enforce, require
 from app.web.responses import empty, json
 from network_api import networks
+from network_api.models import Port
 from network_api.network_listing import NETWORKS
 from network_api.routes.asked import Document, listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on, new_owner
+from network_api.routes.telling import tell_hosts
 from network_api.schemas.networks import ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
 from network_api.views import networks as views
 
@@ -60,6 +62,7 @@ def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
                 description=new.description,
                 admin_state_up=new.admin_state_up,
                 shared=new.shared,
+                isolated=new.isolated,
                 tags=new.tags,
             )
             made.append(NETWORKS.row(session, caller(), network.id))
@@ -70,13 +73,16 @@ def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
 @require("update_network")
 def change(network_id: str) -> Response:
     body = parse(ChangeNetwork, json_body()).network
-    changes = body.sent("name", "description", "admin_state_up", "shared")
+    changes = body.sent("name", "description", "admin_state_up", "shared", "isolated")
     with database().transaction() as session:
         network = networks.find(session, caller(), network_id, lock=True)
         enforce_on("update_network", network.project_id)
         if "shared" in changes and changes["shared"] != network.shared:
             enforce_on("update_network:shared", network.project_id)
+        told_anew = changes.get("isolated", network.isolated) != network.isolated
         networks.change(session, clock().now(), network, changes)
+        if told_anew:
+            tell_hosts(session, Port.network_id == network.id)
         row = NETWORKS.row(session, caller(), network_id)
     return json({"network": view()(row)})
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
-from app.web.policy import allowed, require
+from app.web.policy import allowed, enforce, require
 from app.web.responses import empty, json
 from network_api import networks, ports
 from network_api.errors import SubnetNotFound
@@ -20,6 +20,7 @@ from network_api.port_listing import PORTS
 from network_api.routes.asked import Document, listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on, new_owner
+from network_api.routes.telling import tell_hosts
 from network_api.schemas.ports import ChangedPort, ChangePort, CreatePort, CreatePorts, NewPort
 from network_api.views import ports as views
 
@@ -63,6 +64,10 @@ def _create_one(session: Session, now: Any, new: NewPort) -> Port:
     address = _wanted_address(network, new, "create_port")
     if new.mac_address:
         enforce_on("create_port:mac_address", network.project_id)
+    if new.pairs:
+        enforce_on("create_port:allowed_address_pairs", network.project_id)
+    if new.ipv4_address:
+        enforce("create_port:ipv4_address")
     return ports.create(
         session,
         now,
@@ -75,6 +80,8 @@ def _create_one(session: Session, now: Any, new: NewPort) -> Port:
         name=new.name,
         description=new.description,
         admin_state_up=new.admin_state_up,
+        pairs=new.pairs,
+        ipv4_address=new.ipv4_address,
         tags=new.tags,
     )
 
@@ -94,7 +101,15 @@ def change(port_id: str) -> Response:
             enforce_on("update_port:mac_address", network.project_id)
         if body.fixed_ips is not None:
             changes["ip_address"] = None if body.fixed_ips == [] else _changed_address(network, port, body)
+        if "allowed_address_pairs" in body.model_fields_set:
+            enforce_on("update_port:allowed_address_pairs", network.project_id)
+            changes["pairs"] = body.pairs
+        if "ipv4_address" in body.model_fields_set:
+            enforce("update_port:ipv4_address")
+            changes["ipv4_address"] = body.ipv4_address
         ports.change(session, clock().now(), port, network, changes)
+        if changes.keys() & {"pairs", "ipv4_address"}:
+            tell_hosts(session, Port.id == port.id)
         row = PORTS.row(session, caller(), port_id)
     return json({"port": view()(row)})
 

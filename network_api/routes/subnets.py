@@ -12,11 +12,12 @@ from app.web.context import caller, clock, database
 from app.web.policy import allowed, require
 from app.web.responses import empty, json
 from network_api import networks, pools, subnets
-from network_api.models import Network, SubnetPool
+from network_api.models import Network, Port, SubnetPool
 from network_api.prefixes import holds
 from network_api.routes.asked import listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on
+from network_api.routes.telling import tell_hosts
 from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnet
 from network_api.subnet_listing import SUBNETS
 from network_api.views import subnets as views
@@ -56,7 +57,7 @@ def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
                 network=network,
                 pool=_pool(session, new),
                 cidr=new.cidr,
-                gateway=new.gateway_ip,
+                gateway=new.gateway_ip if "gateway_ip" in new.model_fields_set else subnets.FIRST,
                 name=new.name,
                 description=new.description,
                 dns_nameservers=[str(address) for address in new.dns_nameservers],
@@ -102,7 +103,10 @@ def change(subnet_id: str) -> Response:
     with database().transaction() as session:
         subnet = subnets.find(session, caller(), subnet_id, lock=True)
         enforce_on("update_subnet", subnet.project_id)
+        told_anew = changes.get("dns_nameservers", subnet.dns_nameservers) != subnet.dns_nameservers
         subnets.change(session, clock().now(), subnet, changes)
+        if told_anew:
+            tell_hosts(session, Port.subnet_id == subnet.id)
         row = SUBNETS.row(session, caller(), subnet_id)
     return json({"subnet": views.subnet(row)})
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from app.errors import BadRequest
 from app.web.bodies import Body
 
 Name = Annotated[str, StringConstraints(max_length=255)]
@@ -72,6 +73,16 @@ def nothing(why: str) -> BeforeValidator:
 Secured = Annotated[bool | None, only(True, None, why=ALWAYS_SECURED)]
 
 
+def _ipv4_address(value: Any) -> IPv4Address:
+    address = ip_address(_string(value))
+    if not isinstance(address, IPv4Address):
+        raise ValueError("It must be an IPv4 address.")
+    return address
+
+
+Ipv4Address = Annotated[IPv4Address, BeforeValidator(_ipv4_address)]
+
+
 class Owned(Body):
     """A body that may name its owner, by either of the two names."""
 
@@ -84,5 +95,8 @@ class Owned(Body):
         return self.project_id or self.tenant_id
 
     def sent(self, *names: str) -> dict[str, Any]:
-        """Those of these fields that the client sent."""
+        """Those of these fields that the client sent, of a thing that is there. Raises BadRequest: it has its owner."""
+        for name in ("project_id", "tenant_id"):
+            if name in self.model_fields_set:
+                raise BadRequest(f"Cannot update read-only attribute {name}")
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}

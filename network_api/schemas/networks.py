@@ -28,6 +28,7 @@ class ChangedNetwork(Owned):
     description: Name = ""
     admin_state_up: bool = True
     shared: bool = False
+    isolated: bool = False
     router_external: Annotated[bool, only(False, why=NEVER_EXTERNAL), Field(alias="router:external")] = False
     is_default: Annotated[bool, only(False, None, why="The operator's network is the default one.")] = False
     port_security_enabled: Secured = True

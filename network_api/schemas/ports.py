@@ -1,23 +1,28 @@
 """Bodies of /v2.0/ports."""
 
+from ipaddress import IPv6Network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from app.web.bodies import Body
 from network_api.schemas.fields import (
-    ALWAYS_SECURED,
     NO_QOS,
     NO_SECURITY_GROUPS,
     SERVER_BINDS,
     Address,
+    Ipv4Address,
     Name,
     Owned,
+    Prefix,
     Secured,
     Tags,
     nothing,
     only,
 )
+
+PAIRS = 10
+"""So many allowed address pairs may a port have, as in Neutron."""
 
 
 def _not_the_clouds_own(value: str) -> str:
@@ -33,6 +38,13 @@ class FixedIp(Body):
     ip_address: Address | None = None
 
 
+class AddressPair(Body):
+    """What the port's guest may send from beside its own: an address or a prefix, and a MAC if it is not the port's."""
+
+    ip_address: Prefix
+    mac_address: str | None = None
+
+
 class ChangedPort(Owned):
     """What can be changed of a port. `fixed_ips` [] takes the address away."""
 
@@ -45,7 +57,8 @@ class ChangedPort(Owned):
     device_owner: Annotated[Name, AfterValidator(_not_the_clouds_own)] = ""
     security_groups: Annotated[Any, nothing(NO_SECURITY_GROUPS)] = None
     port_security_enabled: Secured = True
-    allowed_address_pairs: Annotated[Any, nothing(ALWAYS_SECURED)] = None
+    allowed_address_pairs: Annotated[list[AddressPair] | None, Field(max_length=PAIRS)] = None
+    ipv4_address: Ipv4Address | None = None
     extra_dhcp_opts: Annotated[Any, nothing("There is no DHCP.")] = None
     qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
     dns_name: Annotated[Any, nothing("There is no DNS integration.")] = None
@@ -54,6 +67,11 @@ class ChangedPort(Owned):
     )
     host_id: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:host_id")] = None
     profile: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:profile")] = None
+
+    @property
+    def pairs(self) -> list[tuple[IPv6Network, str | None]]:
+        """The allowed address pairs."""
+        return [(pair.ip_address, pair.mac_address) for pair in self.allowed_address_pairs or ()]
 
 
 class NewPort(ChangedPort):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from app.web.bodies import Body
 from network_api.schemas.fields import (
@@ -20,23 +20,16 @@ from network_api.schemas.fields import (
     only,
 )
 
-NEEDS_GATEWAY = "The gateway announces the prefix to servers, so there must be one."
 ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
 Slaac = Annotated[str | None, only("slaac", None, why=ALWAYS_SLAAC)]
 
 
-def _some_gateway(value: Any) -> Any:
-    if value is None:
-        raise ValueError(NEEDS_GATEWAY)
-    return value
-
-
 class ChangedSubnet(Owned):
-    """What can be changed of a subnet."""
+    """What can be changed of a subnet. `gateway_ip` null is none: servers have no way out of their network."""
 
     name: Name = ""
     description: Name = ""
-    gateway_ip: Annotated[Address | None, BeforeValidator(_some_gateway)] = None
+    gateway_ip: Address | None = None
     dns_nameservers: Nameservers = []
     enable_dhcp: Annotated[bool, only(True, why=ALWAYS_SLAAC)] = True
     allocation_pools: Annotated[Any, nothing(NO_POOLS)] = None

@@ -19,6 +19,7 @@ def network(row: Row[Any], *, provider: bool) -> dict[str, Any]:
         "status": row.status,
         "mtu": row.mtu,
         "shared": row.shared,
+        "isolated": row.isolated,
         "is_default": row.is_default,
         "router:external": False,
         "port_security_enabled": True,

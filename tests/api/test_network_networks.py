@@ -117,7 +117,6 @@ def test_what_a_network_cannot_be_is_refused_with_the_reason(
         ({"cidr": "10.0.0.0/24"}, "no IPv4 subnet is needed"),
         ({"ipv6_ra_mode": "dhcpv6-stateful"}, "SLAAC"),
         ({"enable_dhcp": False}, "SLAAC"),
-        ({"gateway_ip": None}, "there must be one"),
         ({"gateway_ip": "2001:db8::1"}, "not a valid address on subnet"),
         ({"allocation_pools": [{"start": "2001:db8::2", "end": "2001:db8::9"}]}, "not taken from a range"),
         ({"host_routes": [{"destination": "::/0", "nexthop": "fe80::1"}]}, "only route"),

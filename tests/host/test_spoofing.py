@@ -6,18 +6,19 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.machine import KeySpec, NicSpec
+from hypervisor.network import METADATA
 from hypervisor.spoofing import LINK_LOCAL
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
 ALL_NODES = IPv6Address("ff02::1")
-HOP_BY_HOP, FRAGMENT, ICMPV6, DESTINATION, UDP = 0, 44, 58, 60, 17
+HOP_BY_HOP, TCP, FRAGMENT, ICMPV6, DESTINATION, UDP = 0, 6, 44, 58, 60, 17
 VNET_HEADER = bytes(10)
 ROUTER_SOLICIT, ROUTER_ADVERT, SOLICIT, ADVERT, REDIRECT, LISTENER_REPORT, ECHO = 133, 134, 135, 136, 137, 143, 128
 
@@ -129,6 +130,63 @@ def test_a_hostile_guest_is_held_to_its_own_names(taps: tuple[int, int]) -> None
     assert passed == []
     held = [what for number, (what, sent) in enumerate(ALLOWED.items()) if not seen(taps, sent, 100 + number)]
     assert held == []
+
+
+def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker, blank_image: Path) -> None:
+    """A virtual router's MAC with one address, and a prefix with its own MAC; not the two mixed."""
+    virtual, shared = "00:00:5e:00:02:01", IPv6Address(int(GATEWAY) + 6)
+    some = IPv6Network((int(PREFIX.network.network_address) + (5 << 32), 96))
+    pairs = ((virtual, IPv6Network(shared)), (HOSTILE.mac, some))
+    nic, within, beyond = HOSTILE.model_copy(update={"allowed": pairs}), some[77], IPv6Address(int(some[-1]) + 1)
+    host = make_host(OneImage(blank_image))
+    host.links.ensure_segment(nic)
+    host.guard.ensure([nic, VICTIM])
+    taps = host.links.open_tap(nic, 65534), host.links.open_tap(VICTIM, 65534)
+    allowed = (
+        frame(ipv6(shared, icmp(ECHO)), source=virtual),
+        frame(ipv6(shared, icmp(ADVERT, shared)), source=virtual),
+        frame(ipv6(within, icmp(ECHO))),
+        frame(ipv6(within, icmp(ADVERT, within))),
+        *ALLOWED.values(),
+    )
+    forbidden = (
+        frame(ipv6(shared, icmp(ECHO))),
+        frame(ipv6(within, icmp(ECHO)), source=virtual),
+        frame(ipv6(beyond, icmp(ECHO))),
+        frame(ipv6(within, icmp(ADVERT, beyond))),
+        frame(ipv6(within, bytes(20), header=TCP, to=METADATA)),
+        *FORBIDDEN.values(),
+    )
+    assert [number for number, sent in enumerate(allowed) if not seen(taps, sent, number)] == []
+    assert [number for number, sent in enumerate(forbidden) if seen(taps, sent, 100 + number)] == []
+    # All of the prefix, which its own address is in: what a guest with changing addresses needs.
+    host.guard.ensure([nic.model_copy(update={"allowed": ((HOSTILE.mac, PREFIX.network),)})])
+    assert [number for number, sent in enumerate(allowed[2:]) if not seen(taps, sent, 300 + number)] == []
+    # Taken back, it is as before.
+    host.guard.ensure([HOSTILE])
+    assert [number for number, sent in enumerate(allowed[:4]) if seen(taps, sent, 200 + number)] == []
+    for tap in taps:
+        os.close(tap)
+    host.close_down()
+
+
+def test_guests_of_an_isolated_network_hear_nothing_of_each_other(make_host: HostMaker, blank_image: Path) -> None:
+    host = make_host(OneImage(blank_image))
+    apart = [nic.model_copy(update={"isolated": True}) for nic in (HOSTILE, VICTIM)]
+    host.links.ensure_segment(HOSTILE)
+    host.guard.ensure(apart)
+    taps = host.links.open_tap(HOSTILE, 65534), host.links.open_tap(VICTIM, 65534)
+    sent = frame(ipv6(OWN, icmp(ECHO, None, b"before")))
+    os.write(taps[0], VNET_HEADER + sent)
+    host.guard.ensure([HOSTILE, VICTIM])
+    assert seen(taps, frame(ipv6(OWN, icmp(ECHO))), 1), "until they may"
+    host.guard.ensure(apart)
+    with pytest.raises(AssertionError, match="not even"):
+        seen(taps, sent, 2)
+    host.guard.remove(apart)
+    for tap in taps:
+        os.close(tap)
+    host.close_down()
 
 
 def test_without_rules_all_of_it_would_arrive(make_host: HostMaker, blank_image: Path) -> None:
