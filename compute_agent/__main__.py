@@ -44,7 +44,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     agent = Agent(
-        LocalDesk(database, SystemClock(), settings),
+        LocalDesk(database, SystemClock(), settings, sweeps=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,

@@ -7,10 +7,11 @@ their machine, machines without their server) every ten.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+from app.db import is_unreachable
 from compute_agent.desk import Desk, Wanted
 from compute_agent.work import carry_out
 from compute_api.states import PowerState, TaskState, VmState
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 COMPARE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
+INSIST_SECONDS = 1.0
 WAITING_THREADS = 32
 WAITING = frozenset(
     {
@@ -129,15 +131,26 @@ class Agent:
             if work is not None:
                 with nullcontext() if work.task in WAITING else self._busy:
                     outcome = carry_out(work, self._hypervisor, self._grace_seconds)
-                self._desk.finish(work, outcome)
+                done = work
+                self._insist(lambda: self._desk.finish(done, outcome))
         except Exception:
             log.exception("Operation %d could not be carried out; it is tried again", operation_id)
-            self._desk.give_back(operation_id)
+            self._insist(lambda: self._desk.give_back(operation_id))
         finally:
             with self._lock:
                 self._submitted.discard(operation_id)
             if work is not None:  # something else of the same server may have waited for it
                 self._looking.set()
+
+    def _insist(self, say: Callable[[], None]) -> None:
+        """Say it until the database, which may be away for a while, has heard it."""
+        while True:
+            try:
+                return say()
+            except Exception as error:
+                if not is_unreachable(error) or self._stopping.wait(INSIST_SECONDS):
+                    raise
+                log.warning("A report waits for the database: %s", error)
 
     def compare(self) -> None:
         """What runs against what should, both ways. Servers that somebody is acting on are left alone."""

@@ -19,6 +19,7 @@ from compute_api import aside, finishing, hosts, operations, sweeping
 from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
+from compute_api.operations import Nudge
 from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, VmState
 from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
 from image_api import images
@@ -84,9 +85,24 @@ class Desk(Protocol):
 
 
 class LocalDesk:
-    """The desk of an agent that shares the control plane's database."""
+    """The desk of an agent that shares the control plane's database.
 
-    def __init__(self, database: Database, clock: Clock, settings: Settings, store: Store | None = None) -> None:
+    `nudge` tells other hosts what they get to do when this one cannot. One that `sweeps` looks after hosts that are
+    down, too.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        store: Store | None = None,
+        *,
+        nudge: Nudge | None = None,
+        sweeps: bool = False,
+    ) -> None:
+        self._nudge = nudge
+        self._sweeps = sweeps
         self._database = database
         self._store = store or make_store(settings)
         self._clock = clock
@@ -153,7 +169,7 @@ class LocalDesk:
             return operations.interrupted(session, self._host, [DELETE.task, REBOOT_HARD.task])
 
     def fail_overdue(self) -> Sequence[str]:
-        """Give up on what takes longer than it may; returns the ids of the servers. Looks after hosts that are down."""
+        """Give up on what takes longer than it may; returns the ids of the servers."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
         late: Sequence[str] = []
         with self._database.reading() as session:
@@ -161,7 +177,8 @@ class LocalDesk:
         if any_late:
             with self._writing() as session:
                 late = sweeping.fail_overdue(session, now, grace, self._host)
-        sweeping.sweep(self._database, now, grace, store=self._store)
+        if self._sweeps:
+            sweeping.sweep(self._database, now, grace, store=self._store)
         return late
 
     def wanted(self) -> Sequence[Wanted]:
@@ -202,6 +219,7 @@ class LocalDesk:
     def _writing(self) -> Iterator[Session]:
         with self._database.transaction() as session:
             session.info[finishing.STORE] = self._store
+            session.info["nudge"] = self._nudge
             yield session
 
     def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:

@@ -23,6 +23,7 @@ from app import bootstrap, installation
 from app.clock import SystemClock
 from app.db import Database
 from app.settings import Settings
+from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
 from hypervisor.fake import FakeHypervisor
@@ -272,6 +273,37 @@ def test_without_the_database_every_service_says_503_in_its_own_words_and_recove
         assert api.ask("GET", "/compute/v2.1/servers").status == 200, "nobody notices a restart between two requests"
         assert api.ask("GET", "/compute/v2.1/servers?name=never").body["servers"] == []
     assert [api.process.pid for api in (pair.one, pair.two) if api.process] == before
+
+
+def test_what_a_host_did_while_the_database_was_away_is_not_lost(pair: Pair) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def before(method: str, _machine_id: str) -> None:
+        if method == "ensure_running":
+            begun.set()
+            assert goes_on.wait(60)
+
+    pair.hypervisor.before = before
+    agent = Agent(pair.desk, pair.hypervisor, threads=2, grace_seconds=1.0)
+    agent.prepare()
+    running = threading.Thread(target=agent.run)
+    running.start()
+    try:
+        server = pair.one.ask("POST", "/compute/v2.1/servers", new_servers(pair, "meanwhile")).body["server"]
+        assert begun.wait(60)
+        pair.stop_database()
+        goes_on.set()
+        wait_until(lambda: pair.hypervisor.machines, seconds=30)
+        pair.start_database()
+        path = f"/compute/v2.1/servers/{server['id']}"
+        wait_until(lambda: pair.two.ask("GET", path).body["server"]["status"] == "ACTIVE", seconds=60)
+        assert pair.two.ask("DELETE", path).status == 204
+        wait_until(lambda: pair.one.ask("GET", path).status == 404, seconds=60)
+    finally:
+        goes_on.set()
+        pair.hypervisor.before = None
+        agent.stop()
+        running.join()
 
 
 WRITING = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
