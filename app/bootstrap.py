@@ -34,7 +34,12 @@ def main() -> int:
 
 
 def prepare(settings: Settings, chosen: Installation) -> None:
-    """May be done at every start. clouds.yaml is there before its passwords take effect."""
+    """May be done at every start. clouds.yaml is there before its passwords take effect.
+
+    Raises OperatorError on a machine that shares the database of a cloud and not its keys.
+    """
+    from identity_api import keys
+
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         migrate(database)
@@ -42,6 +47,12 @@ def prepare(settings: Settings, chosen: Installation) -> None:
             clouds = bootstrap(session, SystemClock().now(), settings, chosen)
             if clouds is not None:
                 write_clouds(settings, clouds)
+        if clouds is None and not database.is_sqlite and not keys.directory(settings).exists():
+            raise OperatorError(
+                f"the keys of this cloud's tokens are not in {settings.state / 'keys'}: copy keys/ and installation.json "
+                "from the machine where it was begun, or mount its keys/ there."
+            )
+        keys.ensure(keys.directory(settings))
         if clouds is None:
             refresh_clouds(settings)
     finally:

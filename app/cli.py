@@ -1,8 +1,8 @@
-"""The `sixstack` command: up, down, status, keys, db, image."""
+"""The `sixstack` command: up, down, agent, host, status, keys, db, image."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.errors import OperatorError
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--dns-servers", metavar="A,B", help="name servers that guests are told")
     up.add_argument("--dns-search", metavar="A,B", help="search domains that guests are told")
     up.add_argument("--workers", type=int, help="API worker processes (default: 1)")
+    up.add_argument("--no-agent", dest="agent", action="store_false", default=None, help="run no machines here")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", parents=[state], help="end the cloud; its guests go on")
@@ -51,6 +52,26 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", parents=[state], help="what runs; exit status 0 when the cloud answers")
     status.set_defaults(run=_status)
+
+    agent = commands.add_parser("agent", parents=[state], help="run machines for a cloud on another computer")
+    agent.add_argument("what", nargs="?", choices=["run", "join", "down"], default="run", help="(default: run)")
+    agent.add_argument("--servers", action="store_true", help="with down: end the guests")
+    agent.add_argument("--uplink", help="link that VXLAN packets leave by")
+    agent.add_argument("--peers", metavar="A,B", help="addresses of all hosts, where the uplink has no multicast")
+    agent.add_argument("--forward", action="store_true", default=None, help="pass guests' packets on to the uplink")
+    agent.add_argument("--accelerator", choices=["auto", "kvm", "tcg"], help="how guests run (default: auto)")
+    agent.set_defaults(run=_agent)
+
+    host = commands.add_parser("host", help="hosts on other computers").add_subparsers(required=True, metavar="COMMAND")
+    add = host.add_parser("add", parents=[state], help="let a host come, and print what to run there")
+    add.add_argument("name", help="what the host is called in hypervisor lists")
+    add.add_argument("--api-url", metavar="URL", help="where it finds the API (default: the public URL)")
+    add.add_argument("--only-credential", action="store_true", help="print only the line that `agent join` reads")
+    add.set_defaults(run=_host_command("add"))
+    host.add_parser("list", parents=[state], help="every host").set_defaults(run=_host_command("show"))
+    remove = host.add_parser("remove", parents=[state], help="forget a host that has no servers")
+    remove.add_argument("name")
+    remove.set_defaults(run=_host_command("remove"))
 
     keys = commands.add_parser("keys", help="token keys").add_subparsers(required=True, metavar="COMMAND")
     rotate = keys.add_parser("rotate", parents=[state], help="sign new tokens with a new key; live ones stay valid")
@@ -87,6 +108,23 @@ def _down(settings: Settings, parsed: argparse.Namespace) -> int:
     from app import supervisor
 
     return supervisor.down(settings, servers=parsed.servers)
+
+
+def _agent(settings: Settings, parsed: argparse.Namespace) -> int:
+    import compute_agent.remote as remote
+
+    if parsed.what == "join":
+        return remote.join(settings, sys.stdin)
+    return remote.down(settings, servers=parsed.servers) if parsed.what == "down" else remote.run(settings)
+
+
+def _host_command(name: str) -> Callable[[Settings, argparse.Namespace], int]:
+    def run(settings: Settings, parsed: argparse.Namespace) -> int:
+        from app import hosts_command
+
+        return int(getattr(hosts_command, name)(settings, parsed))
+
+    return run
 
 
 def _status(settings: Settings, _parsed: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ import network_api.routes
 import network_api.rules
 import volume_api.routes
 import volume_api.rules
-from app import processes
+from app import host_images, processes
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
@@ -68,6 +68,7 @@ def routed_app() -> Flask:
     faults.install(app)
     for service in (identity_api, image_api, compute_api, network_api, volume_api):
         service.routes.register(app)
+    app.register_blueprint(host_images.blueprint)
     return app
 
 

@@ -53,10 +53,11 @@ def up(settings: Settings) -> int:
         processes.write_pid_file(settings.state / "up.pid")
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
         _prepare_database(environment)
-        children = [
-            Child("agent", [sys.executable, "-m", "compute_agent"]),
-            Child("API", [sys.executable, "-m", "app.server"]),
-        ]
+        children = [Child("API", [sys.executable, "-m", "app.server"])]
+        if settings.broker_url:
+            children.insert(0, Child("desk", [sys.executable, "-m", "app.desk_server"]))
+        if settings.agent:
+            children.insert(0, Child("agent", [sys.executable, "-m", "compute_agent"]))
         try:
             return _run(settings, children, environment)
         finally:
@@ -86,7 +87,8 @@ def _run(settings: Settings, children: list[Child], environment: dict[str, str])
             time.sleep(RESTART_SECONDS * min(len(recent), 10))
             _start(child, environment)
         if ready_until is not None:
-            if _answers(_url(settings)) and (settings.state / "agent.ready").exists():
+            agent_is_ready = not settings.agent or (settings.state / "agent.ready").exists()
+            if _answers(_url(settings)) and agent_is_ready:
                 print(
                     f"Sixstack answers at {_url(settings)}; credentials are in {settings.state / 'clouds.yaml'}",
                     flush=True,
@@ -129,11 +131,13 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 
 def _check_host(settings: Settings) -> None:
+    settings.address  # noqa: B018  raises for a wrong one
+    if not settings.agent:
+        return
     if os.geteuid() != 0:
         raise OperatorError("guests need links and taps, which only root makes. Run it as root, such as with sudo.")
     if not Path("/dev/net/tun").exists():
         raise OperatorError("/dev/net/tun is missing, which guests' interfaces need: modprobe tun.")
-    settings.address  # noqa: B018  raises for a wrong one
 
 
 @contextmanager

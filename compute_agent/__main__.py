@@ -1,6 +1,5 @@
 """The agent's process: `python -m compute_agent`, with its settings in SIXSTACK_*. Started by `sixstack up`."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from app.settings import Settings
 from compute_agent import questions
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
-from compute_agent.host import make_hypervisor
+from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
 from compute_api.nudge import SOCKET_NAME, reachable
 from hypervisor.errors import HypervisorError
 from hypervisor.metadata import MetadataService
@@ -31,24 +30,23 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     processes.end_with_parent()
     settings = Settings.read({})
-    lock = (settings.state / "agent.lock").open("a")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"Another agent works in {settings.state}.", file=sys.stderr)  # noqa: T201
-        return 1
-    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
-    try:
-        hypervisor = make_hypervisor(settings, installation.load(settings))
+        with only_agent(settings.state):
+            return _run(settings)
     except (HypervisorError, OperatorError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
+
+
+def _run(settings: Settings) -> int:
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    hypervisor = make_hypervisor(settings, installation.load(settings))
     agent = Agent(
         LocalDesk(database, SystemClock(), settings, sweeps=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
-        restart_stopped=_machines_were_ended(settings.state),
+        restart_stopped=machines_were_ended(settings.state),
     )
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
@@ -83,15 +81,6 @@ def _listen(path: Path, agent: Agent) -> None:
             agent.nudge()
 
     threading.Thread(target=hear, name="nudges", daemon=True).start()
-
-
-def _machines_were_ended(state: Path) -> bool:
-    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    remembered = state / "boot-id"
-    rebooted = remembered.exists() and remembered.read_text().strip() != boot_id
-    remembered.write_text(boot_id)
-    return rebooted or (state / "machines-ended").exists()
 
 
 if __name__ == "__main__":

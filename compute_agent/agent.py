@@ -1,7 +1,7 @@
 """The agent of one host: takes operations, carries them out in a few threads, and compares what runs with what should.
 
 Level-triggered: a nudge only makes it look sooner. It looks by itself every second, and both ways (servers without
-their machine, machines without their server) every ten.
+their machine, machines without their server) every five; less often where every look is a message to somebody else.
 """
 
 import logging
@@ -16,7 +16,7 @@ from compute_agent.desk import Desk, Wanted
 from compute_agent.work import carry_out
 from compute_api.states import PowerState, TaskState, VmState
 from hypervisor.errors import HypervisorError
-from hypervisor.machine import MachineState
+from hypervisor.machine import HostReport, MachineState
 from hypervisor.protocol import Hypervisor
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 COMPARE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
+REGISTER_SECONDS = 300.0
 INSIST_SECONDS = 1.0
 WAITING_THREADS = 32
 WAITING = frozenset(
@@ -51,11 +52,17 @@ class Agent:
         threads: int,
         grace_seconds: float,
         restart_stopped: bool = False,
+        look_seconds: float = LOOK_SECONDS,
+        compare_seconds: float = COMPARE_SECONDS,
     ) -> None:
         self._desk = desk
         self._hypervisor = hypervisor
         self._grace_seconds = grace_seconds
         self._restart_stopped = restart_stopped
+        self._look_seconds = look_seconds
+        self._compare_seconds = compare_seconds
+        self._said: HostReport | None = None
+        self._said_at = 0.0
         # Most of them only wait: for a guest to power off, for a snapshot to be written.
         self._pool = ThreadPoolExecutor(max(threads, WAITING_THREADS), thread_name_prefix="work")
         self._busy = threading.BoundedSemaphore(threads)
@@ -75,8 +82,8 @@ class Agent:
 
     def prepare(self) -> None:
         """Everything that must be right before the first look: the host is known, its links are there."""
-        self._desk.register(self._hypervisor.describe())
         self._hypervisor.repair()
+        self._register()
         if waiting_again := self._desk.requeue():
             log.info("%d operations were under way when the agent ended; they are done again", waiting_again)
         self.compare()
@@ -90,9 +97,9 @@ class Agent:
             try:
                 self.look()
                 if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
-                    self._desk.register(self._hypervisor.describe())
+                    self._register()
                     beaten = time.monotonic()
-                if time.monotonic() - compared >= COMPARE_SECONDS:
+                if time.monotonic() - compared >= self._compare_seconds:
                     self.give_up_overdue()
                     self.compare()
                     self._hypervisor.repair()
@@ -100,8 +107,26 @@ class Agent:
                     compared = time.monotonic()
             except Exception:
                 log.exception("The agent goes on after a failure")
-            self._looking.wait(LOOK_SECONDS)
+            self._looking.wait(self._look_seconds)
         self._pool.shutdown(wait=True)
+
+    def carry_out(self, operation_id: int) -> None:
+        """Do one operation now and return when it is done. One that somebody has begun already is left alone."""
+        with self._lock:
+            if operation_id in self._submitted:
+                return
+            self._submitted.add(operation_id)
+        if not self._do(operation_id):
+            self._looking.set()  # perhaps it waits for another one, which may be in no hurry
+
+    def _register(self) -> None:
+        """Say that this host is alive, and what it is like when that is news."""
+        report = self._hypervisor.describe()
+        if report == self._said and time.monotonic() - self._said_at < REGISTER_SECONDS:
+            self._desk.heartbeat()
+            return
+        self._desk.register(report)
+        self._said, self._said_at = report, time.monotonic()
 
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
@@ -122,11 +147,12 @@ class Agent:
             log.error("Server %s: the host took too long", machine_id)
             self._hypervisor.hurry(machine_id)
 
-    def _do(self, operation_id: int) -> None:
+    def _do(self, operation_id: int) -> bool:
+        """Returns whether it was this call that did it."""
         work = None
         try:
             if self._stopping.is_set():
-                return
+                return True
             work = self._desk.claim(operation_id)
             if work is not None:
                 with nullcontext() if work.task in WAITING else self._busy:
@@ -141,6 +167,7 @@ class Agent:
                 self._submitted.discard(operation_id)
             if work is not None:  # something else of the same server may have waited for it
                 self._looking.set()
+        return work is not None
 
     def _insist(self, say: Callable[[], None]) -> None:
         """Say it until the database, which may be away for a while, has heard it."""

@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from compute_api import aside, finishing, hosts, operations, sweeping
+from compute_api import aside, finishing, hosts, migration_steps, operations, sweeping
 from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
 from compute_api.operations import Nudge
-from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, VmState
+from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, TaskState, VmState
 from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
 from image_api import images
 from image_api.models import Image
@@ -34,7 +34,7 @@ class Work:
     """One claimed operation. `spec` is None when the server is gone and only its remains may be here. `store_image`
     fills the image that a snapshot is for; `image_is_stored` says that this was done before."""
 
-    operation: Operation
+    operation_id: int
     task: str
     machine_id: str
     spec: MachineSpec | None
@@ -133,7 +133,7 @@ class LocalDesk:
         """Take the operation; None when it is taken, must wait for another one, or is overtaken (then it is closed)."""
         now = self._clock.now()
         with self._database.transaction() as session:
-            operation = operations.claim(session, now, operation_id)
+            operation = operations.claim(session, now, operation_id, self._host)
             if operation is None:
                 return None
             server = session.scalar(select(Server).where(Server.id == operation.server_id))
@@ -144,24 +144,30 @@ class LocalDesk:
                 return None
             spec = machine_spec(session, server) if server is not None and there else None
         return Work(
-            operation,
+            operation.id,
             operation.task,
             operation.server_id,
             spec,
             operation.arguments,
             store_image=lambda snapshot: self._store_image(operation, snapshot),
-            image_is_stored=lambda: self._image_is_stored(operation),
+            image_is_stored=lambda: self.image_is_stored(operation.id),
         )
 
     def give_back(self, operation_id: int) -> None:
         """It could not be finished for reasons of our own: to be done again, but not for ever."""
         with self._database.transaction() as session:
-            operations.give_back(session, operation_id)
+            operations.give_back(session, operation_id, self._host)
 
     def finish(self, work: Work, outcome: Outcome) -> None:
         """Hand in how it went."""
+        self.report(work.operation_id, outcome)
+
+    def report(self, operation_id: int, outcome: Outcome) -> None:
+        """Hand in how an operation of this host went: the first report counts, and only what this host has begun."""
         with self._writing() as session:
-            finishing.finish(session, self._clock.now(), work.operation, outcome)
+            operation = operations.under_way(session, operation_id, self._host)
+            if operation is not None:
+                finishing.finish(session, self._clock.now(), operation, outcome)
 
     def hurried(self) -> Sequence[str]:
         """Servers for which something waits that may interrupt what is under way."""
@@ -182,26 +188,32 @@ class LocalDesk:
         return late
 
     def wanted(self) -> Sequence[Wanted]:
-        """Every server that belongs here."""
+        """Every server that belongs here, and those that come or may come back here, which are left alone."""
         query = select(Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
         with self._database.reading() as session:
             rows = session.execute(query.where(Server.host == self._host, Server.deleted.is_(False)))
-            return [Wanted(*row) for row in rows]
+            own = [Wanted(*row) for row in rows]
+            return own + [
+                Wanted(one.id, one.vm_state, TaskState.MIGRATING, one.generation, one.power_state)
+                for one in migration_steps.guests(session, self._host)
+            ]
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         """The document of a server that belongs here, or for which something is to be done here; None for others."""
         with self._database.reading() as session:
             server = session.scalar(select(Server).where(Server.id == machine_id, Server.deleted.is_(False)))
-            if server is None or (
-                server.host != self._host and not operations.concerns(session, self._host, machine_id)
-            ):
+            if server is None:
                 return None
+            if server.host != self._host and not operations.concerns(session, self._host, machine_id):
+                coming = {one.id for one in migration_steps.guests(session, self._host)}
+                if machine_id not in coming:
+                    return None
             return machine_spec(session, server)
 
     def tell(self, wanted: Wanted, vm_state: VmState, power_state: PowerState, why: str) -> None:
         """A server was found in another state than was wanted, and nobody is acting on it."""
         with self._database.transaction() as session:
-            server = session.scalar(select(Server).where(Server.id == wanted.id))
+            server = session.scalar(select(Server).where(Server.id == wanted.id, Server.host == self._host))
             if server is not None and server.generation == wanted.generation:
                 finishing.reported(session, self._clock.now(), server, vm_state, power_state, why)
 
@@ -236,7 +248,10 @@ class LocalDesk:
             image_id=operation.arguments["image_id"],
         )
 
-    def _image_is_stored(self, operation: Operation) -> bool:
+    def image_is_stored(self, operation_id: int) -> bool:
+        """Whether the image that an operation of this host is to make is complete."""
         with self._database.reading() as session:
-            status = session.scalar(select(Image.status).where(Image.id == operation.arguments["image_id"]))
+            operation = operations.under_way(session, operation_id, self._host)
+            image_id = operation.arguments.get("image_id") if operation is not None else None
+            status = session.scalar(select(Image.status).where(Image.id == image_id))
         return status == ImageStatus.ACTIVE

@@ -1,18 +1,28 @@
-"""Settings → the hypervisor of this host."""
+"""Settings → the hypervisor of this host, and what is true of this computer."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
 
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
 from hypervisor.host import HostConfig, QemuHypervisor
 from hypervisor.nat64 import Nat64
+from hypervisor.protocol import ImageSource
 from hypervisor.radvd import Timing
 from image_api.source import make_source
 
 
-def make_hypervisor(settings: Settings, installation: Installation) -> QemuHypervisor:
-    """The host, checked: raises HostUnfit, which says what to do, or OperatorError for a setting that is wrong."""
+def make_hypervisor(
+    settings: Settings, installation: Installation, images: ImageSource | None = None
+) -> QemuHypervisor:
+    """The host, checked, with images from the store that the settings name or from elsewhere.
+
+    Raises HostUnfit, which says what to do, or OperatorError for a setting that is wrong.
+    """
     if settings.accelerator not in ("auto", "kvm", "tcg"):
         raise OperatorError(f"--accelerator is auto, kvm or tcg, not {settings.accelerator}.")
     try:
@@ -38,7 +48,7 @@ def make_hypervisor(settings: Settings, installation: Installation) -> QemuHyper
         router_timing=_timing(settings),
         reserved_memory_mib=settings.reserved_memory_mib,
     )
-    hypervisor = QemuHypervisor(config, make_source(settings))
+    hypervisor = QemuHypervisor(config, images or make_source(settings))
     hypervisor.check()
     return hypervisor
 
@@ -76,3 +86,23 @@ def _timing(settings: Settings) -> Timing:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+@contextmanager
+def only_agent(state: Path) -> Iterator[None]:
+    """One agent for each state directory. Raises OperatorError when another one works there."""
+    with (state / "agent.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"Another agent works in {state}.") from None
+        yield
+
+
+def machines_were_ended(state: Path) -> bool:
+    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    remembered = state / "boot-id"
+    rebooted = remembered.exists() and remembered.read_text().strip() != boot_id
+    remembered.write_text(boot_id)
+    return rebooted or (state / "machines-ended").exists()

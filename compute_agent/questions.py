@@ -26,7 +26,52 @@ def diagnostics(hypervisor: Hypervisor, machine_id: str) -> dict[str, Any]:
     return hypervisor.diagnostics(machine_id).model_dump(mode="json")
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"console_log": console_log, "diagnostics": diagnostics}
+def password(hypervisor: Hypervisor, machine_id: str) -> str:
+    """What the guest has posted; empty before."""
+    return hypervisor.password(machine_id).decode(errors="replace")
+
+
+def forget_password(hypervisor: Hypervisor, machine_id: str) -> None:
+    """The guest may post another one."""
+    hypervisor.forget_password(machine_id)
+
+
+def migration_progress(hypervisor: Hypervisor, machine_id: str) -> dict[str, int] | None:
+    """How far the machine is on its way to another host; None when it is not."""
+    progress = hypervisor.progress(machine_id)
+    return None if progress is None else progress.model_dump()
+
+
+def abort_migration(hypervisor: Hypervisor, machine_id: str) -> None:
+    """It is to stay here."""
+    hypervisor.hurry(machine_id)
+
+
+def end_migration(hypervisor: Hypervisor, machine_id: str) -> None:
+    """It is to leave soon, whatever its guest writes."""
+    hypervisor.end_soon(machine_id)
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "abort_migration": abort_migration,
+    "console_log": console_log,
+    "diagnostics": diagnostics,
+    "end_migration": end_migration,
+    "forget_password": forget_password,
+    "migration_progress": migration_progress,
+    "password": password,
+}
+
+
+def answer(hypervisor: Hypervisor, request: dict[str, Any]) -> dict[str, Any]:
+    """{"answer": value}, or {"error": words}; never raises."""
+    try:
+        return {"answer": QUESTIONS[request.pop("question")](hypervisor, **request)}
+    except HypervisorError as error:
+        return {"error": str(error)}
+    except Exception:
+        log.exception("A question could not be answered")
+        return {"error": "The host could not answer."}
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -38,16 +83,8 @@ class _Asked(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        try:
-            request = orjson.loads(self.rfile.readline(1 << 20))
-            answer = QUESTIONS[request.pop("question")](self.server.hypervisor, **request)
-            reply = {"answer": answer}
-        except HypervisorError as error:
-            reply = {"error": str(error)}
-        except Exception:
-            log.exception("A question could not be answered")
-            reply = {"error": "The host could not answer."}
-        self.wfile.write(orjson.dumps(reply) + b"\n")
+        request = orjson.loads(self.rfile.readline(1 << 20))
+        self.wfile.write(orjson.dumps(answer(self.server.hypervisor, request)) + b"\n")
 
 
 def serve(state: Path, hypervisor: Hypervisor) -> Callable[[], None]:

@@ -7,9 +7,10 @@ from typing import Any
 from app.errors import NotFound, SixstackError
 from compute_agent.desk import Work
 from compute_api.finishing import Outcome
-from compute_api.states import PowerState, SideTask, TaskState
+from compute_api.states import MigrationStep, PowerState, SideTask, TaskState
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineSpec
+from hypervisor.migration import Landing, Plan, Sent
 from hypervisor.protocol import Hypervisor
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,44 @@ def _detach_interface(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _gr
     hypervisor.ensure_nics(spec.model_copy(update={"nics": left}))
 
 
+def _offer(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    return {"offer": hypervisor.offer(spec, live=_plan(work).live).model_dump(mode="json")}
+
+
+def _prepare(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    return {"landing": hypervisor.prepare_landing(spec, _plan(work)).model_dump(mode="json")}
+
+
+def _send(hypervisor: Hypervisor, work: Work, spec: MachineSpec, grace: float) -> dict[str, Any]:
+    landing = Landing.model_validate(work.arguments["landing"])
+    return {"sent": hypervisor.send(spec, _plan(work), landing, grace_seconds=grace).model_dump(mode="json")}
+
+
+def _take(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    """It is here, or it will never run here: there is nothing between, unless this host does not answer at all."""
+    sent = work.arguments["sent"]
+    try:
+        return {"taken": hypervisor.take_over(spec, _plan(work), sent and Sent.model_validate(sent))}
+    except HypervisorError as error:
+        hypervisor.remove(spec.id)
+        return {"taken": False, "why": str(error)}
+
+
+def _stay(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.stay(spec, _plan(work))
+
+
+def _clean(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
+    """What a migration has left on this host; not what a later one has brought here."""
+    known = hypervisor.spec(spec.id)
+    if known is None or known.generation <= work.arguments["generation"]:
+        hypervisor.remove(spec.id)
+
+
+def _plan(work: Work) -> Plan:
+    return Plan.model_validate(work.arguments["plan"])
+
+
 def _starts(work: Work) -> bool:
     return bool(work.arguments.get("start", True))
 
@@ -131,6 +170,13 @@ TASKS: dict[str, Carry] = {
     SideTask.ATTACH_INTERFACE: _attach_interface,
     SideTask.DETACH_INTERFACE: _detach_interface,
     SideTask.REFRESH_INTERFACES: _refresh_interfaces,
+    SideTask.CLEAN: _clean,
+    MigrationStep.OFFER: _offer,
+    MigrationStep.PREPARE: _prepare,
+    MigrationStep.SEND: _send,
+    MigrationStep.TAKE: _take,
+    MigrationStep.STAY: _stay,
+    MigrationStep.REVERT: _clean,
 }
 
 

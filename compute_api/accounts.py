@@ -1,5 +1,7 @@
 """What a server holds of its project's quota and of its host, and how that changes while it is resized."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -38,6 +40,39 @@ def held(server: Server) -> Room:
     )
 
 
+def on_hosts(server: Server) -> dict[str, Room]:
+    """What the server holds on which host: on its own, on the one that it is moving to, and on the one that it came
+    from as long as it may go back."""
+    if server.host is None:
+        return {}
+    resize, migration = server.aside.get(aside.RESIZE), server.aside.get(aside.MIGRATION)
+    if migration:
+        here, there = server.flavor, server.flavor
+        if resize and resize.get("given_back"):
+            there = resize["flavor"]
+        elif resize:
+            here = resize["flavor"]
+        return {server.host: room(here), migration["to"]: room(there)}
+    if resize and resize.get("host"):
+        return {server.host: room(server.flavor), resize["host"]: room(resize["flavor"])}
+    return {server.host: held(server)}
+
+
+@contextmanager
+def changing(session: Session, server: Server) -> Iterator[None]:
+    """What the server holds less of its quota and of hosts after the block is given back."""
+    quota, rooms = held(server), on_hosts(server)
+    yield
+    less = _minus(quota, held(server))
+    if less["vcpus"] or less["memory_mib"]:
+        quotas.add(session, server.project_id, cores=-less["vcpus"], ram=-less["memory_mib"])
+    after = on_hosts(server)
+    for host, before in rooms.items():
+        given_back = _minus(before, after[host]) if host in after else before
+        if any(given_back.values()):
+            hosts.release(session, host, **given_back)
+
+
 def _minus(one: Room, other: Room) -> Room:
     return Room(
         vcpus=one["vcpus"] - other["vcpus"],
@@ -46,8 +81,9 @@ def _minus(one: Room, other: Room) -> Room:
     )
 
 
-def grow(session: Session, now: datetime, server: Server, before: Room) -> None:
-    """Take what the server holds more than `before`. Raises QuotaExceeded, or BadRequest when its host is full."""
+def grow(session: Session, now: datetime, server: Server, before: Room) -> bool:
+    """Take what the server holds more than `before`, of the quota and of its host. False when that has no room, with
+    the quota taken. Raises QuotaExceeded."""
     more = _minus(held(server), before)
     used = session.get_one(ProjectUsage, server.project_id, with_for_update=True, populate_existing=True)
     limits = quotas.limits(session, server.project_id)
@@ -57,23 +93,18 @@ def grow(session: Session, now: datetime, server: Server, before: Room) -> None:
                 f"Quota exceeded for {name}: Requested {need}, but already used {have} of {limits[name]} {name}"
             )
     quotas.add(session, server.project_id, cores=more["vcpus"], ram=more["memory_mib"])
-    if server.host and any(more.values()) and hosts.claim(session, now, **more, zone=None, host=server.host) is None:
-        raise errors.BadRequest(hosts.why_not(session, now, **more, zone=None))
+    return not any(more.values()) or hosts.claim(session, now, **more, zone=None, host=server.host) is not None
 
 
 def settle(session: Session, server: Server) -> None:
     """The resize is over: the server holds what its flavor says and nothing more."""
-    before = held(server)
-    aside.take(server, aside.RESIZE)
-    less = _minus(before, room(server.flavor))
-    quotas.add(session, server.project_id, cores=-less["vcpus"], ram=-less["memory_mib"])
-    if server.host:
-        hosts.release(session, server.host, **less)
+    with changing(session, server):
+        aside.take(server, aside.RESIZE)
 
 
 def release(session: Session, server: Server) -> None:
     """The server is gone: all of it is free again."""
     holds = held(server)
     quotas.add(session, server.project_id, instances=-1, cores=-holds["vcpus"], ram=-holds["memory_mib"])
-    if server.host:
-        hosts.release(session, server.host, **holds)
+    for host, taken in on_hosts(server).items():
+        hosts.release(session, host, **taken)

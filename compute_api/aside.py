@@ -1,6 +1,8 @@
 """What must be remembered of a server while it lives, is resized, rescued or shelved: the keys of `Server.aside`.
 
-resize      {"flavor", "flavor_id": the one that the server would get back, or just gave back; "stopped": bool}
+resize      {"flavor", "flavor_id": the one that the server would get back, or just gave back; "stopped": bool,
+            "host": the other one that it may go back to, or comes back from; "given_back": before the end}
+migration   {"id": of the migration under way; "to": the host where room is taken for it}
 rescue      {"image": reference of the image that it is rescued from}
 shelved     {"image_id", "image": reference}
 blank       {"ephemeral_gib": sizes, "swap_mib"}: blank disks that were asked for in place of the flavor's
@@ -13,7 +15,7 @@ from typing import Any
 from compute_api.models import Server
 
 RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "root_image", "blank"
-PLACING = "placing"
+PLACING, MIGRATION = "placing", "migration"
 
 
 def put(server: Server, key: str, value: Any) -> None:

@@ -4,6 +4,7 @@ One JSON line each way over a Unix socket in the state directory.
 """
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,21 @@ from app import errors
 from compute_api.nudge import ASK_SOCKET_NAME, reachable
 
 TIMEOUT_SECONDS = 30.0
+
+
+class Asks:
+    """Asks the host's agent in the way that leads there: the agent on this machine, or those on others."""
+
+    def __init__(self, here: str | None, local: "LocalAsk", remote: Callable[..., Any] | None) -> None:
+        self._here, self._local, self._remote = here, local, remote
+
+    def __call__(self, host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
+        """The answer. Raises Unavailable when the agent is not there, Conflict with its words when it cannot say."""
+        if host is None:
+            raise errors.Conflict("This server is on no host just now.")
+        if host == self._here or self._remote is None:
+            return self._local(question, machine_id, **arguments)
+        return self._remote(host, question, machine_id, **arguments)
 
 
 class LocalAsk:

@@ -11,8 +11,21 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, aside, backups, flavor_specs, flavors, keypairs, operations, scheduling, servers
-from compute_api.finishing import fault, reference
+from compute_api import (
+    accounts,
+    aside,
+    backups,
+    flavor_specs,
+    flavors,
+    keypairs,
+    migrations,
+    operations,
+    scheduling,
+    servers,
+    sizes,
+)
+from compute_api.faults import fault
+from compute_api.finishing import reference
 from compute_api.machine_spec import disks
 from compute_api.models import Flavor, Server
 from compute_api.states import (
@@ -75,10 +88,10 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, ask
 
 
 def resize(session: Session, now: datetime, caller: Caller, server: Server, flavor_id: str, request_id: str) -> None:
-    """Give the server another flavor, until that is confirmed or reverted. Disks only grow."""
+    """Give the server another flavor, until that is confirmed or reverted. Disks only grow. Where its own host has no
+    room for that, it goes to another one."""
     was_stopped = server.vm_state == VmState.STOPPED
-    arguments = {"start": False, "power_state": PowerState.SHUTDOWN} if was_stopped else {}
-    servers.begin(session, now, caller, server, RESIZE, request_id, arguments)
+    servers.take(session, now, caller, server, RESIZE, request_id)
     try:
         flavor = flavors.find(session, caller, flavor_id)
     except errors.NotFound as error:
@@ -95,16 +108,21 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
                 f"Server disk was unable to be resized because: {name} cannot shrink "
                 f"from {server.flavor[name]} to {after[name]}."
             )
-    if server.aside.get(aside.RESIZE):
-        accounts.settle(session, server)
+    migrations.forget_resize(session, now, server, request_id)
     before = accounts.held(server)
     aside.put(
         server,
         aside.RESIZE,
         {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
     )
+    sizes.over(session, now, server)
     server.flavor, server.flavor_id = after, flavor.id
-    accounts.grow(session, now, server, before)
+    if not accounts.grow(session, now, server, before):
+        migrations.resize_elsewhere(session, now, caller, server, request_id)
+        return
+    arguments = {"start": False, "power_state": PowerState.SHUTDOWN} if was_stopped else {}
+    operations.queue(session, now, server, RESIZE.task, request_id, arguments)
+    migrations.resize_here(session, now, caller, server, request_id)
 
 
 def confirm_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
@@ -117,11 +135,17 @@ def revert_resize(session: Session, now: datetime, caller: Caller, server: Serve
     """Back to the old flavor, and to the disks as they were."""
     remembered = server.aside.get(aside.RESIZE)
     stopped = bool(remembered and remembered["stopped"])
-    servers.begin(session, now, caller, server, REVERT_RESIZE, request_id, STOPPED if stopped else {})
+    servers.take(session, now, caller, server, REVERT_RESIZE, request_id)
+    arguments: dict[str, Any] = STOPPED if stopped else {}
     if remembered:
         given_up = {**remembered, "flavor": server.flavor, "flavor_id": server.flavor_id}
+        sizes.over(session, now, server)
         server.flavor, server.flavor_id = remembered["flavor"], remembered["flavor_id"]
         aside.put(server, aside.RESIZE, given_up)
+    if remembered and remembered.get("host"):
+        migrations.revert_elsewhere(session, now, server, request_id, arguments)
+    else:
+        operations.queue(session, now, server, REVERT_RESIZE.task, request_id, arguments)
 
 
 def rescue(

@@ -9,7 +9,19 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
-from compute_api import accounts, aside, backups, hosts, interfaces, operations, rescheduling, scheduling
+from compute_api import (
+    accounts,
+    aside,
+    backups,
+    hosts,
+    interfaces,
+    migration_steps,
+    operations,
+    rescheduling,
+    scheduling,
+    sizes,
+)
+from compute_api.faults import failed, fault
 from compute_api.models import Operation, Server
 from compute_api.states import (
     BACKUP,
@@ -26,6 +38,7 @@ from compute_api.states import (
     SPAWN,
     UNRESCUE,
     UNSHELVE,
+    MigrationStep,
     PowerState,
     SideTask,
     TaskState,
@@ -58,6 +71,11 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
     """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
     if operation.task in list(SideTask):
         return _finish_aside(session, now, operation, outcome)
+    if operation.task in list(MigrationStep):
+        if not migration_steps.finish(session, now, operation, outcome.error, outcome.result):
+            overtaken(session, now, operation)
+            return False
+        return True
     query = select(Server).where(
         Server.id == operation.server_id,
         Server.generation == operation.generation,
@@ -99,6 +117,8 @@ def overtaken(session: Session, now: datetime, operation: Operation) -> None:
     """A later action has begun meanwhile: this one counts for nothing, and the image it was to make is not made."""
     operations.close(session, now, operation.id, "superseded")
     operations.end_action(session, now, operation.server_id, operation.request_id, OVERTAKEN)
+    if operation.task in list(MigrationStep):
+        migration_steps.overtaken(session, now, operation)
     if operation.task in IMAGE_MAKERS:
         forget_image(session, operation.arguments["image_id"], only_unfinished=True)
 
@@ -123,21 +143,10 @@ def reported(session: Session, now: datetime, server: Server, vm_state: VmState,
     return counted
 
 
-def fault(now: datetime, message: str, code: int = 500) -> dict[str, Any]:
-    """A fault as the API shows it."""
-    return {"code": code, "message": message[:255], "details": message, "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
-
-
-def failed(server: Server, now: datetime, message: str) -> None:
-    """The server is in ERROR, and says why."""
-    server.vm_state = VmState.ERROR
-    server.power_state = PowerState.NOSTATE
-    server.fault = fault(now, message)
-
-
 def buried(session: Session, now: datetime, server: Server) -> None:
     """What the server held is free again; the row stays for those who ask for deleted servers."""
     ports.release(session, now, server.id)
+    migration_steps.buried(session, now, server)
     accounts.release(session, server)
     if shelved := aside.take(server, aside.SHELVED):
         forget_image(session, shelved["image_id"])
@@ -173,6 +182,11 @@ def _end_launch(_session: Session, _now: datetime, server: Server, _operation: O
     scheduling.settled(server)
 
 
+def _end_rebuild(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    _end_launch(session, now, server, operation, done)
+    migration_steps.evacuated(session, now, server, done=done)
+
+
 def _end_delete(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
     if done:
         buried(session, now, server)
@@ -188,21 +202,25 @@ def _end_unrescue(_session: Session, _now: datetime, server: Server, _operation:
     aside.take(server, aside.RESCUE)
 
 
-def _end_resize(session: Session, _now: datetime, server: Server, _operation: Operation, done: bool) -> None:
+def _end_resize(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
+    migration_steps.resized(session, now, server, done=done)
     if not done:
         resize = server.aside[aside.RESIZE]
         current = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
         server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
+        sizes.not_over(session, server)
         aside.put(server, aside.RESIZE, current)
         accounts.settle(session, server)
 
 
-def _end_confirm(session: Session, _now: datetime, server: Server, _operation: Operation, done: bool) -> None:
+def _end_confirm(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     if done:
+        migration_steps.confirmed(session, now, server, operation.request_id)
         accounts.settle(session, server)
 
 
-def _end_revert(session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
+def _end_revert(session: Session, now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
+    migration_steps.reverted(session, now, server)
     accounts.settle(session, server)
 
 
@@ -245,7 +263,7 @@ def _end_unshelve(session: Session, now: datetime, server: Server, operation: Op
 
 _ENDINGS: dict[TaskState, Ending] = {
     SPAWN.task: _end_launch,
-    REBUILD.task: _end_launch,
+    REBUILD.task: _end_rebuild,
     DELETE.task: _end_delete,
     RESCUE.task: _end_rescue,
     UNRESCUE.task: _end_unrescue,
@@ -261,6 +279,8 @@ _ENDINGS: dict[TaskState, Ending] = {
 
 def _finish_aside(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
     operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
+    if operation.task == SideTask.CLEAN:  # nobody waits for it, and what it leaves is removed when the host compares
+        return True
     operations.end_action(session, now, operation.server_id, operation.request_id, outcome.error)
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
     if server is None:
@@ -290,4 +310,6 @@ def deadline_seconds(task: str, grace_seconds: float) -> float:
     """How long a host may take for a task before it counts as failed."""
     if task in list(SideTask):
         return 300 + grace_seconds
+    if task in list(MigrationStep):
+        return migration_steps.SECONDS[MigrationStep(task)] + grace_seconds
     return BY_TASK[TaskState(task)].deadline_seconds + grace_seconds

@@ -270,3 +270,57 @@ class QuotaLimit(Base):
     project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     resource: Mapped[str] = mapped_column(String(64), primary_key=True)
     limit: Mapped[int]
+
+
+class HostCredential(Base):
+    """That a host on another computer may come, and how it is known."""
+
+    __tablename__ = "host_credentials"
+
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Migration(Base):
+    """A server that goes to another host, or is resized where it is; as Nova numbers and names them.
+
+    `exchange` is what its steps hand on, secrets among it, and is emptied at the end.
+    """
+
+    __tablename__ = "migrations"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    uuid: Mapped[str] = mapped_column(String(36), unique=True)
+    server_id: Mapped[str] = mapped_column(String(36), index=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(64))
+    request_id: Mapped[str] = mapped_column(String(64))
+    migration_type: Mapped[str] = mapped_column(String(16))  # migration, resize, live-migration, evacuation
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    source_compute: Mapped[str] = mapped_column(String(255))
+    dest_compute: Mapped[str] = mapped_column(String(255))
+    dest_host: Mapped[str | None] = mapped_column(String(45))
+    old_flavor: Mapped[int | None]
+    new_flavor: Mapped[int | None]
+    exchange: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the guest goes on meanwhile."""
+        return self.migration_type == "live-migration"
+
+
+class ServerSize(Base):
+    """A flavor that a server had until it was resized, as the server's own copy."""
+
+    __tablename__ = "server_sizes"
+
+    id: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=True)
+    server_id: Mapped[str] = mapped_column(String(36))
+    until: Mapped[datetime]
+    flavor: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index("ix_server_sizes_server_id", "server_id", "until"),)

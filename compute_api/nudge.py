@@ -1,11 +1,11 @@
-"""Tells the agent on this machine that there is something to do: a Unix datagram with operation ids.
+"""Tells agents that there is something to do; the one on this machine by a Unix datagram with operation ids.
 
 Losing one is harmless: the agent also looks by itself, once a second.
 """
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,19 @@ def reachable(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
         os.close(directory)
+
+
+class Nudges:
+    """Tells the host's agent in the way that leads there: the agent on this machine, or those on others."""
+
+    def __init__(self, here: str | None, local: "LocalNudge", remote: Callable[[str, Sequence[int]], None] | None):
+        self._here, self._local, self._remote = here, local, remote
+
+    def __call__(self, host: str, operation_ids: Sequence[int]) -> None:
+        if host == self._here or self._remote is None:
+            self._local(operation_ids)
+        else:
+            self._remote(host, operation_ids)
 
 
 class LocalNudge:

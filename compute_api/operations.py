@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db import after_commit
 from compute_api.models import Heartbeat, Operation, Server, ServerAction
 
-Nudge = Callable[[Sequence[int]], None]
+Nudge = Callable[[str, Sequence[int]], None]
 """Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
 
 
@@ -22,13 +22,22 @@ SILENT_AFTER = timedelta(seconds=30)
 
 
 def queue(
-    session: Session, now: datetime, server: Server, task: str, request_id: str, arguments: dict[str, Any]
+    session: Session,
+    now: datetime,
+    server: Server,
+    task: str,
+    request_id: str,
+    arguments: dict[str, Any],
+    *,
+    host: str | None = None,
 ) -> Operation:
-    """Put down what is to be done for a server that has a host. `session.info["nudge"]` is told after the commit."""
-    assert server.host is not None
+    """Put down what is to be done for a server, by its host or by another one. `session.info["nudge"]` is told after
+    the commit."""
+    host = host or server.host
+    assert host is not None
     operation = Operation(
         server_id=server.id,
-        host=server.host,
+        host=host,
         task=task,
         generation=server.generation,
         state="queued",
@@ -39,7 +48,7 @@ def queue(
     session.add(operation)
     nudge: Nudge | None = session.info.get("nudge")
     if nudge is not None:
-        after_commit(session, lambda: nudge([operation.id]))
+        after_commit(session, lambda: nudge(operation.host, [operation.id]))
     return operation
 
 
@@ -99,8 +108,8 @@ def stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
     return stale
 
 
-def claim(session: Session, now: datetime, operation_id: int) -> Operation | None:
-    """Begin the operation, once: None when somebody has, or while another one of the same server is under way."""
+def claim(session: Session, now: datetime, operation_id: int, host: str) -> Operation | None:
+    """Begin an operation of the host, once: None when somebody has, or while another one of its server is under way."""
     other = aliased(Operation)
     busy = (
         select(other.id)
@@ -109,7 +118,7 @@ def claim(session: Session, now: datetime, operation_id: int) -> Operation | Non
     )
     return session.scalar(
         update(Operation)
-        .where(Operation.id == operation_id, Operation.state == "queued", ~busy)
+        .where(Operation.id == operation_id, Operation.host == host, Operation.state == "queued", ~busy)
         .values(state="running", started_at=now, attempts=Operation.attempts + 1)
         .returning(Operation)
         .execution_options(synchronize_session=False)
@@ -173,11 +182,22 @@ def interrupted(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
     return list(session.scalars(query.distinct()))
 
 
-def give_back(session: Session, operation_id: int) -> None:
+def under_way(session: Session, operation_id: int, host: str) -> Operation | None:
+    """The operation, if the host has begun it and has not said yet how it went."""
+    query = select(Operation).where(Operation.id == operation_id, Operation.host == host, Operation.state == "running")
+    return session.scalar(query)
+
+
+def give_back(session: Session, operation_id: int, host: str) -> None:
     """To be begun again. One that is begun too often stays as it is, until it is overdue."""
     session.execute(
         update(Operation)
-        .where(Operation.id == operation_id, Operation.state == "running", Operation.attempts < MAX_ATTEMPTS)
+        .where(
+            Operation.id == operation_id,
+            Operation.host == host,
+            Operation.state == "running",
+            Operation.attempts < MAX_ATTEMPTS,
+        )
         .values(state="queued")
         .execution_options(synchronize_session=False)
     )

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from app import errors
 from app.caller import Caller
 from compute_api import aside, flavor_specs, flavors, hosts, keypairs, operations, quotas, scheduling, server_groups
-from compute_api.finishing import buried, failed, reference
+from compute_api.faults import failed
+from compute_api.finishing import buried, reference
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
 from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
 from image_api import images
@@ -184,7 +185,23 @@ def begin(
     request_id: str,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Start an action on a server that allows it now; one UPDATE checks and claims. Raises Conflict in Nova's words."""
+    """Start an action on a server that allows it now. Raises Conflict in Nova's words."""
+    take(session, now, caller, server, action, request_id)
+    operations.queue(session, now, server, action.task, request_id, arguments or {})
+
+
+def take(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    action: Action,
+    request_id: str,
+    *,
+    recorded_as: str | None = None,
+) -> None:
+    """The same, with nothing yet for a host to do; one UPDATE checks and claims. `recorded_as`: how the list of what
+    was done to the server names it, where that is not the action's name."""
     check_lock(caller, server)
     statement = update(Server).where(
         Server.id == server.id, Server.deleted.is_(False), Server.vm_state.in_(action.allowed_from)
@@ -203,8 +220,7 @@ def begin(
         raise errors.Conflict(f"Cannot '{action.name}' instance {server.id} while it is in {state}")
     session.refresh(server)
     check_host(server)
-    operations.begin_action(session, now, server, action.name, request_id, caller.user_id)
-    operations.queue(session, now, server, action.task, request_id, arguments or {})
+    operations.begin_action(session, now, server, recorded_as or action.name, request_id, caller.user_id)
 
 
 def delete(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:

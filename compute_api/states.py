@@ -52,6 +52,8 @@ class TaskState(StrEnum):
     IMAGE_BACKUP = "image_backup"
     SHELVING = "shelving"
     UNSHELVING = "unshelving"
+    MIGRATING = "migrating"
+    RESIZE_MIGRATING = "resize_migrating"
     DELETING = "deleting"
 
 
@@ -61,6 +63,18 @@ class SideTask(StrEnum):
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
     REFRESH_INTERFACES = "refresh_interfaces"
+    CLEAN = "migration_clean"
+
+
+class MigrationStep(StrEnum):
+    """What the hosts of a migration do, one after the other, while its server is migrating."""
+
+    OFFER = "migration_offer"  # source: what runs, and how it was started
+    PREPARE = "migration_prepare"  # destination: await it
+    SEND = "migration_send"  # source: disks and memory
+    TAKE = "migration_take"  # destination: it is here, or not
+    STAY = "migration_stay"  # source, when it is not: go on
+    REVERT = "migration_revert"  # destination: forget a server whose resize is taken back
 
 
 class PowerState(IntEnum):
@@ -192,6 +206,22 @@ UNSHELVE = Action(
     fails_to=VmState.SHELVED_OFFLOADED,
     deadline_seconds=HOUR,
 )
+MIGRATE = Action(
+    name="migrate",
+    allowed_from=_from(ACTIVE, STOPPED),
+    task=TaskState.RESIZE_MIGRATING,
+    then=RESIZED,
+    fails_to=None,
+    deadline_seconds=8 * HOUR,
+)
+LIVE_MIGRATE = Action(
+    name="os-migrateLive",
+    allowed_from=_from(ACTIVE, PAUSED),
+    task=TaskState.MIGRATING,
+    then=None,
+    fails_to=None,
+    deadline_seconds=8 * HOUR,
+)
 DELETE = Action(
     name="delete",
     allowed_from=frozenset(VmState) - {VmState.DELETED},
@@ -202,7 +232,8 @@ DELETE = Action(
 
 ACTIONS = (
     *(SPAWN, START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE, REBUILD),
-    *(RESIZE, CONFIRM_RESIZE, REVERT_RESIZE, CREATE_IMAGE, BACKUP, SHELVE, UNSHELVE, DELETE),
+    *(RESIZE, CONFIRM_RESIZE, REVERT_RESIZE, CREATE_IMAGE, BACKUP, SHELVE, UNSHELVE),
+    *(MIGRATE, LIVE_MIGRATE, DELETE),
 )
 BY_TASK = {action.task: action for action in ACTIONS}
 
@@ -238,6 +269,8 @@ _UNDER_WAY = {
     TaskState.REBOOTING_HARD: "HARD_REBOOT",
     TaskState.REBUILDING: "REBUILD",
     TaskState.RESIZE_PREP: "RESIZE",
+    TaskState.RESIZE_MIGRATING: "RESIZE",
+    TaskState.MIGRATING: "MIGRATING",
     TaskState.RESIZE_REVERTING: "REVERT_RESIZE",
 }
 

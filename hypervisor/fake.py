@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from hypervisor.errors import HypervisorError, LaunchFailed
@@ -19,8 +20,11 @@ from hypervisor.machine import (
     NicCounters,
     SnapshotFile,
 )
+from hypervisor.migration import Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
 from hypervisor.protocol import ImageSource
 
+# Where fakes of one process await machines of each other, by plan; machines of other processes come with fresh disks.
+_AWAITED: dict[str, "FakeMachine"] = {}
 ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.CRASHED})
 
 
@@ -36,6 +40,8 @@ class FakeMachine:
     disk: bytes = b"fresh"
     before_resize: bytes | None = None
     suspended: bool = False
+    awaited: str | None = None  # the plan by which it is to come from another host
+    sent: str | None = None  # the plan by which it has left
 
 
 @dataclass
@@ -61,6 +67,7 @@ class FakeHypervisor:
     evictions: list[frozenset[str]] = field(default_factory=list)
     closed: bool = False
     hurried: list[str] = field(default_factory=list)
+    moving: Progress | None = None
     passwords: dict[str, bytes] = field(default_factory=dict)
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -199,6 +206,77 @@ class FakeHypervisor:
         with self._lock:
             machine = self._existing(spec.id)
             machine.spec = machine.spec.model_copy(update={"nics": spec.nics})
+
+    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+        self._enter("offer", spec.id)
+        with self._lock:
+            machine = self._existing(spec.id)
+            if live and machine.state not in ALIVE:
+                raise HypervisorError(f"Machine {spec.id} does not run.")
+            disks = tuple(OfferedDisk(name=disk.name, size_bytes=1, alone=False) for disk in machine.spec.disks)
+            return Offer(disks=disks, accelerator="tcg", machine_type="fake")
+
+    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+        self._enter("prepare_landing", spec.id)
+        with self._lock:
+            if spec.memory_mib > self.memory_mib:
+                raise LaunchFailed(f"The host has {self.memory_mib} MiB of memory, the machine asks for more.")
+            known = self.machines.get(spec.id)
+            if known is None or known.awaited != plan.id:
+                self.machines[spec.id] = FakeMachine(spec, state=MachineState.PAUSED, awaited=plan.id)
+            _AWAITED[plan.id] = self.machines[spec.id]
+            return Landing(address=IPv6Address("::1"), disk_port=1, memory_port=1 if plan.live else None)
+
+    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:  # noqa: ARG002
+        self._enter("send", spec.id)
+        with self._lock:
+            machine = self._existing(spec.id)
+            if plan.live and machine.sent != plan.id and machine.state not in ALIVE:
+                raise HypervisorError(f"Machine {spec.id} does not run.")
+            if (target := _AWAITED.get(plan.id)) is not None:
+                target.disk, target.starts = machine.disk, machine.starts
+            machine.sent = plan.id
+            if plan.live:
+                machine.state = MachineState.PAUSED
+                return Sent(console=pack(machine.console))
+            self._end(machine)
+            return Sent()
+
+    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+        self._enter("take_over", spec.id)
+        _AWAITED.pop(plan.id, None)
+        with self._lock:
+            machine = self.machines.get(spec.id)
+            if machine is None or machine.awaited is None:
+                return machine is not None and machine.spec.generation == spec.generation
+            if sent is None:
+                del self.machines[spec.id]
+                return False
+            machine.spec, machine.awaited = spec, None
+            if not plan.live:
+                self._restart(machine, spec, plan.start)
+                return True
+            machine.console = unpack(sent.console or pack(b""))
+            machine.started_at = self.clock()
+            machine.state = MachineState.PAUSED if plan.paused else MachineState.RUNNING
+            return True
+
+    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+        self._enter("stay", spec.id)
+        with self._lock:
+            machine = self.machines.get(spec.id)
+            if machine is not None and plan.live and machine.sent == plan.id:
+                machine.state = MachineState.PAUSED if plan.paused else MachineState.RUNNING
+            elif machine is not None and not plan.live and machine.state not in ALIVE and plan.start:
+                self._start(machine)
+            return self._report(spec.id)
+
+    def progress(self, machine_id: str) -> Progress | None:
+        self._enter("progress", machine_id)
+        return self.moving
+
+    def end_soon(self, machine_id: str) -> None:
+        self._enter("end_soon", machine_id)
 
     def diagnostics(self, machine_id: str) -> Diagnostics:
         self._enter("diagnostics", machine_id)

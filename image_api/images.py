@@ -1,6 +1,6 @@
 """Images as the domain knows them: who sees them, how they are made, changed and removed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -210,18 +210,27 @@ def create_from_file(
     With `image_id` of an image that exists and is `queued` or `saving` under that owner, that one is filled (its own
     name and properties win). It is inspected like any upload. Raises BadRequest, TooLarge, Conflict, NotFound.
     """
+    new = NewImage(
+        id=image_id,
+        name=name,
+        owner=owner,
+        visibility=Visibility.PRIVATE,
+        disk_format=disk_format,
+        container_format="bare",
+        properties={key: str(value) for key, value in properties.items()},
+    )
+    with path.open("rb", buffering=0) as file:
+        return create_from_pieces(database, store, now, new, pieces_of(file.read))
+
+
+def create_from_pieces(
+    database: Database, store: Store, now: datetime, new: NewImage, pieces: Iterator[bytes]
+) -> Image:
+    """The same from bytes as they come."""
+    image_id, owner, disk_format = new.id, new.owner, new.disk_format or ""
     with database.transaction() as session:
         image = session.get(Image, image_id) if image_id else None
         if image is None:
-            new = NewImage(
-                id=image_id,
-                name=name,
-                owner=owner,
-                visibility=Visibility.PRIVATE,
-                disk_format=disk_format,
-                container_format="bare",
-                properties={key: str(value) for key, value in properties.items()},
-            )
             image = create(session, Caller(user_id="", project_id=owner), new, now)
         elif image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != owner:
             raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
@@ -229,8 +238,7 @@ def create_from_file(
         image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), writers.me()
         made, writer = image.id, image.writer
     try:
-        with path.open("rb", buffering=0) as file:
-            stored = ingest(pieces_of(file.read), store, upload_object(made), disk_format, Limits(UNLIMITED, UNLIMITED))
+        stored = ingest(pieces, store, upload_object(made), disk_format, Limits(UNLIMITED, UNLIMITED))
     except BaseException:
         with database.transaction() as session:
             session.execute(

@@ -3,8 +3,9 @@
 from flask import Flask
 
 from app.web.context import Parts
-from compute_api.ask import LocalAsk
-from compute_api.nudge import LocalNudge
+from compute_api.ask import Asks, LocalAsk
+from compute_api.dispatch.driver import remote
+from compute_api.nudge import LocalNudge, Nudges
 from compute_api.routes import (
     aggregates,
     blueprint,
@@ -20,7 +21,9 @@ from compute_api.routes import (
     server_actions,
     server_groups,
     server_machine,
+    server_migrations,
     server_parts,
+    server_password,
     servers,
     services,
     usage,
@@ -44,7 +47,9 @@ __all__ = [
     "server_actions",
     "server_groups",
     "server_machine",
+    "server_migrations",
     "server_parts",
+    "server_password",
     "servers",
     "services",
     "usage",
@@ -56,8 +61,10 @@ __all__ = [
 def furnish(app: Flask) -> None:
     """Give the application what compute's routes reach for."""
     parts: Parts = app.extensions["sixstack"]
-    app.extensions[context.NUDGE] = LocalNudge(parts.settings.state)
-    app.extensions[context.ASK] = LocalAsk(parts.settings.state)
+    here = parts.settings.host_name if parts.settings.agent else None
+    nudge, ask = remote(parts.settings)
+    app.extensions[context.NUDGE] = Nudges(here, LocalNudge(parts.settings.state), nudge)
+    app.extensions[context.ASK] = Asks(here, LocalAsk(parts.settings.state), ask)
     app.extensions[context.ENTRIES] = Entries()
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.web.context import database
 from app.web.microversion import Version
-from compute_api.ask import LocalAsk
+from compute_api.ask import Asks
 from compute_api.finishing import STORE
 from compute_api.views.entries import Entries
 
@@ -27,9 +27,9 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
-def ask() -> LocalAsk:
+def ask() -> Asks:
     """The way to ask hosts."""
-    return cast(LocalAsk, current_app.extensions[ASK])
+    return cast(Asks, current_app.extensions[ASK])
 
 
 def version() -> Version:

@@ -1,16 +1,12 @@
 """What Nova had and has not any more, or what this cloud has none of: 410, 404 or an empty list, as Nova says it."""
 
-from typing import Any
-
 from flask import Response
 
 from app import errors
 from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import json
-from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
-from compute_api.routes.context import version
 
 REMOVED = ("os-cells", "os-certificates", "os-cloudpipe", "os-fping", "os-agents", "os-consoles")
 """Answered 410 by Nova at every microversion."""
@@ -42,15 +38,3 @@ def list_extensions() -> Response:
 @require("os_compute_api:extensions")
 def show_extension(alias: str) -> Response:
     raise errors.NotFound(f"There is no extension {alias}: microversions say what there is.")
-
-
-@compute.get("/os-migrations")
-@require("os_compute_api:os-migrations:index")
-def list_migrations() -> Response:
-    """Moves between hosts: there are none, servers stay where they are."""
-    if version() >= SINCE_MIGRATION_PAGES:
-        known = ["hidden", "host", "instance_uuid", "source_compute", "status", "migration_type", "limit", "marker"]
-        known += ["changes-since", "changes-before", "user_id", "project_id"]
-        queries.only(*known)
-    body: dict[str, Any] = {"migrations": []}
-    return json(body)

@@ -30,14 +30,6 @@ def old_console(server_id: str, body: Any) -> Response:
     raise errors.BadRequest(f"Unavailable console type {asked.type}.")
 
 
-def move(server_id: str, _body: Any) -> Response:
-    """migrate, os-migrateLive, evacuate."""
-    _found(server_id)
-    raise errors.NotSupported(
-        "Servers are not moved between hosts in this cloud. Shelve and unshelve the server instead."
-    )
-
-
 def add_security_group(server_id: str, body: Any) -> Response:
     """There is one group, and every server is in it."""
     name = parse(SecurityGroup, body).name

@@ -19,7 +19,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import changes, servers
 from compute_api.models import Server
-from compute_api.routes import refused
+from compute_api.routes import refused, server_migrations
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import ask, request_id, transaction, version
 from compute_api.schemas.server_actions import (
@@ -243,7 +243,7 @@ def _console(server_id: str, body: Any) -> Response:
         server = servers.find(session, caller(), server_id)
     if server.host is None or server.launched_at is None:
         raise errors.Conflict(f"Instance {server_id} is not ready")
-    text = ask()("console_log", server.id)
+    text = ask()(server.host, "console_log", server.id)
     if length is not None and length >= 0:
         text = "\n".join(text.splitlines()[-length:]) if length else ""
     return json({"output": text})
@@ -274,9 +274,9 @@ ACTIONS: dict[str, Route] = {
     "os-resetState": Route("os_compute_api:os-admin-actions:reset_state", _reset_state),
     "lock": Route("os_compute_api:os-lock-server:lock", _lock),
     "unlock": Route("os_compute_api:os-lock-server:unlock", _unlock),
-    "migrate": Route("os_compute_api:os-migrate-server:migrate", refused.move),
-    "os-migrateLive": Route("os_compute_api:os-migrate-server:migrate_live", refused.move),
-    "evacuate": Route("os_compute_api:os-evacuate", refused.move),
+    "migrate": Route("os_compute_api:os-migrate-server:migrate", server_migrations.migrate),
+    "os-migrateLive": Route("os_compute_api:os-migrate-server:migrate_live", server_migrations.migrate_live),
+    "evacuate": Route("os_compute_api:os-evacuate", server_migrations.evacuate),
     "addSecurityGroup": Route("os_compute_api:os-security-groups:add", refused.add_security_group),
     "removeSecurityGroup": Route("os_compute_api:os-security-groups:remove", refused.remove_security_group),
     "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),

@@ -65,5 +65,5 @@ def show_diagnostics(server_id: str) -> Response:
         raise errors.Conflict(
             f"Cannot 'get_diagnostics' instance {server.id} while it is in vm_state {server.vm_state}"
         )
-    counted = ask()("diagnostics", server.id)
+    counted = ask()(server.host, "diagnostics", server.id)
     return json(views.show(counted) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.plain(counted))

@@ -1,4 +1,4 @@
-"""Routes of what belongs to a server: interfaces, groups, volumes, tags, what happened to it, moves, its password."""
+"""Routes of what belongs to a server: interfaces, groups, volumes, tags, what happened to it, moves."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,24 +49,6 @@ def list_volume_attachments(server_id: str) -> Response:
     queries.only("limit", "offset")
     _find(server_id)
     return json({"volumeAttachments": []})
-
-
-@compute.get("/servers/<server_id>/os-server-password")
-@require("os_compute_api:os-server-password:show")
-def show_server_password(server_id: str) -> Response:
-    """Guests write it through a metadata service; without one there is never any."""
-    _find(server_id)
-    return json({"password": ""})
-
-
-@compute.get("/servers/<server_id>/migrations")
-@require("os_compute_api:servers:migrations:index")
-def list_server_migrations(server_id: str) -> Response:
-    """Live migrations that are under way: none ever is, servers stay on their host."""
-    if version() < MIGRATIONS_SINCE:
-        raise errors.NotFound("The resource could not be found.")
-    _find(server_id)
-    return json({"migrations": []})
 
 
 def _find(server_id: str) -> Server:

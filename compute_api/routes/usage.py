@@ -1,6 +1,6 @@
 """Routes of usage, the billing feed: what projects used in a period, exact to the second; 2.40 pages it by server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,13 +96,18 @@ def _shown(
         "start": micro(start),
         "stop": micro(stop),
         "total_hours": sum(one.seconds for one in found) / 3600,
-        "total_vcpus_usage": sum(one.seconds * one.flavor["vcpus"] for one in found) / 3600,
-        "total_memory_mb_usage": sum(one.seconds * one.flavor["ram"] for one in found) / 3600,
-        "total_local_gb_usage": sum(one.seconds * one.disk_gib for one in found) / 3600,
+        "total_vcpus_usage": _sum(found, lambda flavor: flavor["vcpus"]),
+        "total_memory_mb_usage": _sum(found, lambda flavor: flavor["ram"]),
+        "total_local_gb_usage": _sum(found, usage.disk_gib),
     }
     if detailed:
         body["server_usages"] = [_server(one) for one in found]
     return body
+
+
+def _sum(found: Sequence[ServerUsage], measure: Callable[[dict[str, Any]], int]) -> float:
+    """Hours of something."""
+    return sum(seconds * measure(flavor) for one in found for seconds, flavor in one.parts) / 3600
 
 
 def _server(one: ServerUsage) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
     desk = LocalDesk(database, clock, settings)
     desk.register(hypervisor.describe())
 
-    def ask(question: str, machine_id: str, **arguments: Any) -> Any:
+    def ask(_host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
         from compute_agent.questions import QUESTIONS
 
         return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)

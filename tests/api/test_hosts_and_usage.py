@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.clock import ManualClock
+from hypervisor.errors import LaunchFailed
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -47,6 +48,39 @@ def test_usage_is_exact_to_the_second_and_counts_what_was_deleted(
     assert "server_usages" not in project
     assert as_member.get(f"{COMPUTE}/os-simple-tenant-usage").status_code == 403
     assert as_member.get(f"{COMPUTE}/os-simple-tenant-usage/{admin.project_id}").status_code == 403
+
+
+def test_usage_counts_each_size_for_as_long_as_a_server_had_it(
+    as_member: Api, make_server: Callable[..., str], host: Host, clock: ManualClock
+) -> None:
+    begin = clock.now()
+    server_id = make_server()
+
+    def act(**action: object) -> None:
+        assert as_member.post(f"{COMPUTE}/servers/{server_id}/action", json=action).status_code == 202
+        host.work()
+
+    def used(since: int, until: int) -> tuple[float, float]:
+        period = f"start={moment(begin + timedelta(seconds=since))}&end={moment(begin + timedelta(seconds=until))}"
+        path = f"{COMPUTE}/os-simple-tenant-usage/{as_member.project_id}?{period}"
+        shown = as_member.get(path).json["tenant_usage"]
+        return round(shown["total_memory_mb_usage"] * 3600), round(shown["total_hours"] * 3600)
+
+    clock.advance(100)
+    act(resize={"flavorRef": "2"})
+    clock.advance(50)
+    act(revertResize=None)
+    clock.advance(30)
+    host.hypervisor.fail_next("resize", LaunchFailed("no room on the disk"))
+    act(resize={"flavorRef": "3"})
+    clock.advance(20)
+    assert used(0, 200) == (100 * 128 + 50 * 512 + 50 * 128, 200)
+    assert used(90, 110) == (10 * 128 + 10 * 512, 20)
+    assert used(110, 120) == (10 * 512, 10)
+    assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
+    host.work()
+    clock.advance(1000)
+    assert used(0, 1200) == (150 * 128 + 50 * 512, 200)
 
 
 def test_usage_has_pages_from_2_40_on(as_admin: Api, make_server: Callable[..., str], clock: ManualClock) -> None:

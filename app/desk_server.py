@@ -1,0 +1,165 @@
+"""Serves the desks of hosts on other computers: hears over the broker what they ask and report, and answers.
+
+`python -m app.desk_server`, with the settings in SIXSTACK_*; several may run, on several machines. What is lost when
+one dies is asked for again. It also tells hosts again of what they have not begun, and sweeps up after silent ones.
+"""
+
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from kombu import Connection, Consumer, Message
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import errors, processes
+from app.clock import Clock, SystemClock
+from app.db import Database
+from app.settings import Settings
+from compute_agent import wire
+from compute_agent.desk import LocalDesk
+from compute_api import hosts, operations, sweeping
+from compute_api.dispatch import broker, names
+from compute_api.dispatch.calls import Listener
+from compute_api.dispatch.driver import remote
+from compute_api.dispatch.post import Post
+from compute_api.nudge import LocalNudge, Nudges
+from image_api.store import Store
+from image_api.stores import make_store
+
+log = logging.getLogger("sixstack.desk")
+
+THREADS = 8
+PENDING = 256
+BEAT_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+
+
+class DeskServer(Listener):
+    """Answers requests in a few threads. Who asks is told by the exchange that the request came by."""
+
+    def __init__(
+        self, connection: Connection, post: Post, database: Database, clock: Clock, settings: Settings, nudge: Nudges
+    ) -> None:
+        self._nudge = nudge
+        super().__init__(connection, "desk")
+        self._post = post
+        self._database = database
+        self._clock = clock
+        self._settings = settings
+        self._store: Store = make_store(settings)
+        self._desks: dict[str, LocalDesk] = {}
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="desk")
+        # Bounds what is taken from the broker: the rest waits there.
+        self._pending = threading.BoundedSemaphore(PENDING)
+        self._heard: dict[str, datetime] = {}
+        self._hearing = threading.Lock()
+
+    def get_consumers(self, consumer: type[Consumer], channel: Any) -> list[Consumer]:
+        broker.declare(channel)
+        return [
+            consumer([broker.desk_queue()], callbacks=[self._hear], accept=["json"], no_ack=True),
+            consumer([broker.heartbeat_queue()], callbacks=[self._beat], accept=["json"], no_ack=True),
+        ]
+
+    def write_heartbeats(self) -> int:
+        """Write down in one statement who was heard of since the last time; returns how many."""
+        with self._hearing:
+            heard, self._heard = self._heard, {}
+        if heard:
+            with self._database.transaction() as session:
+                hosts.seen_all(session, heard)
+        return len(heard)
+
+    def _beat(self, _body: Any, message: Message) -> None:
+        host = names.sender(message.delivery_info["exchange"])
+        if host is not None:
+            with self._hearing:
+                self._heard[host] = self._clock.now()
+
+    def _hear(self, body: Any, message: Message) -> None:
+        host = names.sender(message.delivery_info["exchange"])
+        number = message.properties.get("correlation_id")
+        if host is None or not number or not isinstance(body, dict):
+            return
+        self._pending.acquire()
+        self._pool.submit(self._answer, host, number, body)
+
+    def _answer(self, host: str, number: str, body: dict[str, Any]) -> None:
+        try:
+            reply = self._reply(host, body)
+            if reply is not None:
+                self._post.send(reply, routing_key=names.answers(host), correlation_id=number, expiration=60)
+        except errors.Unavailable as error:
+            log.warning("An answer to %s could not be sent: %s", host, error)
+        except Exception:
+            log.exception("A request of %s could not be answered", host)
+        finally:
+            self._pending.release()
+
+    def _reply(self, host: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """None where only silence is right: the host asks again."""
+        try:
+            return {"answer": wire.carry_out(self._desk(host), body)}
+        except errors.SixstackError as error:
+            return {"error": str(error)}
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("%s asks for what there is not: %r", host, error)
+            return {"error": "There is no such request."}
+        except SQLAlchemyError as error:
+            log.warning("%s waits for the database: %s", host, type(error).__name__)
+            return None
+
+    def _desk(self, host: str) -> LocalDesk:
+        desk = self._desks.get(host)
+        if desk is None:
+            settings = replace(self._settings, host_name=host)
+            desk = self._desks[host] = LocalDesk(self._database, self._clock, settings, self._store, nudge=self._nudge)
+        return desk
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    processes.end_with_parent()
+    settings = Settings.read({})
+    assert settings.broker_url is not None
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=THREADS + 2)
+    clock = SystemClock()
+    post = Post(settings.broker_url, settings.broker_authority)
+    nudge = Nudges(settings.host_name if settings.agent else None, LocalNudge(settings.state), remote(settings)[0])
+    server = DeskServer(
+        broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, nudge
+    )
+    server.start()
+    swept = time.monotonic()
+    while not ending.wait(BEAT_SECONDS):
+        try:
+            server.write_heartbeats()
+            with database.transaction() as session:
+                stale = operations.stale_queued(session, clock.now())
+            for host, numbers in stale.items():
+                nudge(host, numbers)
+            if time.monotonic() - swept >= SWEEP_SECONDS:
+                swept = time.monotonic()
+                store = make_store(settings)
+                sweeping.sweep(database, clock.now(), settings.soft_reboot_seconds, store=store, nudge=nudge)
+        except SQLAlchemyError as error:
+            log.warning("The database does not answer (%s); trying again", type(error).__name__)
+        except Exception:
+            log.exception("The desk goes on after a failure")
+    server.stop()
+    post.close()
+    database.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""/image/hosts: the bytes of disks for hosts on other computers, and of snapshots from them.
+
+A host proves who it is by its name and secret (HTTP basic authentication). It may read the images that its servers
+stand on, and fill those that an operation of its own is to make; nothing else.
+"""
+
+from flask import Blueprint, Response, request
+from sqlalchemy.orm import Session
+from werkzeug.http import parse_range_header
+
+from app import errors
+from app.web.authentication import public
+from app.web.context import clock, database
+from app.web.responses import empty
+from compute_api import host_credentials
+from image_api import images
+from image_api.images import NewImage
+from image_api.names import disk_object
+from image_api.routes.files import drain, received
+from image_api.routes.parts import store
+from image_api.routes.transfers import transfers
+from image_api.states import Visibility
+
+blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
+
+
+@blueprint.get("/disks/<image_id>")
+@public
+def disk(image_id: str) -> Response:
+    """The disk as hosts run it, unpacked; a Range of it where one is asked for."""
+    with database().reading() as session:
+        host = _host(session)
+        if not host_credentials.may_read(session, host, image_id):
+            raise errors.Forbidden("No server of this host stands on this image.")
+    name, size = _object(image_id)
+    start, stop, status = 0, size, 200
+    headers = {"Accept-Ranges": "bytes"}
+    if asked := parse_range_header(request.headers.get("Range")):
+        found = asked.range_for_length(size)
+        if found is None:
+            raise errors.RangeNotSatisfiable(f"The disk has {size} bytes.")
+        (start, stop), status = found, 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    end = transfers().begin()
+    try:
+        body = store().read(name, start, stop - start)
+    except BaseException:
+        end()
+        raise
+    response = Response(body, status, headers, content_type="application/octet-stream")
+    response.call_on_close(end)
+    return response
+
+
+@blueprint.put("/snapshots/<image_id>")
+@public
+def snapshot(image_id: str) -> Response:
+    """Fill an image that is to be made on the host that sends it."""
+    with database().reading() as session:
+        owner = host_credentials.making(session, _host(session), image_id)
+    new = NewImage(
+        id=image_id,
+        name="",
+        owner=owner,
+        visibility=Visibility.PRIVATE,
+        disk_format=request.args.get("disk_format", "qcow2"),
+        container_format="bare",
+    )
+    if request.content_length is None:
+        raise errors.BadRequest("How long is it? Content-Length is missing.")
+    with transfers().one():
+        try:
+            pieces = received(request.content_length)
+            images.create_from_pieces(database(), store(), clock().now(), new, pieces)
+        except errors.SixstackError:
+            drain()
+            raise
+    return empty()
+
+
+def _host(session: Session) -> str:
+    given = request.authorization
+    if given is None or given.type != "basic":
+        raise errors.Unauthorized("A host says its name and its secret.")
+    return host_credentials.authenticate(session, given.username or "", given.password or "")
+
+
+def _object(image_id: str) -> tuple[str, int]:
+    for name in (disk_object(image_id), image_id):
+        try:
+            return name, store().size(name)
+        except FileNotFoundError:
+            continue
+    raise errors.NotFound(f"Image {image_id} has no data.")

@@ -1,0 +1,137 @@
+"""`sixstack host add|list|remove`: hosts on other computers."""
+
+import argparse
+import re
+import secrets
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from app import installation
+from app.broker_management import Management
+from app.clock import SystemClock
+from app.db import Database
+from app.errors import OperatorError
+from app.settings import Settings
+from compute_agent.credential import HostCredential
+from compute_api import host_credentials, hosts
+from compute_api.dispatch import broker, names
+from compute_api.models import AggregateHost, Heartbeat, Host, Server
+
+
+def add(settings: Settings, parsed: argparse.Namespace) -> int:
+    """Make a host known to the broker and the image API, and print what to run there."""
+    name: str = parsed.name
+    if not names.NAME.fullmatch(name):
+        raise OperatorError(f"A host's name is a DNS name, not {name!r}.")
+    if settings.agent and name == settings.host_name:
+        raise OperatorError(f"{name} is this machine, which runs an agent already.")
+    url = _broker(settings)
+    management = Management(settings.broker_management_url, url)
+    chosen = installation.load(settings)
+    password = secrets.token_urlsafe(32)
+    with broker.connection(url, settings.broker_authority) as connection:
+        try:
+            broker.declare_host(connection.default_channel, name)
+        except broker.LOST as error:
+            raise OperatorError(f"RabbitMQ does not answer at SIXSTACK_BROKER_URL: {error}.") from None
+    management.add_user(name, password)
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    try:
+        with database.transaction() as session:
+            secret = host_credentials.create(session, SystemClock().now(), name)
+    finally:
+        database.dispose()
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    credential = HostCredential(
+        name=name,
+        secret=secret,
+        broker_url=urlunsplit(parts._replace(netloc=f"{quote(names.user(name))}:{password}@{where}")),
+        api_url=parsed.api_url or _api_url(settings),
+        installation=chosen,
+        authority=_text(settings.broker_authority),
+    )
+    if parsed.only_credential:
+        print(credential.document())
+        return 0
+    print(f"# On {name}, as root (the same once more gives it new passwords):")
+    print("sixstack agent join --state /var/lib/sixstack <<'END'")
+    print(credential.document())
+    print("END")
+    print("sixstack agent --state /var/lib/sixstack --uplink eth0    # the link that leads to the other hosts")
+    return 0
+
+
+def show(settings: Settings, _parsed: argparse.Namespace) -> int:
+    """Print every host, whether it is up, and how many servers it has."""
+    database = Database(settings.database)
+    now = SystemClock().now()
+    try:
+        with database.reading() as session:
+            counted = dict(
+                session.execute(
+                    select(Server.host, func.count()).where(Server.deleted.is_(False)).group_by(Server.host)
+                ).all()
+            )
+            for host in hosts.listed(session):
+                state = hosts.state(host, now).lower()
+                print(f"{host.name:24} {state:12} {counted.get(host.name, 0):5} servers")
+    finally:
+        database.dispose()
+    return 0
+
+
+def remove(settings: Settings, parsed: argparse.Namespace) -> int:
+    """A host without servers is forgotten: at the broker, at the image API, in lists."""
+    name: str = parsed.name
+    url = _broker(settings)
+    management = Management(settings.broker_management_url, url)
+    database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    try:
+        with database.transaction() as session:
+            _forget(session, name)
+            host_credentials.remove(session, name)
+    finally:
+        database.dispose()
+    management.remove_user(name)
+    with broker.connection(url, settings.broker_authority) as connection:
+        broker.remove_host(connection.default_channel, name)
+    print(f"{name} is forgotten. What it runs goes on until it is ended there: sixstack agent down --servers")
+    return 0
+
+
+def _forget(session: Session, name: str) -> None:
+    count = session.scalar(select(func.count()).where(Server.host == name, Server.deleted.is_(False)))
+    if count:
+        raise OperatorError(f"{name} has {count} servers: delete them, or migrate them to other hosts, first.")
+    for table, column in ((AggregateHost, AggregateHost.host), (Heartbeat, Heartbeat.host), (Host, Host.name)):
+        session.execute(delete(table).where(column == name))
+
+
+def _broker(settings: Settings) -> str:
+    if settings.broker_url is None:
+        raise OperatorError("Hosts on other computers need a broker: set SIXSTACK_BROKER_URL (docs/many-hosts.md).")
+    return settings.broker_url
+
+
+def _api_url(settings: Settings) -> str:
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host, port = settings.address
+    if re.fullmatch(r"127\..*|::1|localhost", host):
+        raise OperatorError(
+            f"The API listens at {settings.listen} only, where no other computer finds it: set SIXSTACK_PUBLIC_URL, or "
+            "say --api-url."
+        )
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        raise OperatorError("Where do hosts find the API? Set SIXSTACK_PUBLIC_URL, or say --api-url.")
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _text(path: str | None) -> str | None:
+    if path is None:
+        return None
+    with open(path) as file:
+        return file.read()

@@ -1,0 +1,154 @@
+"""`sixstack agent`: the agent of a computer that is not the API's. It has a credential, and no database."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO
+
+from kombu import Queue
+
+from app import installation, processes
+from app.errors import OperatorError, Unavailable
+from app.settings import Settings
+from compute_agent import credential
+from compute_agent.agent import WAITING_THREADS, Agent
+from compute_agent.credential import HostCredential
+from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
+from compute_agent.remote_desk import RemoteDesk
+from compute_agent.shutdown import end_machines
+from compute_agent.worker import Questions, Worker
+from compute_api.dispatch import broker, names
+from compute_api.dispatch.calls import Calls
+from compute_api.dispatch.post import Post
+from hypervisor.errors import HypervisorError
+from hypervisor.host import QemuHypervisor
+from hypervisor.metadata import MetadataService
+from image_api.remote import RemoteImages
+
+log = logging.getLogger("compute_agent")
+
+LOOK_SECONDS = 15.0
+"""Every look is a message to the control plane, and what there is to do comes by itself."""
+RETRY_SECONDS = 2.0
+
+
+def join(settings: Settings, words: IO[str]) -> int:
+    """Keep the credential that `sixstack host add` printed."""
+    given = credential.parse(words.read().strip())
+    path = settings.state / credential.FILE
+    if path.exists() and credential.load(settings.state).installation.id != given.installation.id:
+        raise OperatorError(f"{settings.state} belongs to another cloud. Choose another --state.")
+    credential.keep(settings.state, given)
+    print(f"{given.name} may join; `sixstack agent --state {settings.state}` does.")  # noqa: T201
+    return 0
+
+
+def down(settings: Settings, *, servers: bool) -> int:
+    """End the agent, and with `servers` the guests too."""
+    given = credential.load(settings.state)
+    pid = processes.read_pid_file(settings.state / "agent.pid")
+    if pid is not None:
+        start = processes.started(pid)
+        os.kill(pid, signal.SIGTERM)
+        pause = threading.Event()
+        while processes.started(pid) == start and start is not None:
+            pause.wait(0.05)
+    ended = 0
+    if servers:
+        with only_agent(settings.state):
+            ended = end_machines(_hypervisor(_settings(settings, given), given), settings)
+    print(f"The agent is down; {ended} guests were ended.")  # noqa: T201
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """Run machines until SIGTERM. Guests go on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("celery").setLevel(logging.WARNING)
+    given = credential.load(settings.state)
+    settings = _settings(settings, given)
+    try:
+        with only_agent(settings.state):
+            processes.write_pid_file(settings.state / "agent.pid")
+            try:
+                return _run(settings, given)
+            finally:
+                (settings.state / "agent.pid").unlink(missing_ok=True)
+    except HypervisorError as error:
+        raise OperatorError(str(error)) from None
+
+
+def _run(settings: Settings, given: HostCredential) -> int:
+    ending = threading.Event()
+    authority = settings.broker_authority
+    hypervisor = _hypervisor(settings, given)
+    post = Post(given.broker_url, authority)
+    answers = Queue(names.answers(given.name), no_declare=True)
+    calls = Calls(broker.connection(given.broker_url, authority), answers, post)
+    desk = RemoteDesk(given.name, calls, post, _images(settings, given).upload)
+    agent = Agent(
+        desk,
+        hypervisor,
+        threads=settings.agent_threads,
+        grace_seconds=settings.soft_reboot_seconds,
+        restart_stopped=machines_were_ended(settings.state),
+        look_seconds=LOOK_SECONDS,
+        compare_seconds=LOOK_SECONDS,
+    )
+
+    def end(*_: object) -> None:
+        ending.set()
+        desk.stop()
+        agent.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    calls.start()
+    if not _until_heard(agent.prepare, ending):
+        return 0
+    with suppress(FileNotFoundError):
+        (settings.state / "machines-ended").unlink()
+    metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
+    metadata.start()
+    threads = max(settings.agent_threads, WAITING_THREADS)
+    worker = Worker(given.broker_url, authority, given.name, threads, agent.carry_out)
+    worker.start()
+    questions = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
+    questions.start()
+    print(f"{given.name} has joined the cloud at {given.api_url}.", flush=True)  # noqa: T201
+    agent.run()
+    worker.stop()
+    questions.stop()
+    calls.stop()
+    metadata.close()
+    post.close()
+    return 0
+
+
+def _until_heard(prepare: Callable[[], None], ending: threading.Event) -> bool:
+    """Try until the control plane has answered; False when the agent is to end before that."""
+    while not ending.is_set():
+        try:
+            prepare()
+            return True
+        except Unavailable as error:
+            log.warning("The control plane does not answer: %s", error)
+            ending.wait(RETRY_SECONDS)
+    return False
+
+
+def _settings(settings: Settings, given: HostCredential) -> Settings:
+    authority = str(credential.authority_file(settings.state)) if given.authority else None
+    return replace(settings, host_name=given.name, broker_url=given.broker_url, broker_authority=authority)
+
+
+def _hypervisor(settings: Settings, given: HostCredential) -> QemuHypervisor:
+    return make_hypervisor(settings, installation.load(settings), _images(settings, given))
+
+
+def _images(settings: Settings, given: HostCredential) -> RemoteImages:
+    return RemoteImages(given.api_url, given.name, given.secret, settings.state / "images" / "fetched")

@@ -1,0 +1,124 @@
+"""The desk of an agent without database access: every request goes to the control plane over the broker."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from app.errors import Unavailable
+from compute_agent import wire
+from compute_agent.desk import Wanted, Work
+from compute_api.dispatch import names
+from compute_api.dispatch.calls import Calls
+from compute_api.dispatch.post import Post
+from compute_api.finishing import Outcome
+from compute_api.states import PowerState, VmState
+from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 30.0
+PAUSE_SECONDS = 1.0
+
+Upload = Callable[[str, SnapshotFile], None]
+"""Takes the id of the image that an operation is to make, and the file."""
+
+
+class RemoteDesk:
+    """Implements Desk. What must not be lost is said again until the control plane has heard it."""
+
+    def __init__(self, host: str, calls: Calls, post: Post, upload: Upload) -> None:
+        self._host = host
+        self._calls = calls
+        self._post = post
+        self._upload = upload
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Nobody waits for the control plane any longer."""
+        self._stopping.set()
+
+    def register(self, report: HostReport) -> None:
+        """Make the host known, with its size."""
+        self._ask("register", report=report.model_dump(mode="json"))
+
+    def heartbeat(self) -> None:
+        """This host is alive; nobody answers."""
+        expiration = names.HEARTBEAT_TTL_MS / 1000
+        self._post.send({}, exchange=names.up(self._host), routing_key=names.KEY_HEARTBEAT, expiration=expiration)
+
+    def requeue(self) -> int:
+        """What this host had begun before the agent died waits again; returns how much."""
+        return int(self._ask("requeue"))
+
+    def waiting(self) -> Sequence[int]:
+        """Operations that nobody has begun."""
+        return list(self._ask("waiting"))
+
+    def claim(self, operation_id: int) -> Work | None:
+        """Take the operation; None when it is taken, must wait for another one, or is overtaken."""
+        document = self._ask("claim", operation_id=operation_id)
+        if document is None:
+            return None
+        arguments = document["arguments"]
+        return Work(
+            operation_id,
+            document["task"],
+            document["machine_id"],
+            wire.spec(document["spec"]),
+            arguments,
+            store_image=lambda snapshot: self._upload(arguments["image_id"], snapshot),
+            image_is_stored=lambda: bool(self._ask("image_is_stored", operation_id=operation_id)),
+        )
+
+    def give_back(self, operation_id: int) -> None:
+        """It could not be finished for reasons of our own: to be done again, but not for ever."""
+        self._insist("give_back", operation_id=operation_id)
+
+    def finish(self, work: Work, outcome: Outcome) -> None:
+        """Hand in how it went."""
+        self._insist("report", operation_id=work.operation_id, result=asdict(outcome))
+
+    def hurried(self) -> Sequence[str]:
+        """Servers for which something waits that may interrupt what is under way."""
+        return list(self._ask("hurried"))
+
+    def fail_overdue(self) -> Sequence[str]:
+        """Give up on what takes longer than it may; returns the ids of the servers."""
+        return list(self._ask("fail_overdue"))
+
+    def wanted(self) -> Sequence[Wanted]:
+        """Every server that belongs here."""
+        return [wire.wanted(document) for document in self._ask("wanted")]
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        """The document of a server that belongs here; None for others."""
+        return wire.spec(self._ask("spec", machine_id=machine_id))
+
+    def tell(self, wanted: Wanted, vm_state: VmState, power_state: PowerState, why: str) -> None:
+        """A server was found in another state than was wanted, and nobody is acting on it."""
+        self._ask("tell", one=asdict(wanted), vm_state=vm_state, power_state=power_state, why=why)
+
+    def images_in_use(self) -> frozenset[str]:
+        """Images that servers of this host are made from."""
+        return frozenset(self._ask("images_in_use"))
+
+    def _ask(self, name: str, **arguments: Any) -> Any:
+        """Raises Unavailable when the control plane does not answer."""
+        exchange = names.up(self._host)
+        request = {"ask": name, **arguments}
+        return self._calls.call(request, exchange=exchange, routing_key=names.KEY_DESK, seconds=ANSWER_SECONDS)
+
+    def _insist(self, name: str, **arguments: Any) -> None:
+        """Ask until there is an answer, or until the agent ends: what it had begun is then done again."""
+        while True:
+            try:
+                self._ask(name, **arguments)
+                return
+            except Unavailable as error:
+                if self._stopping.is_set():
+                    raise
+                log.warning("%s waits for the control plane: %s", name, error)
+                time.sleep(PAUSE_SECONDS)

@@ -1,0 +1,90 @@
+"""Hears over the broker what there is to do and what is asked: the side of a host that is on another computer."""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from celery.worker import WorkController
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu import Connection, Consumer, Message, Queue
+
+from app.errors import Unavailable
+from compute_agent.questions import answer
+from compute_api.dispatch import names
+from compute_api.dispatch.calls import Listener
+from compute_api.dispatch.engine import celery
+from compute_api.dispatch.post import Post
+from hypervisor.protocol import Hypervisor
+
+log = logging.getLogger(__name__)
+
+ANSWERING_THREADS = 4
+
+
+class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
+    """A connection, the tasks, the loop. The others need permissions that a host has not."""
+
+    default_steps = (
+        "celery.worker.consumer.connection:Connection",
+        "celery.worker.consumer.tasks:Tasks",
+        "celery.worker.consumer.consumer:Evloop",
+    )
+
+
+class HostConsumer(CeleryConsumer):  # type: ignore[misc]
+    """Celery's consumer without what workers tell each other."""
+
+    Blueprint = _Steps
+
+
+class Worker:
+    """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for."""
+
+    def __init__(self, url: str, authority: str | None, host: str, threads: int, carry_out: Callable[[int], None]):
+        self._app = celery(url, authority, host=host)
+        self._app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
+        self._app.task(carry_out, name=names.TASK, acks_late=True, ignore_result=True)
+        self._app.finalize()
+        self._worker = WorkController(
+            app=self._app, pool_cls="threads", concurrency=threads, hostname=f"sixstack@{host}", quiet=True
+        )
+        self._thread = threading.Thread(target=self._worker.start, name="celery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to hear."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hear nothing more; what is not acknowledged comes again."""
+        self._worker.should_stop = None
+        self._worker.terminate()
+
+
+class Questions(Listener):
+    """Answers what the API asks about machines."""
+
+    def __init__(self, connection: Connection, host: str, hypervisor: Hypervisor, post: Post) -> None:
+        super().__init__(connection, "questions")
+        self._host = host
+        self._hypervisor = hypervisor
+        self._post = post
+        self._pool = ThreadPoolExecutor(ANSWERING_THREADS, thread_name_prefix="answer")
+
+    def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
+        queue = Queue(names.questions(self._host), no_declare=True)
+        return [consumer([queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
+
+    def _hear(self, body: Any, message: Message) -> None:
+        number = message.properties.get("correlation_id")
+        if isinstance(body, dict) and number:
+            self._pool.submit(self._answer, body, number)
+
+    def _answer(self, body: dict[str, Any], number: str) -> None:
+        key = body.pop("answer_to", "")
+        reply = answer(self._hypervisor, body)
+        try:
+            self._post.send(reply, exchange=names.up(self._host), routing_key=key, correlation_id=number)
+        except Unavailable as error:
+            log.warning("An answer could not be sent: %s", error)

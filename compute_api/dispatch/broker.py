@@ -1,0 +1,85 @@
+"""Connections to RabbitMQ, and what is declared there."""
+
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import OperationalError
+
+from app import errors
+from compute_api.dispatch import names
+
+HEARTBEAT_SECONDS = 20
+PATIENCE_SECONDS = 10.0
+
+
+def options(url: str, authority: str | None) -> dict[str, Any]:
+    """How kombu and Celery connect: confirmed publishing, no waiting for ever, and TLS for amqps:// URLs.
+
+    `authority` is the path of the certificate authority's file; the system's own are trusted when it is None.
+    """
+    timeouts = {"connect_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
+    made: dict[str, Any] = {"transport_options": {"confirm_publish": True, **timeouts}}
+    if url.startswith("amqps:"):
+        made["ssl"] = {"ca_certs": authority or ssl.get_default_verify_paths().cafile, "cert_reqs": ssl.CERT_REQUIRED}
+    return made
+
+
+def connection(url: str, authority: str | None = None, *, heartbeat: int = HEARTBEAT_SECONDS) -> Connection:
+    """A connection that is made when it is first needed."""
+    return Connection(url, heartbeat=heartbeat, **options(url, authority))
+
+
+def desk_queue() -> Queue:
+    """What hosts ask of and report to the control plane."""
+    return Queue(names.DESK, Exchange(""), names.DESK, durable=True)
+
+
+def heartbeat_queue() -> Queue:
+    """That hosts are alive; what is older than the silence after which they count as down says nothing."""
+    return Queue(
+        names.HEARTBEATS, Exchange(""), names.HEARTBEATS, durable=True, message_ttl=names.HEARTBEAT_TTL_MS / 1000
+    )
+
+
+def up_exchange() -> Exchange:
+    """Where the answers of all hosts come together."""
+    return Exchange(names.UP, type="topic", durable=True)
+
+
+def declare(channel: Any) -> None:
+    """What all hosts share. May be done again."""
+    up_exchange()(channel).declare()
+    desk_queue()(channel).declare()
+    heartbeat_queue()(channel).declare()
+
+
+def declare_host(channel: Any, host: str) -> None:
+    """The host's queues, its exchange, and where that leads. May be done again."""
+    declare(channel)
+    own = Exchange(names.up(host), type="topic", durable=True)(channel)
+    own.declare()
+    Queue(names.work(host), durable=True, queue_arguments={"x-queue-type": "quorum"})(channel).queue_declare()
+    for name in (names.questions(host), names.answers(host)):
+        Queue(name, durable=True, message_ttl=60)(channel).queue_declare()
+    for queue, key in ((names.DESK, names.KEY_DESK), (names.HEARTBEATS, names.KEY_HEARTBEAT)):
+        Queue(queue)(channel).bind_to(own, key)
+    up_exchange()(channel).bind_to(own, routing_key=f"{names.KEY_ANSWER}.#")
+
+
+def remove_host(channel: Any, host: str) -> None:
+    """Nothing of the host is left at the broker but its user."""
+    for queue in (names.work(host), names.questions(host), names.answers(host)):
+        with suppress(channel.connection.channel_errors):
+            channel.queue_delete(queue)
+    channel.exchange_delete(names.up(host))
+
+
+def unavailable(error: Exception) -> errors.Unavailable:
+    """The error that users see when the broker cannot be reached."""
+    return errors.Unavailable(f"The message broker cannot be reached just now ({type(error).__name__}). Try again.")
+
+
+LOST = (OperationalError, ConnectionError, OSError)
+"""What a broker that is not there looks like."""

@@ -1,0 +1,61 @@
+"""What a host on another computer shows the image API: a secret made when the host was added, kept as its hash."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import datetime
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from app import errors
+from compute_api import aside, operations
+from compute_api.models import HostCredential, Operation, Server
+
+
+def create(session: Session, now: datetime, name: str) -> str:
+    """A new secret for the host; an older one is no longer good."""
+    secret = secrets.token_urlsafe(32)
+    remove(session, name)
+    session.add(HostCredential(host=name, secret_hash=_hash(secret), created_at=now))
+    return secret
+
+
+def authenticate(session: Session, name: str, secret: str) -> str:
+    """The name of the host. Raises Unauthorized when there is no such host or the secret is another."""
+    found = session.get(HostCredential, name)
+    if not hmac.compare_digest(found.secret_hash if found else "", _hash(secret)) or found is None:
+        raise errors.Unauthorized("This host is not known here, or its secret is wrong.")
+    return found.host
+
+
+def known(session: Session, name: str) -> bool:
+    """Whether the host was added."""
+    return session.get(HostCredential, name) is not None
+
+
+def remove(session: Session, name: str) -> None:
+    """The host may no longer come."""
+    session.execute(delete(HostCredential).where(HostCredential.host == name))
+
+
+def may_read(session: Session, host: str, image_id: str) -> bool:
+    """Whether a server of the host, or one that it has something to do for, stands on the image."""
+    busy = select(Operation.server_id).where(Operation.host == host, Operation.state.in_(("queued", "running")))
+    query = select(Server.image_id, Server.aside).where(
+        or_(Server.host == host, Server.id.in_(busy)), Server.deleted.is_(False)
+    )
+    return any(image_id == own or image_id in aside.images(other) for own, other in session.execute(query))
+
+
+def making(session: Session, host: str, image_id: str) -> str:
+    """The project that an image is for which the host makes just now. Raises Forbidden when it makes no such image."""
+    for operation in operations.running(session, host):
+        if operation.arguments.get("image_id") == image_id:
+            return str(operation.arguments["owner"])
+    raise errors.Forbidden("This host makes no such image.")
+
+
+def _hash(secret: str) -> str:
+    # Random and 256 bits long: nothing that a slow hash would make safer.
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""Migrations as JSON: in the list of all, and below their server while they are under way."""
+
+from typing import Any
+
+from app.web.microversion import Version, v
+from compute_api.migration_steps import UNDER_WAY
+from compute_api.models import Migration
+from compute_api.views import links
+from compute_api.views.servers import micro
+
+TYPE_SINCE, UUID_SINCE, OWNER_SINCE = v("2.23"), v("2.59"), v("2.80")
+BYTES = ("memory", "disk")
+PARTS = ("total", "processed", "remaining")
+
+
+def listed(migration: Migration, version: Version) -> dict[str, Any]:
+    """In GET /os-migrations."""
+    body = {
+        **_common(migration, version),
+        "instance_uuid": migration.server_id,
+        "old_instance_type_id": migration.old_flavor,
+        "new_instance_type_id": migration.new_flavor,
+    }
+    if version >= TYPE_SINCE:
+        body["migration_type"] = migration.migration_type
+        if migration.is_live and migration.status in UNDER_WAY:
+            body["links"] = links.of(f"servers/{migration.server_id}/migrations", str(migration.id))
+    return body
+
+
+def under_way(migration: Migration, progress: dict[str, int], version: Version) -> dict[str, Any]:
+    """In GET /servers/{id}/migrations: with what its host says of how far it is."""
+    counted = {f"{what}_{part}_bytes": progress.get(f"{what}_{part}", 0) for what in BYTES for part in PARTS}
+    return {**_common(migration, version), "server_uuid": migration.server_id, **counted}
+
+
+def _common(migration: Migration, version: Version) -> dict[str, Any]:
+    body = {
+        "id": migration.id,
+        "status": migration.status,
+        "source_compute": migration.source_compute,
+        "source_node": migration.source_compute,
+        "dest_compute": migration.dest_compute,
+        "dest_node": migration.dest_compute,
+        "dest_host": migration.dest_host,
+        "created_at": micro(migration.created_at),
+        "updated_at": micro(migration.updated_at),
+    }
+    if version >= UUID_SINCE:
+        body["uuid"] = migration.uuid
+    if version >= OWNER_SINCE:
+        body |= {"user_id": migration.user_id, "project_id": migration.project_id}
+    return body

@@ -1,0 +1,184 @@
+"""Sixstack on several computers, on one: three hosts in network namespaces, two API processes, PostgreSQL, RabbitMQ.
+
+    root namespace: API 1, API 2, PostgreSQL, RabbitMQ, and the world outside
+          │
+        wire ── h1, h2, h3: an agent and its guests each
+
+`python -m tests.cluster` starts it for a person to play with (`make cluster-demo`); the tests use the same.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+from tests.postgres import Postgres, postgres
+from tests.rabbitmq import RabbitMQ, rabbitmq
+from tests.wires import Computer, Wire, wire
+
+SIXSTACK = Path(sys.executable).parent / "sixstack"
+HOSTS = ("h1", "h2", "h3")
+READY_SECONDS = 90.0
+
+
+@dataclass
+class Runs:
+    """A process of ours in the foreground, with its log; it may be ended in every way and started again."""
+
+    name: str
+    command: list[str]
+    log: Path
+    ready: str
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return once it has said that it is ready."""
+        before = self.log.read_text().count(self.ready) if self.log.exists() else 0
+        with self.log.open("a") as log:
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
+        until = time.monotonic() + READY_SECONDS
+        while self.log.read_text().count(self.ready) <= before:
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"{self.name} did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Send the signal to it and, for SIGKILL, to everything that it has started; wait until it is gone."""
+        if self.process is None:
+            return
+        pids = [self.process.pid, *(descendants(self.process.pid) if number == signal.SIGKILL else ())]
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        self.process.wait(60)
+        self.process = None
+
+
+@dataclass
+class Cluster:
+    """All of it, running. `apis` and `agents` may be ended and started by tests."""
+
+    directory: Path
+    wire: Wire
+    database: Postgres
+    broker: RabbitMQ
+    apis: list[Runs]
+    agents: dict[str, Runs]
+
+    def state(self, name: str) -> Path:
+        """The state directory of a host or an API machine."""
+        return self.directory / name
+
+    def connect(self, cloud: str = "sixstack", api: int = 0) -> Connection:
+        """openstacksdk at one of the APIs."""
+        config = OpenStackConfig(config_files=[str(self.state(f"api{api + 1}") / "clouds.yaml")], load_envvars=False)
+        return Connection(config=config.get_one(cloud=cloud))
+
+    def guests(self, host: str) -> list[int]:
+        """Process ids of the qemu processes on a host."""
+        mine = str(self.state(host)).encode()
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _runs_from(path, mine)]
+
+    def lead_to(self, address: str, host: str) -> None:
+        """The world sends packets for a guest to the host that it is on, as BGP would see to."""
+        self.wire.route(f"{address}/128", host)
+
+
+@contextmanager
+def cluster(directory: Path, say: Callable[[str], None] = lambda _text: None) -> Iterator[Cluster]:
+    """Start everything in the directory, which must not exist; nothing of it is left afterwards, guests included."""
+    directory.mkdir(mode=0o755)
+    with ExitStack() as stack:
+        segment = stack.enter_context(wire(HOSTS))
+        say("PostgreSQL")
+        database = stack.enter_context(postgres(directory / "pg"))
+        say("RabbitMQ")
+        broker = stack.enter_context(rabbitmq(directory / "mq", address=str(segment.here)))
+        apis: list[Runs] = []
+        for number, port in ((1, 8774), (2, 8775)):
+            say(f"API {number} at http://[{segment.here}]:{port}")
+            apis.append(_api(directory, number, f"[{segment.here}]:{port}", database, broker, apis))
+            stack.callback(apis[-1].end)
+            apis[-1].start()
+        agents = {}
+        for name, computer in segment.computers.items():
+            say(f"host {name}, {computer.address}")
+            agents[name] = _agent(directory, name, computer, apis[0])
+            stack.callback(_remove_guests, computer, directory / name)
+            stack.callback(agents[name].end)
+            agents[name].start()
+        yield Cluster(directory, segment, database, broker, apis, agents)
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything that a process has started, and what that has started; guests are nobody's children."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(path.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _api(directory: Path, number: int, listen: str, database: Postgres, broker: RabbitMQ, others: list[Runs]) -> Runs:
+    """An API machine. The second one shares what the first one keeps in files, as over NFS."""
+    state = directory / f"api{number}"
+    if others:
+        first = directory / "api1"
+        state.mkdir(mode=0o700)
+        shutil.copy(first / "installation.json", state)
+        shutil.copy(first / "clouds.yaml", state)
+        for shared in ("keys", "images"):
+            (state / shared).symlink_to(first / shared)
+    environment = {
+        "SIXSTACK_DATABASE_URL": database.url,
+        "SIXSTACK_BROKER_URL": broker.url,
+        "SIXSTACK_BROKER_MANAGEMENT_URL": broker.management_url,
+    }
+    command = [str(SIXSTACK), "up", "--no-agent", "--state", str(state), "--listen", listen]
+    return Runs(f"API {number}", command, directory / f"api{number}.log", "Sixstack answers", environment)
+
+
+def _agent(directory: Path, name: str, computer: Computer, api: Runs) -> Runs:
+    state = directory / name
+    add = [str(SIXSTACK), "host", "add", name, "--state", str(directory / "api1"), "--only-credential"]
+    listen = api.command[-1]
+    add += ["--api-url", f"http://{listen}"]
+    environment = {**os.environ, **api.environment}
+    credential = subprocess.run(add, env=environment, check=True, capture_output=True, text=True).stdout
+    join = [str(SIXSTACK), "agent", "join", "--state", str(state)]
+    subprocess.run(join, input=credential, check=True, capture_output=True, text=True)
+    run = computer.command(SIXSTACK, "agent", "--state", state, "--uplink", "eth0", "--accelerator", "tcg", "--forward")
+    return Runs(name, run, directory / f"{name}.log", "has joined the cloud")
+
+
+def _remove_guests(computer: Computer, state: Path) -> None:
+    subprocess.run(computer.command(SIXSTACK, "agent", "down", "--servers", "--state", state), capture_output=True)
+
+
+def _runs_from(path: Path, state: bytes) -> bool:
+    try:
+        command = path.read_bytes()
+    except OSError:
+        return False
+    return b"qemu" in command.split(b"\0")[0] and state in command
