@@ -49,8 +49,8 @@ def prepare(settings: Settings, chosen: Installation) -> None:
                 write_clouds(settings, clouds)
         if clouds is None and not database.is_sqlite and not keys.directory(settings).exists():
             raise OperatorError(
-                f"the keys of this cloud's tokens are not in {settings.state / 'keys'}: copy keys/ and installation.json "
-                "from the machine where it was begun, or mount its keys/ there."
+                f"the keys of this cloud's tokens are not in {settings.state / 'keys'}: copy keys/ and "
+                "installation.json from the machine where it was begun, or mount its keys/ there."
             )
         keys.ensure(keys.directory(settings))
         if clouds is None:

@@ -22,10 +22,13 @@ import yaml
 from app import bootstrap, installation
 from app.clock import SystemClock
 from app.db import Database
+from app.errors import OperatorError
 from app.settings import Settings
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
+from compute_api import hosts
+from compute_api.placement import Preference
 from hypervisor.fake import FakeHypervisor
 from identity_api import keys
 from tests.contract.conftest import free_port, wait_until
@@ -142,10 +145,11 @@ def pair() -> Iterator[Pair]:
             state=root / "one", host_name="fake", database_url=server.url, listen=f"127.0.0.1:{free_port()}"
         )
         bootstrap.prepare(first, installation.prepare(first))
-        keys.ensure(keys.directory(first))
         second = replace(first, state=root / "two", listen=f"127.0.0.1:{free_port()}")
         shutil.copytree(first.state, second.state)
         shutil.rmtree(second.state / "keys")
+        with pytest.raises(OperatorError, match="copy keys/ and installation"):
+            bootstrap.prepare(second, installation.load(second))
         (second.state / "keys").symlink_to(first.state / "keys")  # as a file system that both machines mount
         bootstrap.prepare(second, installation.load(second))
         database = Database(server.url)
@@ -232,6 +236,35 @@ def test_a_quota_holds_for_both_together(pair: Pair) -> None:
         pair.two.ask("DELETE", f"/compute/v2.1/servers/{server['id']}")
     pair.work()
     assert pair.one.ask("GET", "/compute/v2.1/servers").body["servers"] == []
+
+
+def test_what_hosts_have_is_claimed_to_the_last_of_it_and_no_more(pair: Pair) -> None:
+    settings, clock = pair.one.settings, SystemClock()
+    names = [f"small-{number}" for number in range(3)]
+    with pair.database.transaction() as session:
+        for name in names:
+            report = FakeHypervisor(name=name, vcpus=1, memory_mib=1000, disk_gib=1000).describe()
+            hosts.register(session, clock.now(), report, settings)
+    among = Preference(only=tuple(names))
+    taken: list[str] = []
+
+    def claim() -> None:
+        while True:
+            with pair.database.transaction() as session:
+                found = hosts.claim(
+                    session, clock.now(), vcpus=1, memory_mib=1, disk_gib=1, zone=None, host=None, preference=among
+                )
+            if found is None:
+                return
+            taken.append(found.name)
+
+    threads = [threading.Thread(target=claim) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: taken.count(name) for name in names} == dict.fromkeys(names, int(settings.cpu_ratio))
+    pair.ask_database("DELETE FROM hosts WHERE name LIKE 'small-%' RETURNING 1")
 
 
 def test_without_the_database_every_service_says_503_in_its_own_words_and_recovers_by_itself(pair: Pair) -> None:
