@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 from app.db import UtcDateTime
 
 revision = "0009_server_sizes"
-down_revision = "0008_migrations"
+down_revision = "0007_host_credentials"
 branch_labels = None
 depends_on = None
 
