@@ -80,6 +80,13 @@ class Settings:
     """How long they keep such an address."""
     accelerator: str = "auto"
     """auto, kvm or tcg."""
+    cpu_model: str = ""
+    """What guests see of the processor under KVM, such as Haswell-noTSX: one that all hosts have lets them move between
+    hosts that differ. The host's own when empty."""
+    migration_ports: str = "49152-49215"
+    """Ports by which guests come from other hosts: two for each that is on its way."""
+    migration_address: str = ""
+    """The address of this host by which guests come from other hosts; the uplink's own when empty."""
     reserved_memory_mib: int = 512
     """Memory of the host that is never given to machines."""
     cpu_ratio: float = 16.0

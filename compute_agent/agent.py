@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from app.db import is_unreachable
 from compute_agent.desk import Desk, Wanted
 from compute_agent.work import carry_out
-from compute_api.states import PowerState, TaskState, VmState
+from compute_api.states import MigrationStep, PowerState, TaskState, VmState
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import HostReport, MachineState
 from hypervisor.protocol import Hypervisor
@@ -36,6 +36,8 @@ WAITING = frozenset(
         TaskState.IMAGE_BACKUP,
         TaskState.SUSPENDING,
         TaskState.DELETING,
+        MigrationStep.SEND,
+        MigrationStep.TAKE,
     }
 )
 

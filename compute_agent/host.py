@@ -47,10 +47,30 @@ def make_hypervisor(
         dns_search=tuple(_words(settings.dns_search)),
         router_timing=_timing(settings),
         reserved_memory_mib=settings.reserved_memory_mib,
+        migration_ports=_ports(settings.migration_ports),
+        migration_address=_migration_address(settings),
+        cpu_model=settings.cpu_model,
     )
     hypervisor = QemuHypervisor(config, images or make_source(settings))
     hypervisor.check()
     return hypervisor
+
+
+def _ports(text: str) -> range:
+    try:
+        first, last = map(int, text.split("-"))
+    except ValueError:
+        raise OperatorError(f"--migration-ports is two numbers, such as 49152-49215, not {text}.") from None
+    if not 1024 <= first < last <= 65535:
+        raise OperatorError(f"--migration-ports: at least two of 1024 to 65535 are needed, not {text}.")
+    return range(first, last + 1)
+
+
+def _migration_address(settings: Settings) -> IPv6Address | None:
+    try:
+        return IPv6Address(settings.migration_address) if settings.migration_address else None
+    except ValueError as error:
+        raise OperatorError(f"--migration-address: {error}; hosts reach each other by IPv6.") from None
 
 
 def _nat64(settings: Settings) -> Nat64:

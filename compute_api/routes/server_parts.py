@@ -25,7 +25,7 @@ from compute_api.views.servers import micro
 from network_api import ports
 
 TAGS_SINCE, DELETED_ACTIONS_SINCE, UPDATED_SINCE, HOST_SINCE = v("2.26"), v("2.21"), v("2.58"), v("2.62")
-EVENTS_SINCE, EVENT_DETAILS_SINCE, INTERFACE_TAG_SINCE, MIGRATIONS_SINCE = v("2.51"), v("2.84"), v("2.70"), v("2.23")
+EVENTS_SINCE, EVENT_DETAILS_SINCE, INTERFACE_TAG_SINCE = v("2.51"), v("2.84"), v("2.70")
 BEFORE_SINCE = v("2.66")
 TAGS_LIMIT = 50
 
