@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from compute_api import accounts, aside, operations
+from compute_api import accounts, aside, operations, sizes
 from compute_api.faults import failed
 from compute_api.models import Host, Migration, Operation, Server
 from compute_api.states import MIGRATE, MigrationStep, PowerState, SideTask, TaskState, VmState
@@ -288,6 +288,7 @@ def _give_flavor_back(done: Done) -> None:
         return
     given_up = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id, "given_back": True}
     server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
+    sizes.not_over(done.session, server)
     aside.put(server, aside.RESIZE, given_up)
 
 

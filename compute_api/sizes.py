@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from compute_api.models import Server, ServerSize
@@ -14,7 +14,9 @@ def over(session: Session, now: datetime, server: Server) -> None:
 
 
 def not_over(session: Session, server: Server) -> None:
-    """The server did not get its other flavor, and has had this one all along."""
+    """The server has its old flavor again, as it never got the other one: it has had this one all along."""
     session.flush()
-    newest = select(func.max(ServerSize.id)).where(ServerSize.server_id == server.id).scalar_subquery()
-    session.execute(delete(ServerSize).where(ServerSize.id == newest).execution_options(synchronize_session=False))
+    query = select(ServerSize).where(ServerSize.server_id == server.id).order_by(ServerSize.id.desc()).limit(1)
+    newest = session.scalar(query)
+    if newest is not None and newest.flavor == server.flavor:
+        session.delete(newest)

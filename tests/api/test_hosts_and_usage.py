@@ -57,7 +57,9 @@ def test_usage_counts_each_size_for_as_long_as_a_server_had_it(
     server_id = make_server()
 
     def act(**action: object) -> None:
-        assert as_member.post(f"{COMPUTE}/servers/{server_id}/action", json=action).status_code == 202
+        host.desk.register(host.hypervisor.describe())
+        answer = as_member.post(f"{COMPUTE}/servers/{server_id}/action", json=action)
+        assert answer.status_code == 202, answer.text
         host.work()
 
     def used(since: int, until: int) -> tuple[float, float]:
