@@ -1,6 +1,9 @@
 """Two hosts: which of them a server goes to, what happens when one cannot, falls silent, or comes back."""
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from app.clock import ManualClock
 from app.db import Database
 from app.settings import Settings
+from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_api import sweeping
 from compute_api.models import Host as HostRow
@@ -335,3 +339,63 @@ def test_a_host_that_is_forced_down_is_down_at_once(
     assert other.work() == 1
     assert sweep(database, clock) == 1
     assert where(as_admin, waiting) == "other-host"
+
+
+@contextmanager
+def at_work(*hosts: Host) -> Iterator[None]:
+    """Agents of the hosts, each in a thread."""
+    agents = [Agent(host.desk, host.hypervisor, threads=2, grace_seconds=1.0) for host in hosts]
+    threads = []
+    for agent in agents:
+        agent.prepare()
+        threads.append(threading.Thread(target=agent.run))
+        threads[-1].start()
+    try:
+        yield
+    finally:
+        for agent in agents:
+            agent.stop()
+        for thread in threads:
+            thread.join()
+
+
+def until(look: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not look():
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.02)
+
+
+def test_a_host_that_returns_goes_on_with_its_own_and_gives_up_what_others_have_now(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    with at_work(host):
+        kept, shut_off, deleted = (make_server(work=False) for _ in range(3))
+        until(lambda: all(shown(as_admin, one)["status"] == "ACTIVE" for one in (kept, shut_off, deleted)))
+    waiting = make_server(work=False)
+    assert where(as_admin, waiting) == "fake-host"
+    clock.advance(31)
+    other.desk.heartbeat()
+    with at_work(other):
+        assert as_member.delete(f"{COMPUTE}/servers/{deleted}").status_code == 204
+        assert sweep(database, clock) == 1
+        until(lambda: shown(as_admin, waiting)["status"] == "ACTIVE")
+        # The host had begun what it never said that it began.
+        host.hypervisor.ensure_running(other.hypervisor.machines[waiting].spec)
+        host.hypervisor.guest_powers_off(shut_off)
+        with at_work(host):
+            until(lambda: shown(as_admin, shut_off)["status"] == "SHUTOFF")
+            assert sorted(host.hypervisor.machines) == sorted([kept, shut_off])
+            assert list(other.hypervisor.machines) == [waiting]
+            assert host.hypervisor.machines[kept].starts == 1
+            as_member.post(f"{COMPUTE}/servers/{shut_off}/action", json={"os-start": None})
+            until(lambda: shown(as_admin, shut_off)["status"] == "ACTIVE")
+    for server_id in (kept, shut_off, waiting):
+        assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert room(database) == {"fake-host": 256, "other-host": 128}
