@@ -6,6 +6,7 @@ tiny guest twice, makes two flavors, writes tempest.conf, and ends cloud and gue
 
 import argparse
 import configparser
+import json
 import os
 import signal
 import socket
@@ -60,6 +61,7 @@ def write_configuration(work: Path, state: Path, port: int, admin: Connection) -
     first, second = (_image(admin, name) for name in ("tiny-1", "tiny-2"))
     small = admin.compute.create_flavor(name="tempest-1", ram=128, vcpus=1, disk=1)
     large = admin.compute.create_flavor(name="tempest-2", ram=192, vcpus=1, disk=2)
+    prefix: str = json.loads((state / "installation.json").read_text())["prefix"]
     password = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"]["sixstack-admin"]["auth"]["password"]
     sections: dict[str, dict[str, str]] = {
         "DEFAULT": {"log_file": str(work / "tempest.log"), "use_stderr": "false"},
@@ -113,7 +115,10 @@ def write_configuration(work: Path, state: Path, port: int, admin: Connection) -
             "api_extensions": "",
         },
         "image-feature-enabled": {"os_glance_reserved": "false"},
-        "network": {"project_network_v6_cidr": "fd00:5::/48", "shared_physical_network": "false"},
+        "network": {
+            "project_network_v6_cidr": prefix.replace("::/48", ":f000::/52"),
+            "shared_physical_network": "false",
+        },
         "network-feature-enabled": {"ipv6": "true", "floating_ips": "false", "port_security": "false"},
         "validation": {
             "run_validation": "true",
