@@ -4,18 +4,29 @@ Prints what clients, hosts and processes of a large cloud notice: latency, CPU, 
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import cloud
-from benchmarks.fleet import filling, placing, polling, printing, reading
+from benchmarks.fleet import dispatching, engine, filling, placing, polling, printing, reading
 from benchmarks.fleet.cluster import Cluster, cluster
+from benchmarks.fleet.dispatching import Operations
 from benchmarks.fleet.filling import Filled, Size
+from benchmarks.fleet.measuring import Measured, Window
 from benchmarks.fleet.processes import pss_mib
-from tests.postgres import why_not
+from tests.postgres import why_not as no_postgres
+from tests.rabbitmq import RabbitMQ, rabbitmq
+from tests.rabbitmq import why_not as no_rabbitmq
 
+PARTS = ("database", "engine")
+LOOK_SECONDS = 15.0
+"""How often hosts on other computers look by themselves."""
+STEADY = ((1, 2.0), (1, 20.0), (10, 10.0))
+"""Servers by a request, and requests a second."""
 POLLED = ((30.0, 2.0), (15.0, 10.0))
 """For how many seconds, and how many servers are made and deleted each second."""
 
@@ -28,14 +39,21 @@ def main() -> int:
     parser.add_argument("--deleted", type=int, help="servers that lived once (default: as many)")
     parser.add_argument("--projects", type=int, default=200, help="projects, 23 at least (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="measure for a fifth of the time")
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"any of {', '.join(PARTS)} (default: both)")
     asked = parser.parse_args()
-    if (reason := why_not()) is not None:
+    if (reason := no_postgres() or no_rabbitmq()) is not None:
         print(reason, file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     deleted = asked.servers if asked.deleted is None else asked.deleted
     size = Size(hosts=asked.hosts, servers=asked.servers, deleted=deleted, projects=asked.projects)
     with tempfile.TemporaryDirectory(prefix="fleet-") as work, cluster(Path(work)) as made:
-        measure(made, filled(made, size), 0.2 if asked.quick else 1.0)
+        there, patience = filled(made, size), 0.2 if asked.quick else 1.0
+        if "database" in asked.parts:
+            measure(made, there, patience)
+        if "engine" in asked.parts:
+            with rabbitmq(Path(work) / "mq") as broker:
+                measure_engine(made, there, broker, patience)
     return 0
 
 
@@ -73,6 +91,54 @@ def measure(made: Cluster, there: Filled, patience: float) -> None:
         for what, found in placing.rows(made, there, api, patience):
             printing.line(what, found)
         memory(made, api, "after placement")
+
+
+def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float) -> None:
+    """The way to hosts, and what they cost when nothing happens."""
+    assert mq.process is not None
+    database = Operations(made)
+    hosts = database.hosts()
+    printing.figure("\nmemory of RabbitMQ at the start, MiB", f"{sum(pss_mib(mq.process.pid)):.0f}")
+    began = time.monotonic()
+    credentials = engine.add_hosts(mq, hosts)
+    printing.figure(f"{len(hosts)} hosts added to RabbitMQ", f"in {time.monotonic() - began:.1f} s")
+    settings = engine.with_broker(made.settings, mq)
+    cloud_with_broker = replace(made, settings=settings)
+    trees = {"postgres": made.postmaster, "broker": mq.process.pid}
+    with engine.desk(settings) as desk:
+        trees["desk"] = desk
+        idle("no host is connected", trees, 15 * patience)
+        database.silence()
+        with engine.fakes(credentials, look_seconds=0) as fakes:
+            idle(f"{len(hosts)} hosts say that they live", trees, 30 * patience)
+        with engine.fakes(credentials, look_seconds=LOOK_SECONDS) as fakes, cloud.api(settings) as api:
+            idle(f"and look every {LOOK_SECONDS:g} s", trees, 30 * patience)
+            trees |= {"api": api, "fakes": fakes.pid}
+            printing.dispatch_head("From the request to a host and back")
+            for each, posts in STEADY:
+                found = dispatching.steady(
+                    cloud_with_broker, there, trees, seconds=max(20 * patience, 5), each=each, posts_a_second=posts
+                )
+                printing.dispatch_line(f"{each * posts:g} servers a second, {each} by a request", found)
+            for what, host in (("over all hosts", None), ("on one host", hosts[0])):
+                found = dispatching.burst(cloud_with_broker, there, trees, size=dispatching.BURST, host=host)
+                printing.dispatch_line(f"{dispatching.BURST} servers at once {what}", found)
+            for name in ("broker", "desk", "api"):
+                printing.figure(f"memory of {printing.NAMES[name]}, MiB", f"{sum(pss_mib(trees[name])):.0f}")
+        answered = Measured(fakes.answered, 1, {})
+        printing.figure(
+            f"{len(fakes.answered)} requests of hosts answered, p50 and p99 in ms",
+            f"{answered.percentile(50):.1f} {answered.percentile(99):.1f}",
+        )
+    database.close()
+
+
+def idle(what: str, trees: dict[str, int], seconds: float) -> None:
+    """Print what goes on when nothing does."""
+    window = Window(trees)
+    time.sleep(seconds)
+    printing.figure(what, "")
+    printing.shares(window.until_now())
 
 
 def memory(made: Cluster, api: int, when: str) -> None:

@@ -3,15 +3,17 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
 
 from sqlalchemy import select
 
+from app.clock import SystemClock
 from app.db import Database
 from app.settings import Settings
-from compute_api import finishing, operations
+from compute_agent.desk import LocalDesk
 from compute_api.finishing import Outcome
 from compute_api.models import Operation
+from image_api.stores import make_store
 
 LOOK_SECONDS = 0.05
 
@@ -21,7 +23,7 @@ def at_work(settings: Settings) -> Iterator[None]:
     """Until it is left; what is queued then stays."""
     database = Database(settings.database)
     stop = threading.Event()
-    thread = threading.Thread(target=_work, args=(database, stop))
+    thread = threading.Thread(target=_work, args=(settings, database, stop))
     thread.start()
     try:
         yield
@@ -31,14 +33,13 @@ def at_work(settings: Settings) -> Iterator[None]:
         database.dispose()
 
 
-def _work(database: Database, stop: threading.Event) -> None:
-    waiting = select(Operation.id).where(Operation.state == "queued").order_by(Operation.id).limit(100)
+def _work(settings: Settings, database: Database, stop: threading.Event) -> None:
+    waiting = select(Operation.id, Operation.host).where(Operation.state == "queued").order_by(Operation.id).limit(100)
+    store = make_store(settings)
     while not stop.wait(LOOK_SECONDS):
         with database.reading() as session:
-            ids = session.scalars(waiting).all()
-        for operation_id in ids:
-            with database.transaction() as session:
-                operation = operations.claim(session, datetime.now(UTC), operation_id)
-            if operation is not None:
-                with database.transaction() as session:
-                    finishing.finish(session, datetime.now(UTC), operation, Outcome())
+            found = session.execute(waiting).all()
+        for operation_id, host in found:
+            desk = LocalDesk(database, SystemClock(), replace(settings, host_name=host), store)
+            if (work := desk.claim(operation_id)) is not None:
+                desk.finish(work, Outcome())

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.fleet.processes import cpu_seconds
 
@@ -45,6 +45,20 @@ class Measured:
         return self.cpu_seconds[name] / self.wall_seconds * 100
 
 
+class Window:
+    """From now on, what trees of processes take of the processors."""
+
+    def __init__(self, trees: Mapping[str, int]) -> None:
+        self._trees = trees
+        self._before = {name: cpu_seconds(pid) for name, pid in trees.items()}
+        self._began = time.perf_counter()
+
+    def until_now(self, took: Sequence[float] = ()) -> Measured:
+        """With the time that each request took, where there were any."""
+        wall = time.perf_counter() - self._began
+        return Measured(took, wall, {name: cpu_seconds(pid) - self._before[name] for name, pid in self._trees.items()})
+
+
 def measure(trees: Mapping[str, int], asks: Sequence[Ask], *, seconds: float, least: int = 5) -> Measured:
     """One load, for so long and each so often at least. `trees` are the processes to charge."""
     return together(trees, {"": Load(asks)}, seconds=seconds, least=least)[""]
@@ -56,7 +70,7 @@ def together(
     """Several loads at the same time; each is charged the CPU time of all. The first failure ends and leaves it."""
     took: dict[str, list[float]] = {name: [] for name in loads}
     failures: list[BaseException] = []
-    before = {name: cpu_seconds(pid) for name, pid in trees.items()}
+    window = Window(trees)
     began = time.perf_counter()
 
     def run(name: str, ask: Ask, every: float | None, begin: float) -> None:
@@ -83,6 +97,5 @@ def together(
         thread.join()
     if failures:
         raise failures[0]
-    wall = time.perf_counter() - began
-    cpu = {name: cpu_seconds(pid) - before[name] for name, pid in trees.items()}
-    return {name: Measured(times, wall, cpu) for name, times in took.items()}
+    whole = window.until_now()
+    return {name: replace(whole, took=times) for name, times in took.items()}

@@ -40,9 +40,14 @@ def rows(cluster: Cluster, filled: Filled, api: int, patience: float = 1.0) -> I
 
 
 def posting(
-    client: Client, image_id: str, *, count: int = 1, made: Callable[[str], None] | None = None
+    client: Client,
+    image_id: str,
+    *,
+    count: int = 1,
+    host: str | None = None,
+    made: Callable[[str], None] | None = None,
 ) -> Callable[[int], None]:
-    """Asks for a server, or so many; `made` is told the id of the first."""
+    """Asks for a server, or so many, on the host if one is given; `made` is told the id of the first."""
 
     def ask(number: int) -> None:
         body = {
@@ -52,6 +57,7 @@ def posting(
             "networks": "auto",
             "min_count": count,
             "max_count": count,
+            **({"host": host} if host else {}),
         }
         status, answer = client("POST", f"{COMPUTE}/servers", orjson.dumps({"server": body}))
         assert status == 202, answer

@@ -1,8 +1,10 @@
 """Lines of a table on the screen: what was asked, how long it took and what it cost."""
 
+from benchmarks.fleet.dispatching import Dispatched
 from benchmarks.fleet.measuring import Measured
 
 TREES = ("api", "postgres")
+NAMES = {"api": "API", "postgres": "PostgreSQL", "desk": "desk", "broker": "RabbitMQ", "fakes": "the fake hosts"}
 
 
 def head(title: str) -> None:
@@ -25,5 +27,18 @@ def figure(what: str, value: str) -> None:
 
 def shares(found: Measured) -> None:
     """Of one core, while all of that went on."""
-    api, postgres = (f"{found.share(name):.0f} %" for name in TREES)
-    figure("  of one core", f"API {api}, PostgreSQL {postgres}")
+    figure("  of one core", ", ".join(f"{NAMES[name]} {found.share(name):.1f} %" for name in found.cpu_seconds))
+
+
+def dispatch_head(title: str) -> None:
+    print(f"\n{title}\n")
+    print(f"{'':40}{'servers':>8}{'/s':>7}{'begun p50':>11}{'p99':>8}{'done p50':>10}{'p99':>8}  ms", flush=True)
+
+
+def dispatch_line(what: str, found: Dispatched) -> None:
+    """`begun` since the request, `done` since it was begun."""
+    begun, begun_most, done, done_most = found.percentiles()
+    count = len(found.begun)
+    speed = count / found.whole.wall_seconds
+    print(f"{what:40}{count:8}{speed:7.1f}{begun:11.0f}{begun_most:8.0f}{done:10.0f}{done_most:8.0f}", flush=True)
+    shares(found.whole)

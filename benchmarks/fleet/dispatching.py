@@ -1,0 +1,105 @@
+"""From POST through database and broker to a host and back, and what it costs that a thousand hosts say they live."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import func, select, update
+
+from app.db import Database
+from benchmarks.fleet.cluster import Cluster
+from benchmarks.fleet.filling import Filled
+from benchmarks.fleet.measuring import Load, Measured, Window, together
+from benchmarks.fleet.placing import posting
+from compute_api.models import Heartbeat, Host, Operation
+
+PATIENCE_SECONDS = 120.0
+BURST = 1000
+CONNECTIONS = 10
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """`begun`: from when the request had been read until the host had claimed the operation; `done`: from then until
+    the database knew it done. Both in seconds. `whole` has the CPU time, and the time of all."""
+
+    begun: Sequence[float]
+    done: Sequence[float]
+    whole: Measured
+
+    def percentiles(self) -> tuple[float, float, float, float]:
+        """Milliseconds: half and 99 in 100 of `begun`, then of `done`."""
+        begun, done = (replace(self.whole, took=took) for took in (self.begun, self.done))
+        return begun.percentile(50), begun.percentile(99), done.percentile(50), done.percentile(99)
+
+
+class Operations:
+    """What the database says of operations."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._database = Database(cluster.settings.database)
+
+    def newest(self) -> int:
+        with self._database.reading() as session:
+            return session.scalar(select(func.max(Operation.id))) or 0
+
+    def wait(self, since: int) -> list[tuple[float, float]]:
+        """Once all newer ones are done: how long each took to be begun, and from then to its end."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        newer = select(func.count()).where(Operation.id > since, Operation.state.in_(("queued", "running")))
+        with self._database.reading() as session:
+            while left := session.scalar(newer):
+                assert time.monotonic() < until, f"{left} operations are still not done"
+                time.sleep(0.02)
+            columns = select(Operation.created_at, Operation.started_at, Operation.finished_at, Operation.state)
+            rows = session.execute(columns.where(Operation.id > since)).all()
+        assert all(row.state == "done" for row in rows), "an operation has failed"
+        return [
+            ((row.started_at - row.created_at).total_seconds(), (row.finished_at - row.started_at).total_seconds())
+            for row in rows
+        ]
+
+    def hosts(self) -> list[str]:
+        with self._database.reading() as session:
+            return list(session.scalars(select(Host.name).order_by(Host.seq)))
+
+    def silence(self) -> None:
+        """Nobody has been heard of for the last ten seconds."""
+        with self._database.transaction() as session:
+            session.execute(update(Heartbeat).values(last_seen=func.now()))
+
+    def close(self) -> None:
+        self._database.dispose()
+
+
+def steady(
+    cluster: Cluster, filled: Filled, trees: dict[str, int], *, seconds: float, each: int, posts_a_second: float
+) -> Dispatched:
+    """So many servers with each POST, so many times a second, in one small project after the other."""
+    clients = [cluster.client(cluster.token("demo", project)) for project, _ in filled.small]
+    asks = [posting(client, filled.image_id, count=each) for client in clients]
+    load = Load([lambda number: asks[number % len(asks)](number)], every=1 / posts_a_second)
+    return _dispatched(cluster, trees, load, seconds)
+
+
+def burst(cluster: Cluster, filled: Filled, trees: dict[str, int], *, size: int, host: str | None) -> Dispatched:
+    """So many servers at once, on the host or wherever there is room."""
+    clients = [cluster.client(cluster.token("admin")) for _ in range(CONNECTIONS)]
+    asks = [_once(posting(client, filled.image_id, count=size // CONNECTIONS, host=host)) for client in clients]
+    return _dispatched(cluster, trees, Load(asks), 0)
+
+
+def _once(ask: Callable[[int], object]) -> Callable[[int], object]:
+    return lambda number: ask(number) if number == 0 else False
+
+
+def _dispatched(cluster: Cluster, trees: dict[str, int], load: Load, seconds: float) -> Dispatched:
+    found = Operations(cluster)
+    try:
+        since = found.newest()
+        window = Window(trees)
+        together({}, {"": load}, seconds=seconds)
+        took = found.wait(since)
+        return Dispatched([one[0] for one in took], [one[1] for one in took], window.until_now())
+    finally:
+        found.close()
