@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from compute_agent.agent import Agent
+from compute_agent.desk import Desk, Wanted
+from compute_api.states import VmState
 from hypervisor.host import HostConfig, QemuHypervisor
-from hypervisor.machine import KeySpec, MachineReport, MachineSpec
+from hypervisor.machine import HostReport, KeySpec, MachineReport, MachineSpec
 from hypervisor.metadata import MetadataService
 from hypervisor.network import METADATA
 from tests.host.support import (
@@ -121,6 +125,25 @@ class Host:
         return found
 
 
+class Paper:
+    """What the control plane has written down for the agent of a host: this server runs there, nothing is under way."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self._spec = spec
+
+    def register(self, _report: HostReport) -> None:
+        pass
+
+    def requeue(self) -> int:
+        return 0
+
+    def wanted(self) -> list[Wanted]:
+        return [Wanted(self._spec.id, VmState.ACTIVE, None, self._spec.generation)]
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        return self._spec if machine_id == self._spec.id else None
+
+
 MakeHosts = Callable[..., list[Host]]
 
 
@@ -189,10 +212,9 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     assert pings(two, key, OUTSIDE)
     assert len(ssh(two, key, "head -c 1000 /dev/zero", through=one)) == 1000
     hosts[2].boot()
-    for machine_id in hosts[2].hypervisor.paths.machine_ids():
-        spec = hosts[2].hypervisor.spec(machine_id)
-        assert spec == three
-        hosts[2].run(spec)
+    agent = Agent(cast(Desk, Paper(three)), hosts[2].hypervisor, threads=1, grace_seconds=1, restart_stopped=True)
+    with inside(hosts[2].namespace):
+        agent.prepare()
     assert ssh(three, key, "hostname", through=two).strip() == three.hostname
     assert pings(one, key, three.nics[0].addresses[0].ip)
 
@@ -201,12 +223,13 @@ def test_hosts_without_multicast_flood_to_their_peers(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     key, public = ssh_key
-    peers = tuple(IPv6Address(f"fd00:aaaa::{number}") for number in (1, 2))
-    one, two = guests(hosts := make_hosts(2, peers), tiny_image, public)
-    for spec in (one, two):
+    peers = tuple(IPv6Address(f"fd00:aaaa::{number}") for number in (1, 2, 3))
+    one, two, three = guests(hosts := make_hosts(3, peers), tiny_image, public)
+    for spec in (one, two, three):
         assert ssh(spec, key, "hostname").strip() == spec.hostname
-    assert ssh(two, key, "hostname", through=one).strip() == two.hostname
-    assert ssh(one, key, "hostname", through=two).strip() == one.hostname
+    for spec, other in ((one, two), (two, three), (three, one)):
+        assert ssh(other, key, "hostname", through=spec).strip() == other.hostname
+        assert pings(spec, key, other.nics[0].addresses[0].ip)
     links = hosts[0].hypervisor.links
     with inside(hosts[0].namespace):
         vxlan = ip("-details", "link", "show", "dev", links.vxlan(VNI))
@@ -216,7 +239,7 @@ def test_hosts_without_multicast_flood_to_their_peers(
         hosts[0].hypervisor.segments.claim(one.id, one.nics)
         assert links.segments() == before, "nothing is made anew without a reason"
     assert "group ff05" not in vxlan
-    assert f"00:00:00:00:00:00 dst {peers[1]} " in flooded.stdout
+    assert all(f"00:00:00:00:00:00 dst {peer} " in flooded.stdout for peer in peers[1:])
     assert f"dst {peers[0]} " not in flooded.stdout
 
     # Guests that are kept apart reach the world and are reached, also by way of the other host, but not each other.

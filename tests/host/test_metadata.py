@@ -169,6 +169,12 @@ def test_a_password_is_posted_once(host: QemuHypervisor) -> None:
     assert guest.read(path) == "encrypted"
     assert metadata.password(host.paths.machine(spec.id)) == b"encrypted"
     assert guest.ask("/openstack/latest/user_data", "POST", b"x")[0] == 405
+    # Until the user has it cleared.
+    assert host.password(spec.id) == b"encrypted"
+    for _ in range(2):
+        host.forget_password(spec.id)
+    assert host.password(spec.id) == b""
+    assert guest.ask(path, "POST", b"another")[0] == 200
     guest.close()
 
 

@@ -146,6 +146,17 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     left = subprocess.run(routes, check=True, capture_output=True, text=True).stdout
     assert str(MAPPED) not in left
     assert "192.168.240.0/20" in left
+
+    # A mapping of the guest's own port comes and goes with what the control plane says of it.
+    nic = spec.nics[0].model_copy(update={"ipv4_address": MAPPED})
+    last.ensure_nics(spec.model_copy(update={"nics": (nic,)}))
+    last.repair()
+    with inside(outside):
+        done = subprocess.run([*words, "-o", "BatchMode=yes", f"root@{MAPPED}", "hostname"], capture_output=True)
+    assert done.stdout == b"vm1\n", done.stderr
+    last.ensure_nics(spec)
+    last.repair()
+    assert str(MAPPED) not in subprocess.run(routes, check=True, capture_output=True, text=True).stdout
     # Turned off, nothing of it stays.
     off = make_host(OneImage(tiny_image), uplink="uplink")
     off.repair()

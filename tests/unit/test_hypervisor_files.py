@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
         dns_search=("a.example", "b.example"),
     )
     text = radvd_conf((advertisement,), Timing(default_lifetime=600, dns_lifetime=900))
+    inside = radvd_conf((replace(advertisement, gateway=False),), Timing(default_lifetime=600, dns_lifetime=900))
+    assert inside == text.replace("AdvDefaultLifetime 600", "AdvDefaultLifetime 0"), "a prefix, and nobody to route it"
     assert "interface 6babcd-000378 {" in text
     assert "AdvLinkMTU 1430;" in text
     assert "prefix 2a0a:e5c1:111:888::/64 {" in text
