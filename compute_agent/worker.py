@@ -21,6 +21,7 @@ from hypervisor.protocol import Hypervisor
 log = logging.getLogger(__name__)
 
 ANSWERING_THREADS = 4
+AGAIN_SECONDS = 5.0
 
 
 class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
@@ -40,17 +41,19 @@ class HostConsumer(CeleryConsumer):  # type: ignore[misc]
 
 
 class Worker:
-    """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for."""
+    """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for.
 
-    def __init__(self, url: str, authority: str | None, host: str, threads: int, carry_out: Callable[[int], None]):
-        self._app = celery(url, authority, host=host)
-        self._app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
-        self._app.task(carry_out, name=names.TASK, acks_late=True, ignore_result=True)
-        self._app.finalize()
-        self._worker = WorkController(
-            app=self._app, pool_cls="threads", concurrency=threads, hostname=f"sixstack@{host}", quiet=True
-        )
-        self._thread = threading.Thread(target=self._worker.start, name="celery", daemon=True)
+    One that ends by itself is started again.
+    """
+
+    def __init__(
+        self, url: str, authority: str | None, host: str, threads: int, carry_out: Callable[[int], None]
+    ) -> None:
+        self._url, self._authority, self._host, self._threads = url, authority, host, threads
+        self._carry_out = carry_out
+        self._stopping = threading.Event()
+        self._worker: WorkController | None = None
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
 
     def start(self) -> None:
         """Begin to hear."""
@@ -58,8 +61,31 @@ class Worker:
 
     def stop(self) -> None:
         """Hear nothing more; what is not acknowledged comes again."""
-        self._worker.should_stop = None
-        self._worker.terminate()
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._worker = self._made()
+            self._worker.start()
+            if not self._stopping.wait(AGAIN_SECONDS):
+                log.warning("What hears of work has ended by itself; it begins again")
+
+    def _made(self) -> WorkController:
+        app = celery(self._url, self._authority, host=self._host)
+        app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
+        app.task(self._carry_out, name=names.TASK, acks_late=True, ignore_result=True)
+        app.finalize()
+        return WorkController(
+            app=app,
+            pool_cls="threads",
+            concurrency=self._threads,
+            hostname=f"sixstack@{self._host}",
+            without_mingle=True,
+            without_gossip=True,
+            without_heartbeat=True,
+        )
 
 
 class Questions(Listener):

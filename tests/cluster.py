@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -182,3 +183,53 @@ def _runs_from(path: Path, state: bytes) -> bool:
     except OSError:
         return False
     return b"qemu" in command.split(b"\0")[0] and state in command
+
+
+def main() -> int:
+    """Start it, say how to use it, and keep it until Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with tempfile.TemporaryDirectory(prefix="sixstack-cluster-") as work:
+        Path(work).chmod(0o755)
+        began = time.monotonic()
+        try:
+            with cluster(Path(work) / "c", lambda text: print(f"==> {text}", flush=True)) as made:
+                _furnish(made)
+                print(_advice(made, time.monotonic() - began), flush=True)
+                while True:
+                    signal.pause()
+        except KeyboardInterrupt:
+            print("==> everything has ended")
+    return 0
+
+
+def _advice(made: Cluster, seconds: float) -> str:
+    agent = made.agents["h2"].process
+    return f"""
+All of it runs after {seconds:.0f} s. In another shell:
+
+    export OS_CLIENT_CONFIG_FILE={made.state("api1") / "clouds.yaml"} OS_CLOUD=sixstack-admin
+    export PATH={SIXSTACK.parent}:$PATH
+    openstack hypervisor list
+    openstack server create --flavor tiny --image tiny --key-name cluster --min 3 --max 3 --wait many
+    openstack server list --long -c Name -c Networks -c Host
+    ip -6 route add ADDRESS/128 via {made.wire.computers["h1"].address}   # h1, or whichever host the server is on
+    ssh -i {made.directory / "key"} root@ADDRESS
+    kill -9 {agent.pid if agent else "PID"}   # the agent of h2; its servers go on
+    tail -f {made.directory}/*.log
+
+Ctrl-C here ends it, guests and all."""
+
+
+def _furnish(made: Cluster) -> None:
+    """The tiny image, a key pair, and the hosts' names."""
+    key = made.directory / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    image = Path(__file__).parents[1] / "var" / "images" / "tiny.qcow2"
+    formats = {"disk_format": "qcow2", "container_format": "bare"}
+    with made.connect("sixstack-admin") as admin:
+        admin.create_image("tiny", filename=str(image), visibility="public", wait=True, **formats)
+        admin.create_keypair("cluster", key.with_suffix(".pub").read_text().strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,23 @@ class Postgres:
     """A running server with one database, which is put back to what it was at `remember` before each test."""
 
     directory: Path
+    options: str = ""
+
+    def start(self) -> None:
+        """Return once it takes connections."""
+        log = str(self.directory / "log")
+        options = f"-k {self.directory} -c listen_addresses='' -c max_connections=200 {self.options}"
+        subprocess.run([*self._control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
+
+    def stop(self) -> None:
+        """End it as a crash would; what was committed is kept, as far as the options say."""
+        subprocess.run([*self._control, "-w", "-s", "-m", "immediate", "stop"], check=True, cwd="/")
+
+    @property
+    def _control(self) -> list[str]:
+        programs = _programs()
+        assert programs is not None
+        return ["runuser", "-u", USER, "--", str(programs / "pg_ctl"), "-D", str(self.directory / "data")]
 
     @property
     def url(self) -> str:
@@ -77,19 +94,16 @@ def postgres(directory: Path, options: str = QUICK) -> Iterator[Postgres]:
 
     It forgets what it was told when the machine dies, unless the options are others.
     """
-    programs = _programs()
-    assert programs is not None
     directory.mkdir(exist_ok=True)
     shutil.chown(directory, USER, USER)
-    control = ["runuser", "-u", USER, "--", str(programs / "pg_ctl"), "-D", str(directory / "data")]
-    subprocess.run([*control, "-o", f"--auth=trust --username={USER} --no-sync", "initdb", "-s"], check=True, cwd="/")
-    options = f"-k {directory} -c listen_addresses='' -c max_connections=200 {options}"
-    log = str(directory / "log")
-    subprocess.run([*control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
+    made = Postgres(directory, options)
+    initial = f"--auth=trust --username={USER} --no-sync"
+    subprocess.run([*made._control, "-o", initial, "initdb", "-s"], check=True, cwd="/")
+    made.start()
     try:
-        yield Postgres(directory)
+        yield made
     finally:
-        subprocess.run([*control, "-w", "-s", "-m", "immediate", "stop"], check=True, cwd="/")
+        made.stop()
 
 
 def _programs() -> Path | None:

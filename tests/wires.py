@@ -1,4 +1,4 @@
-"""A wire between network namespaces: one namespace for each computer, all on one Ethernet segment that carries multicast.
+"""A wire between network namespaces: one for each computer, all on one Ethernet segment that carries multicast.
 
     root namespace (the control plane, and the world outside) ── wire ── h1, h2, h3
 

@@ -1,0 +1,155 @@
+"""Three hosts, each with an agent and real guests, two API processes, one PostgreSQL, one RabbitMQ: tests/cluster.py."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openstack import exceptions
+from openstack.connection import Connection
+
+import tests.postgres
+import tests.rabbitmq
+from tests.cluster import HOSTS, Cluster, cluster
+from tests.contract.conftest import Key, need_a_host, wait_until
+from tests.host.support import TINY_IMAGE
+
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cluster]:
+    """A cluster with the image `tiny` and the admin's key pair `key`; nothing of it is left afterwards."""
+    need_a_host()
+    if reason := tests.postgres.why_not() or tests.rabbitmq.why_not():
+        pytest.skip(reason)
+    place = tmp_path_factory.mktemp("cluster")
+    for parent in (place, place.parent, place.parent.parent):
+        parent.chmod(0o755)  # PostgreSQL and RabbitMQ run as users of their own
+    with cluster(place / "c") as made:
+        with made.connect("sixstack-admin") as admin:
+            formats = {"disk_format": "qcow2", "container_format": "bare"}
+            admin.create_image("tiny", filename=str(TINY_IMAGE), visibility="public", wait=True, **formats)
+            admin.create_keypair("key", key.public)
+        yield made
+    assert not [name for name in os.listdir("/run/netns") if name.startswith(made.wire.name)]
+    assert all(made.guests(host) == [] for host in HOSTS)
+
+
+@pytest.fixture
+def admin(many: Cluster) -> Iterator[Connection]:
+    """openstacksdk as the admin; servers that the test left are deleted."""
+    with many.connect("sixstack-admin") as made:
+        yield made
+        for server in made.list_servers():
+            made.compute.delete_server(server.id)
+        wait_until(lambda: not made.list_servers())
+
+
+def begin(admin: Connection, name: str, count: int = 1, **more: Any) -> None:
+    """Ask for servers and do not wait."""
+    admin.compute.create_server(
+        name=name,
+        image_id=admin.get_image("tiny").id,
+        flavor_id=admin.get_flavor("tiny").id,
+        key_name="key",
+        networks="auto",
+        min_count=count,
+        max_count=count,
+        **more,
+    )
+
+
+def at_rest(admin: Connection, count: int) -> list[Any] | None:
+    """All servers once there are so many and nothing is done to any of them."""
+    servers = admin.list_servers()
+    return servers if len(servers) == count and all(one.status in ("ACTIVE", "ERROR") for one in servers) else None
+
+
+def test_servers_spread_talk_across_hosts_and_are_reached_from_outside(
+    many: Cluster, admin: Connection, key: Key
+) -> None:
+    begin(admin, "spread", 3)
+    servers = wait_until(lambda: at_rest(admin, 3))
+    assert {server.status for server in servers} == {"ACTIVE"}, [server.fault for server in servers]
+    assert sorted(server.compute_host for server in servers) == list(HOSTS)
+    for server in servers:
+        assert len(many.guests(server.compute_host)) == 1
+        many.lead_to(server.access_ipv6, server.compute_host)
+    for server in servers:
+        others = [other.access_ipv6 for other in servers if other is not server]
+        key.ssh(server.access_ipv6, *(f"ping -6 -c 1 -W 20 {address} &&" for address in others), "true")
+    with many.connect("sixstack-admin", api=1) as other_api:
+        assert {server.id for server in other_api.list_servers()} == {server.id for server in servers}
+        shown = other_api.compute.get_server_console_output(servers[0].id)["output"]
+        assert "TINY" in shown
+        assert other_api.delete_server(servers[0].id, wait=True)
+    assert {one.name: one.state for one in admin.list_hypervisors()} == dict.fromkeys(HOSTS, "up")
+
+
+def test_an_agent_that_dies_amid_twenty_creates_loses_none_and_makes_none_twice(
+    many: Cluster, admin: Connection
+) -> None:
+    begin(admin, "torn", 20)
+    wait_until(lambda: many.guests("h1"))
+    many.agents["h1"].end(signal.SIGKILL)
+    many.agents["h1"].start()
+    servers = wait_until(lambda: at_rest(admin, 20), seconds=240)
+    assert all(server.status == "ACTIVE" or server.fault["message"] for server in servers)
+    running = [one for one in servers if one.status == "ACTIVE"]
+    for host in HOSTS:
+        here = [one for one in running if one.compute_host == host]
+        wait_until(lambda host=host, here=here: len(many.guests(host)) == len(here))
+
+
+def test_a_broker_that_is_gone_and_a_database_that_restarts_are_waited_for(many: Cluster, admin: Connection) -> None:
+    begin(admin, "before")
+    wait_until(lambda: at_rest(admin, 1))
+    many.broker.stop()
+    begin(admin, "meanwhile")  # accepted: the operation is in the database
+    server = next(one for one in admin.list_servers() if one.name == "meanwhile")
+    assert server.status == "BUILD"
+    with pytest.raises(exceptions.HttpException) as refused:
+        admin.compute.get_server_console_output(admin.get_server("before").id)
+    assert refused.value.status_code == 503
+    many.broker.start()
+    wait_until(lambda: at_rest(admin, 2), seconds=180)
+    assert {server.status for server in admin.list_servers()} == {"ACTIVE"}
+
+    many.database.stop()
+    try:
+        answer = admin.compute.get("/servers", raise_exc=False, connect_retries=0)
+        assert (answer.status_code, list(answer.json())) == (503, ["serviceUnavailable"])
+    finally:
+        many.database.start()
+    begin(admin, "after")
+    wait_until(lambda: at_rest(admin, 3), seconds=180)
+    assert {server.status for server in admin.list_servers()} == {"ACTIVE"}
+
+
+def test_a_silent_host_is_down_gets_nothing_and_puts_things_right_when_it_returns(
+    many: Cluster, admin: Connection
+) -> None:
+    begin(admin, "kept", availability_zone="nova:h3")
+    begin(admin, "removed", availability_zone="nova:h3")
+    wait_until(lambda: at_rest(admin, 2))
+    assert len(many.guests("h3")) == 2
+    many.agents["h3"].end(signal.SIGKILL)
+    wait_until(lambda: _state(admin, "h3") == "down", seconds=60)
+    begin(admin, "elsewhere", 2)
+    servers = wait_until(lambda: at_rest(admin, 4))
+    assert {one.compute_host for one in servers if one.name.startswith("elsewhere")} == {"h1", "h2"}
+    removed = next(one for one in servers if one.name == "removed")
+    assert admin.delete_server(removed.id, wait=True)
+    assert len(many.guests("h3")) == 2  # nobody can tell it yet
+
+    many.agents["h3"].start()
+
+    wait_until(lambda: len(many.guests("h3")) == 1, seconds=60)
+    wait_until(lambda: _state(admin, "h3") == "up")
+    assert admin.get_server("kept").status == "ACTIVE"
+
+
+def _state(admin: Connection, name: str) -> str:
+    return str(next(one.state for one in admin.list_hypervisors() if one.name == name))
