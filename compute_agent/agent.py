@@ -26,6 +26,7 @@ COMPARE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
 REGISTER_SECONDS = 300.0
 INSIST_SECONDS = 1.0
+STUCK_SECONDS = 120.0
 WAITING_THREADS = 32
 WAITING = frozenset(
     {
@@ -56,6 +57,7 @@ class Agent:
         restart_stopped: bool = False,
         look_seconds: float = LOOK_SECONDS,
         compare_seconds: float = COMPARE_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._desk = desk
         self._hypervisor = hypervisor
@@ -65,6 +67,8 @@ class Agent:
         self._compare_seconds = compare_seconds
         self._said: HostReport | None = None
         self._said_at = 0.0
+        self._heartbeat_seconds = heartbeat_seconds
+        self._looked_at = 0.0
         # Most of them only wait: for a guest to power off, for a snapshot to be written.
         self._pool = ThreadPoolExecutor(max(threads, WAITING_THREADS), thread_name_prefix="work")
         self._busy = threading.BoundedSemaphore(threads)
@@ -93,14 +97,17 @@ class Agent:
 
     def run(self) -> None:
         """Work until stopped."""
-        compared = beaten = time.monotonic()
+        compared = described = self._looked_at = time.monotonic()
+        beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        beating.start()
         while not self._stopping.is_set():
             self._looking.clear()
             try:
+                self._looked_at = time.monotonic()
                 self.look()
-                if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
+                if time.monotonic() - described >= self._heartbeat_seconds:
                     self._register()
-                    beaten = time.monotonic()
+                    described = time.monotonic()
                 if time.monotonic() - compared >= self._compare_seconds:
                     self.give_up_overdue()
                     self.compare()
@@ -110,6 +117,7 @@ class Agent:
             except Exception:
                 log.exception("The agent goes on after a failure")
             self._looking.wait(self._look_seconds)
+        beating.join(timeout=5)
         self._pool.shutdown(wait=True)
 
     def carry_out(self, operation_id: int) -> None:
@@ -122,13 +130,23 @@ class Agent:
             self._looking.set()  # perhaps it waits for another one, which may be in no hurry
 
     def _register(self) -> None:
-        """Say that this host is alive, and what it is like when that is news."""
+        """Say what this host is like, when that is news."""
         report = self._hypervisor.describe()
         if report == self._said and time.monotonic() - self._said_at < REGISTER_SECONDS:
-            self._desk.heartbeat()
             return
         self._desk.register(report)
         self._said, self._said_at = report, time.monotonic()
+
+    def _beat(self) -> None:
+        """Say that this host is alive, in a thread of its own: a look may take longer than a host may be silent. But a
+        host that looks no more falls silent."""
+        while not self._stopping.wait(self._heartbeat_seconds):
+            if time.monotonic() - self._looked_at > STUCK_SECONDS:
+                continue
+            try:
+                self._desk.heartbeat()
+            except Exception as error:
+                log.warning("A heartbeat was not heard: %s", error)
 
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""

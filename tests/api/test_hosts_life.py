@@ -399,3 +399,26 @@ def test_a_host_that_returns_goes_on_with_its_own_and_gives_up_what_others_have_
     for server_id in (kept, shut_off, waiting):
         assert shown(as_member, server_id)["status"] == "ACTIVE"
     assert room(database) == {"fake-host": 256, "other-host": 128}
+
+
+def test_a_host_that_takes_long_to_look_around_is_not_down(as_admin: Api, host: Host, clock: ManualClock) -> None:
+    looks, go_on = threading.Event(), threading.Event()
+
+    def before(method: str, _machine_id: str) -> None:
+        if method == "evict_images":
+            looks.set()
+            assert go_on.wait(60)
+
+    host.hypervisor.before = before
+    agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0, compare_seconds=0, heartbeat_seconds=0.05)
+    agent.prepare()
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        assert looks.wait(60)
+        clock.advance(31)
+        until(lambda: as_admin.get(f"{COMPUTE}/os-services").json["services"][0]["state"] == "up")
+    finally:
+        go_on.set()
+        agent.stop()
+        thread.join()
