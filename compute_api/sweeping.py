@@ -3,19 +3,22 @@
 Any number of processes may sweep at the same time, and as often as they like.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from app.db import Database
+from app.db import Database, is_unreachable
 from compute_api import finishing, operations, rescheduling
 from compute_api.finishing import Outcome
 from compute_api.models import Heartbeat, Host, Operation, Server
 from compute_api.operations import SILENT_AFTER, Nudge
 from compute_api.states import DELETE
 from image_api.store import Store
+
+log = logging.getLogger(__name__)
 
 LEFT_TO_ITS_HOST = timedelta(seconds=30)
 """So long the host's own agent may be the first to notice that something takes too long: it can also end it."""
@@ -35,10 +38,15 @@ def sweep(
         stranded = _stranded(session, now)
     done = 0
     for operation_id in [*overdue, *stranded]:
-        with database.transaction() as session:
-            session.info[finishing.STORE] = store
-            session.info["nudge"] = nudge
-            done += _settle(session, now, operation_id, grace_seconds)
+        try:
+            with database.transaction() as session:
+                session.info[finishing.STORE] = store
+                session.info["nudge"] = nudge
+                done += _settle(session, now, operation_id, grace_seconds)
+        except Exception as error:
+            if is_unreachable(error):
+                raise
+            log.exception("Operation %d could not be settled; the others are", operation_id)
     return done
 
 
@@ -56,8 +64,11 @@ def is_late(operation: Operation, now: datetime, grace_seconds: float) -> bool:
     return (now - since).total_seconds() > finishing.deadline_seconds(operation.task, grace_seconds)
 
 
-def _stranded(session: Session, now: datetime) -> list[int]:
-    """Operations that wait on hosts that are down or gone, and deletes that such hosts had begun; oldest first."""
+def _stranded(session: Session, now: datetime, only: int | None = None) -> list[int]:
+    """Operations that wait on hosts that are down or gone, and deletes that such hosts had begun; oldest first.
+
+    `only` asks about one of them.
+    """
     query = (
         select(Operation.id)
         .outerjoin(Host, Host.name == Operation.host)
@@ -67,6 +78,8 @@ def _stranded(session: Session, now: datetime) -> list[int]:
             or_(Host.seq.is_(None), Host.forced_down, Heartbeat.last_seen < now - SILENT_AFTER),
         )
     )
+    if only is not None:
+        query = query.where(Operation.id == only)
     return list(session.scalars(query.order_by(Operation.id)))
 
 
@@ -75,7 +88,7 @@ def _settle(session: Session, now: datetime, operation_id: int, grace_seconds: f
     operation = session.scalar(select(Operation).where(Operation.id == operation_id).with_for_update())
     if operation is None or operation.state not in ("queued", "running"):
         return False
-    if operation.task == DELETE.task and operation_id in _stranded(session, now):
+    if operation.task == DELETE.task and _stranded(session, now, operation_id):
         return finishing.finish(session, now, operation, Outcome())
     if operation.state == "queued" and operation.attempts == 0 and operation.task in rescheduling.PLACED:
         server = session.scalar(
