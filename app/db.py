@@ -20,6 +20,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from app.hot_reads import Holder, HotReads
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -86,10 +88,6 @@ def _state(error: Exception) -> str | None:
     return getattr(error, "sqlstate", None)
 
 
-class Holder:
-    """What a thread keeps as long as it keeps a connection."""
-
-
 class Database:
     """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
 
@@ -112,6 +110,7 @@ class Database:
         self.reader: Engine = create_engine(url, isolation_level="AUTOCOMMIT", **common)
         self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
         self._holding = threading.Lock()
+        self.hot = HotReads(self)
         self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
         if self.is_sqlite:
             for engine in (self.writer, self.reader):

@@ -1,5 +1,6 @@
 """Lists of servers: filters, order and pages, all in one query on the project's index."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
+from app.db import Database
 from compute_api import patterns, states
 from compute_api.models import Server
 from network_api.models import Port
@@ -67,7 +69,7 @@ NULLABLE = {
 
 
 class Key(NamedTuple):
-    """A server in a list, and which version of what is shown of it."""
+    """A server in a list, and which version of what is shown of it. A row of a query is as good."""
 
     seq: int
     id: str
@@ -84,6 +86,7 @@ _PROJECTS = (
     .limit(bindparam("most"))
 )
 """The reads that clients poll with, built once: building a statement takes longer than running it."""
+_ID = re.compile(r"[0-9a-fA-F-]{36}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,21 +117,22 @@ class Wanted:
     marker: str | None = None
 
 
-def key(session: Session, caller: Caller, server_id: str) -> Key:
+def key(database: Database, caller: Caller, server_id: str) -> Key:
     """One of the caller's servers; an admin finds every project's. Raises NotFound."""
-    values = {"server_id": server_id, "project": caller.project}
-    if (found := session.execute(_ANY if caller.is_admin else _OWN, values).one_or_none()) is None:
+    query, values = (_ANY, {}) if caller.is_admin else (_OWN, {"project": caller.project})
+    found = database.hot.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
+    if not found:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
-    return cast(Key, found)
+    return cast(Key, found[0])
 
 
-def keys(session: Session, wanted: Wanted) -> list[Key]:
+def keys(database: Database, wanted: Wanted) -> list[Key]:
     """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
     if wanted == Wanted(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
-        rows = session.execute(_PROJECTS, {"project": wanted.project_id, "most": wanted.limit})
-    else:
-        rows = session.execute(page(session, _KEYS, wanted))
-    return cast("list[Key]", rows.all())
+        values = {"project": wanted.project_id, "most": wanted.limit}
+        return cast("list[Key]", database.hot.rows(_PROJECTS, values))
+    with database.reading() as session:
+        return cast("list[Key]", session.execute(page(session, _KEYS, wanted)).all())
 
 
 def names(session: Session, wanted: Wanted) -> Sequence[tuple[str, str]]:

@@ -3,19 +3,14 @@
 Each API process keeps what it found out about a token only as long as the epoch stands still.
 """
 
-import threading
-from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import Any
-
 from sqlalchemy import event, select, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.db import Database, Holder
+from app.db import Database
 from identity_api.models import Epoch
 
 ROW = 1
+_EPOCH = select(Epoch.value).where(Epoch.id == ROW)
 
 
 def bump(session: Session) -> None:
@@ -37,45 +32,12 @@ def _move(session: Session) -> None:
 
 
 class EpochReader:
-    """Reads the epoch for a few microseconds: the SQL is compiled once, the connection held.
-
-    On SQLite each thread holds one of its own. On PostgreSQL, where connections are dear, all threads share one in
-    turn; when it breaks the next reader makes another.
-    """
+    """Reads the epoch for a few microseconds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        query = select(Epoch.value).where(Epoch.id == ROW)
-        self._sql = str(query.compile(database.reader, compile_kwargs={"literal_binds": True}))
-        self._held: Any = threading.local() if database.is_sqlite else SimpleNamespace()
-        self._turn = nullcontext() if database.is_sqlite else threading.Lock()
-        driver = database.reader.dialect.loaded_dbapi
-        self._lost: tuple[type[Exception], ...] = (DBAPIError, driver.Error)
 
     def read(self) -> int:
         """The epoch now; -1 before the first bootstrap."""
-        with self._turn:
-            try:
-                return self._read()
-            except self._lost:
-                self._let_go()
-            try:
-                return self._read()
-            except self._lost:
-                self._let_go()
-                raise
-
-    def _let_go(self) -> None:
-        if (holder := getattr(self._held, "holder", None)) is not None:
-            self._database.lose(holder)
-        self._held.__dict__.clear()
-
-    def _read(self) -> int:
-        cursor = getattr(self._held, "cursor", None)
-        if cursor is None:
-            self._held.holder = Holder()
-            cursor = self._held.cursor = self._database.hold(self._held.holder).cursor()
-        cursor.execute(self._sql)
-        # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
-        rows = cursor.fetchall()
+        rows = self._database.hot.rows(_EPOCH, {})
         return int(rows[0][0]) if rows else -1

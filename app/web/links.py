@@ -4,11 +4,26 @@ from flask import request
 
 from app.web.context import settings
 
+REMEMBERED = 64
+_KNOWN: dict[tuple[str, str], str] = {}
+"""What hosts that clients named became: working that out takes as long as reading a server."""
+
 
 def base_url() -> str:
     """Where the five services live, without a slash at the end."""
     configured = settings().public_url
-    return configured.rstrip("/") if configured else request.host_url.rstrip("/")
+    if configured:
+        return configured.rstrip("/")
+    environ = request.environ
+    if not (host := environ.get("HTTP_HOST")):
+        return request.host_url.rstrip("/")
+    asked = (environ["wsgi.url_scheme"], host)
+    known = _KNOWN.get(asked)
+    if known is None:
+        if len(_KNOWN) >= REMEMBERED:
+            _KNOWN.clear()
+        known = _KNOWN[asked] = request.host_url.rstrip("/")
+    return known
 
 
 def url(path: str) -> str:

@@ -76,10 +76,12 @@ class Microversions:
 
     def mark(self, response: Response) -> None:
         """Say which version answered."""
-        response.headers["OpenStack-API-Version"] = f"{self.service} {g.version}"
+        version = str(g.version)
+        add = response.headers.add
+        add("OpenStack-API-Version", f"{self.service} {version}")
         vary = "OpenStack-API-Version"
         if self.legacy_header:
-            response.headers[self.legacy_header] = str(g.version)
+            add(self.legacy_header, version)
             vary = f"{vary}, {self.legacy_header}"
         response.headers["Vary"] = vary
 

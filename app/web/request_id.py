@@ -14,10 +14,11 @@ def install(app: Flask) -> None:
         g.request_id = f"req-{uuid4()}"
 
     def end(response: Response) -> Response:
-        response.headers["X-Openstack-Request-Id"] = g.get("request_id", f"req-{uuid4()}")
-        service = service_of(request.path)
-        if service is Service.COMPUTE:
-            response.headers["X-Compute-Request-Id"] = response.headers["X-Openstack-Request-Id"]
+        number = g.get("request_id") or f"req-{uuid4()}"
+        add = response.headers.add
+        add("X-Openstack-Request-Id", number)
+        if service_of(request.path) is Service.COMPUTE:
+            add("X-Compute-Request-Id", number)
         if (microversions := g.get("microversions")) is not None:
             microversions.mark(response)
         elif "Vary" not in response.headers:

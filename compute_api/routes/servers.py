@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 from flask import Response
-from sqlalchemy.orm import Session
 
 from app import errors
 from app.web.bodies import json_body, parse
@@ -66,10 +65,9 @@ def list_servers() -> Response:
 @require("os_compute_api:servers:detail")
 def list_servers_detail() -> Response:
     wanted = queries.servers("detail")
-    with database().reading() as session:
-        found = server_lists.keys(session, wanted)
-        shown = entries().get(session, caller(), _variant(session, single=False), found)
-    return _page("/servers/detail", shown, found[-1].id if found else "", wanted)
+    found = server_lists.keys(database(), wanted)
+    shown = entries().get(database(), caller(), _variant(single=False), found)
+    return _page("/servers/detail", shown, found[-1][1] if found else "", wanted)
 
 
 def _page(path: str, shown: list[bytes], last: str, wanted: Wanted) -> Response:
@@ -80,19 +78,21 @@ def _page(path: str, shown: list[bytes], last: str, wanted: Wanted) -> Response:
     return raw_json(body + b"}")
 
 
-def _variant(session: Session, *, single: bool) -> Variant:
+def _variant(*, single: bool) -> Variant:
     """What this request's answers depend on beside the servers."""
-    admin = caller().is_admin
-    states = hosts.states(session, clock().now()) if admin and version() >= views.HOST_STATUS_SINCE else ()
-    return Variant(version(), admin, base_url(), single, states)
+    admin, at = caller().is_admin, version()
+    states: tuple[tuple[str, str], ...] = ()
+    if admin and at >= views.HOST_STATUS_SINCE:
+        with database().reading() as session:
+            states = hosts.states(session, clock().now())
+    return Variant(at, admin, base_url(), single, states)
 
 
 @compute.get("/servers/<server_id>")
 @require("os_compute_api:servers:show")
 def show_server(server_id: str) -> Response:
-    with database().reading() as session:
-        found = server_lists.key(session, caller(), server_id)
-        shown = entries().get(session, caller(), _variant(session, single=True), [found])
+    found = server_lists.key(database(), caller(), server_id)
+    shown = entries().get(database(), caller(), _variant(single=True), [found])
     if not shown:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
     return raw_json(b'{"server":' + shown[0] + b"}")

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy.orm import Session
 
 from app.caller import Caller
+from app.db import Database
 from app.web.microversion import Version
 from compute_api import server_lists
 from compute_api.server_lists import Key
@@ -37,7 +38,7 @@ class Entries:
         self._size = 0
         self._kept: dict[Variant, dict[int, tuple[int, bytes]]] = {}
 
-    def get(self, session: Session, caller: Caller, variant: Variant, keys: Sequence[Key]) -> list[bytes]:
+    def get(self, database: Database, caller: Caller, variant: Variant, keys: Sequence[Key]) -> list[bytes]:
         """The servers of the keys as JSON, in their order; one that is gone meanwhile is left out."""
         kept = self._kept.setdefault(variant, {})
         found: list[bytes | None] = []
@@ -52,7 +53,8 @@ class Entries:
                 missing.append(seq)
         if not missing:
             return found  # type: ignore[return-value]
-        made = self._make(session, caller, variant, missing)
+        with database.reading() as session:
+            made = self._make(session, caller, variant, missing)
         self._keep(variant, made)
         whole = (
             one if one is not None else made.get(key[0], (0, None))[1] for key, one in zip(keys, found, strict=True)
