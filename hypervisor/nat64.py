@@ -9,6 +9,7 @@ installation. Like radvd they outlive us and are found again.
 
 import hashlib
 import logging
+import os
 import pwd
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 
 from hypervisor import process
 from hypervisor.errors import HostUnfit, LaunchFailed
@@ -25,6 +27,7 @@ from hypervisor.paths import HostPaths, private_directory
 log = logging.getLogger(__name__)
 
 WELL_KNOWN = IPv6Network("64:ff9b::/96")
+NOBODY = "nobody"
 PRIVATE_POOL = IPv4Network("192.168.240.0/20")
 Mappings = tuple[tuple[IPv4Address, IPv6Address], ...]
 PROGRAMS = {"tayga": "apt install tayga", "unbound": "apt install unbound"}
@@ -96,10 +99,12 @@ class Translator:
             made = self.links.ensure_tunnel(self.resolver, [wanted.prefix, self._own, *ours])
             _nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, wanted.pool))
             private_directory(self.directory)
-            own = self._own[0x64]
             # Both need root to begin with, and give it up by themselves.
-            options = ["--nodetach", "--user", "nobody", "--config"]
-            self._keep("tayga", tayga_conf(tunnel, own, wanted), options, again=made)
+            remembered = self.directory / "leases"
+            private_directory(remembered)
+            os.chown(remembered, pwd.getpwnam(NOBODY).pw_uid, -1)
+            options = ["--nodetach", "--user", NOBODY, "--config"]
+            self._keep("tayga", tayga_conf(tunnel, self._own[0x64], wanted, remembered), options, again=made)
             self._keep("unbound", unbound_conf(self.resolver, wanted), ["-d", "-c"], again=made)
 
     def close_down(self) -> None:
@@ -151,14 +156,16 @@ class Translator:
             raise LaunchFailed(f"{program} does not start: {words}")
 
 
-def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64) -> str:
-    """The configuration of tayga. Without a data directory it forgets who had which pool address when it ends."""
+def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, remembered: Path) -> str:
+    """The configuration of tayga. In the directory it remembers who has which pool address, so that connections
+    outlive it when another mapping makes it start anew."""
     lines = [
         f"tun-device {tunnel}",
         f"ipv4-addr {wanted.pool[1]}",
         f"ipv6-addr {own}",
         f"prefix {wanted.prefix}",
         f"dynamic-pool {wanted.pool}",
+        f"data-dir {remembered}",
         *(f"map {address} {guest}" for address, guest in wanted.mappings),
     ]
     return "\n".join(lines) + "\n"

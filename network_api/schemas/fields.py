@@ -73,14 +73,17 @@ def nothing(why: str) -> BeforeValidator:
 Secured = Annotated[bool | None, only(True, None, why=ALWAYS_SECURED)]
 
 
-def _ipv4_address(value: Any) -> IPv4Address:
+def _ipv4_address(value: Any) -> IPv4Address | None:
+    if value in (None, ""):
+        return None
     address = ip_address(_string(value))
     if not isinstance(address, IPv4Address):
         raise ValueError("It must be an IPv4 address.")
     return address
 
 
-Ipv4Address = Annotated[IPv4Address, BeforeValidator(_ipv4_address)]
+Ipv4Address = Annotated[IPv4Address | None, BeforeValidator(_ipv4_address)]
+"""An IPv4 address; "" is none, which is what a command line can say."""
 
 
 class Owned(Body):

@@ -58,7 +58,7 @@ class ChangedPort(Owned):
     security_groups: Annotated[Any, nothing(NO_SECURITY_GROUPS)] = None
     port_security_enabled: Secured = True
     allowed_address_pairs: Annotated[list[AddressPair] | None, Field(max_length=PAIRS)] = None
-    ipv4_address: Ipv4Address | None = None
+    ipv4_address: Ipv4Address = None
     extra_dhcp_opts: Annotated[Any, nothing("There is no DHCP.")] = None
     qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
     dns_name: Annotated[Any, nothing("There is no DNS integration.")] = None

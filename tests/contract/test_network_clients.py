@@ -46,6 +46,25 @@ def test_the_openstack_command_makes_networks_subnets_and_ports(cloud: Cloud) ->
     assert "mine" not in cloud.cli("subnet", "list")
 
 
+def test_the_command_sets_what_neutron_does_not_have(cloud: Cloud, connection: Connection, network: Any) -> None:
+    """As docs/network.md says it."""
+    cloud.cli("network", "set", "--extra-property", "type=bool,name=isolated,value=true", "lab")
+    assert connection.network.get_network(network.id).to_dict()["isolated"] is True
+    connection.network.create_port(network_id=network.id, name="p")
+    allowed = f"ip-address={connection.network.get_subnet(network.subnet_ids[0]).cidr}"
+    cloud.cli("port", "set", "--allowed-address", allowed, "p")
+    assert allowed.partition("=")[2] in cloud.cli("port", "show", "p", "-c", "allowed_address_pairs")
+    for value in ("203.0.113.7", ""):
+        mapped = f"type=str,name=ipv4_address,value={value}"
+        cloud.cli("port", "set", "--extra-property", mapped, "p", cloud="sixstack-admin")
+        [port] = connection.network.ports(network_id=network.id)
+        assert port.to_dict()["ipv4_address"] == (value or None)
+    cloud.cli("network", "create", "inside")
+    cloud.cli("subnet", "create", "--network", "inside", "--ip-version", "6", "--gateway", "none", "inside")
+    assert cloud.cli("subnet", "show", "inside", "-f", "value", "-c", "gateway_ip").strip() == "None"
+    cloud.cli("network", "delete", "inside")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

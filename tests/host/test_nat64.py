@@ -118,6 +118,13 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     status = Path(f"/proc/{first.pid}/status").read_text()
     assert "CapEff:\t0000000000000000" in status
 
+    # Somebody else is mapped, which takes another tayga: it remembers who had which address of the pool.
+    mappings = ((MAPPED, IPv6Address("fd00::7")),)
+    other = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
+    other.repair()
+    leases = other.paths.state / "nat64/leases/dynamic.map"
+    assert str(spec.nics[0].addresses[0].ip) in leases.read_text().split()
+
     # The other way, once the operator has mapped an address to the guest: an IPv4-only client logs in on it.
     mappings = ((MAPPED, spec.nics[0].addresses[0].ip),)
     later = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
