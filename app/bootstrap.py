@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import installation
 from app.clock import SystemClock
-from app.db import Database
+from app.db import Database, is_unreachable, reason
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
@@ -29,6 +29,11 @@ def main() -> int:
         prepare(settings, installation.load(settings))
     except OperatorError as error:
         print(f"sixstack: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        print(f"sixstack: the database cannot be reached: {reason(error)}", file=sys.stderr)
         return 1
     return 0
 

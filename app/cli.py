@@ -19,6 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        from app.db import is_unreachable, reason
+
+        if not is_unreachable(error):
+            raise
+        print(f"sixstack: the database cannot be reached: {reason(error)}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import identity_api.models  # noqa: F401
 import image_api.models  # noqa: F401
 import network_api.models  # noqa: F401
 from app import bootstrap
-from app.db import Base, Database
+from app.db import Base, Database, reason
 from app.errors import OperatorError
 from app.settings import Settings
 
@@ -51,7 +51,7 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
             bootstrap.upgrade(writing)
             rows = copy_tables(reading, writing)
         except exc.DBAPIError as error:
-            raise OperatorError(f"the database says: {str(error.orig).strip().splitlines()[0]}") from None
+            raise OperatorError(f"the database says: {reason(error)}") from None
     print(f"All {rows} rows are there. Start the cloud with --database-url {target.writer.url},")
     print("or with SIXSTACK_DATABASE_URL set to it, which keeps its password out of the list of processes.")
     print("The old database is as it was; nothing uses it any more.")
@@ -83,8 +83,7 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
         try:
             writing.execute(table.insert(), batch)
         except exc.DataError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise OperatorError(f"table {table.name} holds what the new database cannot: {reason}") from None
+            raise OperatorError(f"table {table.name} holds what the new database cannot: {reason(error)}") from None
         count += len(batch)
         print(f"\r{table.name:40} {count:10} rows", end="", flush=True)
     for there in (reading, writing):
@@ -176,8 +175,8 @@ def _check_file(url: str) -> None:
 def _opened(url: str) -> Database:
     try:
         return Database(url)
-    except (exc.ArgumentError, ModuleNotFoundError, OSError) as error:
-        raise OperatorError(f"{url} cannot be used: {error}. PostgreSQL's is postgresql+psycopg://…") from None
+    except OSError as error:
+        raise OperatorError(f"{url} cannot be used: {error.strerror}.") from None
 
 
 def _is_url(url: str) -> bool:

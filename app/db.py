@@ -15,11 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, TypeDecorator, create_engine, event, exc, make_url
+from sqlalchemy import (
+    JSON,
+    URL,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    TypeDecorator,
+    create_engine,
+    event,
+    exc,
+    make_url,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from app.errors import OperatorError
 from app.hot_reads import Holder, HotReads
 
 NAMING = {
@@ -62,6 +75,7 @@ WAIT_SECONDS = 20
 """How long a thread waits for a connection that others have."""
 RECYCLE_SECONDS = 1800
 """Connections are made anew after so long, so that they spread over servers behind one name."""
+ADVICE = "PostgreSQL's is postgresql+psycopg://USER@HOST/NAME."
 _SQL_IS_WRONG = 1  # SQLITE_ERROR
 _READ_ONLY = "25006"  # what a standby answers that was the primary before
 
@@ -84,6 +98,22 @@ def is_unreachable(error: Exception) -> bool:
     return outside and (bool(names & {"OperationalError", "InterfaceError"}) or _state(error) == _READ_ONLY)
 
 
+def reason(error: Exception) -> str:
+    """What the database says is wrong, in one line."""
+    said = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+    return str(said).strip().partition("\n")[0]
+
+
+def _parsed(url: str) -> URL:
+    """PostgreSQL is spoken to by psycopg, whether the URL says so or not. Raises OperatorError."""
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise OperatorError(f"{url!r} is not the URL of a database. {ADVICE}") from None
+    plain = parsed.drivername in ("postgresql", "postgres")
+    return parsed.set(drivername="postgresql+psycopg") if plain else parsed
+
+
 def _state(error: Exception) -> str | None:
     return getattr(error, "sqlstate", None)
 
@@ -94,8 +124,10 @@ class Database:
     def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10, connections: int = 16) -> None:
         """`pool_size` is for SQLite, whose connections cost nothing: one for each thread. On PostgreSQL there are at
         most so many `connections`, half of them for reads, opened when they are needed; a thread waits for one.
+
+        Raises OperatorError for a URL that means nothing here.
         """
-        parsed = make_url(url)
+        parsed = _parsed(url)
         self.url = url
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         common: dict[str, Any] = {"json_serializer": _json, "json_deserializer": orjson.loads}
@@ -106,8 +138,11 @@ class Database:
             common["connect_args"] = {name: value for name, value in PATIENCE.items() if name not in parsed.query}
             common |= {"pool_size": max(connections // 2, 1), "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
             common |= {"pool_pre_ping": True, "pool_use_lifo": True, "pool_recycle": RECYCLE_SECONDS}
-        self.writer: Engine = create_engine(url, **common)
-        self.reader: Engine = create_engine(url, isolation_level="AUTOCOMMIT", **common)
+        try:
+            self.writer: Engine = create_engine(parsed, **common)
+            self.reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **common)
+        except (exc.ArgumentError, ModuleNotFoundError) as error:
+            raise OperatorError(f"the database {parsed} cannot be used: {error}. {ADVICE}") from None
         self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
         self._holding = threading.Lock()
         self.hot = HotReads(self)

@@ -1,7 +1,10 @@
 """`sixstack db copy`: a cloud on SQLite goes on, on PostgreSQL, as if nothing had happened."""
 
 import fcntl
+import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -125,6 +128,20 @@ def test_it_can_be_copied_back(
     assert {**moved, "servers": []} == {**kept, "servers": []}
 
 
+def test_a_database_that_is_not_there_is_one_clear_line(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = f"postgresql://nobody@/nothing?host={tmp_path}"
+    there = replace(settings, database_url=url)
+    environment = {**os.environ, **there.environ()}
+    status = "import sys; from app import cli; sys.exit(cli.main(['status']))"
+    for run in (["-c", status], ["-m", "app.bootstrap"]):
+        assert subprocess.run([sys.executable, *run], env=environment, check=False).returncode == 1
+        said = capfd.readouterr().err
+        assert said.startswith("sixstack: the database cannot be reached: ")
+        assert said.count("\n") == 1
+
+
 def test_what_is_refused_leaves_the_new_database_as_it_was(
     database: Database, settings: Settings, empty: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +156,8 @@ def test_what_is_refused_leaves_the_new_database_as_it_was(
 
     assert "say which database" in refused(*state)
     assert "there is no database" in refused(empty, "--state", str(tmp_path / "nothing"))
-    assert "cannot be used" in refused("nonsense", *state)
+    assert "is not the URL of a database" in refused("nonsense", *state)
+    assert "cannot be used" in refused("oracle://somewhere/x", *state)
     assert "the database says" in refused(f"postgresql+psycopg://nobody@/nothing?host={tmp_path}", *state)
     assert "that is the database to copy from" in refused(settings.database, *state)
     with (settings.state / "up.lock").open("a") as lock:
