@@ -48,9 +48,9 @@ def disks(server: Server) -> tuple[DiskSpec, ...]:
     blank = remembered.get(aside.BLANK, {})
     for number, size in enumerate(blank.get("ephemeral_gib", [flavor["ephemeral"]])):
         if size:
-            own.append(DiskSpec(name=f"ephemeral{number}", size_gib=size))
+            own.append(DiskSpec(name=f"ephemeral{number}", size_gib=size, filesystem="ext4"))
     if swap := blank.get("swap_mib", flavor["swap"]):
-        own.append(DiskSpec(name="swap", size_mib=swap))
+        own.append(DiskSpec(name="swap", size_mib=swap, filesystem="swap"))
     if rescue := remembered.get(aside.RESCUE):
         own.insert(0, DiskSpec(name="rescue", image=ImageRef.model_validate(rescue["image"])))
     return tuple(own)

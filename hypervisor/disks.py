@@ -26,6 +26,7 @@ FICLONE = 0x40049409
 DIRECT = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
 CONVERTED = frozenset({"vmdk", "vdi", "vpc", "vhd", "vhdx"})
 CONVERSION_SECONDS = 1800
+FORMATTING_SECONDS = 300
 _INSPECTORS: dict[str, Callable[[], format_inspector.FileInspector]] = {
     "qcow2": format_inspector.QcowInspector,
     "vmdk": format_inspector.VMDKInspector,
@@ -76,7 +77,10 @@ class Disks:
             below = None if is_cdrom else base
             if not path.exists():
                 size = disk_bytes(disk) if is_cdrom or disk.image is None else overlay_bytes(disk, disk.image)
-                create_overlay(path, size, below)
+                if disk.filesystem is not None and disk.image is None:
+                    create_formatted(path, size, disk.filesystem, disk.name)
+                else:
+                    create_overlay(path, size, below)
             files.append(
                 DiskFile(
                     name=disk.name,
@@ -187,6 +191,29 @@ def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
     if base is not None:
         words += ["-u", "-b", str(base.path), "-F", base.format]
     run([*words, str(temporary), str(size_bytes)], timeout_seconds=60)
+    temporary.chmod(0o600)
+    os.rename(temporary, path)
+
+
+def create_formatted(path: Path, size_bytes: int, filesystem: str, label: str) -> None:
+    """A new qcow2 file with a file system on it, in place only when it is complete. All in it is ours: no guest has
+    written to it yet."""
+    raw, temporary = path.with_name(f".{path.name}.raw"), path.with_name(f".{path.name}")
+    try:
+        with raw.open("wb") as file:
+            file.truncate(size_bytes)
+        raw.chmod(0o600)
+        if filesystem == "swap":
+            run(["mkswap", str(raw)], timeout_seconds=60)
+        else:
+            how = "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
+            run(["mkfs.ext4", "-q", "-F", "-L", label, "-E", how, str(raw)], timeout_seconds=FORMATTING_SECONDS)
+        run(
+            ["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(temporary)],
+            timeout_seconds=FORMATTING_SECONDS,
+        )
+    finally:
+        raw.unlink(missing_ok=True)
     temporary.chmod(0o600)
     os.rename(temporary, path)
 

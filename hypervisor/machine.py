@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,13 +35,15 @@ class ImageRef(Document):
 
 class DiskSpec(Document):
     """A disk of the machine. Without an image it is blank. `size_gib` 0 means the image's own size, or `size_mib` of a
-    blank one that is not made of whole GiB."""
+    blank one that is not made of whole GiB. A blank one may have a `filesystem`: swap, or ext4 that is labelled with
+    its name."""
 
     name: str = "root"
     size_gib: int = 0
     size_mib: int = 0
     image: ImageRef | None = None
     cdrom: bool = False
+    filesystem: Literal["ext4", "swap"] | None = None
 
 
 class Rate(Document):

@@ -37,7 +37,8 @@ def slow_down_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -
 
     async def converse(client: QMPClient) -> None:
         for number in numbers:
-            await client.execute("block_set_io_throttle", {"id": f"/machine/peripheral/{disk_device(number)}/virtio-backend", **rates})
+            backend = f"/machine/peripheral/{disk_device(number)}/virtio-backend"
+            await client.execute("block_set_io_throttle", {"id": backend, **rates})
 
     qmp.talk(control, converse)
 

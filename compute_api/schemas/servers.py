@@ -158,6 +158,8 @@ def _image(asked: ServerFields) -> str:
         if not local or device.boot_index not in (0, None) or mapped:
             raise errors.BadRequest(NO_VOLUMES)
         mapped = device.uuid
+    if any(device.tag for device in asked.block_device_mapping_v2 or []):
+        raise errors.BadRequest("Block device tags are not yet supported.")
     if asked.block_device_mapping:
         raise errors.BadRequest(NO_VOLUMES)
     image = (asked.image_ref or "").rsplit("/", 1)[-1] or mapped
@@ -171,6 +173,11 @@ def _image(asked: ServerFields) -> str:
 def _blank(asked: ServerFields) -> list[BlockDevice]:
     """Blank local disks: ephemeral ones in GiB, swap in MiB, as Nova has it."""
     blank = [disk for disk in asked.block_device_mapping_v2 or [] if disk.source_type == "blank"]
+    for disk in blank:
+        if disk.guest_format not in (None, "ext4", "swap"):
+            raise errors.BadRequest(
+                f"Block Device Mapping is Invalid: guest_format {disk.guest_format}: only ext4 and swap are made."
+            )
     if any(disk.boot_index not in (None, -1) for disk in blank):
         raise errors.BadRequest("Block Device Mapping is Invalid: Boot sequence for the instance is invalid.")
     return blank

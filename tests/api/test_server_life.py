@@ -591,6 +591,13 @@ def test_blank_disks_come_with_the_flavor_or_as_asked_for(
     work = host.desk.claim(operation)
     assert work is not None
     assert work.arguments["keep"] == ["ephemeral0", "ephemeral1"]
-    for wrong in ([root, {**blank, "volume_size": 5}], [root, {**swap, "volume_size": 1024}], [root, swap, swap]):
+    xfs = {**blank, "volume_size": 1, "guest_format": "xfs"}
+    for wrong in (
+        [root, {**blank, "volume_size": 5}],
+        [root, {**swap, "volume_size": 1024}],
+        [root, swap, swap],
+        [root, xfs],
+        [{**root, "tag": "first"}],
+    ):
         server = {"name": "x", "flavorRef": "blank", "imageRef": image, "block_device_mapping_v2": wrong}
-        assert as_member.post(SERVERS, json={"server": server}).status_code == 400
+        assert as_member.at("2.33").post(SERVERS, json={"server": server}).status_code == 400

@@ -22,7 +22,11 @@ def test_a_guest_has_the_processors_disks_and_network_of_its_flavor(
         update={
             "vcpus": 4,
             "topology": Topology(sockets=2, cores=1, threads=2),
-            "disks": (*spec.disks, DiskSpec(name="ephemeral0", size_gib=1)),
+            "disks": (
+                *spec.disks,
+                DiskSpec(name="ephemeral0", size_gib=1, filesystem="ext4"),
+                DiskSpec(name="swap", size_mib=64, filesystem="swap"),
+            ),
             "disk_limits": DiskLimits(write_bytes=1 << 20),
             "nics": (spec.nics[0].model_copy(update={"inbound": slow, "outbound": slow}),),
         }
@@ -38,6 +42,11 @@ def test_a_guest_has_the_processors_disks_and_network_of_its_flavor(
     }
     assert {line for line in processors.splitlines() if line.startswith("siblings")} == {"siblings\t: 2"}
     assert {line for line in processors.splitlines() if line.startswith("cpu cores")} == {"cpu cores\t: 1"}
+
+    look = "findfs LABEL=ephemeral0; mount -t ext4 /dev/vdb /mnt && umount /mnt && swapon /dev/vdc && cat /proc/swaps"
+    found = ssh(spec, private, look)
+    assert found.startswith("/dev/vdb\n")
+    assert "\n/dev/vdc " in found
 
     write = "dd if=/dev/zero of=/dev/vdb bs=64k count=64 oflag=direct 2>/dev/null"
     before, after = ssh(spec, private, f"cut -d' ' -f1 /proc/uptime; {write}; cut -d' ' -f1 /proc/uptime").split()

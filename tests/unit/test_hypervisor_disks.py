@@ -177,3 +177,21 @@ def test_only_unneeded_bases_are_evicted(tmp_path: Path) -> None:
     assert kept.path.exists()
     assert not gone.path.exists()
     assert image.exists(), "the image store keeps its own file"
+
+
+def test_blank_disks_are_formatted(tmp_path: Path, paths: MachinePaths) -> None:
+    disks = Disks(tmp_path / "bases", Store(tmp_path))
+    swap = DiskSpec(name="swap", size_mib=4, filesystem="swap")
+    ephemeral = DiskSpec(name="ephemeral1", size_mib=16, filesystem="ext4")
+    whole = {}
+    for disk in (swap, ephemeral):
+        (made,) = disks.ensure(disk, paths)
+        assert (made.format, made.base) == ("qcow2", None)
+        assert made.path.stat().st_mode & 0o777 == 0o600
+        qemu_img("convert", "-f", "qcow2", "-O", "raw", str(made.path), str(tmp_path / disk.name))
+        whole[disk.name] = (tmp_path / disk.name).read_bytes()
+        assert len(whole[disk.name]) == disk.size_mib * MIB
+    assert whole["swap"][4086:4096] == b"SWAPSPACE2"
+    assert whole["ephemeral1"][1080:1082] == b"\x53\xef"
+    assert whole["ephemeral1"][1144:1160].rstrip(b"\0") == b"ephemeral1"
+    assert sorted(path.name for path in paths.directory.iterdir()) == ["ephemeral1.qcow2", "swap.qcow2"]
