@@ -308,6 +308,45 @@ def test_without_the_database_every_service_says_503_in_its_own_words_and_recove
     assert [api.process.pid for api in (pair.one, pair.two) if api.process] == before
 
 
+def test_requests_that_a_restart_breaks_into_are_answered_503_or_done_but_nothing_else(pair: Pair) -> None:
+    pair.desk.heartbeat()
+    ended = threading.Event()
+    statuses: list[tuple[str, int]] = []
+
+    def ask(api: Api) -> None:
+        while not ended.is_set():
+            statuses.append(("GET", api.ask("GET", "/compute/v2.1/servers/detail").status))
+            made = api.ask("POST", "/compute/v2.1/servers", new_servers(pair, "restart", count=2))
+            statuses.append(("POST", made.status))
+            if made.status == 202:
+                gone = api.ask("DELETE", f"/compute/v2.1/servers/{made.body['server']['id']}")
+                statuses.append(("DELETE", gone.status))
+
+    threads = [threading.Thread(target=ask, args=(api,)) for api in (pair.one, pair.two) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2):
+            served = statuses.count(("POST", 202))
+            wait_until(lambda served=served: statuses.count(("POST", 202)) > served + 4, seconds=60, pause=0.01)
+            pair.stop_database()
+            refused = statuses.count(("POST", 503))
+            wait_until(lambda refused=refused: statuses.count(("POST", 503)) > refused, seconds=60, pause=0.01)
+            pair.start_database()
+            pair.desk.heartbeat()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert {status for _, status in statuses} <= {200, 202, 204, 503}, sorted(set(statuses))
+    pair.work()
+    for server in pair.two.ask("GET", "/compute/v2.1/servers").body["servers"]:
+        pair.two.ask("DELETE", f"/compute/v2.1/servers/{server['id']}")
+    pair.work()
+    assert pair.ask_database("SELECT vcpus_used, memory_mib_used FROM hosts") == [(0, 0)]
+    assert pair.ask_database("SELECT instances, cores, ram FROM project_usage WHERE instances <> 0") == []
+
+
 def test_what_a_host_did_while_the_database_was_away_is_not_lost(pair: Pair) -> None:
     begun, goes_on = threading.Event(), threading.Event()
 
