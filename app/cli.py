@@ -1,4 +1,4 @@
-"""The `sixstack` command: up, down, agent, host, status, keys, db, image."""
+"""The `sixstack` command: up, down, agent, host, status, dns, keys, db, image."""
 
 import argparse
 import sys
@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     remove.add_argument("name")
     remove.set_defaults(run=_host_command("remove"))
 
+    dns = commands.add_parser("dns", help="names of servers").add_subparsers(required=True, metavar="COMMAND")
+    zone = dns.add_parser("show", parents=[state], help="print the records, for a zone file")
+    zone.set_defaults(run=_dns)
+    sync = dns.add_parser("sync", parents=[state], help="keep them on a name server (SIXSTACK_DNS_…)")
+    sync.add_argument("--every", type=float, metavar="SECONDS", help="for ever (default: once)")
+    sync.set_defaults(run=_dns)
+
     keys = commands.add_parser("keys", help="token keys").add_subparsers(required=True, metavar="COMMAND")
     rotate = keys.add_parser("rotate", parents=[state], help="sign new tokens with a new key; live ones stay valid")
     rotate.set_defaults(run=_rotate)
@@ -132,6 +139,12 @@ def _host_command(name: str) -> Callable[[Settings, argparse.Namespace], int]:
         return int(getattr(hosts_command, name)(settings, parsed))
 
     return run
+
+
+def _dns(settings: Settings, parsed: argparse.Namespace) -> int:
+    from app import dns_command
+
+    return dns_command.sync(settings, parsed.every) if "every" in parsed else dns_command.show(settings)
 
 
 def _status(settings: Settings, _parsed: argparse.Namespace) -> int:

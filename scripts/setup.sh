@@ -38,6 +38,7 @@ needed_by_tests='
 /usr/lib/postgresql                       postgresql
 runuser                                   util-linux
 rabbitmq-server                           rabbitmq-server
+named                                     bind9
 '
 [ "${1:-}" != --tests ] || needed+=$needed_by_tests
 

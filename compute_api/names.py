@@ -1,0 +1,66 @@
+"""What servers are called in the DNS: hostname.zone for their addresses, and back.
+
+    web.cloud.example.  AAAA  2001:db8:1000::…      and      ….ip6.arpa.  PTR  web.cloud.example.
+
+Of several servers with one hostname the oldest has the plain name; the others, and those whose name the zone uses for
+something else, have the beginning of their id behind it.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from compute_api.models import Server
+from network_api.models import Port, Subnet, SubnetPool
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+SUFFIX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One server: its id, its hostname, and its addresses that can be reached from outside its networks."""
+
+    id: str
+    hostname: str
+    addresses: tuple[IPv6Address, ...]
+
+
+def servers(session: Session) -> list[Named]:
+    """Every server with an address, oldest first; addresses on networks without a gateway do not count."""
+    query = (
+        select(Server.id, Server.hostname, Port.ip_address)
+        .join(Port, Port.device_id == Server.id)
+        .join(Subnet, Subnet.id == Port.subnet_id)
+        .where(Server.deleted.is_(False), Port.ip_address.is_not(None), Subnet.gateway_ip.is_not(None))
+        .order_by(Server.seq, Port.attached, Port.id)
+    )
+    found: dict[tuple[str, str], list[IPv6Address]] = {}
+    for server_id, hostname, address in session.execute(query):
+        found.setdefault((server_id, hostname), []).append(IPv6Address(address))
+    return [Named(server_id, hostname, tuple(addresses)) for (server_id, hostname), addresses in found.items()]
+
+
+def prefixes(session: Session) -> list[IPv6Network]:
+    """Where addresses of servers lie: all pools, and subnets that are of none."""
+    pools = [prefix for of_one in session.scalars(select(SubnetPool.prefixes)) for prefix in of_one]
+    others = session.scalars(select(Subnet.cidr).where(Subnet.subnet_pool_id.is_(None)))
+    return [IPv6Network(prefix) for prefix in (*pools, *others)]
+
+
+def labels(known: Iterable[Named], taken: Collection[str] = ()) -> dict[str, tuple[IPv6Address, ...]]:
+    """What goes before the zone, and the addresses. `taken` are labels that the zone uses for something else."""
+    chosen: dict[str, tuple[IPv6Address, ...]] = {}
+    for one in known:
+        label = one.hostname.lower().partition(".")[0]
+        if not LABEL.fullmatch(label):
+            label = "server"
+        elif label not in chosen and label not in taken:
+            chosen[label] = one.addresses
+            continue
+        chosen[f"{label[: 62 - SUFFIX]}-{one.id[:SUFFIX]}"] = one.addresses
+    return chosen

@@ -1,0 +1,155 @@
+"""Names of servers in the DNS, kept on a real name server (BIND) that also has records of other people's."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import dns_command
+from app.errors import OperatorError
+from app.name_server import NameServer, Record, reverse_name
+from app.settings import Settings
+from compute_api.names import Named, labels
+from tests.api.conftest import Api, Host
+from tests.api.test_network_servers import create, make_network
+
+ZONE, REVERSE = "cloud.example", "d.f.ip6.arpa"
+KEY = """key "sixstack" { algorithm hmac-sha256; secret "dGhpcyBpcyBhIHNlY3JldCBmb3IgdGVzdHM="; };\n"""
+RECORDS = """\
+$TTL 300
+@ IN SOA ns.cloud.example. root.cloud.example. 1 3600 600 86400 300
+@ IN NS ns.cloud.example.
+"""
+CONFIGURATION = """\
+include "{directory}/key";
+options {{
+  directory "{directory}"; pid-file none; session-keyfile "{directory}/session"; recursion no;
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; dnssec-validation no;
+  allow-transfer {{ key sixstack; }};
+}};
+controls {{ }};
+zone "cloud.example" {{ type primary; file "zone"; allow-update {{ key sixstack; }}; }};
+zone "d.f.ip6.arpa" {{ type primary; file "reverse"; allow-update {{ key sixstack; }}; }};
+"""
+
+
+@pytest.fixture
+def named(tmp_path: Path, settings: Settings) -> Iterator[Settings]:
+    """A name server with both zones, and the settings that name it."""
+    if shutil.which("named") is None:
+        pytest.skip("there is no name server: apt install bind9")
+    directory = tmp_path / "named"
+    directory.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (directory / "key").write_text(KEY)
+    (directory / "zone").write_text(f"{RECORDS}ns IN A 127.0.0.1\nwww IN CNAME ns\nmail IN AAAA 2001:db8::25\n")
+    (directory / "reverse").write_text(f"{RECORDS}7 IN PTR elsewhere.example.\n")
+    (directory / "named.conf").write_text(CONFIGURATION.format(directory=directory, port=port))
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(["named", "-g", "-n", "1", "-c", str(directory / "named.conf")], stderr=log)
+    deadline = time.monotonic() + 60
+    while "\n" not in (said := (directory / "log").read_text()) or " running\n" not in said:
+        assert process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+    yield replace(
+        settings,
+        dns_zone=ZONE,
+        dns_reverse_zones=REVERSE,
+        dns_server=f"127.0.0.1:{port}",
+        dns_key_file=directory / "key",
+    )
+    process.terminate()
+    process.wait(30)
+
+
+def kept(settings: Settings) -> tuple[dict[str, str], dict[str, str], str]:
+    """The AAAA records and the PTR records, and the serial number of the forward zone."""
+    server = NameServer("127.0.0.1", int(settings.dns_server.rpartition(":")[2]), settings.dns_key_file)
+    forward, back = server.records(f"{ZONE}."), server.records(f"{REVERSE}.")
+    [serial] = {record.value.split()[2] for record in forward if record.kind == "SOA"}
+    addresses = {record.name: record.value for record in forward if record.kind == "AAAA"}
+    return addresses, {record.name: record.value for record in back if record.kind == "PTR"}, serial
+
+
+def test_the_name_server_follows_the_servers(
+    as_member: Api, make_server: Callable[..., str], image: str, host: Host, named: Settings
+) -> None:
+    def address(server_id: str) -> Any:
+        [[one]] = as_member.get(f"/compute/v2.1/servers/{server_id}").json["server"]["addresses"].values()
+        return one["addr"]
+
+    network = make_network(as_member, "inside", subnet=False)
+    as_member.post("/network/v2.0/subnets", json={"subnet": {"network_id": network, "gateway_ip": None}})
+    create(as_member, image, [{"uuid": network}])
+    [public] = as_member.get("/network/v2.0/networks?name=public").json["networks"]
+    on_public = {"networks": [{"uuid": public["id"]}]}
+    first, second, www = (make_server(name, **on_public) for name in ("web", "web", "www"))
+    dns_command.sync(named, None)
+    others = {"mail.cloud.example.": "2001:db8::25"}
+    expected = {
+        "web.cloud.example.": address(first),
+        f"web-{second[:8]}.cloud.example.": address(second),
+        f"www-{www[:8]}.cloud.example.": address(www),
+    }
+    addresses, pointers, serial = kept(named)
+    assert addresses == expected | others
+    assert pointers == {reverse_name(IPv6Address(value)): name for name, value in expected.items()} | {
+        "7.d.f.ip6.arpa.": "elsewhere.example."
+    }
+
+    dns_command.sync(named, None)
+    assert kept(named)[2] == serial, "nothing is written without need"
+
+    for server_id in (first, www):
+        as_member.delete(f"/compute/v2.1/servers/{server_id}")
+    host.work()
+    dns_command.sync(named, None)
+    addresses, pointers, _ = kept(named)
+    assert addresses == {"web.cloud.example.": address(second)} | others
+    assert list(pointers.values()).count("web.cloud.example.") == 1
+    assert len(pointers) == 2
+
+
+def test_what_the_name_server_refuses_is_said(named: Settings, tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="does not hand out cloud"):
+        dns_command.sync(replace(named, dns_key_file=None), None)
+    with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
+        dns_command.sync(replace(named, dns_server="ns.example"), None)
+    with pytest.raises(OperatorError, match="DNS_ZONE"):
+        dns_command.sync(replace(named, dns_zone=""), None)
+    (tmp_path / "nothing").write_text("x")
+    with pytest.raises(OperatorError, match="tsig-keygen"):
+        dns_command.sync(replace(named, dns_key_file=tmp_path / "nothing"), None)
+    server = NameServer("127.0.0.1", int(named.dns_server.rpartition(":")[2]), None)
+    with pytest.raises(OperatorError, match="REFUSED"):
+        server.change("cloud.example.", [], [Record("x.cloud.example.", "AAAA", "fd00::1")], 300)
+
+
+def test_records_are_printed_for_a_zone_file(
+    make_server: Callable[..., str], settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_server("web")
+    assert dns_command.show(replace(settings, dns_zone="Cloud.Example.")) == 0
+    forward, back = capsys.readouterr().out.splitlines()
+    assert forward.startswith("web.cloud.example. 300 IN AAAA fd")
+    assert back.endswith(".d.f.ip6.arpa. 300 IN PTR web.cloud.example.")
+
+
+def test_names_are_labels_and_unique() -> None:
+    address = (IPv6Address("fd00::1"),)
+    wanted = [("a", "web"), ("b", "Web"), ("c", "db.example.org"), ("d", "x_y"), ("e", "n" * 63), ("f", "n" * 63)]
+    known = [Named(f"{number * 4}-0000", hostname, address) for number, hostname in wanted]
+    longest = "n" * 63
+    expected = {"web", "web-bbbb-000", "db", "server-dddd-000", longest, f"{longest[:54]}-ffff-000"}
+    assert labels(known).keys() == expected
+    assert labels(known[:1], {"web"}).keys() == {"web-aaaa-000"}
