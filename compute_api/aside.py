@@ -8,6 +8,7 @@ shelved     {"image_id", "image": reference}
 blank       {"ephemeral_gib": sizes, "swap_mib"}: blank disks that were asked for in place of the flavor's
 placing     {"host", "forced", "same_host", "different_host": what was asked for; "refused": [[host, reason]]}
 root_image  reference of the image that the root disk stands on, where that is not the server's own (after unshelve)
+nic_tags    {port's id: the tag that the guest is told of that interface}
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from compute_api.models import Server
 
 RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "root_image", "blank"
-PLACING, MIGRATION = "placing", "migration"
+PLACING, MIGRATION, NIC_TAGS = "placing", "migration", "nic_tags"
 
 
 def put(server: Server, key: str, value: Any) -> None:
@@ -29,6 +30,20 @@ def take(server: Server, key: str) -> Any:
     if value is not None:
         server.aside = {name: other for name, other in server.aside.items() if name != key}
     return value
+
+
+def tag_nic(server: Server, port_id: str, tag: str | None) -> None:
+    """Remember the tag of an interface; None forgets it."""
+    tags = {port: known for port, known in nic_tags(server).items() if port != port_id}
+    if tag is not None:
+        tags[port_id] = tag
+    if tags != nic_tags(server):
+        put(server, NIC_TAGS, tags)
+
+
+def nic_tags(server: Server) -> dict[str, str]:
+    """The tags of the server's interfaces, by port."""
+    return dict(server.aside.get(NIC_TAGS, {}))
 
 
 def images(aside: dict[str, Any]) -> set[str]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import operations
+from compute_api import aside, operations
 from compute_api.models import Operation, Server
 from compute_api.states import SideTask, VmState
 from network_api import networks, ports
@@ -27,6 +27,7 @@ def attach(
     port_id: str | None,
     network_id: str | None,
     address: str | None,
+    tag: str | None,
     request_id: str,
 ) -> str:
     """Give the server another interface; returns the port's id. Raises NotFound, BadRequest, Conflict."""
@@ -50,6 +51,7 @@ def attach(
     except (PortInUse, IpAddressInUse) as error:
         raise errors.BadRequest(error.message) from None
     session.flush()
+    aside.tag_nic(server, port.id, tag)
     _queue(session, now, caller, server, SideTask.ATTACH_INTERFACE, port.id, request_id)
     return port.id
 
@@ -71,6 +73,7 @@ def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_
 
 def let_go(session: Session, now: datetime, server: Server, port_id: str) -> None:
     """The interface is not plugged in (any more): a port made for the server goes, another one is free again."""
+    aside.tag_nic(server, port_id, None)
     mine = (Port.id == port_id, Port.device_id == server.id)
     address = session.scalar(select(Port.ip_address).where(*mine))
     session.execute(delete(Port).where(*mine, Port.of_server).execution_options(synchronize_session=False))

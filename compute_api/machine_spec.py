@@ -15,6 +15,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
     """Everything a host needs to know, as wanted now."""
     flavor = server.flavor
     asked = flavor_specs.wish(flavor.get("extra_specs", {}), flavor["vcpus"])
+    nics, tags = ports.nics_of(session, [server.id]).get(server.id, []), aside.nic_tags(server)
     return MachineSpec(
         id=server.id,
         name=server.name,
@@ -23,7 +24,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         vcpus=flavor["vcpus"],
         memory_mib=flavor["ram"],
         disks=disks(server),
-        nics=tuple(_nic(nic, asked) for nic in ports.nics_of(session, [server.id]).get(server.id, [])),
+        nics=tuple(_nic(nic, asked, tags.get(nic.port_id)) for nic in nics),
         key=KeySpec.model_validate(server.key) if server.key else None,
         user_data=server.user_data,
         metadata=server.metadata_,
@@ -62,7 +63,7 @@ def _root_image(server: Server) -> dict[str, Any]:
     return dict(server.aside.get(aside.ROOT_IMAGE) or server.image["ref"])
 
 
-def _nic(nic: ports.Nic, asked: flavor_specs.Wish) -> NicSpec:
+def _nic(nic: ports.Nic, asked: flavor_specs.Wish, tag: str | None) -> NicSpec:
     return NicSpec(
         port_id=nic.port_id,
         network_id=nic.network_id,
@@ -75,6 +76,7 @@ def _nic(nic: ports.Nic, asked: flavor_specs.Wish) -> NicSpec:
         allowed=tuple((mac, IPv6Network(address)) for mac, address in nic.allowed),
         ipv4_address=IPv4Address(nic.ipv4_address) if nic.ipv4_address else None,
         isolated=nic.isolated,
+        tag=tag,
         inbound=asked.inbound,
         outbound=asked.outbound,
     )

@@ -413,5 +413,6 @@ def _attach(
                 address=request.address,
                 chooser=caller,
             )
+        aside.tag_nic(server, port.id, request.tag)
         if not server.access_ipv6 and port.ip_address:
             server.access_ipv6 = port.ip_address

@@ -52,7 +52,9 @@ def meta_data(spec: MachineSpec, random_seed: bytes) -> dict[str, Any]:
         "project_id": spec.project_id,
         "meta": spec.metadata,
         "random_seed": base64.b64encode(random_seed).decode(),
-        "devices": [],
+        "devices": [
+            {"type": "nic", "bus": "pci", "mac": nic.mac, "tags": [nic.tag]} for nic in spec.nics if nic.tag is not None
+        ],
         "dedicated_cpus": [],
     }
     if spec.key is not None:

@@ -72,6 +72,8 @@ class NicSpec(Document):
     dns_search: tuple[str, ...] = ()
     inbound: Rate | None = None
     outbound: Rate | None = None
+    tag: str | None = None
+    """What the user calls this interface, for the guest to know."""
     allowed: tuple[tuple[str, IPv6Network], ...] = ()
     ipv4_address: IPv4Address | None = None
     isolated: bool = False

@@ -40,6 +40,7 @@ def attach_interface(server_id: str) -> Response:
             port_id=asked.port_id,
             network_id=asked.net_id,
             address=asked.fixed_ips[0].ip_address if asked.fixed_ips else None,
+            tag=asked.tag,
             request_id=request_id(),
         )
     shown = next(one for one in server_parts.interfaces(server_id) if one["port_id"] == port_id)

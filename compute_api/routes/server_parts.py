@@ -15,7 +15,7 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import empty, json
-from compute_api import operations, servers
+from compute_api import aside, operations, servers
 from compute_api.models import Server, ServerAction
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
@@ -76,6 +76,7 @@ def interfaces(server_id: str) -> list[dict[str, Any]]:
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
         nics = ports.nics_of(session, [server.id]).get(server.id, ())
+        tags = aside.nic_tags(server)
     return [
         {
             "port_id": nic.port_id,
@@ -85,7 +86,7 @@ def interfaces(server_id: str) -> list[dict[str, Any]]:
             "fixed_ips": [
                 {"subnet_id": nic.subnet_id, "ip_address": address.split("/")[0]} for address in nic.addresses
             ],
-            **({"tag": None} if version() >= INTERFACE_TAG_SINCE else {}),
+            **({"tag": tags.get(nic.port_id)} if version() >= INTERFACE_TAG_SINCE else {}),
         }
         for nic in nics
     ]

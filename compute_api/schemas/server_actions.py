@@ -16,6 +16,7 @@ from compute_api.schemas.fields import (
     Integer,
     Metadata,
     Name,
+    Tag,
     Text,
     UserData,
 )
@@ -122,7 +123,7 @@ class InterfaceFields(Body):
     net_id: str | None = None
     port_id: str | None = None
     fixed_ips: Annotated[list[FixedIp] | None, Field(min_length=1, max_length=1)] = None
-    tag: Annotated[str | None, since("2.49")] = None
+    tag: Annotated[Tag | None, since("2.49")] = None
 
 
 class AttachInterface(Body):

@@ -9,6 +9,7 @@ from app.clock import ManualClock
 from compute_agent.agent import Agent
 from compute_agent.work import carry_out
 from compute_api.finishing import Outcome
+from hypervisor.config_drive import meta_data
 from hypervisor.errors import HypervisorError, LaunchFailed
 from hypervisor.machine import MachineState
 from tests.api.conftest import Api, Host
@@ -393,6 +394,30 @@ def test_an_interface_comes_and_goes(as_member: Api, make_server: MakeServer, ho
     assert len(host.hypervisor.machines[server_id].spec.nics) == 1
     assert as_member.get(f"/network/v2.0/ports/{port_id}").status_code == 404
     assert as_member.delete(f"{path}/{port_id}").status_code == 404
+
+
+def test_tags_of_interfaces_are_told_to_the_guest(as_member: Api, host: Host, image: str) -> None:
+    network_id = as_member.get("/network/v2.0/networks?name=public").json["networks"][0]["id"]
+    network = {"uuid": network_id, "tag": "first"}
+    server = {"name": "s", "flavorRef": "1", "imageRef": image, "networks": [network, {"uuid": network_id}]}
+    server_id = as_member.at("2.42").post(SERVERS, json={"server": server}).json["server"]["id"]
+    host.work()
+    path = f"{SERVERS}/{server_id}/os-interface"
+    body = {"interfaceAttachment": {"net_id": network_id, "tag": "late"}}
+    answer = as_member.at("2.70").post(path, json=body)
+    assert answer.json["interfaceAttachment"]["tag"] == "late"
+    host.work()
+    listed = as_member.at("2.70").get(path).json["interfaceAttachments"]
+    tagged = {one["tag"]: one for one in listed}
+    assert tagged.keys() == {"first", None, "late"}
+    spec = host.hypervisor.machines[server_id].spec
+    told = meta_data(spec, b"")["devices"]
+    for tag in ("first", "late"):
+        assert {"type": "nic", "bus": "pci", "mac": tagged[tag]["mac_addr"], "tags": [tag]} in told
+    assert len(told) == 2
+    assert as_member.delete(f"{path}/{tagged['late']['port_id']}").status_code == 202
+    host.work()
+    assert len(meta_data(host.hypervisor.machines[server_id].spec, b"")["devices"]) == 1
 
 
 def test_a_port_that_was_there_before_outlives_its_interface(
