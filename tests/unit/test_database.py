@@ -1,11 +1,16 @@
 """The database: connections come back whoever held them."""
 
+import sqlite3
 import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from sqlalchemy import text
+import psycopg
+import pytest
+from sqlalchemy import exc, text
 
-from app.db import Database, Holder
+from app.db import Database, Holder, is_unreachable
+from app.errors import OperatorError
 
 
 def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) -> None:
@@ -32,3 +37,41 @@ def test_dispose_closes_what_is_held(tmp_path: Path) -> None:
     held = database.hold(holder)
     database.dispose()
     assert not held.is_valid
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (psycopg.errors.AdminShutdown(), True),
+        (psycopg.errors.DeadlockDetected(), True),
+        (psycopg.errors.ReadOnlySqlTransaction(), True),
+        (psycopg.OperationalError("the connection is closed"), True),
+        (psycopg.errors.TooManyConnections(), True),
+        (psycopg.errors.UndefinedTable(), False),
+        (psycopg.errors.UniqueViolation(), False),
+        (exc.TimeoutError("QueuePool limit"), True),
+        (exc.OperationalError("SELECT 1", {}, psycopg.errors.CannotConnectNow()), True),
+        (exc.ProgrammingError("SELECT 1", {}, psycopg.errors.SyntaxError()), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_what_may_help_to_be_tried_again(error: Exception, helps: bool) -> None:
+    assert is_unreachable(error) is helps
+
+
+def test_sqlite_that_is_locked_is_not_a_mistake_and_a_mistake_is(tmp_path: Path) -> None:
+    with ExitStack() as undo:
+        one, two = (undo.enter_context(closing(sqlite3.connect(tmp_path / "some.db", timeout=0))) for _ in range(2))
+        with pytest.raises(sqlite3.OperationalError) as wrong:
+            one.execute("SELECT * FROM nothing")
+        assert not is_unreachable(exc.OperationalError("", {}, wrong.value))
+        one.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as locked:
+            two.execute("BEGIN IMMEDIATE")
+        assert is_unreachable(exc.OperationalError("", {}, locked.value))
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle://somewhere/x", "nosuch://x"])
+def test_a_url_that_means_nothing_is_said_so(url: str) -> None:
+    with pytest.raises(OperatorError, match="postgresql"):
+        Database(url)
