@@ -91,6 +91,9 @@ class Settings:
     cpu_model: str = ""
     """What guests see of the processor under KVM, such as Haswell-noTSX: one that all hosts have lets them move between
     hosts that differ. The host's own when empty."""
+    shared_machines: str = ""
+    """A directory that all hosts share, such as one on NFS or CephFS, with the disks of all machines: servers of a host
+    that is down are then evacuated with their disks. Each host's own when empty."""
     migration_ports: str = "49152-49215"
     """Ports by which guests come from other hosts: two for each that is on its way."""
     migration_address: str = ""

@@ -50,6 +50,7 @@ def make_hypervisor(
         migration_ports=_ports(settings.migration_ports),
         migration_address=_migration_address(settings),
         cpu_model=settings.cpu_model,
+        shared_machines=Path(settings.shared_machines) if settings.shared_machines else None,
     )
     hypervisor = QemuHypervisor(config, images or make_source(settings))
     hypervisor.check()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app import errors
 from app.caller import Caller
 from compute_api import accounts, aside, hosts, migration_steps, operations, scheduling, servers
+from compute_api.machine_spec import disks
 from compute_api.migration_steps import UNDER_WAY
 from compute_api.models import Flavor, Host, Migration, Server
 from compute_api.placement import Preference
@@ -115,9 +116,11 @@ def evacuate(
     admin_pass: str | None,
     forced: bool,
     stays_off: bool,
+    keep_disks: bool = False,
 ) -> str:
-    """Make a server anew on another host, from its image and with its addresses, as its own is gone. Returns the new
-    password. What its old host has of it that one removes when it comes back."""
+    """Make a server anew on another host, from its image and with its addresses, as its own is gone; or with the disks
+    that it had, where hosts share them. Returns the new password. What its old host has of it that one removes when it
+    comes back."""
     if host is not None and host == server.host:
         raise errors.BadRequest("The target host can't be the same one.")
     off = stays_off or server.vm_state == VmState.STOPPED
@@ -133,8 +136,9 @@ def evacuate(
     session.flush()
     ports.rebind(session, server.id, server.host)
     _record(session, now, caller, server, request_id, "evacuation", "accepted", left, found.name)
+    keep = [disk.name for disk in disks(server)] if keep_disks else []
     stopped = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
-    operations.queue(session, now, server, REBUILD.task, request_id, {"keep": [], **(stopped if off else {})})
+    operations.queue(session, now, server, REBUILD.task, request_id, {"keep": keep, **(stopped if off else {})})
     return server.admin_pass
 
 

@@ -64,7 +64,8 @@ class HostConfig:
     `forward` lets the kernel pass guests' packets on to the uplink, which `nat64` needs as well. Guests are told
     `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other. Guests come from other
     hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
-    KVM: one that all hosts have lets them move between hosts whose processors differ.
+    KVM: one that all hosts have lets them move between hosts whose processors differ. All hosts may have their machines
+    in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all.
     """
 
     state: Path
@@ -84,6 +85,7 @@ class HostConfig:
     migration_ports: range = range(49152, 49216)
     migration_address: IPv6Address | None = None
     cpu_model: str = ""
+    shared_machines: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class QemuHypervisor:
         if not re.fullmatch(r"[0-9a-f]{4}", config.installation):
             raise ValueError(f"an installation is four hex digits, not {config.installation!r}")
         self.config = config
-        self.paths = HostPaths(config.state.resolve())
+        self.paths = HostPaths(config.state.resolve(), config.shared_machines, config.host_name)
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
         self.guard = SpoofingGuard(config.installation, self.links.tap, isolate=config.isolate_guests)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
@@ -332,8 +334,9 @@ class QemuHypervisor:
 
     def remove(self, machine_id: str) -> None:
         with self._machine(machine_id) as paths:
-            self._stop(paths, 0)
-            remove_directory(paths.directory)
+            if self.paths.is_ours(machine_id):
+                self._stop(paths, 0)
+                remove_directory(paths.directory)
             self._release(machine_id)
         self._hurries.pop(machine_id, None)
         with self._locks_guard:
@@ -367,6 +370,8 @@ class QemuHypervisor:
     # --- from and to other hosts ------------------------------------------------------------------------------------
 
     def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+        if self.paths.shared is not None:
+            raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machine(spec.id) as paths:
             known = self._known(spec.id)
             disks = tuple(
@@ -395,6 +400,8 @@ class QemuHypervisor:
         offer = plan.offer
         if offer is None:
             raise HypervisorError("Nothing is known of the machine that is to come.")
+        if self.paths.shared is not None:
+            raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machine(spec.id) as paths:
             if self._process(paths) is not None:
                 if (awaited := _awaited(paths, plan)) is not None:
@@ -643,6 +650,7 @@ class QemuHypervisor:
         if start:
             return self._launch(spec, paths)
         private_directory(paths.directory)
+        self.paths.own(spec.id, self.config.host_name)
         self._images[spec.id] = _image_ids(spec)
         self.segments.claim(spec.id, spec.nics)
         self._ensure_disks(spec, paths)
@@ -664,6 +672,8 @@ class QemuHypervisor:
                 undo.callback(self._release, spec.id)
                 undo.callback(remove_directory, paths.directory)
             private_directory(paths.directory)
+            undo.callback(self.paths.own, spec.id, self.paths.owner(spec.id))
+            self.paths.own(spec.id, self.config.host_name)
             write(paths.spec, spec.model_dump_json().encode())
             self._images[spec.id] = _image_ids(spec)
             self.segments.claim(spec.id, spec.nics)
@@ -766,7 +776,7 @@ class QemuHypervisor:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def _look(self, machine_id: str, paths: MachinePaths) -> MachineReport:
-        if not paths.directory.is_dir():
+        if not paths.directory.is_dir() or not self.paths.is_ours(machine_id):
             return MachineReport(id=machine_id, state=MachineState.ABSENT)
         trim_console(paths.console)
         if self._process(paths) is None:

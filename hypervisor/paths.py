@@ -56,6 +56,11 @@ class MachinePaths:
         return self.directory / "memory"
 
     @property
+    def owner(self) -> Path:
+        """Which host the machine belongs to, where all hosts share one directory."""
+        return self.directory / "owner"
+
+    @property
     def incoming(self) -> Path:
         """There while a guest is awaited from another host: where, and by whom."""
         return self.directory / "incoming.json"
@@ -80,13 +85,36 @@ class MachinePaths:
 
 @dataclass(frozen=True)
 class HostPaths:
-    """The files of one installation on this host."""
+    """The files of one installation on this host.
+
+    Where all hosts have their machines in one `shared` directory, each machine says which `host` it belongs to.
+    """
 
     state: Path
+    shared: Path | None = None
+    host: str = ""
 
     @property
     def machines(self) -> Path:
-        return self.state / "machines"
+        return self.shared or self.state / "machines"
+
+    def owner(self, machine_id: str) -> str | None:
+        """The host that a machine belongs to; None for one that is not there."""
+        if self.shared is None:
+            return self.host
+        try:
+            return self.machine(machine_id).owner.read_text()
+        except FileNotFoundError:
+            return None
+
+    def is_ours(self, machine_id: str) -> bool:
+        """Whether a machine may be touched here."""
+        return self.owner(machine_id) == self.host
+
+    def own(self, machine_id: str, host: str | None) -> None:
+        """From now on the machine belongs to that host."""
+        if self.shared is not None and host is not None:
+            write(self.machine(machine_id).owner, host.encode())
 
     @property
     def bases(self) -> Path:
@@ -108,9 +136,10 @@ class HostPaths:
         return MachinePaths(self.machines / machine_id)
 
     def machine_ids(self) -> list[str]:
-        """Ids of all machines that have a directory here."""
+        """Ids of all machines of this host that have a directory here."""
         try:
-            return sorted(name for name in os.listdir(self.machines) if not name.startswith("."))
+            names = [name for name in os.listdir(self.machines) if not name.startswith(".")]
+            return sorted(name for name in names if self.is_ours(name))
         except FileNotFoundError:
             return []
 

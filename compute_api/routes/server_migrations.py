@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app import errors
 from app.web.bodies import MALFORMED, Body, json_body, parse, since, until
-from app.web.context import caller, clock, database
+from app.web.context import caller, clock, database, settings
 from app.web.links import url
 from app.web.microversion import v
 from app.web.pagination import page, query_after
@@ -55,6 +55,7 @@ class Evacuate(Body):
 
 def migrate(server_id: str, body: Any) -> Response:
     asked = parse(Migrate, body or {}, version())
+    _check_disks()
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
         migrations.migrate(session, clock().now(), caller(), server, request_id(), host=asked.host)
@@ -63,6 +64,7 @@ def migrate(server_id: str, body: Any) -> Response:
 
 def migrate_live(server_id: str, body: Any) -> Response:
     asked = parse(MigrateLive, body, version())
+    _check_disks()
     if asked.block_migration == "auto" and version() < AUTO_SINCE:
         raise errors.BadRequest("Invalid input for field/attribute block_migration. Value: auto. It is not a boolean.")
     if asked.force and asked.host is None:
@@ -87,8 +89,14 @@ def evacuate(server_id: str, body: Any) -> Response:
         raise errors.BadRequest("Can't force to a non-provided destination")
     if asked.on_shared_storage is None and version() < NO_PASSWORD_SINCE:
         raise errors.BadRequest("Invalid input for field/attribute evacuate. 'onSharedStorage' is a required property")
-    if asked.on_shared_storage:
-        raise errors.BadRequest("Hosts of this cloud do not share their disks: the server can only be made anew.")
+    shared = bool(settings().shared_machines)
+    if asked.on_shared_storage not in (None, shared):
+        raise errors.BadRequest(
+            "Invalid state of instance files on shared storage: hosts of this cloud "
+            f"{'share' if shared else 'do not share'} their disks."
+        )
+    if asked.on_shared_storage and asked.admin_pass:
+        raise errors.BadRequest("admin password can't be changed on existing disk")
     with transaction() as session:
         password = migrations.evacuate(
             session,
@@ -100,6 +108,7 @@ def evacuate(server_id: str, body: Any) -> Response:
             admin_pass=asked.admin_pass,
             forced=asked.force,
             stays_off=version() >= STAYS_OFF_SINCE,
+            keep_disks=shared,
         )
     return json({"adminPass": password}) if version() < NO_PASSWORD_SINCE else empty(HTTPStatus.OK)
 
@@ -189,6 +198,14 @@ def abort_server_migration(server_id: str, migration_id: str) -> Response:
     if is_running:
         ask()(host, "abort_migration", server_id)
     return empty(HTTPStatus.ACCEPTED)
+
+
+def _check_disks() -> None:
+    if settings().shared_machines:
+        raise errors.BadRequest(
+            "Hosts of this cloud share their disks, and do not send them to each other. Servers are evacuated when "
+            "their host is down."
+        )
 
 
 def _since(first: Any) -> None:

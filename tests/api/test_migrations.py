@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app.clock import ManualClock
 from app.db import Database
@@ -409,3 +410,29 @@ def test_the_list_of_migrations_has_filters_and_pages(
     assert as_admin.at("2.80").get(f"{COMPUTE}/os-migrations?marker=nonsense").status_code == 400
     assert as_admin.at("2.59").get(f"{COMPUTE}/os-migrations?nonsense=1").status_code == 400
     assert as_member.get(f"{COMPUTE}/os-migrations").status_code == 403
+
+
+def test_servers_on_shared_disks_keep_them_when_they_are_evacuated(
+    as_admin: Api,
+    make_server: MakeServer,
+    host: Host,
+    other: Host,
+    app: Flask,
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    parts = app.extensions["sixstack"]
+    app.extensions["sixstack"] = replace(parts, settings=replace(parts.settings, shared_machines="/machines"))
+    server_id = make_server()
+    act(as_admin, server_id, live(), 400)
+    act(as_admin, server_id, {"migrate": None}, 400)
+    clock.advance(31)
+    other.desk.heartbeat()
+    act(as_admin, server_id, {"evacuate": {"onSharedStorage": False}}, 400, "2.13")
+    act(as_admin, server_id, {"evacuate": {"onSharedStorage": True, "adminPass": "x"}}, 400, "2.13")
+    act(as_admin, server_id, {"evacuate": {"onSharedStorage": True}}, 200, "2.13")
+    with database.reading() as session:
+        (arguments,) = (one.arguments for one in session.query(Operation) if one.host == "other-host")
+    assert arguments == {"keep": ["root"]}
+    other.work()
+    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")

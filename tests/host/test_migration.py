@@ -263,6 +263,46 @@ def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_pa
         assert_absent(two, spec)
 
 
+def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
+    make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    key, public = ssh_key
+    one, two = make_hosts(2)
+    for host in (one, two):
+        host.change(shared_machines=tmp_path / "shared")
+    holder(one, tmp_path)
+    spec = make_spec(1, tiny_ref(tiny_image), key=public, vni=VNI)
+    one.run(spec)
+    ssh(spec, key, "echo kept > /root/mark; sync")
+    assert spec.id not in two.hypervisor.paths.machine_ids()
+    with inside(two.namespace):
+        two.hypervisor.remove(spec.id)
+    assert ssh(spec, key, "cat /root/mark") == "kept\n", "it is not two's to remove"
+
+    # A host that is not dead after all holds on to its disk: the other one cannot start it.
+    wanted = next_generation(spec)
+    paths = one.hypervisor.paths.machine(spec.id)
+    pid = paths.pid.read_text()
+    paths.pid.write_text(f"elsewhere {pid.partition(' ')[2]}")
+    paths.qmp.rename(paths.qmp.with_name("elsewhere.sock"))
+    with inside(two.namespace), pytest.raises(HypervisorError):
+        two.hypervisor.rebuild(wanted, start=True, keep=frozenset({"root"}))
+    assert one.hypervisor.paths.is_ours(spec.id)
+    paths.pid.write_text(pid)
+
+    kill(one, spec)
+    with inside(two.namespace):
+        two.hypervisor.rebuild(wanted, start=True, keep=frozenset({"root"}))
+    assert ssh(spec, key, "cat /root/mark") == "kept\n"
+    with inside(one.namespace):
+        assert spec.id not in {report.id for report in one.hypervisor.reports()}
+        assert one.hypervisor.report(spec.id).state is MachineState.ABSENT
+        one.hypervisor.remove(spec.id)
+        with pytest.raises(HypervisorError, match="do not send them"):
+            one.hypervisor.offer(spec, live=True)
+    assert ssh(spec, key, "cat /root/mark") == "kept\n"
+
+
 def hurry(host: Host, spec: MachineSpec) -> None:
     """As soon as it is under way."""
     deadline = time.monotonic() + 60
