@@ -133,7 +133,7 @@ def main() -> int:
         signal.signal(number, lambda *_: ending.set())
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=THREADS + 2)
     clock = SystemClock()
-    post = Post(settings.broker_url, settings.broker_authority)
+    post = Post(settings.broker_url, settings.broker_authority, confirmed=False)  # hosts ask again
     nudge = Nudges(settings.host_name if settings.agent else None, LocalNudge(settings.state), remote(settings)[0])
     server = DeskServer(
         broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, nudge

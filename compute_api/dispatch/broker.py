@@ -14,21 +14,24 @@ HEARTBEAT_SECONDS = 20
 PATIENCE_SECONDS = 10.0
 
 
-def options(url: str, authority: str | None) -> dict[str, Any]:
+def options(url: str, authority: str | None, *, confirmed: bool = True) -> dict[str, Any]:
     """How kombu and Celery connect: confirmed publishing, no waiting for ever, and TLS for amqps:// URLs.
 
-    `authority` is the path of the certificate authority's file; the system's own are trusted when it is None.
+    What is not `confirmed` is sent and forgotten. `authority` is the path of the certificate authority's file; the
+    system's own are trusted when it is None.
     """
     timeouts = {"connect_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
-    made: dict[str, Any] = {"transport_options": {"confirm_publish": True, **timeouts}}
+    made: dict[str, Any] = {"transport_options": {"confirm_publish": confirmed, **timeouts}}
     if url.startswith("amqps:"):
         made["ssl"] = {"ca_certs": authority or ssl.get_default_verify_paths().cafile, "cert_reqs": ssl.CERT_REQUIRED}
     return made
 
 
-def connection(url: str, authority: str | None = None, *, heartbeat: int = HEARTBEAT_SECONDS) -> Connection:
+def connection(
+    url: str, authority: str | None = None, *, heartbeat: int = HEARTBEAT_SECONDS, confirmed: bool = True
+) -> Connection:
     """A connection that is made when it is first needed."""
-    return Connection(url, heartbeat=heartbeat, **options(url, authority))
+    return Connection(url, heartbeat=heartbeat, **options(url, authority, confirmed=confirmed))
 
 
 def desk_queue() -> Queue:

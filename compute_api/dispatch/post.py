@@ -10,10 +10,14 @@ from compute_api.dispatch.broker import LOST, PATIENCE_SECONDS, connection, unav
 
 
 class Post:
-    """Messages are confirmed by the broker before `send` returns. Safe to use from several threads."""
+    """Messages are confirmed by the broker before `send` returns. Safe to use from several threads.
 
-    def __init__(self, url: str, authority: str | None) -> None:
+    Not `confirmed` are those that somebody asks for again when they do not arrive.
+    """
+
+    def __init__(self, url: str, authority: str | None, *, confirmed: bool = True) -> None:
         self._url, self._authority = url, authority
+        self._confirmed = confirmed
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._producer: Producer | None = None
@@ -39,7 +43,7 @@ class Post:
 
     def _publish(self, body: Mapping[str, Any], exchange: str, routing_key: str, properties: Mapping[str, Any]) -> None:
         if self._producer is None:
-            made = connection(self._url, self._authority, heartbeat=0)
+            made = connection(self._url, self._authority, heartbeat=0, confirmed=self._confirmed)
             made.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE_SECONDS)
             self._connection = made
             self._producer = Producer(made.channel())
