@@ -8,9 +8,11 @@
 import os
 import re
 import secrets
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -144,6 +146,20 @@ class Paper:
         return self._spec if machine_id == self._spec.id else None
 
 
+def offer(listener: socket.socket) -> None:
+    """Tell the first who comes."""
+    with listener.accept()[0] as connection:
+        connection.sendall(b"a secret of the host")
+
+
+def firewall() -> str:
+    """The rules from the documentation, for these hosts."""
+    text = (Path(__file__).parents[2] / "docs/network.md").read_text()
+    [rules] = re.findall(r"^    table inet host_firewall \{\n(?:(?:    .*)?\n)*?    \}\n", text, re.MULTILINE)
+    assert isinstance(rules, str)
+    return rules.replace("eth1", "eth0").replace("fd00:1::/64", "fd00:aaaa::/64")
+
+
 MakeHosts = Callable[..., list[Host]]
 
 
@@ -217,6 +233,26 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
         agent.prepare()
     assert ssh(three, key, "hostname", through=two).strip() == three.hostname
     assert pings(one, key, three.nics[0].addresses[0].ip)
+
+    # Behind the firewall that docs/network.md proposes guests have all of this, and nothing of what hosts offer others.
+    gateway = one.nics[0].gateway
+    asked = f"echo | nc -w 3 {gateway} 2222 || true"
+    with inside(hosts[0].namespace):
+        offered = socket.create_server((str(gateway), 2222), family=socket.AF_INET6)
+    with offered, ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(offer, offered)
+        assert "a secret" in ssh(one, key, asked)
+        answers.result(30)
+        for host in hosts:
+            with inside(host.namespace):
+                subprocess.run(["nft", "-f", "-"], input=firewall(), text=True, check=True)
+        ssh(one, key, asked)
+        offered.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            offered.accept()
+    assert one.id in ssh(one, key, f"ping6 -c 1 {OUTSIDE}; {ASK}")
+    for spec, other in ((one, two), (two, three), (three, one)):
+        assert ssh(other, key, "hostname", through=spec).strip() == other.hostname
 
 
 def test_hosts_without_multicast_flood_to_their_peers(
