@@ -1,5 +1,7 @@
 """What every hypervisor does, the fake one and the real one. No guest boots here; its disk is blank."""
 
+import secrets
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from hypervisor.errors import HypervisorError, ImageUnusable
 from hypervisor.fake import FakeHypervisor, FakeMachine
 from hypervisor.machine import ImageRef, MachineSpec, MachineState
+from hypervisor.migration import Plan
 from hypervisor.protocol import Hypervisor
 from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
 
@@ -246,3 +249,81 @@ def test_interfaces_come_and_go(hypervisor: Hypervisor, spec: MachineSpec) -> No
     hypervisor.ensure_nics(spec)
     assert len(hypervisor.diagnostics(spec.id).nics) == 1
     hypervisor.remove(spec.id)
+
+
+# --- two hosts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["fake", "real"])
+def pair(request: pytest.FixtureRequest, images: OneImage, tmp_path: Path) -> tuple[Hypervisor, Hypervisor]:
+    """Two hosts of one cloud."""
+    if request.param == "fake":
+        return FakeHypervisor(name="one", images=images), FakeHypervisor(name="two", images=images)
+    make: HostMaker = request.getfixturevalue("make_host")
+    two = make(images, state=tmp_path / "two", host_name="two")
+    return make(images), two
+
+
+@pytest.fixture
+def moving(spec: MachineSpec) -> MachineSpec:
+    """Without interfaces: both hosts are in one namespace."""
+    return spec.model_copy(update={"nics": (), "memory_mib": 32})
+
+
+def plan(host: Hypervisor, spec: MachineSpec, **how: bool) -> Plan:
+    made = Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), **how)
+    return made.model_copy(update={"offer": host.offer(spec, live=made.live)})
+
+
+@pytest.mark.parametrize("how", [{"live": True}, {"live": True, "paused": True}, {"live": False}])
+def test_a_machine_moves_to_another_host(
+    pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec, how: dict[str, bool]
+) -> None:
+    one, two = pair
+    one.ensure_running(moving)
+    if how.get("paused"):
+        one.pause(moving.id)
+    wanted = moving.model_copy(update={"generation": 1})
+    made = plan(one, wanted, **how)
+    landing = two.prepare_landing(wanted, made)
+    assert two.prepare_landing(wanted, made) == landing
+    assert two.report(moving.id).state is not MachineState.RUNNING
+    assert one.progress(moving.id) is None
+    sent = one.send(wanted, made, landing, grace_seconds=0)
+    one.send(wanted, made, landing, grace_seconds=0)
+    assert two.take_over(wanted, made, sent)
+    assert two.take_over(wanted, made, sent)
+    arrived = MachineState.PAUSED if how.get("paused") else MachineState.RUNNING
+    assert two.report(moving.id).state is arrived
+    assert one.report(moving.id).state is not MachineState.RUNNING
+    assert two.spec(moving.id) == wanted
+    for host in pair:
+        host.remove(moving.id)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_machine_that_was_not_sent_stays(
+    pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec, live: bool
+) -> None:
+    one, two = pair
+    one.ensure_running(moving)
+    wanted = moving.model_copy(update={"generation": 1})
+    made = plan(one, wanted, live=live)
+    two.prepare_landing(wanted, made)
+    assert not two.take_over(wanted, made, None)
+    assert not two.take_over(wanted, made, None)
+    assert two.report(moving.id).state is MachineState.ABSENT
+    assert one.stay(wanted, made).state is MachineState.RUNNING
+    assert one.stay(wanted, made).state is MachineState.RUNNING
+    one.remove(moving.id)
+
+
+def test_what_does_not_run_does_not_move_alive(pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec) -> None:
+    one, two = pair
+    one.ensure_running(moving)
+    one.ensure_stopped(moving.id, grace_seconds=0)
+    with pytest.raises(HypervisorError):
+        one.offer(moving, live=True)
+    with pytest.raises(HypervisorError):
+        two.offer(moving, live=False)
+    one.remove(moving.id)
