@@ -1,12 +1,19 @@
 """The API's process: granian with its workers. `python -m app.server`, with the settings in SIXSTACK_*."""
 
+import logging
+import threading
+import time
+
 from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
 from app import processes
+from app.db import is_unreachable
 from app.settings import Settings
 from image_api.startup import put_in_order
+
+log = logging.getLogger("sixstack.api")
 
 
 def main() -> None:
@@ -14,7 +21,8 @@ def main() -> None:
     processes.end_with_parent()
     settings = Settings.read({})
     host, port = settings.address
-    put_in_order(settings)
+    if not _in_order(settings):  # requests are answered 503 until the database is back
+        threading.Thread(target=_put_in_order_later, args=(settings,), daemon=True).start()
     Granian(
         "app.factory:from_environment",
         factory=True,
@@ -29,6 +37,23 @@ def main() -> None:
         respawn_interval=0.5,
         workers_kill_timeout=10,
     ).serve()
+
+
+def _in_order(settings: Settings) -> bool:
+    """Whether images could be put in order: not while the database is away."""
+    try:
+        put_in_order(settings)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        log.warning("The database cannot be reached: %s", error)
+        return False
+    return True
+
+
+def _put_in_order_later(settings: Settings) -> None:
+    while not _in_order(settings):
+        time.sleep(1)
 
 
 if __name__ == "__main__":
