@@ -1,6 +1,7 @@
 """Networks by self-service, as people use them: the `openstack` command and openstacksdk against a running cloud."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,6 +117,12 @@ def test_a_server_is_put_on_a_port_and_leaves_it_behind(cloud: Cloud, connection
     assert [found.id for found in connection.network.ports(device_id=server.id)] == [port.id]
     with pytest.raises(exceptions.ConflictException):
         connection.network.delete_port(port)
+    # Other resolvers: what is announced to guests that run says so.
+    connection.network.update_subnet(network.subnet_ids[0], dns_nameservers=["2001:db8::53"])
+    announced, deadline = cloud.state / "radvd/radvd.conf", time.monotonic() + 60
+    while "RDNSS 2001:db8::53" not in announced.read_text():
+        assert time.monotonic() < deadline, announced.read_text()
+        time.sleep(0.1)
     assert connection.delete_server(server.id, wait=True)
     left = connection.network.get_port(port.id)
     assert (left.device_id, left.status) == ("", "DOWN")
