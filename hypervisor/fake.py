@@ -1,6 +1,7 @@
 """A host in memory: the same behaviour as the real one, at once, with handles for tests to make things go wrong."""
 
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from hypervisor.machine import (
 )
 from hypervisor.migration import Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
 from hypervisor.protocol import ImageSource
+from hypervisor.remote_console import ConsoleKind
 
 # Where fakes of one process await machines of each other, by plan; machines of other processes come with fresh disks.
 _AWAITED: dict[str, "FakeMachine"] = {}
@@ -69,6 +71,7 @@ class FakeHypervisor:
     hurried: list[str] = field(default_factory=list)
     moving: Progress | None = None
     passwords: dict[str, bytes] = field(default_factory=dict)
+    consoles: list[tuple[str, ConsoleKind, socket.socket]] = field(default_factory=list)
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -317,6 +320,16 @@ class FakeHypervisor:
         with self._lock:
             machine = self.machines.get(machine_id)
             return b"" if machine is None else machine.console[-(1 << 20) :]
+
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        self._enter("open_console", machine_id)
+        with self._lock:
+            machine = self.machines.get(machine_id)
+            if machine is None or machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            ours, theirs = socket.socketpair()
+            self.consoles.append((machine_id, kind, theirs))
+            return ours
 
     def password(self, machine_id: str) -> bytes:
         return self.passwords.get(machine_id, b"")

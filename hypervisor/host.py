@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -46,6 +47,7 @@ from hypervisor.process import Process
 from hypervisor.protocol import ImageSource
 from hypervisor.qemu import group_name, machine_identity, start_qemu
 from hypervisor.radvd import RouterAdvertiser, Timing
+from hypervisor.remote_console import ConsoleKind, open_screen, open_serial
 from hypervisor.segments import Segments
 from hypervisor.spoofing import SpoofingGuard
 
@@ -90,12 +92,14 @@ class HostConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """What is true of one run of a machine only: accelerator, time of start, slot of each port, and main board."""
+    """What is true of one run of a machine only: accelerator, time of start, slot of each port, main board,
+    and whether it has consoles."""
 
     accelerator: str | None
     started_at: datetime
     slots: dict[str, int]
     machine_type: str = "q35"
+    consoles: bool = False
 
     def document(self) -> bytes:
         """As it is kept in a file."""
@@ -351,6 +355,14 @@ class QemuHypervisor:
     def console_log(self, machine_id: str) -> bytes:
         return console_tail(self.paths.machine(machine_id).console)
 
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        paths = self.paths.machine(machine_id)
+        if not self.paths.is_ours(machine_id) or self._process(paths) is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        if not _run(paths).consoles:
+            raise HypervisorError(f"Instance {machine_id} has no consoles before its next hard reboot.")
+        return open_screen(paths.qmp) if kind is ConsoleKind.VNC else open_serial(paths.qmp, paths.serial)
+
     def password(self, machine_id: str) -> bytes:
         return metadata.password(self.paths.machine(machine_id))
 
@@ -393,6 +405,7 @@ class QemuHypervisor:
                     "generation_id": generation_id,
                     "slots": run.slots,
                     "config_drive": pack(paths.config_drive.read_bytes()),
+                    "consoles": run.consoles,
                 }
             )
 
@@ -562,7 +575,8 @@ class QemuHypervisor:
             self.segments.claim(spec.id, spec.nics)
             write(paths.config_drive, unpack(offer.config_drive or ""))
             files.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
-            run = Run(offer.accelerator, datetime.now(UTC), offer.slots, offer.machine_type or "q35")
+            machine_type = offer.machine_type or "q35"
+            run = Run(offer.accelerator, datetime.now(UTC), offer.slots, machine_type, offer.consoles)
             write(paths.run, run.document())
             start_qemu(
                 spec,
@@ -576,6 +590,7 @@ class QemuHypervisor:
                 processor=self.config.cpu_model,
                 generation_id=offer.generation_id or "auto",
                 key_directory=paths.key,
+                consoles=run.consoles,
             )
         else:
             self._start_bare(spec, paths, files, key_directory=paths.key)
@@ -685,7 +700,8 @@ class QemuHypervisor:
             slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
             accelerator = (memory and before.accelerator) or accelerator
             machine_type = before.machine_type if memory is not None else self._newest_machine_type()
-            run = Run(accelerator, datetime.now(UTC), slots, machine_type)
+            consoles = before.consoles if memory is not None else True
+            run = Run(accelerator, datetime.now(UTC), slots, machine_type, consoles)
             write(paths.run, run.document())
             try:
                 self._start(spec, paths, disks, run, memory)
@@ -722,6 +738,7 @@ class QemuHypervisor:
             memory=memory,
             machine=run.machine_type,
             processor=self.config.cpu_model,
+            consoles=run.consoles,
         )
 
     def _newest_machine_type(self) -> str:
@@ -892,7 +909,7 @@ def _run(paths: MachinePaths) -> Run:
         document = json.loads(paths.run.read_bytes())
         started_at = datetime.fromtimestamp(document["started_at"], UTC)
         slots, machine_type = document.get("slots", {}), document.get("machine_type", "q35")
-        return Run(document["accelerator"], started_at, slots, machine_type)
+        return Run(document["accelerator"], started_at, slots, machine_type, document.get("consoles", False))
     except (FileNotFoundError, ValueError, KeyError):
         return Run(None, datetime.fromtimestamp(0, UTC), {})
 

@@ -36,7 +36,8 @@ class OfferedDisk(Document):
 class Offer(Document):
     """A machine as its host has it. What is only known of a running one is None for one that is moved cold.
 
-    `config_drive` is packed (`pack`); `slots` says which port's interface is plugged in where.
+    `config_drive` is packed (`pack`); `slots` says which port's interface is plugged in where,
+    `consoles` that there is a screen.
     """
 
     disks: tuple[OfferedDisk, ...]
@@ -46,6 +47,7 @@ class Offer(Document):
     generation_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] | None = None
     slots: dict[str, Annotated[int, Field(ge=0, lt=8)]] = {}
     config_drive: str | None = None
+    consoles: bool = False
 
 
 class Plan(Document):

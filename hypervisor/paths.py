@@ -43,6 +43,11 @@ class MachinePaths:
         return self.directory / "qmp.sock"
 
     @property
+    def serial(self) -> Path:
+        """Where clients of the serial console come."""
+        return self.directory / "serial.sock"
+
+    @property
     def pid(self) -> Path:
         return self.directory / "pid"
 

@@ -4,12 +4,14 @@ All methods are idempotent and may be called again after a crash at any point. T
 from worker threads, never twice at the same time for one machine.
 """
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from hypervisor.machine import Diagnostics, HostReport, ImageRef, MachineReport, MachineSpec, SnapshotFile
 from hypervisor.migration import Landing, Offer, Plan, Progress, Sent
+from hypervisor.remote_console import ConsoleKind
 
 
 class ImageSource(Protocol):
@@ -145,6 +147,11 @@ class Hypervisor(Protocol):
 
     def console_log(self, machine_id: str) -> bytes:
         """What the serial console has shown, the last MiB at most."""
+        ...
+
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        """A connection to the screen (RFB) or the serial console of a machine that runs; it ends with the machine.
+        Raises HypervisorError when it does not run, was started without consoles, or somebody has the serial one."""
         ...
 
     def spec(self, machine_id: str) -> MachineSpec | None:

@@ -41,13 +41,16 @@ def start_qemu(
     generation_id: str = "auto",
     key_directory: Path | None = None,
     frozen: bool = False,
+    consoles: bool = False,
 ) -> None:
     """Start the machine's qemu, detached, and wait until it says that the guest runs, which goes on where it was
     suspended if there is its `memory`. With a `key_directory` it awaits a guest from another host; a `frozen` one only
-    has its disks open. Raises LaunchFailed; then qemu is gone again."""
+    has its disks open. One with `consoles` has a screen and lets others take part in its serial console. Raises
+    LaunchFailed; then qemu is gone again."""
     identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
     with ExitStack() as mine:  # qemu has its own copies of these descriptors
         listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
+        serial = mine.enter_context(contextlib.closing(qmp.listen(paths.serial))) if consoles else None
         files = OpenFiles(
             qmp=listener.fileno(),
             console=_open(mine, paths.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
@@ -55,6 +58,7 @@ def start_qemu(
             nics=tuple(_open_nic(mine, links, nic, identity.uid, slots[nic.port_id]) for nic in spec.nics),
             memory=None if memory is None else _open(mine, memory, os.O_RDONLY),
             key=None if key_directory is None else _open(mine, key_directory, os.O_RDONLY | os.O_DIRECTORY),
+            serial=None if serial is None else serial.fileno(),
         )
         command = qemu_command(
             spec,

@@ -45,7 +45,8 @@ class OpenNic:
 @dataclass(frozen=True)
 class OpenFiles:
     """The descriptors that qemu inherits. `memory` is that of a guest that was suspended and goes on; `key` is the
-    directory with the key of another host whose guest is awaited."""
+    directory with the key of another host whose guest is awaited; `serial` is where clients of the serial console
+    come, of a machine that has a screen too."""
 
     qmp: int
     console: int
@@ -53,11 +54,12 @@ class OpenFiles:
     nics: tuple[OpenNic, ...] = ()
     memory: int | None = None
     key: int | None = None
+    serial: int | None = None
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them, for whoever starts qemu."""
         disks = [fd for disk in self.disks for fd in (disk.descriptor, disk.base) if fd is not None]
-        more = [fd for fd in (self.memory, self.key) if fd is not None]
+        more = [fd for fd in (self.memory, self.key, self.serial) if fd is not None]
         return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *more)
 
 
@@ -95,7 +97,7 @@ def qemu_command(
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", f"socket,id=qmp,fd={files.qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
         *_inherited(files.console),
-        *("-chardev", f"file,id=console,path={_path(files.console)},append=on"),
+        *("-chardev", _console(files)),
         *("-device", _json(driver="isa-serial", id="serial0", chardev="console")),
         *("-object", _json(**{"qom-type": "rng-builtin", "id": "rng0"})),
         *("-device", _json(driver="virtio-rng-pci", rng="rng0")),
@@ -108,11 +110,22 @@ def qemu_command(
     for nic in files.nics:
         words += ["-netdev", json.dumps(nic_netdev(nic.slot, str(nic.tap)))]
         words += ["-device", json.dumps(nic_device(nic.slot, nic.nic))]
+    if files.serial is not None:
+        # Last, so that all other devices are where they are without it. Clients are handed over by the control socket.
+        words += ["-vnc", "none", "-device", _json(driver="VGA", id="screen")]
     if files.memory is not None:
         words += ["-incoming", f"fd:{files.memory}"]
     if files.key is not None:
         words += ["-object", json.dumps(credentials.server(files.key)), "-incoming", "defer"]
     return [*words, "-S"] if frozen else words
+
+
+def _console(files: OpenFiles) -> str:
+    """Always written to the log; `serial` lets somebody take part."""
+    if files.serial is None:
+        return f"file,id=console,path={_path(files.console)},append=on"
+    log = f"logfile={_path(files.console)},logappend=on"
+    return f"socket,id=console,fd={files.serial},server=on,wait=off,{log}"
 
 
 def _processors(spec: MachineSpec) -> str:

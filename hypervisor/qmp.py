@@ -37,7 +37,7 @@ class NobodyAnswers(HypervisorError):
 
 
 @contextlib.contextmanager
-def _short_name(path: Path) -> Iterator[str]:
+def short_name(path: Path) -> Iterator[str]:
     """A name for a socket file that fits into 107 bytes, however deep the directory is."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -52,7 +52,7 @@ def listen(path: Path) -> socket.socket:
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short_name(path) as name:
+        with short_name(path) as name:
             listener.bind(name)
         listener.listen(16)
     except BaseException:
@@ -66,7 +66,7 @@ def somebody_listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
         try:
-            with _short_name(path) as name:
+            with short_name(path) as name:
                 connection.connect(name)
         except (FileNotFoundError, ConnectionError):
             return False
@@ -93,7 +93,7 @@ def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeo
     try:
         connection.settimeout(timeout_seconds)
         try:
-            with _short_name(path) as name:
+            with short_name(path) as name:
                 connection.connect(name)
         except (FileNotFoundError, ConnectionError) as error:
             raise NobodyAnswers("qemu is not there.") from error

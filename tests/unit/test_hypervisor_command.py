@@ -1,6 +1,7 @@
 """The command line of qemu, as a pure function."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv6Interface
 
 from hypervisor.machine import DiskSpec, MachineSpec, NicSpec
@@ -111,3 +112,11 @@ def test_nothing_of_the_users_is_in_the_process_list() -> None:
 
 def test_every_descriptor_is_inherited() -> None:
     assert sorted(FILES.descriptors()) == [10, 11, 12, 13, 14, 15]
+
+
+def test_a_machine_with_consoles_listens_nowhere_and_still_writes_its_log() -> None:
+    words = qemu_command(SPEC, replace(FILES, serial=12), accelerator="tcg")
+    assert words[words.index("-vnc") + 1] == "none"
+    assert "socket,id=console,fd=12,server=on,wait=off,logfile=/dev/fdset/11,logappend=on" in words
+    assert json.loads(words[-1]) == {"driver": "VGA", "id": "screen"}, "after all others, whose places stay"
+    assert "-vnc" not in qemu_command(SPEC, FILES, accelerator="tcg")
