@@ -38,7 +38,8 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=100_000, help="servers that live (default: %(default)s)")
     parser.add_argument("--deleted", type=int, help="servers that lived once (default: as many)")
     parser.add_argument("--projects", type=int, default=200, help="projects, 23 at least (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="measure for a fifth of the time")
+    parser.add_argument("--patience", type=float, default=1.0, help="less is quicker and noisier (default: 1)")
+    parser.add_argument("--look", type=float, default=LOOK_SECONDS, help="seconds between a host's own looks (15)")
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"any of {', '.join(PARTS)} (default: both)")
     asked = parser.parse_args()
     if (reason := no_postgres() or no_rabbitmq()) is not None:
@@ -48,12 +49,12 @@ def main() -> int:
     deleted = asked.servers if asked.deleted is None else asked.deleted
     size = Size(hosts=asked.hosts, servers=asked.servers, deleted=deleted, projects=asked.projects)
     with tempfile.TemporaryDirectory(prefix="fleet-") as work, cluster(Path(work)) as made:
-        there, patience = filled(made, size), 0.2 if asked.quick else 1.0
+        there, patience = filled(made, size), asked.patience
         if "database" in asked.parts:
             measure(made, there, patience)
         if "engine" in asked.parts:
             with rabbitmq(Path(work) / "mq") as broker:
-                measure_engine(made, there, broker, patience)
+                measure_engine(made, there, broker, patience, asked.look)
     return 0
 
 
@@ -81,7 +82,7 @@ def measure(made: Cluster, there: Filled, patience: float) -> None:
             printing.head("Clients that poll while servers come and go")
             found = None
             for what, found in polling.polled(
-                made, there, api, seconds=max(seconds * patience, 5), creates_a_second=creates
+                made, there, api, seconds=max(seconds * patience, 1), creates_a_second=creates
             ).items():
                 printing.line(what, found, alone=False)
             if found is not None:
@@ -91,9 +92,12 @@ def measure(made: Cluster, there: Filled, patience: float) -> None:
         for what, found in placing.rows(made, there, api, patience):
             printing.line(what, found)
         memory(made, api, "after placement")
+    database = Operations(made)
+    database.forget()
+    database.close()
 
 
-def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float) -> None:
+def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, look: float) -> None:
     """The way to hosts, and what they cost when nothing happens."""
     assert mq.process is not None
     database = Operations(made)
@@ -111,20 +115,21 @@ def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float) 
         database.silence()
         with engine.fakes(credentials, look_seconds=0) as fakes:
             idle(f"{len(hosts)} hosts say that they live", trees, 30 * patience)
-        with engine.fakes(credentials, look_seconds=LOOK_SECONDS) as fakes, cloud.api(settings) as api:
-            idle(f"and look every {LOOK_SECONDS:g} s", trees, 30 * patience)
+        with engine.fakes(credentials, look_seconds=look) as fakes, cloud.api(settings) as api:
+            idle(f"and look every {look:g} s", trees, 30 * patience)
             trees |= {"api": api, "fakes": fakes.pid}
             printing.dispatch_head("From the request to a host and back")
             for each, posts in STEADY:
                 found = dispatching.steady(
-                    cloud_with_broker, there, trees, seconds=max(20 * patience, 5), each=each, posts_a_second=posts
+                    cloud_with_broker, there, trees, seconds=max(20 * patience, 1), each=each, posts_a_second=posts
                 )
                 printing.dispatch_line(f"{each * posts:g} servers a second, {each} by a request", found)
-            for what, host in (("over all hosts", None), ("on one host", hosts[0])):
-                found = dispatching.burst(cloud_with_broker, there, trees, size=dispatching.BURST, host=host)
-                printing.dispatch_line(f"{dispatching.BURST} servers at once {what}", found)
             for name in ("broker", "desk", "api"):
                 printing.figure(f"memory of {printing.NAMES[name]}, MiB", f"{sum(pss_mib(trees[name])):.0f}")
+            burst = min(dispatching.BURST, there.size.servers // 10)
+            for what, host in (("over all hosts", None), ("on one host", hosts[0])):
+                found = dispatching.burst(cloud_with_broker, there, trees, size=burst, host=host)
+                printing.dispatch_line(f"{len(found.begun)} servers at once {what}", found)
         answered = Measured(fakes.answered, 1, {})
         printing.figure(
             f"{len(fakes.answered)} requests of hosts answered, p50 and p99 in ms",

@@ -1,7 +1,7 @@
 """From POST through database and broker to a host and back, and what it costs that a thousand hosts say they live."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import func, select, update
@@ -16,6 +16,7 @@ from compute_api.models import Heartbeat, Host, Operation
 PATIENCE_SECONDS = 120.0
 BURST = 1000
 CONNECTIONS = 10
+POSTS = 10
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Operations:
         with self._database.transaction() as session:
             session.execute(update(Heartbeat).values(last_seen=func.now()))
 
+    def forget(self) -> None:
+        """What was asked for while no host worked is not to be done any more."""
+        with self._database.transaction() as session:
+            session.execute(update(Operation).where(Operation.state == "queued").values(state="superseded"))
+
     def close(self) -> None:
         self._database.dispose()
 
@@ -83,22 +89,19 @@ def steady(
 
 
 def burst(cluster: Cluster, filled: Filled, trees: dict[str, int], *, size: int, host: str | None) -> Dispatched:
-    """So many servers at once, on the host or wherever there is room."""
+    """So many servers as quickly as they can be asked for, on the host or wherever there is room."""
     clients = [cluster.client(cluster.token("admin")) for _ in range(CONNECTIONS)]
-    asks = [_once(posting(client, filled.image_id, count=size // CONNECTIONS, host=host)) for client in clients]
-    return _dispatched(cluster, trees, Load(asks), 0)
+    each = max(size // CONNECTIONS // POSTS, 1)
+    asks = [posting(client, filled.image_id, count=each, host=host) for client in clients]
+    return _dispatched(cluster, trees, Load(asks), 0, least=POSTS)
 
 
-def _once(ask: Callable[[int], object]) -> Callable[[int], object]:
-    return lambda number: ask(number) if number == 0 else False
-
-
-def _dispatched(cluster: Cluster, trees: dict[str, int], load: Load, seconds: float) -> Dispatched:
+def _dispatched(cluster: Cluster, trees: dict[str, int], load: Load, seconds: float, *, least: int = 1) -> Dispatched:
     found = Operations(cluster)
     try:
         since = found.newest()
         window = Window(trees)
-        together({}, {"": load}, seconds=seconds)
+        together({}, {"": load}, seconds=seconds, least=least)
         took = found.wait(since)
         return Dispatched([one[0] for one in took], [one[1] for one in took], window.until_now())
     finally:
