@@ -22,6 +22,7 @@ from pathlib import Path
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
+from hypervisor import process
 from tests.postgres import Postgres, postgres
 from tests.rabbitmq import RabbitMQ, rabbitmq
 from tests.wires import Computer, Wire, wire
@@ -90,8 +91,8 @@ class Cluster:
 
     def guests(self, host: str) -> list[int]:
         """Process ids of the qemu processes on a host."""
-        mine = str(self.state(host)).encode()
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _runs_from(path, mine)]
+        found = [process.find(path) for path in self.state(host).glob("machines/*/pid")]
+        return [one.pid for one in found if one is not None]
 
     def lead_to(self, address: str, host: str) -> None:
         """The world sends packets for a guest to the host that it is on, as BGP would see to."""
@@ -175,14 +176,6 @@ def _agent(directory: Path, name: str, computer: Computer, api: Runs) -> Runs:
 
 def _remove_guests(computer: Computer, state: Path) -> None:
     subprocess.run(computer.command(SIXSTACK, "agent", "down", "--servers", "--state", state), capture_output=True)
-
-
-def _runs_from(path: Path, state: bytes) -> bool:
-    try:
-        command = path.read_bytes()
-    except OSError:
-        return False
-    return b"qemu" in command.split(b"\0")[0] and state in command
 
 
 def main() -> int:

@@ -153,3 +153,49 @@ def test_a_silent_host_is_down_gets_nothing_and_puts_things_right_when_it_return
 
 def _state(admin: Connection, name: str) -> str:
     return str(next(one.state for one in admin.list_hypervisors() if one.name == name))
+
+
+def test_a_server_moves_alive_and_cold_and_leaves_a_host_that_died(many: Cluster, admin: Connection, key: Key) -> None:
+    begin(admin, "moving")
+    (server,) = wait_until(lambda: at_rest(admin, 1))
+    many.lead_to(server.access_ipv6, server.compute_host)
+    booted = key.ssh(server.access_ipv6, "cat /proc/sys/kernel/random/boot_id; echo kept > /root/mark; sync")
+
+    def moved(status: str, before: str) -> Any:
+        found = admin.compute.get_server(server.id)
+        assert found.status != "ERROR", found.fault
+        return found if found.status == status and found.compute_host != before and not found.task_state else None
+
+    admin.compute.live_migrate_server(server.id, host=None, block_migration="auto")
+    alive = wait_until(lambda: moved("ACTIVE", server.compute_host))
+    many.lead_to(server.access_ipv6, alive.compute_host)
+    assert key.ssh(server.access_ipv6, "cat /proc/sys/kernel/random/boot_id") == booted
+    wait_until(lambda: many.guests(server.compute_host) == [])
+
+    admin.compute.migrate_server(server.id)
+    cold = wait_until(lambda: moved("VERIFY_RESIZE", alive.compute_host))
+    many.lead_to(server.access_ipv6, cold.compute_host)
+    assert key.ssh(server.access_ipv6, "cat /root/mark") == "kept\n"
+    admin.compute.confirm_server_resize(server.id)
+    wait_until(lambda: moved("ACTIVE", alive.compute_host))
+    types = [(one.migration_type, one.status) for one in admin.compute.migrations(instance_uuid=server.id)]
+    assert sorted(types) == [("live-migration", "completed"), ("migration", "confirmed")]
+
+    # Its host loses power: the server is made anew on another one, at the same address.
+    dead = cold.compute_host
+    many.agents[dead].end(signal.SIGKILL)
+    for guest in many.guests(dead):
+        os.kill(guest, signal.SIGKILL)
+    wait_until(lambda: _state(admin, dead) == "down", seconds=60)
+    admin.compute.evacuate_server(server.id)
+    anew = wait_until(lambda: moved("SHUTOFF", dead))
+    admin.compute.start_server(server.id)
+    wait_until(lambda: moved("ACTIVE", dead))
+    many.lead_to(server.access_ipv6, anew.compute_host)
+    assert key.ssh(server.access_ipv6, "cat /root/mark 2>/dev/null || echo new") == "new\n"
+    remains = many.state(dead) / "machines" / server.id
+    assert remains.exists()
+    many.agents[dead].start()
+    wait_until(lambda: not remains.exists(), seconds=60)
+    assert many.guests(dead) == []
+    assert len(many.guests(anew.compute_host)) == 1
