@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", parents=[state], help="start the cloud and stay in the foreground")
     up.add_argument("--listen", metavar="ADDRESS:PORT", help="where to answer (default: 127.0.0.1:8774)")
+    up.add_argument("--console-listen", metavar="ADDRESS:PORT", help="where consoles are (default: the next port)")
+    up.add_argument("--console-url", metavar="URL", help="what links to consoles start with, behind a proxy")
     up.add_argument("--public-url", metavar="URL", help="what links start with, behind a proxy (default: as asked)")
     up.add_argument("--prefix", help="IPv6 prefix that networks get a /64 from (default: a random ULA /48)")
     up.add_argument("--uplink", help="link that VXLAN packets leave by (default: lo, nothing leaves)")

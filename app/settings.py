@@ -21,6 +21,10 @@ class Settings:
     """ADDRESS:PORT of the one port; IPv6 addresses in brackets."""
     public_url: str | None = None
     """What hrefs start with, such as https://cloud.example.org; the request's own Host when unset."""
+    console_listen: str | None = None
+    """ADDRESS:PORT where browsers open consoles; beside the API, at the port after its own, when unset."""
+    console_url: str | None = None
+    """What URLs of consoles start with, such as https://consoles.example.org, where a proxy brings TLS to them."""
     database_url: str | None = None
     """An SQLAlchemy URL; a SQLite file in the state directory when unset."""
     database_connections: int = 16
@@ -141,12 +145,15 @@ class Settings:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises OperatorError when it is not ADDRESS:PORT."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise OperatorError(
-                f"--listen wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {self.listen!r}"
-            )
-        return host.strip("[]"), int(port)
+        return _address("--listen", self.listen)
+
+    @property
+    def console_address(self) -> tuple[str, int]:
+        """Host and port of `console_listen`. Raises OperatorError when it is not ADDRESS:PORT."""
+        if self.console_listen:
+            return _address("--console-listen", self.console_listen)
+        host, port = self.address
+        return host, port + 1 if port < 65535 else 0
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
@@ -164,6 +171,13 @@ class Settings:
         """The SIXSTACK_* variables from which `read` makes the same settings again, for child processes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {f"SIXSTACK_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
+
+def _address(option: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise OperatorError(f"{option} wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {text!r}")
+    return host.strip("[]"), int(port)
 
 
 def _parsed(name: str, kind: Any, text: str) -> Any:

@@ -58,6 +58,7 @@ def up(settings: Settings) -> int:
             children.insert(0, Child("desk", [sys.executable, "-m", "app.desk_server"]))
         if settings.agent:
             children.insert(0, Child("agent", [sys.executable, "-m", "compute_agent"]))
+            children.append(Child("console proxy", [sys.executable, "-m", "app.consoles"]))
         try:
             return _run(settings, children, environment)
         finally:
@@ -131,7 +132,7 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 
 def _check_host(settings: Settings) -> None:
-    settings.address  # noqa: B018  raises for a wrong one
+    settings.address, settings.console_address  # noqa: B018  raise for a wrong one
     if not settings.agent:
         return
     if os.geteuid() != 0:

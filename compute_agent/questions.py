@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from compute_agent.consoles import open_console
 from compute_api.nudge import ASK_SOCKET_NAME, reachable
 from hypervisor.errors import HypervisorError
 from hypervisor.protocol import Hypervisor
@@ -59,6 +60,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "end_migration": end_migration,
     "forget_password": forget_password,
     "migration_progress": migration_progress,
+    "open_console": open_console,
     "password": password,
 }
 

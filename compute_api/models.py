@@ -324,3 +324,15 @@ class ServerSize(Base):
     flavor: Mapped[dict[str, Any]]
 
     __table_args__ = (Index("ix_server_sizes_server_id", "server_id", "until"),)
+
+
+class ConsoleToken(Base):
+    """Somebody may look at a console for a while; only the token's hash is kept."""
+
+    __tablename__ = "console_tokens"
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    server_id: Mapped[str] = mapped_column(String(36))
+    host: Mapped[str] = mapped_column(String(255))
+    console_type: Mapped[str] = mapped_column(String(16))
+    expires_at: Mapped[datetime] = mapped_column(index=True)

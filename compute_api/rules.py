@@ -48,6 +48,7 @@ RULES: dict[str, str] = {
     f"{_P}:os-security-groups:add": MEMBER_OR_ADMIN,
     f"{_P}:os-security-groups:remove": MEMBER_OR_ADMIN,
     f"{_P}:os-remote-consoles": MEMBER_OR_ADMIN,
+    f"{_P}:os-console-auth-tokens": ADMIN,
     f"{_P}:os-console-output": MEMBER_OR_ADMIN,
     f"{_P}:server-metadata:index": READER_OR_ADMIN,
     f"{_P}:server-metadata:show": READER_OR_ADMIN,

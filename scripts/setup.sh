@@ -172,3 +172,22 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x .venv/bin/python ]; 
     echo "$wanted" >"$stamp"
     note "done in $(seconds_since "$started") s"
 fi
+
+# ------------------------------------------------------------------ noVNC
+
+# The pages of Debian's package without what it depends on, which is a proxy of its own and half of OpenStack. Whoever
+# cannot have them still has serial consoles, and screens by other clients.
+if [ ! -e .venv/share/novnc/vnc_lite.html ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+    step "Fetching noVNC, the page that shows guests' screens"
+    fetched=$(mktemp -d)
+    trap 'rm -rf "$fetched"' EXIT
+    fetch_novnc() { (cd "$fetched" && apt-get download -q novnc) >>"$log" 2>&1; }
+    if { fetch_novnc || { (refresh_package_lists "$log") 2>>"$log" && fetch_novnc; }; } &&
+        dpkg-deb -x "$fetched"/novnc_*.deb "$fetched/unpacked" >>"$log" 2>&1; then
+        mkdir -p .venv/share
+        rm -rf .venv/share/novnc
+        cp -r "$fetched/unpacked/usr/share/novnc" .venv/share/novnc
+    else
+        note "noVNC could not be fetched; screens have no page until the next setup. The log: $log"
+    fi
+fi

@@ -5,29 +5,11 @@ from typing import Any
 from flask import Response
 
 from app import errors
-from app.web.bodies import json_body, parse
+from app.web.bodies import parse
 from app.web.context import caller, database
-from app.web.policy import require
 from compute_api import servers
 from compute_api.models import Server
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import version
-from compute_api.schemas.server_actions import ConsoleType, RemoteConsole, SecurityGroup
-
-
-@compute.post("/servers/<server_id>/remote-consoles")
-@require("os_compute_api:os-remote-consoles")
-def create_remote_console(server_id: str) -> Response:
-    asked = parse(RemoteConsole, json_body(), version()).remote_console
-    _found(server_id)
-    raise errors.BadRequest(f"Unavailable console type {asked.type}.")
-
-
-def old_console(server_id: str, body: Any) -> Response:
-    """os-getVNCConsole, os-getSPICEConsole, os-getSerialConsole."""
-    asked = parse(ConsoleType, body)
-    _found(server_id)
-    raise errors.BadRequest(f"Unavailable console type {asked.type}.")
+from compute_api.schemas.server_actions import SecurityGroup
 
 
 def add_security_group(server_id: str, body: Any) -> Response:

@@ -19,7 +19,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import changes, servers
 from compute_api.models import Server
-from compute_api.routes import refused, server_migrations
+from compute_api.routes import refused, remote_consoles, server_migrations
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import ask, request_id, transaction, version
 from compute_api.schemas.server_actions import (
@@ -279,9 +279,9 @@ ACTIONS: dict[str, Route] = {
     "evacuate": Route("os_compute_api:os-evacuate", server_migrations.evacuate),
     "addSecurityGroup": Route("os_compute_api:os-security-groups:add", refused.add_security_group),
     "removeSecurityGroup": Route("os_compute_api:os-security-groups:remove", refused.remove_security_group),
-    "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
-    "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
-    "os-getSerialConsole": Route("os_compute_api:os-remote-consoles", refused.old_console),
+    "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
+    "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
+    "os-getSerialConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getConsoleOutput": Route("os_compute_api:os-console-output", _console),
 }
 

@@ -139,6 +139,7 @@ ACTIONS: dict[str, str] = {
     "rescue": "rescue_server_with_admin_pass",
     "os-getConsoleOutput": "get_console_output",
     "os-getVNCConsole": "get_vnc_console",
+    "os-getSerialConsole": "get_vnc_console",
     "createBackup": "create_backup",
     "confirmResize": "server_actions_confirm_resize",
 }

@@ -526,10 +526,6 @@ def test_what_this_cloud_does_not_do_is_refused_in_words(
     server_id = make_server()
     act(as_member, server_id, {"migrate": None}, 403)
     act(as_admin, server_id, {"migrate": None}, 400)  # there is no other host
-    console = act(as_member, server_id, {"os-getVNCConsole": {"type": "novnc"}}, 400)
-    assert console.json["badRequest"]["message"] == "Unavailable console type novnc."
-    body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
-    assert as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=body).status_code == 400
     act(as_member, server_id, {"addSecurityGroup": {"name": "default"}}, 400)
     act(as_member, server_id, {"addSecurityGroup": {"name": "other"}}, 404)
     act(as_member, server_id, {"removeSecurityGroup": {"name": "default"}}, 400)

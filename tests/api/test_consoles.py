@@ -1,0 +1,116 @@
+"""URLs of consoles: who gets them, when, with which words they are refused, and how long their tokens are good."""
+
+from collections.abc import Callable
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from sqlalchemy import select
+
+from app.clock import ManualClock
+from app.consoles import address
+from app.db import Database
+from app.settings import Settings
+from compute_api.models import ConsoleToken
+from tests.api.conftest import Api, Host
+
+SERVERS = "/compute/v2.1/servers"
+TOKENS = "/compute/v2.1/os-console-auth-tokens"
+MakeServer = Callable[..., str]
+NOVNC = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
+
+
+@pytest.fixture(autouse=True)
+def proxy(settings: Settings) -> None:
+    """Consoles are served, as far as the API knows."""
+    address.keep(settings, 6080)
+
+
+def token_of(url: str) -> str:
+    query = parse_qs(urlsplit(url).query)
+    return query["token"][0] if "token" in query else parse_qs(query["path"][0].lstrip("?"))["token"][0]
+
+
+@pytest.mark.parametrize("version", ["2.6", "2.8", "2.31", "2.96"])
+def test_a_screen_and_a_serial_console_have_urls(
+    as_member: Api, make_server: MakeServer, host: Host, version: str
+) -> None:
+    path = f"{SERVERS}/{make_server()}/remote-consoles"
+    shown = as_member.at(version).post(path, json=NOVNC).json["remote_console"]
+    assert (shown["protocol"], shown["type"]) == ("vnc", "novnc")
+    assert shown["url"].startswith("http://localhost:6080/vnc_lite.html?path=%3Ftoken%3D")
+    shown = as_member.at(version).post(path, json=SERIAL).json["remote_console"]
+    assert shown["url"].startswith("ws://localhost:6080/?token=")
+
+
+def test_old_clients_ask_by_action(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    path = f"{SERVERS}/{make_server()}/action"
+    shown = as_member.post(path, json={"os-getVNCConsole": {"type": "novnc"}}).json["console"]
+    assert shown["type"] == "novnc"
+    assert unquote(shown["url"]).startswith("http://localhost:6080/vnc_lite.html?path=?token=")
+    shown = as_member.post(path, json={"os-getSerialConsole": {"type": "serial"}}).json["console"]
+    assert shown["url"].startswith("ws://localhost:6080/?token=")
+    refused = as_member.post(path, json={"os-getSPICEConsole": {"type": "spice-html5"}})
+    assert (refused.status_code, refused.json["badRequest"]["message"]) == (
+        400,
+        "Unavailable console type spice-html5.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"), [("spice", "spice-html5"), ("rdp", "rdp-html5"), ("mks", "webmks"), ("vnc", "serial")]
+)
+def test_other_consoles_are_unavailable(
+    as_member: Api, make_server: MakeServer, host: Host, protocol: str, kind: str
+) -> None:
+    body = {"remote_console": {"protocol": protocol, "type": kind}}
+    answer = as_member.at("2.8").post(f"{SERVERS}/{make_server()}/remote-consoles", json=body)
+    assert (answer.status_code, answer.json["badRequest"]["message"]) == (400, f"Unavailable console type {kind}.")
+
+
+def test_a_server_that_does_not_run_has_none(as_member: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    as_member.post(f"{SERVERS}/{server_id}/action", json={"os-stop": None})
+    host.work()
+    answer = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=NOVNC)
+    assert (answer.status_code, answer.json["conflictingRequest"]["message"]) == (
+        409,
+        f"Instance {server_id} is not ready",
+    )
+
+
+def test_nobody_elses_server_has_one(as_member: Api, host: Host) -> None:
+    assert as_member.at("2.6").post(f"{SERVERS}/nowhere/remote-consoles", json=NOVNC).status_code == 404
+
+
+def test_without_a_proxy_there_are_no_consoles(
+    as_member: Api, make_server: MakeServer, host: Host, settings: Settings
+) -> None:
+    address.forget(settings)
+    assert as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).status_code == 400
+
+
+def test_a_token_lives_ten_minutes_and_is_kept_as_a_hash(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host, clock: ManualClock, database: Database
+) -> None:
+    server_id = make_server()
+    url = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=NOVNC).json["remote_console"]["url"]
+    token = token_of(url)
+    with database.reading() as session:
+        assert token not in session.scalars(select(ConsoleToken.token_hash)).all()
+    path = f"{TOKENS}/{token}"
+    assert as_member.at("2.31").get(path).status_code == 403
+    assert as_admin.get(path).status_code == 401
+    shown = as_admin.at("2.31").get(path).json["console"]
+    assert (shown["instance_uuid"], shown["host"]) == (server_id, "fake-host")
+    assert as_admin.at("2.31").get(f"{TOKENS}/nonsense").status_code == 404
+    clock.advance(600)
+    assert as_admin.at("2.31").get(path).status_code == 404
+
+
+def test_a_token_dies_with_its_server(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
+    server_id = make_server()
+    url = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=SERIAL).json["remote_console"]["url"]
+    as_member.delete(f"{SERVERS}/{server_id}")
+    host.work()
+    assert as_admin.at("2.31").get(f"{TOKENS}/{token_of(url)}").status_code == 404
