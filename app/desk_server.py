@@ -66,6 +66,11 @@ class DeskServer(Listener):
             consumer([broker.heartbeat_queue()], callbacks=[self._beat], accept=["json"], no_ack=True),
         ]
 
+    def stop(self) -> None:
+        """Hear nothing more, and answer what was heard."""
+        super().stop()
+        self._pool.shutdown()
+
     def write_heartbeats(self) -> int:
         """Write down in one statement who was heard of since the last time; returns how many."""
         with self._hearing:

@@ -56,7 +56,7 @@ def _run(settings: Settings) -> int:
     close_questions = questions.serve(settings.state, hypervisor)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
-    _listen(settings.state / SOCKET_NAME, agent)
+    listen(settings.state / SOCKET_NAME, agent)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
     agent.run()
     close_questions()
@@ -67,7 +67,7 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def _listen(path: Path, agent: Agent) -> None:
+def listen(path: Path, agent: Agent) -> None:
     """Hear nudges in a thread of its own."""
     path.unlink(missing_ok=True)
     nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from celery.bootsteps import CLOSE
+from celery.concurrency.thread import TaskPool
 from celery.worker import WorkController
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import Connection, Consumer, Message, Queue
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 ANSWERING_THREADS = 4
 AGAIN_SECONDS = 5.0
+STOP_SECONDS = 20.0
 
 
 class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
@@ -62,30 +65,47 @@ class Worker:
     def stop(self) -> None:
         """Hear nothing more; what is not acknowledged comes again."""
         self._stopping.set()
-        if self._worker is not None:
-            self._worker.stop()
+        if self._worker is not None and self._worker.consumer is not None:
+            self._worker.consumer.blueprint.state = CLOSE  # its loop looks at this twice a second or so
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._worker = self._made()
             self._worker.start()
+            self._worker.stop()
             if not self._stopping.wait(AGAIN_SECONDS):
                 log.warning("What hears of work has ended by itself; it begins again")
 
     def _made(self) -> WorkController:
         app = celery(self._url, self._authority, host=self._host)
         app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
-        app.task(self._carry_out, name=names.TASK, acks_late=True, ignore_result=True)
+        app.task(self._carry_out, name=names.TASK, shared=False, acks_late=True, ignore_result=True)
         app.finalize()
-        return WorkController(
+
+        class Pool(TaskPool):  # type: ignore[misc]
+            """Threads that know whose they are: with more than one host in a process there are several applications."""
+
+            def __init__(self, *args: Any, **more: Any) -> None:
+                super().__init__(*args, **more)
+                self.executor = ThreadPoolExecutor(self.limit, "work", initializer=app.set_current)
+
+        return _Controller(
             app=app,
-            pool_cls="threads",
+            pool_cls=Pool,
             concurrency=self._threads,
             hostname=f"sixstack@{self._host}",
             without_mingle=True,
             without_gossip=True,
             without_heartbeat=True,
         )
+
+
+class _Controller(WorkController):  # type: ignore[misc]
+    """Celery's worker with its plain loop, which can be ended from another thread."""
+
+    def should_use_eventloop(self) -> bool:
+        return False
 
 
 class Questions(Listener):
@@ -97,6 +117,11 @@ class Questions(Listener):
         self._hypervisor = hypervisor
         self._post = post
         self._pool = ThreadPoolExecutor(ANSWERING_THREADS, thread_name_prefix="answer")
+
+    def stop(self) -> None:
+        """Hear nothing more, and answer what was heard."""
+        super().stop()
+        self._pool.shutdown()
 
     def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
         queue = Queue(names.questions(self._host), no_declare=True)

@@ -180,7 +180,8 @@ def _remove_guests(computer: Computer, state: Path) -> None:
 
 def main() -> int:
     """Start it, say how to use it, and keep it until Ctrl-C."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # a shell ignores SIGINT for what it runs in the background
     with tempfile.TemporaryDirectory(prefix="sixstack-cluster-") as work:
         Path(work).chmod(0o755)
         began = time.monotonic()
@@ -220,7 +221,7 @@ def _furnish(made: Cluster) -> None:
     image = Path(__file__).parents[1] / "var" / "images" / "tiny.qcow2"
     formats = {"disk_format": "qcow2", "container_format": "bare"}
     with made.connect("sixstack-admin") as admin:
-        admin.create_image("tiny", filename=str(image), visibility="public", wait=True, **formats)
+        admin.create_image("tiny", data=image.read_bytes(), visibility="public", wait=True, **formats)
         admin.create_keypair("cluster", key.with_suffix(".pub").read_text().strip())
 
 

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -129,6 +130,14 @@ class RabbitMQ:
 
 
 @contextmanager
+def place() -> Iterator[Path]:
+    """A temporary directory that users without privileges may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="sixstack-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@contextmanager
 def rabbitmq(
     directory: Path, address: str = "127.0.0.1", tls: tuple[Path, Path, Path] | None = None
 ) -> Iterator[RabbitMQ]:
@@ -152,3 +161,42 @@ def _free_ports(count: int) -> tuple[int, int, int, int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def certificates(directory: Path) -> tuple[Path, Path, Path]:
+    """A certificate authority, and a certificate of 127.0.0.1 with its key, that RabbitMQ may read."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now = datetime.now(UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    issuer, subject = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("test", "broker"))
+
+    def certificate(name: x509.Name, number: int, extension: x509.ExtensionType) -> bytes:
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(issuer)
+            .public_key(keys[number].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(extension, critical=True)
+            .sign(keys[0], hashes.SHA256())
+        )
+        return made.public_bytes(serialization.Encoding.PEM)
+
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    texts = {
+        "authority.pem": certificate(issuer, 0, x509.BasicConstraints(ca=True, path_length=0)),
+        "broker.pem": certificate(subject, 1, x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])),
+        "key.pem": keys[1].private_bytes(*form),
+    }
+    for name, text in texts.items():
+        (directory / name).write_bytes(text)
+        shutil.chown(directory / name, USER, USER)
+    return directory / "authority.pem", directory / "broker.pem", directory / "key.pem"

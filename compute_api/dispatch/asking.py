@@ -17,6 +17,7 @@ class RemoteAsk:
 
     def __init__(self, url: str, authority: str | None) -> None:
         self._url, self._authority = url, authority
+        self._post = Post(url, authority)
         self._lock = threading.Lock()
         self._calls: Calls | None = None
         self._key = f"{names.KEY_ANSWER}.{uuid4().hex}"
@@ -26,6 +27,14 @@ class RemoteAsk:
         calls = self._listening()
         body = {"question": question, "machine_id": machine_id, "answer_to": self._key, **arguments}
         return calls.call(body, routing_key=names.questions(host), seconds=TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        """Its connections go; the next question makes new ones."""
+        with self._lock:
+            if self._calls is not None:
+                self._calls.stop()
+                self._post.close()
+                self._calls = None
 
     def _listening(self) -> Calls:
         with self._lock:
@@ -38,7 +47,7 @@ class RemoteAsk:
                     exclusive=True,
                     auto_delete=True,
                 )
-                self._calls = Calls(connection, queue, Post(self._url, self._authority))
+                self._calls = Calls(connection, queue, self._post)
                 self._calls.start()
             calls = self._calls
         if not calls.connected.wait(broker.PATIENCE_SECONDS):

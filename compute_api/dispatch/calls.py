@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as TooLate
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ from compute_api.dispatch.post import Post
 
 log = logging.getLogger(__name__)
 
-RECONNECT_SECONDS = 10.0
+STOP_SECONDS = 5.0
 
 
 class Listener(ConsumerMixin):  # type: ignore[misc]
@@ -36,8 +36,10 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
         self._thread.start()
 
     def stop(self) -> None:
-        """End soon."""
+        """Hear nothing more. Returns when it is over, or when waiting for it makes no sense."""
         self.should_stop = True
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
 
     def on_consume_ready(self, connection: Connection, *_args: Any, **_more: Any) -> None:
         self._in_use = connection
@@ -72,13 +74,19 @@ class Calls(Listener):
         try:
             self._post.send(body, exchange=exchange, routing_key=routing_key, correlation_id=number, expiration=seconds)
             answer = future.result(seconds)
-        except TooLate:
+        except (TooLate, CancelledError):
             raise errors.Unavailable("There was no answer in time. Try again.") from None
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
             raise errors.Conflict(answer["error"])
         return answer["answer"]
+
+    def stop(self) -> None:
+        """Whoever waits is told that there is no answer."""
+        for future in list(self._waiting.values()):
+            future.cancel()
+        super().stop()
 
     def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
         return [consumer([self._queue], callbacks=[self._hear], accept=["json"], no_ack=True)]

@@ -24,7 +24,7 @@ class CeleryNudge:
 
     def __init__(self, engine: Celery) -> None:
         self._engine = engine
-        self._waiting: queue.Queue[tuple[str, int]] = queue.Queue(WAITING)
+        self._waiting: queue.Queue[tuple[str, int] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -56,10 +56,19 @@ class CeleryNudge:
             return False
         return True
 
+    def close(self) -> None:
+        """Nothing more is sent; its connections go."""
+        self._waiting.put(None)
+        if self._thread is not None:
+            self._thread.join(5)
+        self._engine.close()
+
     def _send_all(self) -> None:
         while True:
-            host, number = self._waiting.get()
-            if not self.send(host, number):
+            told = self._waiting.get()
+            if told is None:
+                return
+            if not self.send(*told):
                 self._forget()
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""Three hosts, each with an agent and real guests, two API processes, one PostgreSQL, one RabbitMQ: tests/cluster.py."""
+"""Three hosts with an agent and real guests each, two API processes, one PostgreSQL, one RabbitMQ: tests/cluster.py."""
 
 import os
 import signal
@@ -19,18 +19,15 @@ pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cluster]:
+def many(key: Key) -> Iterator[Cluster]:
     """A cluster with the image `tiny` and the admin's key pair `key`; nothing of it is left afterwards."""
     need_a_host()
     if reason := tests.postgres.why_not() or tests.rabbitmq.why_not():
         pytest.skip(reason)
-    place = tmp_path_factory.mktemp("cluster")
-    for parent in (place, place.parent, place.parent.parent):
-        parent.chmod(0o755)  # PostgreSQL and RabbitMQ run as users of their own
-    with cluster(place / "c") as made:
+    with tests.rabbitmq.place() as place, cluster(place / "c") as made:
         with made.connect("sixstack-admin") as admin:
             formats = {"disk_format": "qcow2", "container_format": "bare"}
-            admin.create_image("tiny", filename=str(TINY_IMAGE), visibility="public", wait=True, **formats)
+            admin.create_image("tiny", data=TINY_IMAGE.read_bytes(), visibility="public", wait=True, **formats)
             admin.create_keypair("key", key.public)
         yield made
     assert not [name for name in os.listdir("/run/netns") if name.startswith(made.wire.name)]

@@ -1,0 +1,419 @@
+"""What is true of every way from the control plane to a host: a datagram on this machine, Celery on RabbitMQ to others.
+
+And what a host on another computer may not do, be it in the hands of somebody else.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import amqp
+import pytest
+from kombu import Connection, Producer, Queue
+from sqlalchemy import select
+
+import tests.rabbitmq
+from app import bootstrap, cli, installation
+from app.caller import Caller
+from app.clock import SystemClock
+from app.db import Database
+from app.desk_server import DeskServer
+from app.errors import Conflict
+from app.settings import Settings
+from compute_agent import questions
+from compute_agent.__main__ import listen
+from compute_agent.agent import Agent
+from compute_agent.credential import HostCredential, parse
+from compute_agent.desk import LocalDesk
+from compute_agent.remote_desk import RemoteDesk
+from compute_agent.worker import Questions, Worker
+from compute_api import flavors, operations, quotas, servers
+from compute_api.ask import Asks, LocalAsk
+from compute_api.dispatch import broker, names
+from compute_api.dispatch.asking import RemoteAsk
+from compute_api.dispatch.calls import Calls
+from compute_api.dispatch.engine import celery
+from compute_api.dispatch.nudging import CeleryNudge
+from compute_api.dispatch.post import Post
+from compute_api.models import Operation, Server
+from compute_api.nudge import SOCKET_NAME, LocalNudge, Nudges
+from compute_api.states import PowerState, VmState
+from hypervisor.fake import FakeHypervisor
+from hypervisor.machine import MachineState
+from image_api.models import Image
+from image_api.states import ImageStatus, Visibility
+from tests.contract.conftest import free_port, wait_until
+from tests.rabbitmq import RabbitMQ, rabbitmq
+
+pytestmark = pytest.mark.xdist_group("dispatch")
+
+CALLER = Caller(user_id="somebody", project_id="some-project", roles=frozenset({"member"}))
+IMAGE = "11111111-2222-4333-8444-555555555555"
+FAR = 3600.0
+"""Agents of these tests look by themselves only once, so that what is done was told to them."""
+
+
+@dataclass
+class Rig:
+    """A control plane without HTTP: a database, and the driver's two ends."""
+
+    settings: Settings
+    database: Database
+    nudge: Callable[..., None]
+    ask: Callable[..., Any]
+    start: Callable[..., Agent]
+    agents: list[Agent] = field(default_factory=list)
+
+    def create(self, count: int = 1, *, told: bool = True) -> list[str]:
+        """Servers in BUILD; returns their ids."""
+        with self.database.transaction() as session:
+            session.info["nudge"] = self.nudge if told else None
+            flavor = flavors.listed(session, CALLER)[0]
+            new = servers.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
+            made = servers.create(session, datetime.now(UTC), CALLER, new, "req-1")
+            return [server.id for server in made.servers]
+
+    def state(self, server_id: str) -> str:
+        with self.database.reading() as session:
+            return str(session.scalar(select(Server.vm_state).where(Server.id == server_id)))
+
+    def operation(self, server_id: str) -> Operation:
+        with self.database.reading() as session:
+            found = session.scalar(select(Operation).where(Operation.server_id == server_id))
+            assert found is not None
+            return found
+
+
+def prepared(state: Path, **more: Any) -> tuple[Settings, Database]:
+    settings = Settings(state=state, listen=f"127.0.0.1:{free_port()}", **more)
+    bootstrap.prepare(settings, installation.prepare(settings))
+    database = Database(settings.database)
+    now = datetime.now(UTC)
+    with database.transaction() as session:
+        quotas.set_limits(session, "some-project", {"instances": -1, "cores": -1, "ram": -1})
+        formats = {"disk_format": "qcow2", "container_format": "bare", "stored_format": "qcow2"}
+        sizes = dict.fromkeys(("size", "virtual_size", "disk_size"), 1 << 20)
+        session.add(
+            Image(
+                id=IMAGE,
+                name="image",
+                owner="some-project",
+                status=ImageStatus.ACTIVE,
+                visibility=Visibility.PRIVATE,
+                created_at=now,
+                updated_at=now,
+                **formats,
+                **sizes,
+            )
+        )
+    return settings, database
+
+
+@pytest.fixture(scope="module")
+def mq() -> Iterator[RabbitMQ]:
+    if reason := tests.rabbitmq.why_not():
+        pytest.skip(reason)
+    with tests.rabbitmq.place() as place, rabbitmq(place / "mq") as made:
+        yield made
+
+
+def credential(settings: Settings, host: str, capsys: pytest.CaptureFixture[str]) -> HostCredential:
+    """As an operator gets it."""
+    environment = {
+        "SIXSTACK_BROKER_URL": settings.broker_url,
+        "SIXSTACK_BROKER_MANAGEMENT_URL": settings.broker_management_url,
+        "SIXSTACK_BROKER_AUTHORITY": settings.broker_authority,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            if value is not None:
+                patch.setenv(name, value)
+        words = [
+            "host",
+            "add",
+            host,
+            "--state",
+            str(settings.state),
+            "--api-url",
+            "http://[::1]:1",
+            "--only-credential",
+        ]
+        assert cli.main(words) == 0
+    return parse(capsys.readouterr().out)
+
+
+def running(agent: Agent, stack: ExitStack) -> Agent:
+    agent.prepare()
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(agent.stop)
+    return agent
+
+
+def remote_agent(given: HostCredential, authority: str | None, hypervisor: FakeHypervisor, stack: ExitStack) -> Agent:
+    """An agent on another computer, but for the computer."""
+    post = Post(given.broker_url, authority)
+    stack.callback(post.close)
+    queue = Queue(names.answers(given.name), no_declare=True)
+    calls = Calls(broker.connection(given.broker_url, authority), queue, post)
+    calls.start()
+    stack.callback(calls.stop)
+    desk = RemoteDesk(given.name, calls, post, lambda _image, _file: None)
+    agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    running(agent, stack)
+    worker = Worker(given.broker_url, authority, given.name, 8, agent.carry_out)
+    worker.start()
+    stack.callback(worker.stop)
+    heard = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
+    heard.start()
+    stack.callback(heard.stop)
+    return agent
+
+
+def celery_nudge(url: str, authority: str | None, stack: ExitStack) -> CeleryNudge:
+    made = CeleryNudge(celery(url, authority))
+    stack.callback(made.close)
+    return made
+
+
+def desk_server(settings: Settings, database: Database, stack: ExitStack) -> DeskServer:
+    assert settings.broker_url is not None
+    post = Post(settings.broker_url, settings.broker_authority)
+    connection = broker.connection(settings.broker_url, settings.broker_authority)
+    server = DeskServer(connection, post, database, SystemClock(), settings, lambda *_: None)
+    server.start()
+    stack.callback(post.close)
+    stack.callback(server.stop)
+    return server
+
+
+@pytest.fixture(params=["local", "celery"])
+def rig(
+    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ
+) -> Iterator[Rig]:
+    with ExitStack() as stack:
+        if request.param == "local":
+            settings, database = prepared(tmp_path / "state", host_name="here")
+
+            def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
+                hypervisor.name = "here"
+                desk = LocalDesk(database, SystemClock(), settings)
+                agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+                running(agent, inner)
+                listen(settings.state / SOCKET_NAME, agent)
+                inner.callback(questions.serve(settings.state, hypervisor))
+                return agent
+
+            nudge = Nudges("here", LocalNudge(settings.state), None)
+            ask = Asks("here", LocalAsk(settings.state), None)
+        else:
+            more = {"broker_url": mq.url, "broker_management_url": mq.management_url, "agent": False}
+            settings, database = prepared(tmp_path / "state", **more)
+            host = f"host-{os.urandom(3).hex()}"
+            given = credential(settings, host, capsys)
+            desk_server(settings, database, stack)
+
+            def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
+                hypervisor.name = host
+                return remote_agent(given, None, hypervisor, inner)
+
+            nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
+            remote_ask = RemoteAsk(mq.url, None)
+            stack.callback(remote_ask.close)
+            ask = Asks(None, LocalAsk(settings.state), remote_ask)
+        stack.callback(database.dispose)
+        yield Rig(settings, database, nudge, ask, start)
+
+
+def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
+    hypervisor = FakeHypervisor()
+    with ExitStack() as stack:
+        rig.start(hypervisor, stack)
+        made = rig.create(20)
+        wait_until(lambda: all(rig.state(one) == VmState.ACTIVE for one in made), seconds=60, pause=0.02)
+        assert {one.id: one.state for one in hypervisor.reports()} == dict.fromkeys(made, MachineState.RUNNING)
+        assert all(machine.starts == 1 for machine in hypervisor.machines.values())
+
+
+def test_what_was_begun_when_an_agent_died_is_done_by_the_next(rig: Rig) -> None:
+    held = threading.Event()
+    begun = threading.Event()
+
+    def hold(method: str, _machine_id: str) -> None:
+        if method == "ensure_running":
+            begun.set()
+            held.wait()
+
+    first = FakeHypervisor(before=hold)
+    with ExitStack() as stack:
+        dead = rig.start(first, stack)
+        stack.callback(held.set)
+        made = rig.create()
+        assert begun.wait(30)
+        # It never reports and hears nothing more: to the control plane this agent is as good as dead.
+        dead._desk.finish = lambda *_: None  # type: ignore[method-assign]
+        if isinstance(dead._desk, RemoteDesk):
+            dead._desk._calls.stop()
+        with ExitStack() as other:
+            second = FakeHypervisor()
+            rig.start(second, other)
+            wait_until(lambda: rig.state(made[0]) == VmState.ACTIVE, seconds=60, pause=0.02)
+            assert [one.id for one in second.reports()] == made
+
+
+def test_what_nobody_was_told_of_is_found_when_the_agent_begins(rig: Rig) -> None:
+    with ExitStack() as stack:
+        rig.start(FakeHypervisor(), stack)
+    made = rig.create(told=False)
+    assert rig.operation(made[0]).state == "queued"
+    with ExitStack() as stack:
+        rig.start(FakeHypervisor(), stack)
+        wait_until(lambda: rig.state(made[0]) == VmState.ACTIVE, seconds=60, pause=0.02)
+
+
+def test_a_host_is_asked_and_says_why_it_cannot_answer(rig: Rig) -> None:
+    hypervisor = FakeHypervisor()
+    with ExitStack() as stack:
+        rig.start(hypervisor, stack)
+        made = rig.create()
+        wait_until(lambda: rig.state(made[0]) == VmState.ACTIVE, seconds=60, pause=0.02)
+        hypervisor.machines[made[0]].console = b"hello\n"
+        assert rig.ask(hypervisor.name, "console_log", made[0]) == "hello\n"
+        with pytest.raises(Conflict):
+            rig.ask(hypervisor.name, "diagnostics", "no-such-machine")
+
+
+@dataclass
+class TwoHosts:
+    """A control plane, an honest host with a server, and the credential of another host in somebody's hands."""
+
+    rig: Rig
+    honest: HostCredential
+    stolen: HostCredential
+    server: str
+
+    def desk(self, stack: ExitStack) -> RemoteDesk:
+        """What the thief can ask with."""
+        post = Post(self.stolen.broker_url, None)
+        queue = Queue(names.answers(self.stolen.name), no_declare=True)
+        calls = Calls(broker.connection(self.stolen.broker_url), queue, post)
+        calls.start()
+        stack.callback(post.close)
+        stack.callback(calls.stop)
+        return RemoteDesk(self.stolen.name, calls, post, lambda _image, _file: None)
+
+
+@pytest.fixture
+def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Iterator[TwoHosts]:
+    more = {"broker_url": mq.url, "broker_management_url": mq.management_url, "agent": False}
+    settings, database = prepared(tmp_path / "state", **more)
+    tag = os.urandom(3).hex()
+    honest, stolen = (credential(settings, f"{name}-{tag}", capsys) for name in ("honest", "stolen"))
+    with ExitStack() as stack:
+        stack.callback(database.dispose)
+        desk_server(settings, database, stack)
+        remote_agent(honest, None, FakeHypervisor(name=honest.name), stack)
+        nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
+        rig = Rig(settings, database, nudge, lambda: None, lambda: None)
+        server = rig.create()[0]
+        wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
+        yield TwoHosts(rig, honest, stolen, server)
+
+
+def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: TwoHosts) -> None:
+    for queue in (names.work, names.questions, names.answers):
+        with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
+            connection.default_channel.basic_get(queue(two.honest.name))
+    for queue in (names.DESK, names.HEARTBEATS):
+        with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
+            connection.default_channel.basic_get(queue)
+    elsewhere = [
+        (names.up(two.honest.name), names.KEY_DESK),
+        ("", names.work(two.honest.name)),
+        ("", names.DESK),
+        ("amq.direct", "x"),
+        (names.up(two.stolen.name), "anything.else"),
+    ]
+    for exchange, key in elsewhere:
+        confirmed = Connection(two.stolen.broker_url, transport_options={"confirm_publish": True})
+        with confirmed as connection, pytest.raises(amqp.AccessRefused):
+            Producer(connection.default_channel).publish({}, exchange=exchange, routing_key=key)
+    with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
+        connection.default_channel.queue_declare("new")
+
+
+def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) -> None:
+    operation = two.rig.operation(two.server)
+    with two.rig.database.transaction() as session:
+        server = session.scalar(select(Server).where(Server.id == two.server))
+        assert server is not None
+        queued = operations.queue(session, datetime.now(UTC), server, "powering-off", "req-2", {})
+        session.flush()
+        waiting = queued.id
+    with ExitStack() as stack:
+        desk = two.desk(stack)
+        assert desk.spec(two.server) is None
+        assert desk.wanted() == []
+        assert desk.waiting() == []
+        assert desk.images_in_use() == frozenset()
+        assert desk.claim(waiting) is None
+        desk.give_back(operation.id)
+        desk._insist("report", operation_id=waiting, result={"error": "mine now"})
+        wanted = next(iter(LocalDesk(two.rig.database, SystemClock(), _as(two, two.honest)).wanted()))
+        desk.tell(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
+        with pytest.raises(Conflict, match="no such request"):
+            desk._ask("_database")
+        with pytest.raises(Conflict, match="no such request"):
+            desk._ask("claim", operation_id=waiting, host=two.honest.name)
+    assert two.rig.state(two.server) == VmState.ACTIVE
+    with two.rig.database.reading() as session:
+        found = session.get(Operation, waiting)
+        assert found is not None
+        assert (found.state, found.error) == ("queued", None)
+
+
+def _as(two: TwoHosts, given: HostCredential) -> Settings:
+    return replace(two.rig.settings, host_name=given.name)
+
+
+def test_a_removed_host_is_shut_out(two: TwoHosts, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = two.rig.settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIXSTACK_BROKER_URL", str(settings.broker_url))
+        patch.setenv("SIXSTACK_BROKER_MANAGEMENT_URL", str(settings.broker_management_url))
+        assert cli.main(["host", "remove", two.stolen.name, "--state", str(settings.state)]) == 0
+        assert cli.main(["host", "remove", two.honest.name, "--state", str(settings.state)]) == 1
+    assert "has 1 server" in capsys.readouterr().err
+    with pytest.raises(amqp.AccessRefused), Connection(two.stolen.broker_url) as connection:
+        connection.connect()
+
+
+def test_hosts_join_over_tls_and_only_with_the_right_authority(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := tests.rabbitmq.why_not():
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        place = stack.enter_context(tests.rabbitmq.place())
+        authority, certificate, key = tests.rabbitmq.certificates(place)
+        secure = stack.enter_context(rabbitmq(place / "mq", tls=(authority, certificate, key)))
+        more = {"broker_url": secure.url, "broker_management_url": secure.management_url, "agent": False}
+        settings, database = prepared(tmp_path / "state", broker_authority=str(authority), **more)
+        stack.callback(database.dispose)
+        given = credential(settings, "over-tls", capsys)
+        assert given.broker_url.startswith("amqps://")
+        assert given.authority == authority.read_text()
+        desk_server(settings, database, stack)
+        remote_agent(given, str(authority), FakeHypervisor(name="over-tls"), stack)
+        nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(secure.url, str(authority), stack))
+        rig = Rig(settings, database, nudge, lambda: None, lambda: None)
+        server = rig.create()[0]
+        wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
+        with pytest.raises(Exception, match="certificate"), broker.connection(secure.url) as connection:
+            connection.connect()
