@@ -9,8 +9,8 @@ code := app compute_api identity_api image_api network_api volume_api compute_ag
 
 .PHONY: help
 help: ## what can be made (this list)
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
-		do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
+		do printf '  make %-12s %s\n' "$$name" "$$text"; done
 	@printf '\n  STATE=%s LISTEN=%s can be set on the command line.\n' '$(STATE)' '$(LISTEN)'
 
 .PHONY: setup image demo stop clean
@@ -27,6 +27,10 @@ image: setup ## build the tiny guest: var/images/tiny.qcow2
 demo: setup image ## start the cloud, boot a server with the openstack command, ssh into it
 	@scripts/demo.sh
 
+.PHONY: cluster-demo
+cluster-demo: setup-tests image ## three hosts in network namespaces, with PostgreSQL and RabbitMQ, to play with
+	@$(bin)/python -m tests.cluster
+
 stop: ## end the cloud and its servers; what they wrote stays
 	@scripts/stop.sh
 
@@ -36,7 +40,7 @@ clean: ## stop, then remove the state directory
 .PHONY: test check lint types unit format
 test: setup-tests image lint types unit ## every test there is, on real machines and networks (needs root)
 	SIXSTACK_TEST_DATABASE=postgresql $(bin)/pytest -q -n auto tests/api
-	$(bin)/pytest -n 3 --dist worksteal tests/host tests/contract
+	$(bin)/pytest -n 3 --dist loadgroup tests/host tests/contract
 
 check: lint types unit ## what can be checked in two minutes: style, types, layers, unit and API tests
 

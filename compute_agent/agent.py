@@ -1,7 +1,8 @@
 """The agent of one host: takes operations, carries them out in a few threads, and compares what runs with what should.
 
 Level-triggered: a nudge only makes it look sooner. It looks by itself every second, and both ways (servers without
-their machine, machines without their server) every five; less often where every look is a message to somebody else.
+their machine, machines without their server) every five; where every look is a message to somebody else it does so
+less often while nothing changes here.
 """
 
 import logging
@@ -57,6 +58,7 @@ class Agent:
         restart_stopped: bool = False,
         look_seconds: float = LOOK_SECONDS,
         compare_seconds: float = COMPARE_SECONDS,
+        quiet_seconds: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._desk = desk
@@ -65,6 +67,9 @@ class Agent:
         self._restart_stopped = restart_stopped
         self._look_seconds = look_seconds
         self._compare_seconds = compare_seconds
+        self._quiet_seconds = quiet_seconds
+        self._asked_at = 0.0
+        self._seen: dict[str, MachineState] = {}
         self._said: HostReport | None = None
         self._said_at = 0.0
         self._heartbeat_seconds = heartbeat_seconds
@@ -101,9 +106,14 @@ class Agent:
         beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beating.start()
         while not self._stopping.is_set():
+            nudged = self._looking.is_set()
             self._looking.clear()
+            self._looked_at = time.monotonic()
             try:
-                self._looked_at = time.monotonic()
+                if not nudged and self._all_quiet():
+                    self._looking.wait(self._look_seconds)
+                    continue
+                self._asked_at = self._looked_at
                 self.look()
                 if time.monotonic() - described >= self._heartbeat_seconds:
                     self._register()
@@ -119,6 +129,12 @@ class Agent:
             self._looking.wait(self._look_seconds)
         beating.join(timeout=5)
         self._pool.shutdown(wait=True)
+
+    def _all_quiet(self) -> bool:
+        """Whether there is no need to ask the control plane now: it was asked lately, and nothing has changed here."""
+        if time.monotonic() - self._asked_at >= self._quiet_seconds:
+            return False
+        return self._seen == {report.id: report.state for report in self._hypervisor.reports()}
 
     def carry_out(self, operation_id: int) -> None:
         """Do one operation now and return when it is done. One that somebody has begun already is left alone."""
@@ -202,7 +218,7 @@ class Agent:
     def compare(self) -> None:
         """What runs against what should, both ways. Servers that somebody is acting on are left alone."""
         wanted = {one.id: one for one in self._desk.wanted()}
-        reports = {report.id: report.state for report in self._hypervisor.reports()}
+        reports = self._seen = {report.id: report.state for report in self._hypervisor.reports()}
         for one in wanted.values():
             if one.task_state is None:
                 self._compare_one(one, reports.get(one.id, MachineState.ABSENT))

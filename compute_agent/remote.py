@@ -32,7 +32,9 @@ from image_api.remote import RemoteImages
 log = logging.getLogger("compute_agent")
 
 LOOK_SECONDS = 15.0
-"""Every look is a message to the control plane, and what there is to do comes by itself."""
+"""Every look is a few messages to the control plane, and what there is to do comes by itself."""
+QUIET_SECONDS = 60.0
+"""How long the control plane is not asked while nothing changes here."""
 RETRY_SECONDS = 2.0
 
 
@@ -98,6 +100,7 @@ def _run(settings: Settings, given: HostCredential) -> int:
         restart_stopped=machines_were_ended(settings.state),
         look_seconds=LOOK_SECONDS,
         compare_seconds=LOOK_SECONDS,
+        quiet_seconds=QUIET_SECONDS,
     )
 
     def end(*_: object) -> None:
