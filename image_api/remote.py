@@ -73,9 +73,10 @@ class RemoteImages:
         raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}.")
 
     def _fetch(self, image: ImageRef, part: Path) -> None:
-        reason = ""
-        for attempt in range(TRIES):
-            time.sleep(self._pause * min(attempt, 5))
+        failures = 0
+        while failures < TRIES:
+            time.sleep(self._pause * min(failures, 5))
+            before = _size(part)
             try:
                 reason = self._go_on(image, part)
             except (urllib3.exceptions.HTTPError, ConnectionError) as error:
@@ -85,6 +86,7 @@ class RemoteImages:
             if not reason:
                 break
             log.warning("Image %s broke off after %d bytes: %s", image.id, _size(part), reason)
+            failures = 0 if _size(part) > before else failures + 1
         else:
             raise ImageUnusable(f"Image {image.id} cannot be fetched: {reason}.")
         if image.sha512 is not None and _sha512(part) != image.sha512:
@@ -113,7 +115,7 @@ class RemoteImages:
             whole = _whole_size(answer)
             said = time.monotonic()
             with part.open("ab" if answer.status == 206 else "wb") as file:
-                for piece in answer.stream(PIECE):
+                while piece := answer.read1(PIECE):
                     file.write(piece)
                     if time.monotonic() - said > SAY_SECONDS:
                         said = time.monotonic()

@@ -1,0 +1,188 @@
+"""Images for hosts on other computers: who may read and fill which, and downloads that break off."""
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from app.db import Database
+from compute_api import host_credentials
+from hypervisor.errors import ImageUnusable
+from hypervisor.machine import ImageRef, SnapshotFile
+from image_api.remote import RemoteImages
+from tests.api.conftest import Api, Host
+
+DATA = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def proof(database: Database, host: Host) -> Callable[[str], dict[str, str]]:
+    """Headers of a host that was added."""
+
+    def headers(name: str) -> dict[str, str]:
+        with database.transaction() as session:
+            secret = host_credentials.create(session, datetime.now(UTC), name)
+        return {"Authorization": "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()}
+
+    return headers
+
+
+def test_a_host_reads_the_images_of_its_servers_and_no_others(
+    client: Api,
+    as_member: Api,
+    image: str,
+    make_server: Callable[..., str],
+    host: Host,
+    proof: Callable[[str], dict[str, str]],
+) -> None:
+    own, other = proof(host.hypervisor.name), proof("another-host")
+    path = f"/image/hosts/disks/{image}"
+    assert client.get(path).status_code == 401
+    assert client.get(path, headers=own).status_code == 403  # no server of it stands on the image yet
+    make_server()
+    whole = client.get(path, headers=own)
+    assert whole.status_code == 200
+    assert len(whole.data) == int(whole.headers["Content-Length"]) > 0
+    rest = client.get(path, headers={**own, "Range": "bytes=5-"})
+    assert (rest.status_code, rest.data) == (206, whole.data[5:])
+    assert rest.headers["Content-Range"] == f"bytes 5-{len(whole.data) - 1}/{len(whole.data)}"
+    beyond = client.get(path, headers={**own, "Range": f"bytes={len(whole.data) + 1}-"})
+    assert beyond.status_code == 416
+    assert client.get(path, headers=other).status_code == 403
+    wrong = {"Authorization": "Basic " + base64.b64encode(f"{host.hypervisor.name}:guess".encode()).decode()}
+    assert client.get(path, headers=wrong).status_code == 401
+
+
+def test_a_host_fills_only_the_image_that_it_was_told_to_make(
+    client: Api,
+    as_member: Api,
+    image: str,
+    make_server: Callable[..., str],
+    host: Host,
+    proof: Callable[[str], dict[str, str]],
+) -> None:
+    own, other = proof(host.hypervisor.name), proof("another-host")
+    server = make_server()
+    made = as_member.post(f"/compute/v2.1/servers/{server}/action", json={"createImage": {"name": "snapshot"}})
+    new = made.headers["Location"].rpartition("/")[2]
+    path = f"/image/hosts/snapshots/{new}?disk_format=raw"
+    assert client.put(path, headers=own, data=DATA).status_code == 403  # nobody has begun to make it
+    work = host.desk.claim(host.desk.waiting()[0])
+    assert work is not None
+    assert client.put(path, headers=other, data=DATA).status_code == 403
+    assert client.put(f"/image/hosts/snapshots/{image}", headers=own, data=DATA).status_code == 403
+    assert client.put(path, headers=own, data=DATA).status_code == 204
+    shown = as_member.get(f"/image/v2/images/{new}").json
+    assert (shown["status"], shown["size"], shown["disk_format"]) == ("active", len(DATA), "raw")
+    assert as_member.get(f"/image/v2/images/{new}/file").data == DATA
+
+
+class Shaky(BaseHTTPRequestHandler):
+    """An image API that sends so many bytes and then hangs up, and is out of order first."""
+
+    protocol_version = "HTTP/1.1"
+    data = DATA
+    at_once = 300_000
+    status: list[int] = []
+    ranges: list[str] = []
+
+    def do_GET(self) -> None:
+        cls = type(self)
+        cls.ranges.append(self.headers.get("Range", ""))
+        if cls.status:
+            self.send_response(cls.status.pop(0))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(cls.data) - start))
+        self.send_header("Content-Range", f"bytes {start}-{len(cls.data) - 1}/{len(cls.data)}")
+        self.end_headers()
+        self.wfile.write(cls.data[start : start + cls.at_once])
+        self.close_connection = True
+
+    def log_message(self, *_arguments: object) -> None:
+        return
+
+
+@pytest.fixture
+def shaky() -> Iterator[tuple[type[Shaky], str]]:
+    handler = type("Handler", (Shaky,), {"status": [], "ranges": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield handler, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def reference(data: bytes = DATA) -> ImageRef:
+    sha512 = hashlib.sha512(data).hexdigest()
+    return ImageRef(
+        id="some-image", disk_format="raw", size_bytes=len(data), virtual_size_bytes=len(data), sha512=sha512
+    )
+
+
+def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+    handler, url = shaky
+    handler.status = [503, 500]
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    assert images.local_path(reference()).read_bytes() == DATA
+    assert handler.ranges == ["", "", "", "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+    asked = len(handler.ranges)
+    assert images.local_path(reference()).read_bytes() == DATA
+    assert len(handler.ranges) == asked  # it is here
+
+
+def test_many_that_want_an_image_at_once_fetch_it_once(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+    handler, url = shaky
+    handler.at_once = len(DATA)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    found: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(images.local_path(reference()).read_bytes())) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [DATA] * 8
+    assert handler.ranges == [""]
+
+
+def test_wrong_bytes_are_not_kept(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+    handler, url = shaky
+    handler.at_once, handler.data = len(DATA), DATA[::-1]
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    with pytest.raises(ImageUnusable, match="another hash"):
+        images.local_path(reference())
+    handler.data = DATA
+    assert images.local_path(reference()).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "no longer in the store"), (403, "refuses"), (401, "refuses")])
+def test_what_will_not_change_is_not_asked_for_again(
+    shaky: tuple[type[Shaky], str], tmp_path: Path, status: int, words: str
+) -> None:
+    handler, url = shaky
+    handler.status = [status]
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    with pytest.raises(ImageUnusable, match=words):
+        images.local_path(reference())
+    assert len(handler.ranges) == 1
+
+
+def test_nobody_there_is_said(tmp_path: Path) -> None:
+    images = RemoteImages("http://127.0.0.1:1", "host", "secret", tmp_path / "fetched", pause=0)
+    with pytest.raises(ImageUnusable, match="cannot be fetched"):
+        images.local_path(reference())
+    snapshot = SnapshotFile(path=tmp_path / "snapshot", disk_format="raw")
+    snapshot.path.write_bytes(DATA)
+    with pytest.raises(Exception, match="could not be sent"):
+        images.upload("some-image", snapshot)
