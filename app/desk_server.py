@@ -81,18 +81,23 @@ class DeskServer(Listener):
         return len(heard)
 
     def _beat(self, _body: Any, message: Message) -> None:
-        host = names.sender(message.delivery_info["exchange"])
-        if host is not None:
-            with self._hearing:
-                self._heard[host] = self._clock.now()
+        self._sender(message)
 
     def _hear(self, body: Any, message: Message) -> None:
-        host = names.sender(message.delivery_info["exchange"])
+        host = self._sender(message)
         number = message.properties.get("correlation_id")
         if host is None or not number or not isinstance(body, dict):
             return
         self._pending.acquire()
         self._pool.submit(self._answer, host, number, body)
+
+    def _sender(self, message: Message) -> str | None:
+        """The host that says something, which is a sign of life whatever it says."""
+        host = names.sender(message.delivery_info["exchange"])
+        if host is not None:
+            with self._hearing:
+                self._heard[host] = self._clock.now()
+        return host
 
     def _answer(self, host: str, number: str, body: dict[str, Any]) -> None:
         try:

@@ -15,11 +15,12 @@ from app.web.responses import empty
 from compute_api import host_credentials
 from image_api import images
 from image_api.images import NewImage
+from image_api.models import Image
 from image_api.names import disk_object
 from image_api.routes.files import drain, received
 from image_api.routes.parts import store
 from image_api.routes.transfers import transfers
-from image_api.states import Visibility
+from image_api.states import ImageStatus, Visibility
 
 blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 
@@ -59,6 +60,10 @@ def snapshot(image_id: str) -> Response:
     """Fill an image that is to be made on the host that sends it."""
     with database().reading() as session:
         owner = host_credentials.making(session, _host(session), image_id)
+        done = session.get(Image, image_id)
+    if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
+        drain()
+        return empty()
     new = NewImage(
         id=image_id,
         name="",

@@ -105,7 +105,8 @@ def remove(settings: Settings, parsed: argparse.Namespace) -> int:
 def _forget(session: Session, name: str) -> None:
     count = session.scalar(select(func.count()).where(Server.host == name, Server.deleted.is_(False)))
     if count:
-        raise OperatorError(f"{name} has {count} servers: delete them, or migrate them to other hosts, first.")
+        servers = "1 server" if count == 1 else f"{count} servers"
+        raise OperatorError(f"{name} has {servers}: delete what is there, or migrate it to other hosts, first.")
     for table, column in ((AggregateHost, AggregateHost.host), (Heartbeat, Heartbeat.host), (Host, Host.name)):
         session.execute(delete(table).where(column == name))
 

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import urllib3
@@ -126,8 +127,9 @@ class RemoteImages:
 
     def _remove_old(self) -> None:
         for path in self._directory.iterdir():
-            if path.suffix != ".lock" and path.stat().st_mtime < time.time() - KEPT_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # somebody else removes it, or is done with it
+                if path.suffix != ".lock" and path.stat().st_mtime < time.time() - KEPT_SECONDS:
+                    path.unlink(missing_ok=True)
 
 
 def _whole_size(answer: urllib3.BaseHTTPResponse) -> int:

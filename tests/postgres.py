@@ -36,9 +36,9 @@ class Postgres:
         options = f"-k {self.directory} -c listen_addresses='' -c max_connections=200 {self.options}"
         subprocess.run([*self._control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
 
-    def stop(self) -> None:
-        """End it as a crash would; what was committed is kept, as far as the options say."""
-        subprocess.run([*self._control, "-w", "-s", "-m", "immediate", "stop"], check=True, cwd="/")
+    def stop(self, how: str = "fast") -> None:
+        """Everybody's connections end; what was committed is kept, unless `how` is immediate."""
+        subprocess.run([*self._control, "-w", "-s", "-m", how, "stop"], check=True, cwd="/")
 
     @property
     def _control(self) -> list[str]:
@@ -103,7 +103,7 @@ def postgres(directory: Path, options: str = QUICK) -> Iterator[Postgres]:
     try:
         yield made
     finally:
-        made.stop()
+        made.stop("immediate")
 
 
 def _programs() -> Path | None:

@@ -79,7 +79,9 @@ class Calls(Listener):
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
-            raise errors.Conflict(answer["error"])
+            raise errors.Conflict(str(answer["error"]))
+        if "answer" not in answer:
+            raise errors.Unavailable("The answer makes no sense.")
         return answer["answer"]
 
     def stop(self) -> None:

@@ -114,7 +114,7 @@ def prepared(state: Path, **more: Any) -> tuple[Settings, Database]:
     return settings, database
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mq() -> Iterator[RabbitMQ]:
     if reason := tests.rabbitmq.why_not():
         pytest.skip(reason)
