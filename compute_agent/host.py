@@ -9,7 +9,8 @@ from pathlib import Path
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.config import HostConfig
+from hypervisor.host import QemuHypervisor
 from hypervisor.nat64 import Nat64
 from hypervisor.protocol import ImageSource
 from hypervisor.radvd import Timing

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hypervisor.config import HostConfig
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import ImageUnusable
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
 
 CLONE_NEWNET = 0x40000000

@@ -14,7 +14,8 @@ VICTIM = """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.config import HostConfig
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import MachineSpec
 from tests.host.support import OneImage
 
@@ -45,22 +46,22 @@ host.ensure_running(spec) if deed == "start" else host.remove(spec.id)
 """
 
 STARTING = [
-    ("hypervisor.host.private_directory", "after"),
+    ("hypervisor.machines.private_directory", "after"),
     ("hypervisor.segments.Segments.claim", "before"),
     ("hypervisor.segments.Segments.claim", "after"),
     ("hypervisor.disks.create_overlay", "before"),
     ("hypervisor.disks.create_overlay", "after"),
     ("hypervisor.disks._verify", "before"),
-    ("hypervisor.host.config_drive", "before"),
+    ("hypervisor.machines.config_drive", "before"),
     ("hypervisor.network.Links.open_tap", "after"),
     ("hypervisor.process.start", "before"),
     ("hypervisor.process.start", "after"),
     ("hypervisor.qmp.state", "after"),
 ]
 REMOVING = [
-    ("hypervisor.host.QemuHypervisor._stop", "after"),
+    ("hypervisor.machines.Machines.stop", "after"),
     ("hypervisor.paths.shutil.rmtree", "before"),
-    ("hypervisor.host.QemuHypervisor._release", "before"),
+    ("hypervisor.machines.Machines.release", "before"),
     ("hypervisor.network.Links.remove_segment", "before"),
 ]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hypervisor.config import HostConfig
 from hypervisor.errors import LaunchFailed
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import KeySpec, MachineState
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
 
@@ -67,7 +68,7 @@ def test_qemu_has_no_power_over_the_host(make_host: HostMaker, blank_image: Path
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), admin_pass="secret-of-the-user")
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
-    process = host._process(host.paths.machine(spec.id))
+    process = host.machines.process_of(host.paths.machine(spec.id))
     assert process is not None
     status = Path(f"/proc/{process.pid}/status").read_text()
     assert "CapEff:\t0000000000000000" in status
@@ -180,7 +181,8 @@ def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> 
     script = (
         "import os, sys; sys.path.insert(0, os.getcwd())\n"
         "from pathlib import Path\n"
-        "from hypervisor.host import HostConfig, QemuHypervisor\n"
+        "from hypervisor.config import HostConfig\n"
+        "from hypervisor.host import QemuHypervisor\n"
         "host = QemuHypervisor(HostConfig(Path(sys.argv[1]), '0123', 'h'), None)\n"
         "os.setuid(65534)\n"
         "try:\n    host.check()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"

@@ -23,7 +23,8 @@ import pytest
 from compute_agent.agent import Agent
 from compute_agent.desk import Desk, Wanted
 from compute_api.states import VmState
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.config import HostConfig
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import HostReport, KeySpec, MachineReport, MachineSpec
 from hypervisor.metadata import MetadataService
 from hypervisor.network import METADATA
@@ -95,7 +96,7 @@ class Host:
         """Everything that runs is gone, and so is the namespace with its links and rules; the disk is left."""
         with inside(self.namespace):
             for machine_id in self.hypervisor.paths.machine_ids():
-                running = self.hypervisor._process(self.hypervisor.paths.machine(machine_id))
+                running = self.hypervisor.machines.process_of(self.hypervisor.paths.machine(machine_id))
                 if running is not None:
                     running.end()
             radvd = self.hypervisor.router.running()

@@ -15,7 +15,8 @@ VICTIM = """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.config import HostConfig
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import MachineSpec
 from tests.host.support import OneImage
 from tests.host.test_life_crashes import DEEDS
@@ -67,13 +68,13 @@ DEATHS = [
     ("suspend", "hypervisor.suspending.save", "after"),
     ("snapshot", "hypervisor.checkpoints._wait", "before"),
     ("snapshot", "hypervisor.checkpoints.copy_running", "after"),
-    ("rebuild", "hypervisor.host.start_qemu", "before"),
-    ("rebuild", "hypervisor.host.start_qemu", "after"),
+    ("rebuild", "hypervisor.machines.start_qemu", "before"),
+    ("rebuild", "hypervisor.machines.start_qemu", "after"),
     ("resize", "hypervisor.checkpoints.keep", "after"),
     ("resize", "hypervisor.checkpoints.grow", "after"),
-    ("resize", "hypervisor.host.start_qemu", "after"),
+    ("resize", "hypervisor.machines.start_qemu", "after"),
     ("revert", "hypervisor.checkpoints.forget", "before"),
-    ("revert", "hypervisor.host.start_qemu", "before"),
+    ("revert", "hypervisor.machines.start_qemu", "before"),
     ("plug", "hypervisor.hotplug._plug", "before"),
     ("plug", "hypervisor.hotplug.plug", "after"),
     ("unplug", "hypervisor.hotplug.unplug", "after"),
@@ -104,7 +105,7 @@ def test_what_was_cut_short_is_done_again(
     assert len(later.diagnostics(spec.id).nics) == (2 if deed == "plug" else 1)
     later.discard_snapshot(spec.id, "one")
     later.ensure_stopped(spec.id, grace_seconds=0)
-    (root,) = later._own_disks(spec, later.paths.machine(spec.id))
+    (root,) = later.machines.own_disks(spec, later.paths.machine(spec.id))
     assert checkpoints.virtual_bytes(root) == (2 if deed == "resize" else 1) << 30
     assert checkpoints.has_checkpoint(root) == (deed == "resize")
     later.remove(spec.id)

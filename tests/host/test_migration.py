@@ -312,7 +312,7 @@ def hurry(host: Host, spec: MachineSpec) -> None:
 
 
 def kill(host: Host, spec: MachineSpec) -> None:
-    running = host.hypervisor._process(host.hypervisor.paths.machine(spec.id))
+    running = host.hypervisor.machines.process_of(host.hypervisor.paths.machine(spec.id))
     assert running is not None
     running.send(9)  # type: ignore[arg-type]
     assert running.wait(10)

@@ -19,7 +19,8 @@ from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 VICTIM = """
 import inspect, os, pkgutil, signal, sys
 from pathlib import Path
-from hypervisor.host import HostConfig, QemuHypervisor
+from hypervisor.config import HostConfig
+from hypervisor.host import QemuHypervisor
 from hypervisor.machine import MachineSpec
 from hypervisor.migration import Landing, Plan
 from tests.host.support import OneImage
@@ -56,7 +57,7 @@ STEPS = {
     "take": lambda host, spec, plan, _: host.take_over(spec, plan, Sent()),
 }
 LIVE = [
-    ("prepare", "hypervisor.host.start_qemu", "after"),
+    ("prepare", "hypervisor.moving.start_qemu", "after"),
     ("prepare", "hypervisor.landing.listen", "after"),
     ("send", "hypervisor.sending.Sender._mirrors_are_ready", "before"),
     ("send", "hypervisor.sending.Sender._begin_memory", "after"),
@@ -68,11 +69,11 @@ LIVE = [
 ]
 COLD = [
     ("prepare", "hypervisor.landing.listen", "after"),
-    ("send", "hypervisor.host.start_qemu", "after"),
+    ("send", "hypervisor.moving.start_qemu", "after"),
     ("send", "hypervisor.sending.Sender.send_disks", "after"),
     ("send", "hypervisor.sending.Sender.end_mirrors", "after"),
     ("take", "hypervisor.checkpoints.grow", "before"),
-    ("take", "hypervisor.host.start_qemu", "after"),
+    ("take", "hypervisor.machines.start_qemu", "after"),
 ]
 GIVEN_UP = "hypervisor.sending.Sender._end_mirrors"
 
@@ -86,7 +87,7 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)
     two = make_host(OneImage(blank_image), state=tmp_path / "two")
     one = make_host(OneImage(blank_image))
-    one._put(spec, one.paths.machine(spec.id), start=False)
+    one.machines.put(spec, one.paths.machine(spec.id), start=False)
     mark(one, spec)
     one.ensure_running(spec)
     wanted = spec.model_copy(update={"generation": 1})

@@ -1,0 +1,347 @@
+"""The machines of a host: who may touch one, its qemu process, how it is started, ended and looked at."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hypervisor import computer, hotplug, process, qmp, throttling
+from hypervisor.accelerator import Accelerators
+from hypervisor.config import HostConfig
+from hypervisor.config_drive import config_drive
+from hypervisor.console import trim_console
+from hypervisor.disks import DiskFile, Disks
+from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.machine import MachineReport, MachineSpec, MachineState
+from hypervisor.network import Links
+from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, write
+from hypervisor.process import Process
+from hypervisor.qemu import group_name, start_qemu
+from hypervisor.runs import Run, last_run
+from hypervisor.segments import Segments
+
+log = logging.getLogger(__name__)
+
+# A guest that KVM cannot run falls over in its boot loader or early kernel.
+DOUBTFUL_SECONDS = 60.0
+
+
+class Machines:
+    """What `QemuHypervisor` and `Moves` do their work with. `hold` a machine before anything is done to it."""
+
+    def __init__(self, config: HostConfig, paths: HostPaths, links: Links, segments: Segments, disks: Disks) -> None:
+        self.config = config
+        self.paths = paths
+        self.links = links
+        self.segments = segments
+        self.disks = disks
+        self.accelerators = Accelerators(config.accelerator, paths.accelerator, config.qemu)
+        self._locks: dict[str, threading.RLock] = {}
+        self._locks_guard = threading.Lock()
+        self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
+        self._images: dict[str, frozenset[str]] = {}
+        self._machine_type: str | None = None
+        for machine_id in paths.machine_ids():
+            spec = self.spec(machine_id)
+            if spec is not None:
+                self.use_images(spec)
+                segments.remember(machine_id, spec.nics)
+
+    @contextlib.contextmanager
+    def hold(self, machine_id: str) -> Iterator[MachinePaths]:
+        """One thing at a time for one machine: the agent sees to that itself, but our own watchers act as well."""
+        with self._locks_guard:
+            lock = self._locks.setdefault(machine_id, threading.RLock())
+        with lock:
+            try:
+                yield self.paths.machine(machine_id)
+            except OSError as error:
+                log.exception("machine %s", machine_id)
+                where = f" ({error.filename})" if error.filename else ""
+                raise HypervisorError(f"The host's files are in the way: {error.strerror}{where}.") from error
+
+    def process_of(self, paths: MachinePaths) -> Process | None:
+        """The machine's qemu. A socket that accepts without a pid file is one that was started this very moment."""
+        running = process.find(paths.pid)
+        if running is None and paths.qmp.exists() and qmp.somebody_listens(paths.qmp):
+            running = process.find_soon(paths.pid, 2)
+        return running
+
+    def running(self, machine_id: str, paths: MachinePaths) -> Process:
+        """The same. Raises HypervisorError when there is none."""
+        running = self.process_of(paths)
+        if running is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        return running
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        """What the machine was last told to be."""
+        path = self.paths.machine(machine_id).spec
+        try:
+            return MachineSpec.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            log.exception("%s is not the document of a machine", path)
+            return None
+
+    def known(self, machine_id: str) -> MachineSpec:
+        """The same. Raises HypervisorError when the machine is not here."""
+        known = self.spec(machine_id)
+        if known is None:
+            raise HypervisorError(f"Machine {machine_id} is not here.")
+        return known
+
+    def runs_as(self, spec: MachineSpec, paths: MachinePaths) -> bool:
+        """Whether it runs, and was told just this."""
+        known = self.spec(spec.id)
+        return known is not None and known.generation == spec.generation and self.process_of(paths) is not None
+
+    def look(self, machine_id: str, paths: MachinePaths) -> MachineReport:
+        """How it is, without a lock: a machine may be looked at while something is done to it."""
+        if not paths.directory.is_dir() or not self.paths.is_ours(machine_id):
+            return MachineReport(id=machine_id, state=MachineState.ABSENT)
+        trim_console(paths.console)
+        if self.process_of(paths) is None:
+            return MachineReport(id=machine_id, state=MachineState.SHUTOFF)
+        run = last_run(paths)
+        try:
+            state, _ = qmp.state(paths.qmp)
+        except qmp.NobodyAnswers:
+            running = self.process_of(paths)
+            state = MachineState.SHUTOFF if running is None or running.wait(5) else MachineState.CRASHED
+        except HypervisorError as error:
+            # Busy or stuck, but there: the guest most likely goes on.
+            log.warning("machine %s: %s", machine_id, error)
+            state = MachineState.RUNNING
+        if state is MachineState.SHUTOFF:
+            return MachineReport(id=machine_id, state=state)
+        return MachineReport(id=machine_id, state=state, accelerator=run.accelerator, started_at=run.started_at)
+
+    def put(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
+        """Start a machine that does not run, or only have everything ready for its start."""
+        if start:
+            return self.launch(spec, paths)
+        private_directory(paths.directory)
+        self.paths.own(spec.id, self.config.host_name)
+        self.use_images(spec)
+        self.segments.claim(spec.id, spec.nics)
+        self._ensure_disks(spec, paths)
+        write(paths.spec, spec.model_dump_json().encode())
+        return self.look(spec.id, paths)
+
+    def launch(
+        self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, go_on: bool = False
+    ) -> MachineReport:
+        """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails.
+
+        With `go_on` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
+        whose disk may have changed since.
+        """
+        accelerator = accelerator or self.accelerators.choice().accelerator
+        is_new = not paths.spec.exists()
+        with ExitStack() as undo:
+            if is_new:
+                undo.callback(self.release, spec.id)
+                undo.callback(remove_directory, paths.directory)
+            private_directory(paths.directory)
+            undo.callback(self.paths.own, spec.id, self.paths.owner(spec.id))
+            self.paths.own(spec.id, self.config.host_name)
+            write(paths.spec, spec.model_dump_json().encode())
+            self.use_images(spec)
+            self.segments.claim(spec.id, spec.nics)
+            disks = self._ensure_disks(spec, paths)
+            memory = _take_memory(paths) if go_on else None
+            if memory is None or not paths.config_drive.exists():
+                write(paths.config_drive, config_drive(self.segments.told(spec)))
+            before = last_run(paths)
+            slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
+            accelerator = (memory and before.accelerator) or accelerator
+            machine_type = before.machine_type if memory is not None else self._newest_machine_type()
+            consoles = before.consoles if memory is not None else True
+            run = Run(accelerator, datetime.now(UTC), slots, machine_type, consoles)
+            run.keep(paths)
+            try:
+                self._start(spec, paths, disks, run, memory)
+            except LaunchFailed as error:
+                if memory is not None:
+                    os.rename(memory, paths.memory)
+                    raise
+                if accelerator != "kvm" or not _is_about_kvm(error) or not self.accelerators.distrust(str(error)):
+                    raise
+                log.warning("%s The guest is started under TCG, as all later ones are.", error)
+                accelerator = "tcg"
+                run = replace(run, accelerator=accelerator)
+                run.keep(paths)
+                self._start(spec, paths, disks, run, None)
+            if memory is not None:
+                memory.unlink(missing_ok=True)
+            undo.pop_all()
+        if accelerator == "kvm":
+            self._watch(spec.id)
+        started_at = last_run(paths).started_at
+        return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
+
+    def _start(
+        self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: Run, memory: Path | None
+    ) -> None:
+        start_qemu(
+            spec,
+            paths,
+            disks,
+            self.links,
+            accelerator=run.accelerator or "tcg",
+            program=self.config.qemu,
+            slots=run.slots,
+            memory=memory,
+            machine=run.machine_type,
+            processor=self.config.cpu_model,
+            consoles=run.consoles,
+        )
+
+    def stop(self, paths: MachinePaths, grace_seconds: float) -> None:
+        """The process is gone after this: asked to power off first, when there is time for that."""
+        running = self.process_of(paths)
+        if running is not None:
+            if grace_seconds > 0:
+                hurry = self.wait_for(paths.directory.name)
+                with contextlib.suppress(HypervisorError):
+                    if qmp.state(paths.qmp)[0] is MachineState.RUNNING:
+                        qmp.execute(paths.qmp, "system_powerdown")
+                        _wait(running, grace_seconds, hurry)
+            # On SIGTERM qemu writes back what it holds, and ends.
+            running.end()
+        throttling.forget(group_name(paths))
+        paths.memory.unlink(missing_ok=True)
+
+    def wait_for(self, machine_id: str) -> threading.Event:
+        """Set when somebody else waits for what begins now."""
+        event = self._hurries[machine_id]
+        event.clear()
+        return event
+
+    def _newest_machine_type(self) -> str:
+        """Asked once: it is what a guest that is to move or to be resumed must find again."""
+        if self._machine_type is None:
+            self._machine_type = computer.machine_type(self.config.qemu)
+        return self._machine_type
+
+    def _ensure_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks of the spec, made where they are missing; files of disks that it has no longer go."""
+        names = {disk.name for disk in spec.disks}
+        for path in paths.directory.glob("*.qcow2"):
+            if path.stem not in names:
+                path.unlink()
+        disks = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
+        return [*disks, DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True)]
+
+    def own_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks that the guest writes to and that exist, in the order it sees them."""
+        wanted = [disk for disk in spec.disks if disk.name != "rescue" and paths.disk(disk.name).exists()]
+        files = [file for disk in wanted for file in self.disks.ensure(disk, paths)]
+        return [file for file in files if not file.read_only]
+
+    def release(self, machine_id: str) -> None:
+        """Its links and images may go."""
+        self.segments.release(machine_id)
+        self._images.pop(machine_id, None)
+
+    def use_images(self, spec: MachineSpec) -> None:
+        """The images of the spec are not evicted while the machine is here."""
+        self._images[spec.id] = frozenset(disk.image.id for disk in spec.disks if disk.image is not None)
+
+    def forget(self, machine_id: str) -> None:
+        """Nothing is held for a machine that is gone."""
+        self._hurries.pop(machine_id, None)
+        with self._locks_guard:
+            self._locks.pop(machine_id, None)
+
+    def hurry(self, machine_id: str) -> None:
+        """Whatever waits for the guest waits no longer."""
+        self._hurries[machine_id].set()
+
+    def uses_image(self, image_id: str) -> bool:
+        """Whether a machine of this host stands on the image."""
+        return any(image_id in ids for ids in list(self._images.values()))
+
+    def _watch(self, machine_id: str) -> None:
+        """Look at a guest under KVM for its first while; the launch does not wait for that."""
+
+        def watch() -> None:
+            deadline = time.monotonic() + DOUBTFUL_SECONDS
+            while time.monotonic() < deadline:
+                time.sleep(0.5)
+                with self.hold(machine_id) as paths:
+                    try:
+                        if self.process_of(paths) is None or self._mend(machine_id, paths):
+                            return
+                    except HypervisorError:
+                        log.exception("machine %s fell over under KVM and cannot be started again", machine_id)
+                        return
+
+        threading.Thread(target=watch, name=f"watch-{machine_id}", daemon=True).start()
+
+    def _mend(self, machine_id: str, paths: MachinePaths) -> bool:
+        """Start a guest again under TCG that fell into `internal-error` early under KVM. True when that was done."""
+        run = last_run(paths)
+        young = (datetime.now(UTC) - run.started_at).total_seconds() < 2 * DOUBTFUL_SECONDS
+        if run.accelerator != "kvm" or not young:
+            return False
+        running, spec = self.process_of(paths), self.spec(machine_id)
+        if running is None or spec is None:
+            return False
+        try:
+            _, word = qmp.state(paths.qmp)
+        except HypervisorError:
+            return False
+        if word != "internal-error":
+            return False
+        reason = f"A guest ({machine_id}) fell into qemu's internal-error state under KVM."
+        if not self.accelerators.distrust(reason):
+            return False
+        log.warning("%s It is started again under TCG, as all later ones are.", reason)
+        running.end()
+        self.launch(spec, paths, accelerator="tcg")
+        return True
+
+    def mend_if_idle(self, machine_id: str) -> None:
+        """The same for a machine that nobody is busy with: whoever is may take a minute."""
+        with self._locks_guard:
+            lock = self._locks.setdefault(machine_id, threading.RLock())
+        if lock.acquire(blocking=False):
+            try:
+                with self.hold(machine_id) as paths:
+                    self._mend(machine_id, paths)
+            finally:
+                lock.release()
+
+
+def _is_about_kvm(error: LaunchFailed) -> bool:
+    return any(word in str(error).lower() for word in ("kvm", "internal-error"))
+
+
+def _take_memory(paths: MachinePaths) -> Path | None:
+    """The memory of a suspended guest, set aside so that nobody uses it again."""
+    taken = paths.memory.with_name("memory-in-use")
+    taken.unlink(missing_ok=True)
+    if not paths.memory.exists():
+        return None
+    os.rename(paths.memory, taken)
+    return taken
+
+
+def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> None:
+    """Until the process is gone, the time is over or somebody is in a hurry."""
+    deadline = time.monotonic() + timeout_seconds
+    while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+        if running.wait(min(left, 0.25)):
+            return
