@@ -19,6 +19,7 @@ import pytest
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
+from tests import openstack_command
 from tests.host.support import TINY_IMAGE, why_no_host
 
 Found = TypeVar("Found")
@@ -120,14 +121,13 @@ class Cloud:
         return Connection(config=config.get_one(cloud=name))
 
     def cli(self, *arguments: str, cloud: str = "sixstack", check: bool = True) -> str:
-        """The real `openstack` command; returns what it prints."""
+        """The `openstack` command; returns what it prints."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         environment |= {"OS_CLIENT_CONFIG_FILE": str(self.state / "clouds.yaml"), "OS_CLOUD": cloud}
-        command = [str(BIN / "openstack"), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = openstack_command.run(arguments, environment)
         if check:
-            assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}\n{self.log.read_text()[-2000:]}"
-        return done.stdout if check else done.stdout + done.stderr
+            assert done.status == 0, f"{' '.join(arguments)}: {done.errors}\n{self.log.read_text()[-2000:]}"
+        return done.output if check else done.output + done.errors
 
     def links(self) -> list[str]:
         """Network links of this installation on the machine."""

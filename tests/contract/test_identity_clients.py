@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests import openstack_command
 from tests.contract.identity_cloud import IdentityCloud, identity_cloud
 
 
@@ -22,11 +23,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
 
 
 class OpenStackCommand:
-    """`openstack("user show demo")` is what it prints as JSON; fails where the command does. One process a cloud."""
+    """`openstack("user show demo")` is what it prints as JSON; fails where the command does."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
-        self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def __call__(self, command: str, *, cloud: str = "sixstack-admin") -> Any:
         return json.loads(self._succeed([*shlex.split(command), "-f", "json"], cloud))
@@ -36,42 +36,22 @@ class OpenStackCommand:
         self._succeed(shlex.split(command), cloud)
 
     def fails(self, command: str, reason: str) -> None:
-        status, out, err = self._run(shlex.split(command), "sixstack-admin")
-        assert status != 0, out
-        assert reason in out + err
-
-    def close(self) -> None:
-        for process in self._processes.values():
-            process.communicate(timeout=30)
+        done = self._run(shlex.split(command), "sixstack-admin")
+        assert done.status != 0, done.output
+        assert reason in done.output + done.errors
 
     def _succeed(self, words: list[str], cloud: str) -> str:
-        status, out, err = self._run(words, cloud)
-        assert status == 0, (words, out, err)
-        return out
+        done = self._run(words, cloud)
+        assert done.status == 0, (words, done)
+        return done.output
 
-    def _run(self, words: list[str], cloud: str) -> tuple[int, str, str]:
-        process = self._processes.get(cloud)
-        if process is None:
-            process = self._processes[cloud] = subprocess.Popen(
-                [sys.executable, "-m", "tests.contract.identity_commands"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=self._environment,
-                text=True,
-            )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(["--os-cloud", cloud, *words]) + "\n")
-        process.stdin.flush()
-        status, out, err = json.loads(process.stdout.readline())
-        return status, out, err
+    def _run(self, words: list[str], cloud: str) -> openstack_command.Done:
+        return openstack_command.run(["--os-cloud", cloud, *words], self._environment)
 
 
 @pytest.fixture(scope="module")
-def openstack(cloud: IdentityCloud) -> Iterator[OpenStackCommand]:
-    command = OpenStackCommand(cloud.environment)
-    yield command
-    command.close()
+def openstack(cloud: IdentityCloud) -> OpenStackCommand:
+    return OpenStackCommand(cloud.environment)
 
 
 def test_a_token_can_be_issued_and_revoked(openstack: OpenStackCommand) -> None:
