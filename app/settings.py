@@ -25,6 +25,9 @@ class Settings:
     """ADDRESS:PORT where browsers open consoles; beside the API, at the port after its own, when unset."""
     console_url: str | None = None
     """What URLs of consoles start with, such as https://consoles.example.org, where a proxy brings TLS to them."""
+    console_host_url: str | None = None
+    """How hosts on other computers reach the console proxy of this machine, and of no other; `console_url` when unset,
+    or the address that consoles are served at."""
     database_url: str | None = None
     """An SQLAlchemy URL; a SQLite file in the state directory when unset."""
     database_connections: int = 16

@@ -58,6 +58,7 @@ def up(settings: Settings) -> int:
             children.insert(0, Child("desk", [sys.executable, "-m", "app.desk_server"]))
         if settings.agent:
             children.insert(0, Child("agent", [sys.executable, "-m", "compute_agent"]))
+        if settings.agent or settings.broker_url:
             children.append(Child("console proxy", [sys.executable, "-m", "app.consoles"]))
         try:
             return _run(settings, children, environment)

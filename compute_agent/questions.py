@@ -3,7 +3,7 @@
 import logging
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,15 @@ def end_migration(hypervisor: Hypervisor, machine_id: str) -> None:
     hypervisor.end_soon(machine_id)
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {
+def check_console(hypervisor: Hypervisor, machine_id: str) -> None:
+    """Whether there is one that can be opened."""
+    hypervisor.check_console(machine_id)
+
+
+Answers = Mapping[str, Callable[..., Any]]
+QUESTIONS: Answers = {
     "abort_migration": abort_migration,
+    "check_console": check_console,
     "console_log": console_log,
     "diagnostics": diagnostics,
     "end_migration": end_migration,
@@ -65,10 +72,10 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def answer(hypervisor: Hypervisor, request: dict[str, Any]) -> dict[str, Any]:
+def answer(hypervisor: Hypervisor, request: dict[str, Any], more: Answers | None = None) -> dict[str, Any]:
     """{"answer": value}, or {"error": words}; never raises."""
     try:
-        return {"answer": QUESTIONS[request.pop("question")](hypervisor, **request)}
+        return {"answer": {**QUESTIONS, **(more or {})}[request.pop("question")](hypervisor, **request)}
     except HypervisorError as error:
         return {"error": str(error)}
     except Exception:

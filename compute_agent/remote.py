@@ -17,6 +17,7 @@ from app.settings import Settings
 from compute_agent import credential
 from compute_agent.agent import WAITING_THREADS, Agent
 from compute_agent.credential import HostCredential
+from compute_agent.dialing import Dialer
 from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
 from compute_agent.remote_desk import RemoteDesk
 from compute_agent.shutdown import end_machines
@@ -120,12 +121,15 @@ def _run(settings: Settings, given: HostCredential) -> int:
     threads = max(settings.agent_threads, WAITING_THREADS)
     worker = Worker(given.broker_url, authority, given.name, threads, agent.carry_out)
     worker.start()
-    questions = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
+    dialer = Dialer(given)
+    more = {"bring_console": dialer.bring_console}
+    questions = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post, more)
     questions.start()
     print(f"{given.name} has joined the cloud at {given.api_url}.", flush=True)  # noqa: T201
     agent.run()
     worker.stop()
     questions.stop()
+    dialer.close()
     calls.stop()
     metadata.close()
     post.close()

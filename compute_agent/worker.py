@@ -13,7 +13,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import Connection, Consumer, Message, Queue
 
 from app.errors import Unavailable
-from compute_agent.questions import answer
+from compute_agent.questions import Answers, answer
 from compute_api.dispatch import names
 from compute_api.dispatch.calls import Listener
 from compute_api.dispatch.engine import celery
@@ -109,10 +109,13 @@ class _Controller(WorkController):  # type: ignore[misc]
 
 
 class Questions(Listener):
-    """Answers what the API asks about machines."""
+    """Answers what the API asks about machines; `more` are questions that only hosts on other computers are asked."""
 
-    def __init__(self, connection: Connection, host: str, hypervisor: Hypervisor, post: Post) -> None:
+    def __init__(
+        self, connection: Connection, host: str, hypervisor: Hypervisor, post: Post, more: Answers | None = None
+    ) -> None:
         super().__init__(connection, "questions")
+        self._more = more
         self._host = host
         self._hypervisor = hypervisor
         self._post = post
@@ -134,7 +137,7 @@ class Questions(Listener):
 
     def _answer(self, body: dict[str, Any], number: str) -> None:
         key = body.pop("answer_to", "")
-        reply = answer(self._hypervisor, body)
+        reply = answer(self._hypervisor, body, self._more)
         try:
             self._post.send(reply, exchange=names.up(self._host), routing_key=key, correlation_id=number)
         except Unavailable as error:

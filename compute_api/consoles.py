@@ -9,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app import errors
+from compute_api import host_credentials
 from compute_api.models import ConsoleToken, Server
 from compute_api.states import PowerState
 
@@ -22,12 +23,12 @@ class ConsoleType(StrEnum):
     SERIAL = "serial"
 
 
-def check(server: Server, host: str | None) -> None:
-    """Raise Conflict unless the server has a console now, BadRequest when it is not on `host`, whose consoles are
-    served."""
+def check(session: Session, server: Server, here: str | None, *, others: bool) -> None:
+    """Raise Conflict unless the server may have a console now, BadRequest when it is on a host whose consoles are not
+    served: neither the one `here` nor, with `others`, one that was added."""
     if server.host is None or server.power_state not in (PowerState.RUNNING, PowerState.PAUSED):
         raise errors.Conflict(f"Instance {server.id} is not ready")
-    if server.host != host:
+    if server.host != here and not (others and host_credentials.known(session, server.host)):
         raise errors.BadRequest("Unavailable console type: this server is on a host whose consoles are not served.")
 
 

@@ -29,6 +29,18 @@ def authenticate(session: Session, name: str, secret: str) -> str:
     return found.host
 
 
+def proof(secret: str, words: str) -> str:
+    """What shows that somebody has the secret and says just these words, and gives neither away the secret nor
+    anything for other words."""
+    return _proof(_hash(secret), words)
+
+
+def has_proven(session: Session, name: str, words: str, given: str) -> bool:
+    """Whether it is the host of that name that has made the proof."""
+    found = session.get(HostCredential, name)
+    return found is not None and hmac.compare_digest(_proof(found.secret_hash, words), given)
+
+
 def known(session: Session, name: str) -> bool:
     """Whether the host was added."""
     return session.get(HostCredential, name) is not None
@@ -54,6 +66,10 @@ def making(session: Session, host: str, image_id: str) -> str:
         if operation.arguments.get("image_id") == image_id:
             return str(operation.arguments["owner"])
     raise errors.Forbidden("This host makes no such image.")
+
+
+def _proof(secret_hash: str, words: str) -> str:
+    return hmac.new(secret_hash.encode(), words.encode(), hashlib.sha256).hexdigest()
 
 
 def _hash(secret: str) -> str:

@@ -321,12 +321,16 @@ class FakeHypervisor:
             machine = self.machines.get(machine_id)
             return b"" if machine is None else machine.console[-(1 << 20) :]
 
-    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
-        self._enter("open_console", machine_id)
+    def check_console(self, machine_id: str) -> None:
+        self._enter("check_console", machine_id)
         with self._lock:
             machine = self.machines.get(machine_id)
             if machine is None or machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
                 raise HypervisorError(f"Machine {machine_id} does not run.")
+
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        self.check_console(machine_id)
+        with self._lock:
             ours, theirs = socket.socketpair()
             self.consoles.append((machine_id, kind, theirs))
             return ours

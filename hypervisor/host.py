@@ -259,12 +259,16 @@ class QemuHypervisor:
     def console_log(self, machine_id: str) -> bytes:
         return console_tail(self.paths.machine(machine_id).console)
 
-    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+    def check_console(self, machine_id: str) -> None:
         paths = self.paths.machine(machine_id)
         if not self.paths.is_ours(machine_id) or self.machines.process_of(paths) is None:
             raise HypervisorError(f"Machine {machine_id} does not run.")
         if not last_run(paths).consoles:
             raise HypervisorError(f"Instance {machine_id} has no consoles before its next hard reboot.")
+
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        self.check_console(machine_id)
+        paths = self.paths.machine(machine_id)
         return open_screen(paths.qmp) if kind is ConsoleKind.VNC else open_serial(paths.qmp, paths.serial)
 
     def password(self, machine_id: str) -> bytes:

@@ -149,9 +149,13 @@ class Hypervisor(Protocol):
         """What the serial console has shown, the last MiB at most."""
         ...
 
+    def check_console(self, machine_id: str) -> None:
+        """Raises HypervisorError when the machine does not run, or was started without consoles."""
+        ...
+
     def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
         """A connection to the screen (RFB) or the serial console of a machine that runs; it ends with the machine.
-        Raises HypervisorError when it does not run, was started without consoles, or somebody has the serial one."""
+        Raises HypervisorError when there is none (`check_console`), or somebody has the serial one."""
         ...
 
     def spec(self, machine_id: str) -> MachineSpec | None:

@@ -110,7 +110,7 @@ def cluster(directory: Path, say: Callable[[str], None] = lambda _text: None) ->
         say("RabbitMQ")
         broker = stack.enter_context(rabbitmq(directory / "mq", address=str(segment.here)))
         apis: list[Runs] = []
-        for number, port in ((1, 8774), (2, 8775)):
+        for number, port in ((1, 8774), (2, 8784)):
             say(f"API {number} at http://[{segment.here}]:{port}")
             apis.append(_api(directory, number, f"[{segment.here}]:{port}", database, broker, apis))
             stack.callback(apis[-1].end)

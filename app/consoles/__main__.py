@@ -5,56 +5,23 @@ import errno
 import logging
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from app import errors, processes
-from app.clock import SystemClock
+from app import processes
 from app.consoles import address, pages
+from app.consoles.opening import Consoles
 from app.consoles.proxy import Proxy
 from app.db import Database
 from app.settings import Settings
-from compute_agent.consoles import receive
-from compute_api import consoles
-from compute_api.ask import LocalAsk
-from compute_api.models import ConsoleToken
-from hypervisor.remote_console import ConsoleKind
+
+if TYPE_CHECKING:
+    from compute_api.dispatch.asking import RemoteAsk
 
 log = logging.getLogger("sixstack.consoles")
 
-KINDS = {consoles.ConsoleType.NOVNC: ConsoleKind.VNC, consoles.ConsoleType.SERIAL: ConsoleKind.SERIAL}
-
-
-class Consoles:
-    """What the proxy asks: the database for tokens, the agent of this host for consoles."""
-
-    def __init__(self, settings: Settings, database: Database) -> None:
-        self._host, self._database, self._clock = settings.host_name, database, SystemClock()
-        self._ask = LocalAsk(settings.state)
-
-    def check(self, token: str) -> None:
-        """Raises NotFound for a token that is good for nothing."""
-        self._found(token)
-
-    def open(self, token: str) -> socket.socket:
-        """The connection to the console that the token is for. Raises SixstackError in words."""
-        found = self._found(token)
-        kind = KINDS[consoles.ConsoleType(found.console_type)]
-        name = self._ask("open_console", found.server_id, kind=kind)
-        try:
-            return receive(name)
-        except OSError:
-            raise errors.Unavailable("The console does not answer just now. Try again.") from None
-
-    def _found(self, token: str) -> ConsoleToken:
-        try:
-            with self._database.reading() as session:
-                found = consoles.find(session, self._clock.now(), token)
-        except SQLAlchemyError:
-            raise errors.Unavailable("The database does not answer just now.") from None
-        if found.host != self._host:
-            raise errors.NotFound("Token not found")
-        return found
+THREADS = 64
+"""Questions that wait for a host, and for the database, at a time."""
 
 
 def main() -> int:
@@ -80,15 +47,29 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    asked = Consoles(settings, database)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "consoles"))
+    port = sock.getsockname()[1]
+    remote = _remote(settings)
+    asked = Consoles(settings, database, port, remote)
     root = pages.directory()
     if root is None:
         log.warning("noVNC is not installed, so there is no page for screens; scripts/setup.sh brings it")
-    server = await Proxy(asked.check, asked.open, root).listen(sock)
-    address.keep(settings, sock.getsockname()[1])
+    server = await Proxy(asked.check, asked.open, root, asked.hosts).listen(sock)
+    address.keep(settings, port)
     await ending.wait()
     server.close()
+    if remote is not None:
+        await asyncio.to_thread(remote.close)  # who waits for a host waits no longer
     await server.wait_closed()
+
+
+def _remote(settings: Settings) -> "RemoteAsk | None":
+    """How hosts on other computers are asked; None without a broker, and then nothing of it is even loaded."""
+    if settings.broker_url is None:
+        return None
+    from compute_api.dispatch.asking import RemoteAsk
+
+    return RemoteAsk(settings.broker_url, settings.broker_authority)
 
 
 def bound(settings: Settings) -> socket.socket:

@@ -4,54 +4,56 @@ Tokens come in the query, as Nova's do, so no request line is ever logged.
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from app import errors
-from app.consoles import pages
+from app.consoles import hosts, pages
+from app.consoles.ends import OPTIONS, End, WebSocketEnd, pass_both_ways
 
 log = logging.getLogger("sixstack.consoles")
 
 CONNECTIONS = 256
-CHUNK_BYTES = 1 << 16
 BINARY = Subprotocol("binary")
-Opener = Callable[[str], socket.socket]
-"""From a token to the console's connection. Raises SixstackError in words for the user."""
+Opener = Callable[[str], Awaitable[End]]
+"""From a token to its console. Raises SixstackError in words for the user."""
 
 
 class Proxy:
-    """Consoles for browsers. `check` looks whether a token is good, `opener` opens its console; both may block."""
+    """Consoles for browsers. `check` looks whether a token is good, and may block; `opener` opens its console.
+
+    `expected` are hosts on other computers that bring consoles, where there are any.
+    """
 
     def __init__(
-        self, check: Callable[[str], None], opener: Opener, root: Path | None, *, limit: int = CONNECTIONS
+        self,
+        check: Callable[[str], None],
+        opener: Opener,
+        root: Path | None,
+        expected: hosts.Hosts | None = None,
+        *,
+        limit: int = CONNECTIONS,
     ) -> None:
-        self._check, self._opener, self._root, self._limit = check, opener, root, limit
+        self._check, self._opener, self._root, self._hosts, self._limit = check, opener, root, expected, limit
         self._connected = 0
 
     async def listen(self, sock: socket.socket) -> Server:
         """Begin to serve on a bound socket."""
-        quiet = logging.getLogger("sixstack.consoles.websockets")
-        quiet.setLevel(logging.CRITICAL)  # its words have request lines in them, and those have tokens
         return await serve(
             self._talk,
             sock=sock,
             process_request=self._request,
             select_subprotocol=_subprotocol,
-            max_size=1 << 20,
-            max_queue=16,
-            compression=None,
-            logger=quiet,
             server_header="Sixstack",
+            **OPTIONS,
         )
 
     async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
@@ -61,9 +63,12 @@ class Proxy:
             return await asyncio.to_thread(pages.page, self._root, asked.path)
         if not _same_origin(request):
             return pages.plain(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
-        if self._connected >= self._limit:
-            return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later.")
         try:
+            if self._hosts is not None and _is_host(request):
+                await asyncio.to_thread(self._hosts.check, request)
+                return None
+            if self._connected >= self._limit:
+                return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later.")
             await asyncio.to_thread(self._check, _token(request))
         except errors.NotFound:
             return pages.plain(HTTPStatus.FORBIDDEN, "The token is not valid, or not any more.")
@@ -73,14 +78,17 @@ class Proxy:
         return None
 
     async def _talk(self, client: ServerConnection) -> None:
+        assert client.request is not None
+        if self._hosts is not None and _is_host(client.request):
+            await self._hosts.arrive(client)
+            return
         if self._connected >= self._limit:
             await client.close(1013, "Too many consoles are open.")
             return
-        assert client.request is not None
         self._connected += 1
         try:
             try:
-                console = await asyncio.to_thread(self._opener, _token(client.request))
+                console = await self._opener(_token(client.request))
             except errors.SixstackError as error:
                 await client.close(1011, error.message.encode()[:120].decode(errors="ignore"))
                 return
@@ -88,38 +96,13 @@ class Proxy:
                 log.warning("A console could not be opened: %s", type(error).__name__)
                 await client.close(1011, "The console cannot be opened just now.")
                 return
-            await _pass_both_ways(client, console)
+            await pass_both_ways(WebSocketEnd(client), console)
         finally:
             self._connected -= 1
 
 
-async def _pass_both_ways(client: ServerConnection, console: socket.socket) -> None:
-    """Until either side ends; then both have."""
-    console.setblocking(False)
-    reader, writer = await asyncio.open_connection(sock=console)
-
-    async def outward() -> None:
-        while received := await reader.read(CHUNK_BYTES):
-            await client.send(received)
-
-    async def inward() -> None:
-        async for message in client:
-            writer.write(message if isinstance(message, bytes) else message.encode())
-            await writer.drain()
-
-    ways = [asyncio.create_task(outward()), asyncio.create_task(inward())]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        for way in ways:
-            with contextlib.suppress(asyncio.CancelledError, ConnectionClosed, OSError):
-                await way
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        await client.close(1000, "The console has ended.")
+def _is_host(request: Request) -> bool:
+    return request.path.startswith(hosts.PATH)
 
 
 def _token(request: Request) -> str:

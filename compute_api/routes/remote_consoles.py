@@ -1,6 +1,7 @@
 """URLs of screens and serial consoles, in Nova's two ways of asking, and what a console's token is good for."""
 
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from flask import Response
 
@@ -15,9 +16,10 @@ from app.web.responses import json
 from compute_api import consoles, servers
 from compute_api.consoles import ConsoleType
 from compute_api.routes.blueprint import compute
-from compute_api.routes.context import transaction, version
+from compute_api.routes.context import ask, transaction, version
 from compute_api.schemas import server_actions as schemas
 
+REMOTE_CONSOLES_SINCE = v("2.6")
 TOKENS_SINCE = v("2.31")
 PROTOCOLS = {"vnc": ConsoleType.NOVNC, "serial": ConsoleType.SERIAL}
 
@@ -31,7 +33,9 @@ def create_remote_console(server_id: str) -> Response:
 
 
 def old_console(server_id: str, body: Any) -> Response:
-    """os-getVNCConsole, os-getSPICEConsole, os-getSerialConsole."""
+    """os-getVNCConsole and its like, which Nova has not any more where it has remote-consoles."""
+    if version() >= REMOTE_CONSOLES_SINCE:
+        raise errors.NotFound("The resource could not be found.")
     asked = parse(schemas.ConsoleType, body)
     url = _url(server_id, asked.type, is_known=asked.type in PROTOCOLS.values())
     return json({"console": {"type": asked.type, "url": url}})
@@ -54,12 +58,18 @@ def _url(server_id: str, kind: str, *, is_known: bool) -> str:
     """With a new token. Raises BadRequest for consoles there are none of, Conflict for a server without one now."""
     here = settings()
     base = address.base(here, base_url())
-    with transaction() as session:
+    with database().reading() as session:
         server = servers.find(session, caller(), server_id)
         if not is_known or base is None:
             raise errors.BadRequest(f"Unavailable console type {kind}.")
-        consoles.check(server, here.host_name if here.agent else None)
+        others = here.broker_url is not None
+        consoles.check(session, server, here.host_name if here.agent else None, others=others)
+        host = server.host
+    ask()(host, "check_console", server_id)
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
         token = consoles.issue(session, clock().now(), server, ConsoleType(kind))
     if kind == ConsoleType.SERIAL:
         return f"{base.replace('http', 'ws', 1)}/?token={token}"
-    return f"{base}/vnc_lite.html?path=%3Ftoken%3D{token}"
+    place = urlsplit(base).path.lstrip("/")
+    return f"{base}/vnc_lite.html?path={quote(f'{place}/' if place else '', safe='')}%3Ftoken%3D{token}"

@@ -280,6 +280,7 @@ ACTIONS: dict[str, Route] = {
     "addSecurityGroup": Route("os_compute_api:os-security-groups:add", refused.add_security_group),
     "removeSecurityGroup": Route("os_compute_api:os-security-groups:remove", refused.remove_security_group),
     "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
+    "os-getRDPConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getSerialConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getConsoleOutput": Route("os_compute_api:os-console-output", _console),

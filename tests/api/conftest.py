@@ -18,12 +18,14 @@ from werkzeug.test import TestResponse
 from app import bootstrap, installation
 from app.clock import ManualClock
 from app.db import Database
+from app.errors import Conflict
 from app.factory import furnish, routed_app
 from app.settings import Settings
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
 from compute_api.routes import context
+from hypervisor.errors import HypervisorError
 from hypervisor.fake import FakeHypervisor
 from tests.api import compute_schemas
 from tests.postgres import Postgres, postgres, why_not
@@ -197,7 +199,10 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
     def ask(_host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
         from compute_agent.questions import QUESTIONS
 
-        return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)
+        try:
+            return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)
+        except HypervisorError as error:
+            raise Conflict(str(error)) from None
 
     app.extensions[context.ASK] = ask
     return Host(hypervisor, desk)

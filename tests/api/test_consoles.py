@@ -1,16 +1,21 @@
 """URLs of consoles: who gets them, when, with which words they are refused, and how long their tokens are good."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from sqlalchemy import select
+from flask import Flask
+from sqlalchemy import select, update
 
 from app.clock import ManualClock
 from app.consoles import address
 from app.db import Database
 from app.settings import Settings
-from compute_api.models import ConsoleToken
+from compute_api import host_credentials
+from compute_api.models import ConsoleToken, Server
+from compute_api.routes.context import ASK
 from tests.api.conftest import Api, Host
 
 SERVERS = "/compute/v2.1/servers"
@@ -24,6 +29,11 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 def proxy(settings: Settings) -> None:
     """Consoles are served, as far as the API knows."""
     address.keep(settings, 6080)
+
+
+def set_(app: Flask, **settings: str) -> None:
+    parts = app.extensions["sixstack"]
+    app.extensions["sixstack"] = replace(parts, settings=replace(parts.settings, **settings))
 
 
 def token_of(url: str) -> str:
@@ -55,6 +65,25 @@ def test_old_clients_ask_by_action(as_member: Api, make_server: MakeServer, host
         400,
         "Unavailable console type spice-html5.",
     )
+    refused = as_member.post(path, json={"os-getRDPConsole": {"type": "rdp-html5"}})
+    assert refused.json["badRequest"]["message"] == "Unavailable console type rdp-html5."
+
+
+@pytest.mark.parametrize(
+    "action", ["os-getVNCConsole", "os-getSPICEConsole", "os-getRDPConsole", "os-getSerialConsole"]
+)
+def test_the_actions_are_gone_where_remote_consoles_are(
+    as_member: Api, make_server: MakeServer, host: Host, action: str
+) -> None:
+    body = {action: {"type": "novnc"}}
+    answer = as_member.at("2.6").post(f"{SERVERS}/{make_server()}/action", json=body)
+    assert (answer.status_code, answer.json["itemNotFound"]["message"]) == (404, "The resource could not be found.")
+
+
+def test_behind_a_path_the_page_finds_its_way(as_member: Api, make_server: MakeServer, host: Host, app: Flask) -> None:
+    set_(app, console_url="https://cloud.example/screens/")
+    shown = as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).json["remote_console"]
+    assert shown["url"].startswith("https://cloud.example/screens/vnc_lite.html?path=screens%2F%3Ftoken%3D")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +106,37 @@ def test_a_server_that_does_not_run_has_none(as_member: Api, make_server: MakeSe
         409,
         f"Instance {server_id} is not ready",
     )
+
+
+def test_a_machine_without_consoles_is_refused_before_there_is_a_url(
+    as_member: Api, make_server: MakeServer, host: Host, database: Database
+) -> None:
+    server_id = make_server()
+    host.hypervisor.guest_powers_off(server_id)  # its agent has not said so yet
+    answer = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=NOVNC)
+    words = answer.json["conflictingRequest"]["message"]
+    assert (answer.status_code, words) == (409, f"Machine {server_id} does not run.")
+    with database.reading() as session:
+        assert session.scalars(select(ConsoleToken)).all() == []
+
+
+def test_a_host_on_another_computer_has_consoles_once_it_was_added(
+    as_member: Api, make_server: MakeServer, host: Host, database: Database, app: Flask
+) -> None:
+    server_id = make_server()
+    with database.transaction() as session:
+        session.execute(update(Server).where(Server.id == server_id).values(host="elsewhere"))
+    path = f"{SERVERS}/{server_id}/remote-consoles"
+    set_(app, broker_url="memory://")
+    app.extensions[ASK] = lambda *_: None
+    refused = as_member.at("2.6").post(path, json=NOVNC)
+    assert (refused.status_code, refused.json["badRequest"]["message"]) == (
+        400,
+        "Unavailable console type: this server is on a host whose consoles are not served.",
+    )
+    with database.transaction() as session:
+        host_credentials.create(session, datetime.now(UTC), "elsewhere")
+    assert as_member.at("2.6").post(path, json=NOVNC).status_code == 200
 
 
 def test_nobody_elses_server_has_one(as_member: Api, host: Host) -> None:

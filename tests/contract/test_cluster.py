@@ -2,17 +2,21 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from openstack import exceptions
 from openstack.connection import Connection
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import tests.postgres
 import tests.rabbitmq
 from tests.cluster import HOSTS, Cluster, cluster
 from tests.contract.conftest import Key, need_a_host, wait_until
+from tests.contract.test_consoles import Stream, drain, web_socket
 from tests.host.support import TINY_IMAGE
 
 pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
@@ -107,30 +111,40 @@ def test_an_agent_that_dies_amid_twenty_creates_loses_none_and_makes_none_twice(
         wait_until(lambda host=host, here=here: len(many.guests(host)) == len(here))
 
 
-def test_a_broker_that_is_gone_and_a_database_that_restarts_are_waited_for(many: Cluster, admin: Connection) -> None:
+def test_a_broker_that_is_gone_for_a_minute_and_a_database_that_restarts_are_waited_for(
+    many: Cluster, admin: Connection
+) -> None:
     begin(admin, "before")
     wait_until(lambda: at_rest(admin, 1))
     many.broker.stop()
-    begin(admin, "meanwhile")  # accepted: the operation is in the database
-    server = next(one for one in admin.list_servers() if one.name == "meanwhile")
-    assert server.status == "BUILD"
+    stopped = time.monotonic()
+    begin(admin, "soon")  # accepted: the operation is in the database
     with pytest.raises(exceptions.HttpException) as refused:
         admin.compute.get_server_console_output(admin.get_server("before").id)
     assert refused.value.status_code == 503
-    many.broker.start()
-    wait_until(lambda: at_rest(admin, 2), seconds=180)
-    assert all_active(admin)
 
+    wait_until(lambda: time.monotonic() - stopped > 40)  # so long that hosts would be down if they were silent
+    begin(admin, "late", 2)
     many.database.stop()
     try:
         answer = admin.compute.get("/servers", raise_exc=False, connect_retries=0)
         assert (answer.status_code, list(answer.json())) == (503, ["serviceUnavailable"])
     finally:
         many.database.start()
-    wait_until(lambda: {_state(admin, host) for host in HOSTS} == {"up"})  # they were not heard for a while
-    begin(admin, "after")
-    wait_until(lambda: at_rest(admin, 3), seconds=180)
+    with pytest.raises(exceptions.HttpException) as refused:
+        admin.compute.get_server_console_output(admin.get_server("before").id)
+    assert refused.value.status_code == 503
+    wait_until(lambda: time.monotonic() - stopped > 60)
+    begin(admin, "later")
+    statuses = {one.name.partition("-")[0]: one.status for one in admin.list_servers()}
+    assert statuses == {"before": "ACTIVE", "soon": "BUILD", "late": "BUILD", "later": "BUILD"}
+    assert {_state(admin, host) for host in HOSTS} == {"up"}, "nobody hears them: nobody can say that they are down"
+
+    many.broker.start()
+    wait_until(lambda: at_rest(admin, 5), seconds=180)
     assert all_active(admin)
+    assert {_state(admin, host) for host in HOSTS} == {"up"}
+    assert "TINY" in wait_until(lambda: admin.compute.get_server_console_output(admin.get_server("later").id)["output"])
 
 
 def test_a_silent_host_is_down_gets_nothing_and_puts_things_right_when_it_returns(
@@ -204,3 +218,26 @@ def test_a_server_moves_alive_and_cold_and_leaves_a_host_that_died(many: Cluster
     wait_until(lambda: not remains.exists(), seconds=60)
     assert many.guests(dead) == []
     assert len(many.guests(anew.compute_host)) == 1
+
+
+def test_hosts_bring_consoles_to_the_api_machine_that_is_asked(many: Cluster, admin: Connection) -> None:
+    begin(admin, "seen", availability_zone="nova:h2")
+    (server,) = wait_until(lambda: at_rest(admin, 1))
+    with many.connect("sixstack-admin", api=1) as other:
+        page = admin.compute.create_console(server.id, "novnc")["url"]
+        line = other.compute.create_console(server.id, "serial")["url"]
+    for again in (False, True):
+        with (
+            connect(web_socket(page), proxy=None, max_size=None) as screen,
+            connect(line, proxy=None) as serial,
+        ):
+            assert Stream(screen).exactly(12) == b"RFB 003.008\n"
+            serial.send(b"\r")
+            Stream(serial).until(b"login:")
+            if again:
+                break
+            many.agents["h2"].end(signal.SIGKILL)
+            for client in (screen, serial):
+                with pytest.raises(ConnectionClosed):
+                    drain(client)
+        many.agents["h2"].start()

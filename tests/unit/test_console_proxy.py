@@ -9,12 +9,19 @@ from types import SimpleNamespace
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.headers import build_authorization_basic
 
 from app import errors
+from app.consoles import address
 from app.consoles.__main__ import bound
+from app.consoles.ends import End, SocketEnd
+from app.consoles.hosts import Hosts
 from app.consoles.proxy import Proxy
 from app.settings import Settings
 from compute_agent.consoles import open_console, receive
+from compute_agent.credential import HostCredential
+from compute_agent.dialing import Dialer
+from compute_api.host_credentials import proof
 from hypervisor.errors import HypervisorError
 from hypervisor.fake import FakeHypervisor
 
@@ -22,23 +29,36 @@ SECONDS = 60.0
 
 
 class Served:
-    """A proxy for one console, and its guest's end."""
+    """A proxy for one console, and its guest's end. With `host` it is on another computer, and brought from there."""
 
-    def __init__(self, root: Path | None = None, limit: int = 4) -> None:
+    def __init__(self, root: Path | None = None, limit: int = 4, host: HostCredential | None = None) -> None:
         self.here, self.guest = socket.socketpair()
         self.guest.setblocking(False)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
-        self.proxy = Proxy(self._check, self._open, root, limit=limit)
+        self.hosts = Hosts(lambda name, session, given: name == "h1" and given == proof("secret", session))
+        self.proxy = Proxy(self._check, self._open, root, self.hosts, limit=limit)
+        self.host = host
+        self.dialer: Dialer | None = None
 
     def _check(self, token: str) -> None:
         if token not in ("good", "stopped"):
             raise errors.NotFound("Token not found")
 
-    def _open(self, token: str) -> socket.socket:
+    async def _open(self, token: str) -> End:
         if token == "stopped":
             raise errors.Conflict("Machine does not run.")
-        return self.here
+        return await SocketEnd.of(self.here) if self.host is None else await self.hosts.bring("h1", self._ask)
+
+    async def _ask(self, session: str) -> None:
+        """As the broker does."""
+        assert self.dialer is not None
+        opener = SimpleNamespace(open_console=lambda _machine, _kind: self.here.dup())
+        place = {"kind": "vnc", "url": None, "port": self.port, "session": session}
+        try:
+            await asyncio.to_thread(self.dialer.bring_console, opener, "id", **place)  # type: ignore[arg-type]
+        except HypervisorError as error:
+            raise errors.Conflict(str(error)) from error
 
     def connect(self, token: str, **options: object) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/?token={token}", proxy=None, **options)  # type: ignore[arg-type]
@@ -46,9 +66,13 @@ class Served:
     def run(self, visit: Callable[[], Awaitable[None]]) -> None:
         async def whole() -> None:
             server = await self.proxy.listen(self.sock)
+            if self.host is not None:
+                self.dialer = Dialer(self.host)
             try:
                 await asyncio.wait_for(visit(), SECONDS)
             finally:
+                if self.dialer is not None:
+                    await asyncio.to_thread(self.dialer.close)
                 server.close()
                 await server.wait_closed()
 
@@ -182,6 +206,139 @@ def test_the_agent_hands_over_what_it_opened() -> None:
     with theirs, receive(open_console(opener, "id", "serial")) as console:  # type: ignore[arg-type]
         console.sendall(b"here")
         assert theirs.recv(10) == b"here"
+
+
+def a_host(name: str = "h1", secret: str = "secret") -> HostCredential:
+    """Whose API is where the proxies of these tests are."""
+    return HostCredential(name, secret, "amqp://", "http://127.0.0.1:1", SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_a_host_on_another_computer_brings_its_console() -> None:
+    served = Served(host=a_host())
+
+    async def visit() -> None:
+        for word in (b"once", b"again"):
+            async with served.connect("good") as client:
+                await client.send(word)
+                assert await received(served.guest) == word
+                served.guest.sendall(b"picture of " + word)
+                assert await client.recv() == b"picture of " + word
+        async with served.connect("good") as client:
+            await client.send("and")
+            assert await received(served.guest) == b"and"
+            served.here.close()
+            served.guest.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+
+    served.run(visit)
+
+
+def test_a_console_ends_with_the_agent_that_brought_it_and_the_next_one_brings_it_again() -> None:
+    served = Served(host=a_host())
+
+    async def visit() -> None:
+        async with served.connect("good") as client:
+            await client.send(b"x")
+            await received(served.guest)
+            assert served.dialer is not None
+            await asyncio.to_thread(served.dialer.close)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+        served.dialer = Dialer(a_host())
+        async with served.connect("good") as client:
+            await client.send(b"y")
+            assert await received(served.guest) == b"y"
+
+    served.run(visit)
+
+
+@pytest.mark.parametrize("host", [a_host(name="h2"), a_host(secret="other")])
+def test_a_host_brings_nothing_that_another_one_was_asked_for(host: HostCredential) -> None:
+    served = Served(host=host)
+
+    async def visit() -> None:
+        async with served.connect("good") as client:
+            with pytest.raises(ConnectionClosed) as ended:
+                await client.recv()
+            assert ended.value.rcvd is not None
+            assert ended.value.rcvd.reason == "The host of this server does not reach the console proxy."
+
+    served.run(visit)
+
+
+def test_a_session_is_good_once_and_while_somebody_waits() -> None:
+    served = Served(host=a_host())
+    sessions: list[str] = []
+
+    async def dial(session: str) -> ClientConnection:
+        headers = {"Authorization": build_authorization_basic("h1", proof("secret", session))}
+        url = f"ws://127.0.0.1:{served.port}/hosts/{session}"
+        return await connect(url, additional_headers=headers, proxy=None)
+
+    async def ask(session: str) -> None:
+        sessions.append(session)
+        await dial(session)
+
+    async def fail(session: str) -> None:
+        sessions.append(session)
+        raise errors.Unavailable("There was no answer in time.")
+
+    async def visit() -> None:
+        brought = await served.hosts.bring("h1", ask)
+        with pytest.raises(errors.Unavailable):
+            await served.hosts.bring("h1", fail)
+        for session in (*sessions, "never-asked", ""):
+            with pytest.raises(InvalidStatus) as refused:
+                await dial(session)
+            assert refused.value.response.status_code == 403
+        await brought.close()
+
+    served.run(visit)
+
+
+@pytest.mark.parametrize("host", [None, a_host()])
+def test_what_a_browser_does_not_read_is_not_heaped_up(host: HostCredential | None) -> None:
+    served = Served(host=host)
+    chunk, chunks, most = bytes(1 << 20), 96, 48
+    sent = 0
+
+    async def pour() -> None:
+        nonlocal sent
+        for _ in range(chunks):
+            await asyncio.get_running_loop().sock_sendall(served.guest, chunk)
+            sent += 1
+
+    async def visit() -> None:
+        async with served.connect("good", max_queue=2) as client:
+            pouring = asyncio.create_task(pour())
+            before = -1
+            while sent > before:  # until it stands still
+                before = sent
+                await asyncio.sleep(0.3)
+            assert sent < most
+            left = chunks * len(chunk)
+            while left:
+                left -= len(await client.recv())
+            await pouring
+
+    served.run(visit)
+
+
+@pytest.mark.parametrize(
+    ("more", "url"),
+    [
+        ({"listen": "[fd00::1]:8774"}, "http://[fd00::1]:8775"),
+        ({"listen": "api1.example:8774"}, "http://api1.example:8775"),
+        ({"listen": "[::]:8774"}, None),
+        ({"listen": "127.0.0.1:8774"}, None),
+        ({"listen": "localhost:8774"}, None),
+        ({"listen": "[fd00::1]:8774", "console_url": "https://all.example/"}, "https://all.example"),
+        ({"console_url": "https://all.example", "console_host_url": "https://one.example"}, "https://one.example"),
+    ],
+)
+def test_hosts_are_told_where_this_proxy_is(more: dict[str, str], url: str | None) -> None:
+    assert address.for_hosts(Settings(**more), 8775) == url  # type: ignore[arg-type]
 
 
 def test_a_taken_port_matters_only_to_who_chose_it(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""What the proxy asks: the database for tokens, the agent of this host or another one for consoles."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import errors
+from app.clock import SystemClock
+from app.consoles import address
+from app.consoles.ends import End, SocketEnd
+from app.consoles.hosts import Hosts
+from app.db import Database
+from app.settings import Settings
+from compute_agent.consoles import receive
+from compute_api import consoles, host_credentials
+from compute_api.ask import LocalAsk
+from compute_api.models import ConsoleToken
+from hypervisor.remote_console import ConsoleKind
+
+KINDS = {consoles.ConsoleType.NOVNC: ConsoleKind.VNC, consoles.ConsoleType.SERIAL: ConsoleKind.SERIAL}
+
+
+class Consoles:
+    """Opens what tokens are good for. `remote` asks hosts on other computers, which reach this proxy at `port`."""
+
+    def __init__(self, settings: Settings, database: Database, port: int, remote: Callable[..., Any] | None) -> None:
+        self._here = settings.host_name if settings.agent else None
+        self._place = {"url": address.for_hosts(settings, port), "port": port}
+        self._database, self._clock = database, SystemClock()
+        self._local, self._remote = LocalAsk(settings.state), remote
+        self.hosts = Hosts(self._prove)
+
+    def check(self, token: str) -> None:
+        """Raises NotFound for a token that is good for nothing. Blocks."""
+        self._found(token)
+
+    async def open(self, token: str) -> End:
+        """The console that the token is for. Raises SixstackError in words."""
+        found = await asyncio.to_thread(self._found, token)
+        kind = KINDS[consoles.ConsoleType(found.console_type)]
+        if found.host == self._here:
+            return await SocketEnd.of(await asyncio.to_thread(self._open_here, found.server_id, kind))
+
+        async def ask(session: str) -> None:
+            arguments = {"kind": kind, "session": session, **self._place}
+            assert self._remote is not None
+            await asyncio.to_thread(self._remote, found.host, "bring_console", found.server_id, **arguments)
+
+        return await self.hosts.bring(found.host, ask)
+
+    def _open_here(self, server_id: str, kind: ConsoleKind) -> socket.socket:
+        name = self._local("open_console", server_id, kind=kind)
+        try:
+            return receive(name)
+        except OSError:
+            raise errors.Unavailable("The console does not answer just now. Try again.") from None
+
+    def _found(self, token: str) -> ConsoleToken:
+        try:
+            with self._database.reading() as session:
+                found = consoles.find(session, self._clock.now(), token)
+        except SQLAlchemyError:
+            raise errors.Unavailable("The database does not answer just now.") from None
+        if found.host != self._here and self._remote is None:
+            raise errors.NotFound("Token not found")
+        return found
+
+    def _prove(self, host: str, words: str, proof: str) -> bool:
+        with self._database.reading() as session:
+            return host_credentials.has_proven(session, host, words, proof)
