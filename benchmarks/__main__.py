@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from benchmarks import requests, start
+from benchmarks import image, requests, start
 
-PARTS = ("requests", "start")
+PARTS = ("requests", "start", "image")
 
 
 def main() -> int:
@@ -21,6 +21,9 @@ def main() -> int:
         print()
     if "start" in parts:
         start.show()
+        print()
+    if "image" in parts:
+        image.show()
     return 0
 
 

@@ -18,8 +18,8 @@ from image_api.formats import Inspection
 from image_api.names import disk_object
 from image_api.store import Store, StoreFull, Writer
 
-PIECE_BYTES = 256 << 10
-QUEUED_PIECES = 16
+PIECE_BYTES = 512 << 10
+QUEUED_PIECES = 8
 UNLIMITED = 1 << 62
 HASH_ALGORITHM = "sha512"
 KEPT_PACKED = frozenset({"ari", "aki"})

@@ -1,6 +1,8 @@
 """Where the bytes of images are kept. Objects are written once, under a name, and never change."""
 
 import errno
+import fcntl
+import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +15,7 @@ from uuid import uuid4
 from app.processes import started
 
 READ_BYTES = 1 << 20
-FLUSH_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 ZEROS = bytes(64 << 10)
 
 
@@ -91,7 +93,9 @@ class FileStore:
         return FileWriter(self.directory, name, sparse=sparse)
 
     def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
-        return _pieces((self.directory / name).open("rb", buffering=0), start, length)
+        file = (self.directory / name).open("rb", buffering=0)
+        os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_SEQUENTIAL)  # the kernel reads further ahead
+        return _pieces(file, start, length)
 
     def size(self, name: str) -> int:
         return (self.directory / name).stat().st_size
@@ -122,7 +126,11 @@ class FileStore:
 
 
 class FileWriter:
-    """Writes to a temporary name; `commit` makes it durable, then renames it."""
+    """Writes to a temporary name; `commit` makes it durable, then renames it.
+
+    Whole blocks go past the page cache where the file system can do that: copying into it takes more of a processor
+    than the disk does, and an upload would drive what guests and the database have there out of memory.
+    """
 
     def __init__(self, directory: Path, name: str, *, sparse: bool) -> None:
         self._directory = directory
@@ -130,36 +138,57 @@ class FileWriter:
         process = f"{os.getpid()}-{started(os.getpid())}"
         self._path = directory / f".{name}.{process}.{uuid4().hex}.part"
         self._sparse = sparse
-        self._unflushed = self._flushed = 0
+        self._block = mmap.mmap(-1, BLOCK_BYTES)  # begins at a page, as the disk wants it
+        self._filled = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._file = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise _full(error) from error
+        with suppress(OSError):  # not every file system can
+            self._go_past_the_cache(True)
 
     def write(self, piece: bytes) -> None:
-        try:
-            for run, hole in _runs(piece) if self._sparse else ((memoryview(piece), 0),):
-                while run:
-                    count = os.write(self._file, run)
-                    self._unflushed += count
-                    run = run[count:]
+        rest = memoryview(piece)
+        while rest:
+            count = min(len(rest), BLOCK_BYTES - self._filled)
+            self._block[self._filled : self._filled + count] = rest[:count]
+            self._filled += count
+            rest = rest[count:]
+            if self._filled == BLOCK_BYTES:
+                try:
+                    self._put()
+                except OSError as error:
+                    raise _full(error) from error
+
+    def _put(self) -> None:
+        """The block, as far as it is filled, to the file."""
+        with memoryview(self._block) as block:
+            for start, end, hole in _runs(self._block, self._filled) if self._sparse else ((0, self._filled, 0),):
+                while start < end:
+                    start += self._write(block[start:end])
                 if hole:
                     os.lseek(self._file, hole, os.SEEK_CUR)
-            if self._unflushed >= FLUSH_BYTES:
-                self._begin_flush()
-        except OSError as error:
-            raise _full(error) from error
+        self._filled = 0
 
-    def _begin_flush(self) -> None:
-        """Let the kernel begin to write what is not on the disk yet, without waiting: the last flush is short then.
-        That is what this advice does to dirty pages; they stay cached."""
-        end = os.lseek(self._file, 0, os.SEEK_CUR)
-        os.posix_fadvise(self._file, self._flushed, end - self._flushed, os.POSIX_FADV_DONTNEED)
-        self._flushed, self._unflushed = end, 0
+    def _write(self, run: memoryview) -> int:
+        with run:
+            try:
+                return os.write(self._file, run)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._go_past_the_cache(False)  # it can, but not from here: after a short write, say
+                return os.write(self._file, run)
+
+    def _go_past_the_cache(self, wanted: bool) -> None:
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
 
     def commit(self) -> None:
         try:
+            self._go_past_the_cache(False)  # only whole sectors could
+            self._put()
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.fsync(self._file)
             self._path.rename(self._target)
@@ -191,14 +220,14 @@ def _pieces(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
     return pieces()
 
 
-def _runs(piece: bytes) -> Iterator[tuple[memoryview, int]]:
-    """What to write, and how many zeros to leave out after it."""
-    view, start, step = memoryview(piece), 0, len(ZEROS)
-    for at in range(0, len(piece) - step + 1, step):
-        if piece[at] == 0 and piece[at : at + step] == ZEROS:
-            yield view[start:at], step
+def _runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
+    """From where to where to write, and how many zeros to leave out after it."""
+    start, step = 0, len(ZEROS)
+    for at in range(0, count - step + 1, step):
+        if block[at] == 0 and block[at : at + step] == ZEROS:
+            yield start, at, step
             start = at + step
-    yield view[start:], 0
+    yield start, count, 0
 
 
 def _full(error: OSError) -> Exception:

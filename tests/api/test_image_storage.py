@@ -404,6 +404,14 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     assert (store.directory / "disk").stat().st_blocks * 512 < MIB
 
 
+def test_files_hold_what_came_in_odd_pieces(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "store")
+    content = os.urandom(5 * MIB) + bytes(4 * MIB) + os.urandom(3 * MIB - 5) + bytes(100_000)
+    put(store, "disk", content, step=77_777)
+    assert (store.directory / "disk").read_bytes() == content
+    assert (store.directory / "disk").stat().st_blocks * 512 < 9 * MIB
+
+
 def test_an_upload_in_pieces_of_any_size_has_the_same_hash(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "store")
     content = os.urandom(2 * MIB + 17)
