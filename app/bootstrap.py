@@ -43,12 +43,15 @@ def prepare(settings: Settings, chosen: Installation) -> None:
 
     Raises OperatorError on a machine that shares the database of a cloud and not its keys.
     """
+    from compute_api import listening
     from identity_api import keys
 
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         migrate(database)
         with database.transaction() as session:
+            if settings.broker_url is None:
+                listening.forget(session)
             clouds = bootstrap(session, SystemClock().now(), settings, chosen)
             if clouds is not None:
                 write_clouds(settings, clouds)

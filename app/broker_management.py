@@ -35,11 +35,11 @@ class Management:
         topic = {"exchange": names.up(host), "write": allowed, "read": "^$"}
         self._call("PUT", f"/topic-permissions/{self._vhost}/{user}", topic)
 
-    def remove_user(self, host: str) -> None:
-        """The user goes, and with it every connection that it has."""
-        self._call("DELETE", f"/users/{names.user(host)}", None, also=(404,))
+    def remove_user(self, host: str) -> bool:
+        """The user goes, and with it every connection that it has; False when there was none."""
+        return self._call("DELETE", f"/users/{names.user(host)}", None, also=(404,)) != 404
 
-    def _call(self, method: str, path: str, body: Any, also: tuple[int, ...] = ()) -> None:
+    def _call(self, method: str, path: str, body: Any, also: tuple[int, ...] = ()) -> int:
         try:
             answer = self._http.request(method, self._base + path, json=body, headers=self._headers)
         except urllib3.exceptions.HTTPError as error:
@@ -50,3 +50,4 @@ class Management:
             raise OperatorError(f"RabbitMQ's management API refuses the user or the password. {ADVICE}")
         if answer.status >= 300 and answer.status not in also:
             raise OperatorError(f"RabbitMQ's management API answered {answer.status} to {method} {path}.")
+        return int(answer.status)

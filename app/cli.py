@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     host.add_parser("list", parents=[state], help="every host").set_defaults(run=_host_command("show"))
     remove = host.add_parser("remove", parents=[state], help="forget a host that has no servers")
     remove.add_argument("name")
+    remove.add_argument("--force", action="store_true", help="it is lost for good: give up the servers that it has")
     remove.set_defaults(run=_host_command("remove"))
 
     dns = commands.add_parser("dns", help="names of servers").add_subparsers(required=True, metavar="COMMAND")

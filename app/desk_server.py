@@ -22,25 +22,33 @@ from app.db import Database
 from app.settings import Settings
 from compute_agent import wire
 from compute_agent.desk import LocalDesk
-from compute_api import hosts, operations, sweeping
+from compute_api import hosts, listening, operations, sweeping
 from compute_api.dispatch import broker, names
 from compute_api.dispatch.calls import Listener
 from compute_api.dispatch.driver import remote
 from compute_api.dispatch.post import Post
+from compute_api.dispatch.turns import Turns
 from compute_api.nudge import LocalNudge, Nudges
+from compute_api.purging import Purging
 from image_api.store import Store
 from image_api.stores import make_store
 
 log = logging.getLogger("sixstack.desk")
 
 THREADS = 8
-PENDING = 256
+PENDING_EACH = 128
+"""Requests of a host that may wait; an honest one has no more than its threads. What is beyond is asked again."""
+PENDING = 4096
+"""Requests that are taken from the broker; the rest waits there."""
 BEAT_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 
 
 class DeskServer(Listener):
-    """Answers requests in a few threads. Who asks is told by the exchange that the request came by."""
+    """Answers requests in a few threads. Who asks is told by the exchange that the request came by.
+
+    Whether hosts are heard it knows from hearing itself: what it says goes the way of their heartbeats.
+    """
 
     def __init__(
         self, connection: Connection, post: Post, database: Database, clock: Clock, settings: Settings, nudge: Nudges
@@ -54,9 +62,10 @@ class DeskServer(Listener):
         self._store: Store = make_store(settings)
         self._desks: dict[str, LocalDesk] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="desk")
-        # Bounds what is taken from the broker: the rest waits there.
-        self._pending = threading.BoundedSemaphore(PENDING)
+        self._turns: Turns[tuple[str, dict[str, Any]]] = Turns(PENDING_EACH, PENDING)
         self._heard: dict[str, datetime] = {}
+        self._heard_until: datetime | None = None
+        self._mute = False
         self._hearing = threading.Lock()
 
     def get_consumers(self, consumer: type[Consumer], channel: Any) -> list[Consumer]:
@@ -71,25 +80,52 @@ class DeskServer(Listener):
         super().stop()
         self._pool.shutdown()
 
+    def say(self) -> None:
+        """Say something behind all that hosts have said by now."""
+        at = self._clock.now().isoformat()
+        try:
+            self._post.send({"at": at}, routing_key=names.HEARTBEATS, expiration=names.HEARTBEAT_TTL_MS / 1000)
+            self._mute = False
+        except errors.Unavailable as error:
+            if not self._mute:
+                log.warning("Hosts are not heard: %s", error)
+            self._mute = True
+
     def write_heartbeats(self) -> int:
-        """Write down in one statement who was heard of since the last time; returns how many."""
+        """Write down who was heard of since the last time, and until when all were heard; returns how many."""
         with self._hearing:
             heard, self._heard = self._heard, {}
-        if heard:
+            until, self._heard_until = self._heard_until, None
+        if not heard and until is None:
+            return 0
+        try:
             with self._database.transaction() as session:
+                if until is not None:
+                    listening.heard(session, until)
                 hosts.seen_all(session, heard)
+        except Exception:
+            with self._hearing:  # said again, with what was heard meanwhile
+                self._heard = heard | self._heard
+                self._heard_until = self._heard_until or until
+            raise
         return len(heard)
 
-    def _beat(self, _body: Any, message: Message) -> None:
-        self._sender(message)
+    def _beat(self, body: Any, message: Message) -> None:
+        if message.delivery_info["exchange"]:
+            self._sender(message)
+        else:  # where no host may write: a desk has said it
+            with self._hearing:
+                self._heard_until = datetime.fromisoformat(body["at"])
 
     def _hear(self, body: Any, message: Message) -> None:
         host = self._sender(message)
         number = message.properties.get("correlation_id")
         if host is None or not number or not isinstance(body, dict):
             return
-        self._pending.acquire()
-        self._pool.submit(self._answer, host, number, body)
+        if self._turns.add(host, (number, body)):
+            self._pool.submit(self._answer_next)
+        else:
+            log.warning("%s asks more than it is answered; a request is passed over", host)
 
     def _sender(self, message: Message) -> str | None:
         """The host that says something, which is a sign of life whatever it says."""
@@ -99,7 +135,8 @@ class DeskServer(Listener):
                 self._heard[host] = self._clock.now()
         return host
 
-    def _answer(self, host: str, number: str, body: dict[str, Any]) -> None:
+    def _answer_next(self) -> None:
+        host, (number, body) = self._turns.take()
         try:
             reply = self._reply(host, body)
             if reply is not None:
@@ -108,8 +145,6 @@ class DeskServer(Listener):
             log.warning("An answer to %s could not be sent: %s", host, error)
         except Exception:
             log.exception("A request of %s could not be answered", host)
-        finally:
-            self._pending.release()
 
     def _reply(self, host: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """None where only silence is right: the host asks again."""
@@ -128,7 +163,8 @@ class DeskServer(Listener):
         desk = self._desks.get(host)
         if desk is None:
             settings = replace(self._settings, host_name=host)
-            desk = self._desks[host] = LocalDesk(self._database, self._clock, settings, self._store, nudge=self._nudge)
+            desk = LocalDesk(self._database, self._clock, settings, self._store, nudge=self._nudge, added=True)
+            self._desks[host] = desk
         return desk
 
 
@@ -148,10 +184,13 @@ def main() -> int:
     server = DeskServer(
         broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, nudge
     )
+    purging = Purging(database, clock, settings.keep_deleted_days)
     server.start()
+    purging.start()
     swept = time.monotonic()
     while not ending.wait(BEAT_SECONDS):
         try:
+            server.say()
             server.write_heartbeats()
             with database.transaction() as session:
                 stale = operations.stale_queued(session, clock.now())
@@ -166,6 +205,7 @@ def main() -> int:
         except Exception:
             log.exception("The desk goes on after a failure")
     server.stop()
+    purging.stop()
     post.close()
     database.dispose()
     return 0

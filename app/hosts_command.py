@@ -5,19 +5,20 @@ import re
 import secrets
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import installation
 from app.broker_management import Management
 from app.clock import SystemClock
 from app.db import Database
-from app.errors import OperatorError
+from app.errors import Conflict, OperatorError
 from app.settings import Settings
 from compute_agent.credential import HostCredential
-from compute_api import host_credentials, hosts
+from compute_api import finishing, host_credentials, host_removal, hosts, listening
 from compute_api.dispatch import broker, names
-from compute_api.models import AggregateHost, Heartbeat, Host, Server
+from compute_api.models import Server
+from image_api.stores import make_store
 
 
 def add(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -75,8 +76,9 @@ def show(settings: Settings, _parsed: argparse.Namespace) -> int:
                     select(Server.host, func.count()).where(Server.deleted.is_(False)).group_by(Server.host)
                 ).all()
             )
+            silent_before = listening.silent_before(session, now)
             for host in hosts.listed(session):
-                state = hosts.state(host, now).lower()
+                state = hosts.state(host, silent_before).lower()
                 print(f"{host.name:24} {state:12} {counted.get(host.name, 0):5} servers")
     finally:
         database.dispose()
@@ -84,31 +86,60 @@ def show(settings: Settings, _parsed: argparse.Namespace) -> int:
 
 
 def remove(settings: Settings, parsed: argparse.Namespace) -> int:
-    """A host without servers is forgotten: at the broker, at the image API, in lists."""
+    """A host is forgotten: at the broker, at the image API, in lists. May be done again when it was broken off.
+
+    The broker comes first, so that no host is left that may come although no list has it.
+    """
     name: str = parsed.name
     url = _broker(settings)
     management = Management(settings.broker_management_url, url)
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
+    lost = 0
     try:
         with database.transaction() as session:
-            _forget(session, name)
+            _check_leaving(session, name, force=parsed.force)
+            known = host_removal.close(session, name, "It is being removed") or host_credentials.known(session, name)
+        if not management.remove_user(name) and not known:
+            raise OperatorError(f"There is no host {name}.")
+        with broker.connection(url, settings.broker_authority) as connection:
+            broker.remove_host(connection.default_channel, name)
+        with database.transaction() as session:
+            session.info[finishing.STORE] = make_store(settings)
             host_credentials.remove(session, name)
+            if parsed.force:
+                lost = host_removal.give_up(session, SystemClock().now(), name)
+            host_removal.forget(session, name)
     finally:
         database.dispose()
-    management.remove_user(name)
-    with broker.connection(url, settings.broker_authority) as connection:
-        broker.remove_host(connection.default_channel, name)
     print(f"{name} is forgotten. What it runs goes on until it is ended there: sixstack agent down --servers")
+    if lost:
+        print(f"{_servers(lost)} that it had {'is' if lost == 1 else 'are'} in ERROR, to be deleted by whose they are.")
     return 0
 
 
-def _forget(session: Session, name: str) -> None:
-    count = session.scalar(select(func.count()).where(Server.host == name, Server.deleted.is_(False)))
-    if count:
-        servers = "1 server" if count == 1 else f"{count} servers"
-        raise OperatorError(f"{name} has {servers}: delete what is there, or migrate it to other hosts, first.")
-    for table, column in ((AggregateHost, AggregateHost.host), (Heartbeat, Heartbeat.host), (Host, Host.name)):
-        session.execute(delete(table).where(column == name))
+def _check_leaving(session: Session, name: str, *, force: bool) -> None:
+    now = SystemClock().now()
+    if force:
+        if hosts.may_be_alive(session, now, name):
+            raise OperatorError(
+                f"{name} is not known to be down, and its servers would be lost: end its agent and wait until "
+                "`sixstack host list` has it down, or say so: openstack compute service set --down "
+                f"{name} nova-compute"
+            )
+        return
+    try:
+        host_removal.check_empty(session, name)
+    except Conflict:
+        count = session.scalar(select(func.count()).where(Server.host == name, Server.deleted.is_(False))) or 0
+        what = _servers(count) if count else "something of servers that come or go"
+        raise OperatorError(
+            f"{name} has {what}: delete what is there, or migrate it to other hosts, first. When it is lost for good, "
+            "evacuate what is to be kept; `--force` gives the rest up."
+        ) from None
+
+
+def _servers(count: int) -> str:
+    return "1 server" if count == 1 else f"{count} servers"
 
 
 def _broker(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from app.supervisor import where
 
 def show(settings: Settings) -> int:
     """Print it; returns 0 when the cloud answers, else 1."""
-    from compute_api import hosts
+    from compute_api import hosts, listening
     from compute_api.models import Operation, Server
     from compute_api.states import status
 
@@ -28,15 +28,16 @@ def show(settings: Settings) -> int:
                 select(func.count()).select_from(Operation).where(Operation.state.in_(("queued", "running")))
             )
             known = hosts.listed(session)
+            silent_before = listening.silent_before(session, SystemClock().now())
     finally:
         database.dispose()
-    listening = where(settings)
-    up = pid is not None and listening is not None
-    print(f"cloud       {f'answers at {listening}, process {pid}' if up else 'down: `sixstack up` starts it'}")
+    url = where(settings)
+    up = pid is not None and url is not None
+    print(f"cloud       {f'answers at {url}, process {pid}' if up else 'down: `sixstack up` starts it'}")
     print(f"state       {settings.state.absolute()}, installation {chosen.id}")
     print(f"network     {chosen.prefix}, VNIs from {chosen.vni_base}, MTU {chosen.mtu}")
     for host in known:
-        alive = "up" if hosts.is_up(host, SystemClock().now()) else "down"
+        alive = "up" if hosts.is_up(host, silent_before) else "down"
         reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
         print(f"host        {host.name}: {alive}, accelerator {host.accelerator}{reason}")
         print(

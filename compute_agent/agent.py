@@ -156,13 +156,16 @@ class Agent:
     def _beat(self) -> None:
         """Say that this host is alive, in a thread of its own: a look may take longer than a host may be silent. But a
         host that looks no more falls silent."""
-        while not self._stopping.wait(self._heartbeat_seconds):
+        pause = self._heartbeat_seconds
+        while not self._stopping.wait(pause):
+            pause = self._heartbeat_seconds
             if time.monotonic() - self._looked_at > STUCK_SECONDS:
                 continue
             try:
                 self._desk.heartbeat()
             except Exception as error:
                 log.warning("A heartbeat was not heard: %s", error)
+                pause = min(pause, self._look_seconds)
 
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import errors
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from compute_api import aside, finishing, hosts, migration_steps, operations, sweeping
+from compute_api import aside, finishing, host_credentials, hosts, migration_steps, operations, sweeping
 from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
@@ -88,7 +89,7 @@ class LocalDesk:
     """The desk of an agent that shares the control plane's database.
 
     `nudge` tells other hosts what they get to do when this one cannot. One that `sweeps` looks after hosts that are
-    down, too.
+    down, too. A host that must be `added` is made known only between `sixstack host add` and `remove`.
     """
 
     def __init__(
@@ -100,9 +101,11 @@ class LocalDesk:
         *,
         nudge: Nudge | None = None,
         sweeps: bool = False,
+        added: bool = False,
     ) -> None:
         self._nudge = nudge
         self._sweeps = sweeps
+        self._added = added
         self._database = database
         self._store = store or make_store(settings)
         self._clock = clock
@@ -110,8 +113,12 @@ class LocalDesk:
         self._host = settings.host_name
 
     def register(self, report: HostReport) -> None:
-        """Make the host known, with its size."""
+        """Make the host known, with its size. Raises Forbidden for another host than this one."""
+        if report.name != self._host:
+            raise errors.Forbidden(f"{self._host} cannot speak for {report.name}.")
         with self._database.transaction() as session:
+            if self._added and not host_credentials.known(session, self._host):
+                raise errors.Forbidden(f"{self._host} was not added to this cloud, or was removed.")
             hosts.register(session, self._clock.now(), report, self._settings)
 
     def heartbeat(self) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.db import Json
 from app.settings import Settings
-from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host, Server
-from compute_api.operations import SILENT_AFTER
+from compute_api import listening
+from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host
 from compute_api.placement import Preference
 from hypervisor.machine import HostReport
 
@@ -118,7 +118,7 @@ def claim(
         .where(
             Host.disabled.is_(False),
             Host.forced_down.is_(False),
-            Heartbeat.last_seen >= now - SILENT_AFTER,
+            Heartbeat.last_seen >= listening.silent_before(session, now),
             Host.vcpus_limit - Host.vcpus_used >= vcpus,
             Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
             Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
@@ -181,6 +181,7 @@ def why_not(
     query = select(Host)
     if zone:
         query = query.where(Host.zone == zone)
+    silent = listening.silent_before(session, now)
     reasons = []
     for host in session.scalars(query):
         free = {
@@ -193,15 +194,15 @@ def why_not(
             short = [objection]
         elif host.disabled:
             short = ["it is disabled"]
-        elif not is_up(host, now):
+        elif not is_up(host, silent):
             short = ["it is down"]
         reasons.append(f"{host.name}: {', '.join(short) or 'taken meanwhile'}")
     return f"No valid host was found. {'; '.join(reasons) or 'There is no host.'}."
 
 
-def is_up(host: Host, now: datetime) -> bool:
-    """Whether the host was heard of lately."""
-    return not host.forced_down and host.last_seen >= now - SILENT_AFTER
+def is_up(host: Host, silent_before: datetime) -> bool:
+    """Whether the host was heard of lately: not before the time that `listening.silent_before` says."""
+    return not host.forced_down and host.last_seen >= silent_before
 
 
 def is_known(session: Session, name: str) -> bool:
@@ -212,7 +213,15 @@ def is_known(session: Session, name: str) -> bool:
 def is_alive(session: Session, now: datetime, name: str) -> bool:
     """Whether the host of that name is there and was heard of lately."""
     host = session.scalar(select(Host).where(Host.name == name))
-    return host is not None and is_up(host, now)
+    return host is not None and is_up(host, listening.silent_before(session, now))
+
+
+def may_be_alive(session: Session, now: datetime, name: str) -> bool:
+    """Whether the host of that name is up, or could have come back without anybody hearing of it."""
+    host = session.scalar(select(Host).where(Host.name == name))
+    if host is None or host.forced_down:
+        return False
+    return is_up(host, listening.silent_before(session, now)) or not listening.is_heard(session, now)
 
 
 def find(session: Session, name_or_id: str) -> Host:
@@ -221,23 +230,6 @@ def find(session: Session, name_or_id: str) -> Host:
     if (found := session.scalar(query)) is None:
         raise errors.NotFound(f"Compute host {name_or_id} could not be found.")
     return found
-
-
-def remove(session: Session, now: datetime, name: str) -> None:
-    """Forget a host, and that it is in aggregates. Raises NotFound, and Conflict while it has servers or is up."""
-    host = session.scalar(select(Host).where(Host.name == name).with_for_update(of=Host))
-    if host is None:
-        raise errors.NotFound(f"Compute host {name} could not be found.")
-    here = select(Server.id).where(Server.host == name, Server.deleted.is_(False))
-    if session.scalar(here.limit(1)) is not None:
-        raise errors.Conflict(
-            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
-        )
-    if is_up(host, now):
-        raise errors.Conflict(f"The agent of {name} is running and would come back. End it first.")
-    session.execute(delete(AggregateHost).where(AggregateHost.host == name))
-    session.delete(host)
-    session.flush()
 
 
 def is_zone(session: Session, zone: str) -> bool:
@@ -254,16 +246,16 @@ def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
     """Each host and what admins are told of it beside its servers: UP, DOWN, or MAINTENANCE when it is disabled."""
     columns = select(Host.name, Host.disabled, Host.forced_down, Heartbeat.last_seen)
     query = columns.join(Heartbeat, Heartbeat.host == Host.name).order_by(Host.seq)
-    silent = now - SILENT_AFTER
+    silent = listening.silent_before(session, now)
     return tuple(
         (name, _state(disabled, not forced_down and last_seen >= silent))
         for name, disabled, forced_down, last_seen in session.execute(query)
     )
 
 
-def state(host: Host, now: datetime) -> str:
+def state(host: Host, silent_before: datetime) -> str:
     """UP, DOWN, or MAINTENANCE when it is disabled."""
-    return _state(host.disabled, is_up(host, now))
+    return _state(host.disabled, is_up(host, silent_before))
 
 
 def _state(disabled: bool, up: bool) -> str:

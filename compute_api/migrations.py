@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import accounts, aside, hosts, migration_steps, operations, scheduling, servers
+from compute_api import accounts, aside, hosts, listening, migration_steps, operations, scheduling, servers
 from compute_api.machine_spec import disks
 from compute_api.migration_steps import UNDER_WAY
 from compute_api.models import Flavor, Host, Migration, Server
@@ -127,7 +127,7 @@ def evacuate(
     servers.take(session, now, caller, server, replace(REBUILD, name="evacuate"), request_id)
     left = server.host
     assert left is not None
-    if hosts.is_alive(session, now, left):
+    if hosts.may_be_alive(session, now, left):
         raise errors.BadRequest(f"Compute service of {left} is still in use.")
     found = _room(session, now, server, host, forced=forced)
     with accounts.changing(session, server):
@@ -274,7 +274,7 @@ def _room(session: Session, now: datetime, server: Server, host: str | None, *, 
         known = session.scalar(select(Host).where(Host.name == host))
         if known is None:
             raise errors.BadRequest(f"Compute host {host} could not be found.")
-        if not hosts.is_up(known, now):
+        if not hosts.is_up(known, listening.silent_before(session, now)):
             raise errors.BadRequest(f"Compute service of {host} is unavailable at this time.")
         among &= Preference(only=(host,), reason=f"host {host} was asked for")
     if not forced:

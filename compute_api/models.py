@@ -1,7 +1,7 @@
 """The tables of compute: servers and what is to be done for them, flavors, key pairs, hosts, quotas."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -212,6 +212,21 @@ class Heartbeat(Base):
 
     host: Mapped[str] = mapped_column(ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True)
     last_seen: Mapped[datetime]
+
+
+class Listening(Base):
+    """One row: all that hosts had said `until` then was heard, and without a gap `since` then.
+
+    A host last heard of earlier than `silent_before` was down already when the gap before `since` began.
+    """
+
+    __tablename__ = "listening"
+    ONLY: ClassVar[int] = 1
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    until: Mapped[datetime]
+    since: Mapped[datetime]
+    silent_before: Mapped[datetime]
 
 
 class ServerGroup(Base):

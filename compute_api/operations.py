@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import after_commit
+from compute_api import listening
 from compute_api.models import Heartbeat, Operation, Server, ServerAction
 
 Nudge = Callable[[str, Sequence[int]], None]
@@ -17,8 +18,6 @@ Nudge = Callable[[str, Sequence[int]], None]
 MAX_ATTEMPTS = 5
 STALE_AFTER = timedelta(seconds=5)
 """A host is told again of an operation that it has not begun for so long."""
-SILENT_AFTER = timedelta(seconds=30)
-"""A host not heard of for so long counts as down."""
 
 
 def queue(
@@ -90,7 +89,7 @@ def stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
     From then on they count as told again, so that of several processes that ask only one is answered. A host that is
     silent is told nothing: when it comes back it looks by itself.
     """
-    alive = select(Heartbeat.host).where(Heartbeat.last_seen >= now - SILENT_AFTER)
+    alive = select(Heartbeat.host).where(Heartbeat.last_seen >= listening.silent_before(session, now))
     waits = (
         update(Operation)
         .where(

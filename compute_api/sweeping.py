@@ -11,10 +11,10 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.db import Database, is_unreachable
-from compute_api import finishing, operations, rescheduling
+from compute_api import finishing, listening, operations, rescheduling
 from compute_api.finishing import Outcome
 from compute_api.models import Heartbeat, Host, Operation, Server
-from compute_api.operations import SILENT_AFTER, Nudge
+from compute_api.operations import Nudge
 from compute_api.states import DELETE
 from image_api.store import Store
 
@@ -30,11 +30,13 @@ def sweep(
     """Look at all hosts once; returns how many operations something was done about.
 
     What takes too long has failed. On hosts that are down, what was not begun goes to another host where that is
-    possible, deletes are done, and the rest fails when it would have been too late anyway.
+    possible, deletes are done, and the rest fails when it would have been too late anyway. While nobody hears hosts,
+    and for a minute after that, nothing is too late: it may have been done, and waits to be reported.
     """
     first = now - LEFT_TO_ITS_HOST
     with database.reading() as session:
-        overdue = [one.id for one in operations.running(session, None) if is_late(one, first, grace_seconds)]
+        running = operations.running(session, None) if listening.is_settled(session, now) else ()
+        overdue = [one.id for one in running if is_late(one, first, grace_seconds)]
         stranded = _stranded(session, now)
     done = 0
     for operation_id in [*overdue, *stranded]:
@@ -52,6 +54,8 @@ def sweep(
 
 def fail_overdue(session: Session, now: datetime, grace_seconds: float, host: str) -> Sequence[str]:
     """Give up on what takes the host longer than it may; returns the ids of the servers."""
+    if not listening.is_settled(session, now):
+        return []
     late = [one for one in operations.running(session, host) if is_late(one, now, grace_seconds)]
     for operation in late:
         _give_up(session, now, operation, grace_seconds)
@@ -75,7 +79,7 @@ def _stranded(session: Session, now: datetime, only: int | None = None) -> list[
         .outerjoin(Heartbeat, Heartbeat.host == Host.name)
         .where(
             or_(Operation.state == "queued", and_(Operation.state == "running", Operation.task == DELETE.task)),
-            or_(Host.seq.is_(None), Host.forced_down, Heartbeat.last_seen < now - SILENT_AFTER),
+            or_(Host.seq.is_(None), Host.forced_down, Heartbeat.last_seen < listening.silent_before(session, now)),
         )
     )
     if only is not None:
@@ -106,7 +110,7 @@ def _settle(session: Session, now: datetime, operation_id: int, grace_seconds: f
             return True
         if rescheduling.move(session, now, server, operation, f"Host {operation.host} went silent before it began."):
             return True
-    if not is_late(operation, now, grace_seconds):
+    if not (listening.is_settled(session, now) and is_late(operation, now, grace_seconds)):
         return False
     _give_up(session, now, operation, grace_seconds)
     return True

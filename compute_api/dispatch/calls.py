@@ -2,8 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as TooLate
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,8 @@ from compute_api.dispatch.post import Post
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
+AGAIN_SECONDS = 1.0
+AGAIN_AT_MOST_SECONDS = 5.0
 
 
 class Listener(ConsumerMixin):  # type: ignore[misc]
@@ -32,7 +36,7 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
 
     def start(self) -> None:
         """Begin to listen."""
-        self._thread = threading.Thread(target=self.run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -40,6 +44,21 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
         self.should_stop = True
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
+
+    @contextmanager
+    def establish_connection(self) -> Iterator[Connection]:
+        """Every second at first, then more seldom."""
+        with self.create_connection() as made:
+            pauses = {"interval_start": AGAIN_SECONDS, "interval_step": 1, "interval_max": AGAIN_AT_MOST_SECONDS}
+            made.ensure_connection(self.on_connection_error, self.connect_max_retries, **pauses)
+            yield made
+
+    def _listen(self) -> None:
+        while not self.should_stop:
+            try:
+                self.run()
+            except Exception:
+                log.exception("What listens for %s goes on after a failure", self._name)
 
     def on_consume_ready(self, connection: Connection, *_args: Any, **_more: Any) -> None:
         self._in_use = connection

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import json
-from compute_api import hosts
+from compute_api import hosts, listening
 from compute_api.models import Host, Server
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
@@ -58,7 +59,8 @@ def _list(path: str, *, detail: bool) -> Response:
         if paged:
             known = _after(known, asked.marker)[: asked.limit]
         loads = _loads(session, known) if detail else {}
-        shown = [_shown(host, loads, detail=detail) for host in known]
+        silent_before = listening.silent_before(session, clock().now())
+        shown = [_shown(host, silent_before, loads, detail=detail) for host in known]
         if _with_servers():
             servers = _servers(session, known)
             for host, body in zip(known, shown, strict=True):
@@ -108,7 +110,8 @@ def show_hypervisor(hypervisor_id: str) -> Response:
     queries.only("with_servers")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        body = _shown(host, _loads(session, [host]), detail=True)
+        silent_before = listening.silent_before(session, clock().now())
+        body = _shown(host, silent_before, _loads(session, [host]), detail=True)
         if _with_servers():
             body["servers"] = _servers(session, [host])[host.name]
     return json({"hypervisor": body})
@@ -121,7 +124,7 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
         raise errors.NotFound("The resource could not be found.")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        body = _shown(host, {}, detail=False)
+        body = _shown(host, listening.silent_before(session, clock().now()), {}, detail=False)
     if (text := _uptime(host)) is None:
         raise errors.NotSupported("Only this machine's own uptime is known.")
     return json({"hypervisor": {**body, "uptime": text}})
@@ -131,7 +134,9 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
 @require("os_compute_api:os-hypervisors:search")
 def search_hypervisors(pattern: str) -> Response:
     with database().reading() as session:
-        return json({"hypervisors": [_shown(host, {}, detail=False) for host in _matching(session, pattern)]})
+        silent_before = listening.silent_before(session, clock().now())
+        shown = [_shown(host, silent_before, {}, detail=False) for host in _matching(session, pattern)]
+    return json({"hypervisors": shown})
 
 
 @compute.get("/os-hypervisors/<pattern>/servers")
@@ -141,8 +146,9 @@ def list_hypervisor_servers(pattern: str) -> Response:
     with database().reading() as session:
         known = _matching(session, pattern)
         servers = _servers(session, known)
+        silent_before = listening.silent_before(session, clock().now())
         for host in known:
-            body = _shown(host, {}, detail=False)
+            body = _shown(host, silent_before, {}, detail=False)
             if servers[host.name]:
                 body["servers"] = servers[host.name]
             shown.append(body)
@@ -203,12 +209,11 @@ def _loads(session: Session, known: Sequence[Host]) -> dict[str | None, _Load]:
     return {host: _Load(*counts) for host, *counts in session.execute(query)}
 
 
-def _shown(host: Host, loads: Mapping[str | None, _Load], *, detail: bool) -> dict[str, Any]:
-    now = clock().now()
+def _shown(host: Host, silent_before: datetime, loads: Mapping[str | None, _Load], *, detail: bool) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": _id(host),
         "hypervisor_hostname": host.name,
-        "state": "up" if hosts.is_up(host, now) else "down",
+        "state": "up" if hosts.is_up(host, silent_before) else "down",
         "status": "disabled" if host.disabled else "enabled",
     }
     if not detail:

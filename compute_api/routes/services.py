@@ -1,6 +1,7 @@
 """Routes of services: each host's nova-compute, which admins may drain. 2.11 (forced_down), 2.53 (UUIDs, one PUT)."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from flask import Response, request
@@ -14,7 +15,7 @@ from app.web.context import clock, database
 from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import empty, json
-from compute_api import hosts
+from compute_api import host_removal, hosts, listening
 from compute_api.models import Host
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
@@ -58,8 +59,9 @@ def list_services() -> Response:
     host, binary = request.args.get("host"), request.args.get("binary")
     with database().reading() as session:
         known = hosts.listed(session)
+        silent_before = listening.silent_before(session, clock().now())
     found = [one for one in known if host in (None, one.name) and binary in (None, BINARY)]
-    return json({"services": [_shown(one) for one in found]})
+    return json({"services": [_shown(one, silent_before) for one in found]})
 
 
 @compute.put("/os-services/<service_id>")
@@ -79,7 +81,7 @@ def update_service(service_id: str) -> Response:
         if asked.status is not None:
             host.disabled = asked.status == "disabled"
             host.disabled_reason = asked.disabled_reason
-        return json({"service": _shown(host)})
+        return json({"service": _shown(host, listening.silent_before(session, clock().now()))})
 
 
 def _older(action: str) -> Response:
@@ -114,7 +116,7 @@ def _older(action: str) -> Response:
 @require("os_compute_api:os-services:delete")
 def delete_service(service_id: str) -> Response:
     with transaction() as session:
-        hosts.remove(session, clock().now(), _find(session, service_id).name)
+        host_removal.remove(session, clock().now(), _find(session, service_id).name)
     return empty()
 
 
@@ -139,14 +141,14 @@ def _named(session: Session, name: str, binary: str) -> Host:
     return found
 
 
-def _shown(host: Host) -> dict[str, Any]:
+def _shown(host: Host, silent_before: datetime) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": host.id if version() >= UUID_SINCE else host.seq,
         "binary": BINARY,
         "host": host.name,
         "zone": host.zone,
         "status": "disabled" if host.disabled else "enabled",
-        "state": "up" if hosts.is_up(host, clock().now()) else "down",
+        "state": "up" if hosts.is_up(host, silent_before) else "down",
         "updated_at": micro(host.last_seen),
         "disabled_reason": host.disabled_reason,
     }

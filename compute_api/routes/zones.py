@@ -7,7 +7,7 @@ from flask import Response
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import json
-from compute_api import hosts
+from compute_api import hosts, listening
 from compute_api.routes.blueprint import compute
 from compute_api.views.servers import micro
 
@@ -17,9 +17,9 @@ from compute_api.views.servers import micro
 def list_zones() -> Response:
     with database().reading() as session:
         known = hosts.listed(session)
-    now = clock().now()
+        silent_before = listening.silent_before(session, clock().now())
     zones = sorted({host.zone for host in known})
-    available = {host.zone for host in known if hosts.is_up(host, now) and not host.disabled}
+    available = {host.zone for host in known if hosts.is_up(host, silent_before) and not host.disabled}
     shown = [{"zoneName": zone, "zoneState": {"available": zone in available}, "hosts": None} for zone in zones]
     return json({"availabilityZoneInfo": shown})
 
@@ -29,12 +29,12 @@ def list_zones() -> Response:
 def list_zones_detail() -> Response:
     with database().reading() as session:
         known = hosts.listed(session)
-    now = clock().now()
+        silent_before = listening.silent_before(session, clock().now())
     zones: dict[str, dict[str, Any]] = {}
     for host in known:
         service = {
             "available": not host.disabled,
-            "active": hosts.is_up(host, now),
+            "active": hosts.is_up(host, silent_before),
             "updated_at": micro(host.last_seen),
         }
         zones.setdefault(host.zone, {})[host.name] = {"nova-compute": service}

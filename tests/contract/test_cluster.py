@@ -144,7 +144,8 @@ def test_a_broker_that_is_gone_for_a_minute_and_a_database_that_restarts_are_wai
     wait_until(lambda: at_rest(admin, 5), seconds=180)
     assert all_active(admin)
     assert {_state(admin, host) for host in HOSTS} == {"up"}
-    assert "TINY" in wait_until(lambda: admin.compute.get_server_console_output(admin.get_server("later").id)["output"])
+    later = admin.get_server("later").id
+    wait_until(lambda: "TINY" in admin.compute.get_server_console_output(later)["output"])
 
 
 def test_a_silent_host_is_down_gets_nothing_and_puts_things_right_when_it_returns(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import amqp
 import pytest
@@ -19,11 +20,12 @@ from sqlalchemy import select
 
 import tests.rabbitmq
 from app import bootstrap, cli, installation
+from app.broker_management import Management
 from app.caller import Caller
 from app.clock import SystemClock
 from app.db import Database
 from app.desk_server import DeskServer
-from app.errors import Conflict
+from app.errors import Conflict, Forbidden
 from app.settings import Settings
 from compute_agent import questions
 from compute_agent.__main__ import listen
@@ -32,7 +34,7 @@ from compute_agent.credential import HostCredential, parse
 from compute_agent.desk import LocalDesk
 from compute_agent.remote_desk import RemoteDesk
 from compute_agent.worker import Questions, Worker
-from compute_api import flavors, operations, quotas, servers
+from compute_api import flavors, host_removal, hosts, operations, quotas, servers
 from compute_api.ask import Asks, LocalAsk
 from compute_api.dispatch import broker, names
 from compute_api.dispatch.asking import RemoteAsk
@@ -129,10 +131,7 @@ def credential(settings: Settings, host: str, capsys: pytest.CaptureFixture[str]
         "SIXSTACK_BROKER_MANAGEMENT_URL": settings.broker_management_url,
         "SIXSTACK_BROKER_AUTHORITY": settings.broker_authority,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            if value is not None:
-                patch.setenv(name, value)
+    with patch.dict(os.environ, {name: value for name, value in environment.items() if value is not None}):
         words = [
             "host",
             "add",
@@ -367,6 +366,8 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
         desk._insist("report", operation_id=waiting, result={"error": "mine now"})
         wanted = next(iter(LocalDesk(two.rig.database, SystemClock(), _as(two, two.honest)).wanted()))
         desk.tell(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
+        with pytest.raises(Conflict, match="cannot speak for"):
+            desk.register(FakeHypervisor(name=two.honest.name).describe())
         with pytest.raises(Conflict, match="no such request"):
             desk._ask("_database")
         with pytest.raises(Conflict, match="no such request"):
@@ -382,15 +383,70 @@ def _as(two: TwoHosts, given: HostCredential) -> Settings:
     return replace(two.rig.settings, host_name=given.name)
 
 
-def test_a_removed_host_is_shut_out(two: TwoHosts, capsys: pytest.CaptureFixture[str]) -> None:
+class Killed(BaseException):
+    """In place of kill -9: nothing of ours runs after it, and all that is kept is in the database and the broker."""
+
+
+def remove(two: TwoHosts, *words: str) -> int:
+    """`sixstack host remove`."""
     settings = two.rig.settings
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIXSTACK_BROKER_URL", str(settings.broker_url))
-        patch.setenv("SIXSTACK_BROKER_MANAGEMENT_URL", str(settings.broker_management_url))
-        assert cli.main(["host", "remove", two.stolen.name, "--state", str(settings.state)]) == 0
-        assert cli.main(["host", "remove", two.honest.name, "--state", str(settings.state)]) == 1
-    assert "has 1 server" in capsys.readouterr().err
+    urls = {
+        "SIXSTACK_BROKER_URL": str(settings.broker_url),
+        "SIXSTACK_BROKER_MANAGEMENT_URL": str(settings.broker_management_url),
+    }
+    with patch.dict(os.environ, urls):
+        return cli.main(["host", "remove", *words, "--state", str(settings.state)])
+
+
+def names_of_hosts(two: TwoHosts) -> set[str]:
+    with two.rig.database.reading() as session:
+        return {host.name for host in hosts.listed(session)}
+
+
+def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
+    two: TwoHosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = two.stolen.name
+    with ExitStack() as stack:
+        desk = two.desk(stack)
+        desk.register(FakeHypervisor(name=name, memory_mib=1 << 20).describe())
+        for owner, step in ((Management, "remove_user"), (broker, "remove_host"), (host_removal, "forget")):
+            with patch.object(owner, step, side_effect=Killed), pytest.raises(Killed):
+                remove(two, name)
+            assert name in names_of_hosts(two), "it is seen that there is something to be done yet"
+            made = two.rig.create()[0]
+            assert two.rig.operation(made).host == two.honest.name, "nothing more comes to it"
+            if step == "remove_user":
+                assert desk.wanted() == []
     with pytest.raises(amqp.AccessRefused), Connection(two.stolen.broker_url) as connection:
+        connection.connect()
+    assert remove(two, name) == 0
+    assert names_of_hosts(two) == {two.honest.name}
+    assert remove(two, name) == 1
+    assert f"There is no host {name}." in capsys.readouterr().err
+    late = LocalDesk(two.rig.database, SystemClock(), _as(two, two.stolen), added=True)
+    with pytest.raises(Forbidden):
+        late.register(FakeHypervisor(name=name).describe())
+
+
+def test_a_host_with_servers_is_given_up_only_when_it_is_lost(
+    two: TwoHosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = two.honest.name
+    assert remove(two, name) == 1
+    assert "has 1 server" in capsys.readouterr().err
+    assert remove(two, name, "--force") == 1
+    assert "is not known to be down" in capsys.readouterr().err
+    with two.rig.database.transaction() as session:
+        hosts.find(session, name).forced_down = True
+    assert remove(two, name, "--force") == 0
+    assert "1 server that it had is in ERROR" in capsys.readouterr().out
+    assert names_of_hosts(two) == set()
+    with two.rig.database.reading() as session:
+        server = session.query(Server).one()
+        assert (server.vm_state, server.task_state, server.host) == (VmState.ERROR, None, None)
+        assert name in server.fault["message"]
+    with pytest.raises(amqp.AccessRefused), Connection(two.honest.broker_url) as connection:
         connection.connect()
 
 

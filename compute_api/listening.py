@@ -1,0 +1,67 @@
+"""Whether anybody hears what hosts say, and so from which silence on a host counts as down.
+
+Hosts on other computers are heard over the broker by desks. While no desk is there, or none hears the broker, or none
+reaches the database, nobody knows which hosts live: then all stay what they were, and once hosts are heard again each
+has as long as ever to say that it lives.
+
+      heard        │ nobody hears │ 30 s: whoever was up     │ heard
+      ─────────────┤              ├──────────────────────────┤ ────────►
+                 until          since    has time to be heard
+
+Hosts that share the control plane's database need nobody who listens; where there are only such, no row says anything.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from compute_api.models import Listening
+
+SILENT_AFTER = timedelta(seconds=30)
+"""A host not heard of for so long, while hosts were heard, counts as down."""
+DEAF_AFTER = timedelta(seconds=10)
+"""Desks say every second that they hear. After so long without it nobody does."""
+SETTLED_AFTER = timedelta(seconds=60)
+"""So long after nobody was heard there may still be reports of what was done before."""
+
+
+def silent_before(session: Session, now: datetime) -> datetime:
+    """A host that was last heard of before then is down."""
+    found = session.get(Listening, Listening.ONLY)
+    return now - SILENT_AFTER if found is None else _silent_before(found, now)
+
+
+def is_heard(session: Session, now: datetime) -> bool:
+    """Whether a host's silence means anything just now."""
+    found = session.get(Listening, Listening.ONLY)
+    return found is None or now - found.until <= DEAF_AFTER
+
+
+def is_settled(session: Session, now: datetime) -> bool:
+    """Whether hosts have been heard for so long that what they did before has been reported."""
+    found = session.get(Listening, Listening.ONLY)
+    return found is None or (now - found.until <= DEAF_AFTER and now - found.since >= SETTLED_AFTER)
+
+
+def heard(session: Session, at: datetime) -> None:
+    """Everything that hosts had said at that time has arrived. Of several desks one at a time writes this."""
+    found = session.get(Listening, Listening.ONLY, with_for_update=True)
+    if found is None:
+        session.add(Listening(id=Listening.ONLY, until=at, since=at, silent_before=at - SILENT_AFTER))
+    elif at > found.until:
+        if at - found.until > DEAF_AFTER:
+            found.silent_before = _silent_before(found, found.until)
+            found.since = at
+        found.until = at
+    session.flush()
+
+
+def forget(session: Session) -> None:
+    """There is no broker: every host speaks for itself."""
+    session.execute(delete(Listening))
+
+
+def _silent_before(found: Listening, now: datetime) -> datetime:
+    until = now if now - found.until <= DEAF_AFTER else found.until
+    return found.silent_before if until - found.since < SILENT_AFTER else until - SILENT_AFTER

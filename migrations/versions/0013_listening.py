@@ -1,0 +1,26 @@
+"""Until when hosts were heard: while nobody hears them, their silence says nothing."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from app.db import UtcDateTime
+
+revision = "0013_listening"
+down_revision = "0012_consoles"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "listening",
+        sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("until", UtcDateTime(), nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("silent_before", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_listening")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("listening")

@@ -1,0 +1,69 @@
+"""Hosts that leave for good, and what becomes of their servers."""
+
+from collections.abc import Callable
+
+from app.clock import ManualClock
+from app.db import Database
+from app.settings import Settings
+from compute_api import host_removal, sweeping
+from tests.api.conftest import Api, Host
+from tests.api.test_hosts_life import COMPUTE, room, second, shown
+from tests.api.test_migrations import act
+
+
+def test_a_host_that_a_migration_needs_is_not_deleted(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    database: Database,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    other = second(database, clock, settings, "other-host", memory_mib=16 * 1024)
+    server_id = make_server()
+    act(as_admin, server_id, {"migrate": None})
+    while host.work() + other.work():
+        pass
+    assert shown(as_admin, server_id)["status"] == "VERIFY_RESIZE"
+    clock.advance(31)
+    services = as_admin.at("2.96").get(f"{COMPUTE}/os-services").json["services"]
+    for service in services:
+        refused = as_admin.at("2.96").delete(f"{COMPUTE}/os-services/{service['id']}")
+        assert refused.status_code == 409, "one has the server, the other one what a revert needs"
+
+
+def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    database: Database,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    second(database, clock, settings, "other-host", memory_mib=16 * 1024)
+    ran, rebooting, going, waiting = make_server(), make_server(), make_server(), make_server(work=False)
+    as_member.post(f"{COMPUTE}/servers/{rebooting}/action", json={"reboot": {"type": "SOFT"}})
+    as_member.delete(f"{COMPUTE}/servers/{going}")
+    with database.transaction() as session:
+        assert host_removal.give_up(session, clock.now(), "fake-host") == 3
+        host_removal.forget(session, "fake-host")
+    assert as_member.get(f"{COMPUTE}/servers/{going}").status_code == 404
+    for server_id in (ran, rebooting, waiting):
+        found = shown(as_member, server_id)
+        assert (found["status"], found["OS-EXT-STS:task_state"]) == ("ERROR", None)
+        assert found["fault"]["message"].startswith("Host fake-host, which had the disks of this server, was removed")
+        (port,) = as_member.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
+        assert port["status"] == "DOWN"
+        assert as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"os-start": None}).status_code == 409
+        assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
+    assert as_member.get(f"{COMPUTE}/servers").json["servers"] == []
+    assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
+    assert room(database) == {"other-host": 0}
+    assert sweeping.sweep(database, clock.now(), 60.0) == 0
+    host.desk.register(host.hypervisor.describe())
+    assert room(database) == {"fake-host": 0, "other-host": 0}
+    assert len(host.hypervisor.machines) == 3
+    host.compare()
+    assert host.hypervisor.machines == {}

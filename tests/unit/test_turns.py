@@ -1,0 +1,36 @@
+"""Requests of many hosts: who asks much does not keep the others waiting."""
+
+import threading
+
+from compute_api.dispatch.turns import Turns
+
+
+def test_hosts_take_turns_and_each_is_served_in_order() -> None:
+    turns: Turns[int] = Turns(each=10, whole=100)
+    for number in range(3):
+        assert turns.add("busy", number)
+    assert turns.add("one", 7)
+    assert turns.add("two", 8)
+    taken = [turns.take() for _ in range(5)]
+    assert taken == [("busy", 0), ("one", 7), ("two", 8), ("busy", 1), ("busy", 2)]
+    assert turns.add("one", 9)
+    assert turns.take() == ("one", 9)
+
+
+def test_a_host_has_no_more_than_its_share() -> None:
+    turns: Turns[int] = Turns(each=2, whole=100)
+    assert [turns.add("busy", number) for number in range(4)] == [True, True, False, False]
+    assert turns.add("other", 0)
+    turns.take()
+    assert turns.add("busy", 4)
+
+
+def test_when_everything_is_full_who_adds_waits() -> None:
+    turns: Turns[int] = Turns(each=2, whole=2)
+    turns.add("one", 1)
+    turns.add("two", 2)
+    adds = threading.Thread(target=turns.add, args=("three", 3))
+    adds.start()
+    assert turns.take() == ("one", 1)
+    adds.join()
+    assert [turns.take(), turns.take()] == [("two", 2), ("three", 3)]
