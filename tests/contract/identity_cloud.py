@@ -55,12 +55,12 @@ class IdentityCloud:
 
 
 @contextmanager
-def identity_cloud(work: Path) -> Iterator[IdentityCloud]:
-    """A new cloud in this directory, on a port of its own; it ends with the context."""
+def identity_cloud(work: Path, **more: Any) -> Iterator[IdentityCloud]:
+    """A new cloud in this directory, on a port of its own, with these settings; it ends with the context."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = Settings(state=work / "state", listen=f"127.0.0.1:{port}", host_name="no-host")
+    settings = Settings(state=work / "state", listen=f"127.0.0.1:{port}", host_name="no-host", **more)
     installation.prepare(settings)
     environment = {**os.environ, **settings.environ()}
     subprocess.run([sys.executable, "-m", "app.bootstrap"], env=environment, check=True)

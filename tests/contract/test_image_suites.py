@@ -1,0 +1,130 @@
+"""openstacksdk's own functional tests of images, and all of tempest's that apply, against an API without a host."""
+
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+from tests.contract.identity_cloud import IdentityCloud, identity_cloud
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Says nothing of what it serves."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def image_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty qcow2 on a web server, for imports."""
+    directory = tmp_path_factory.mktemp("web")
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", directory / "empty.qcow2", "1M"]
+    subprocess.run(create, check=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(directory))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/empty.qcow2"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
+    """It may import from this machine."""
+    work = tmp_path_factory.mktemp("image")
+    with identity_cloud(work, image_import_allow="127.0.0.0/8", image_import_ports="") as made:
+        yield made
+
+
+SDK = ("openstack.tests.functional.image.v2", "openstack.tests.functional.cloud.test_image")
+SDK_EXCLUDED = {"TestMetadef": "there are no metadata definitions"}
+
+
+def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud) -> None:
+    (cloud.work / "CONTRIBUTING.rst").write_text("It uploads this file, from the directory it runs in.\n")
+    config = OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
+    with Connection(config=config.get_one(cloud="sixstack-admin")) as admin:
+        admin.create_image("small", data=b"x", disk_format="raw", container_format="bare", visibility="public")
+    excluded = " and ".join(f"not {name}" for name in SDK_EXCLUDED)
+    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore", "-k", excluded]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--pyargs", *SDK],
+        env={**cloud.environment, "OPENSTACKSDK_IMAGE": "small"},
+        cwd=cloud.work,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout[-8000:]
+    assert re.search(r"\b1[0-9] passed", ended.stdout.splitlines()[-1])
+
+
+V2 = "tempest.api.image.v2"
+TEMPEST = (
+    f"{V2}.admin.test_images",
+    f"{V2}.test_images",
+    f"{V2}.test_images_member",
+    f"{V2}.test_images_member_negative",
+    f"{V2}.test_images_negative",
+    f"{V2}.test_images_tags",
+    f"{V2}.test_images_tags_negative",
+    f"{V2}.test_versions",
+)
+TEMPEST_EXCLUDED = {
+    f"{V2}.admin.test_image_caching": "the API keeps images itself, and has no cache",
+    f"{V2}.admin.test_image_task": "a task is made by importing an image, not by itself",
+    f"{V2}.admin.test_images_metadefs_*": "there are no metadata definitions",
+    f"{V2}.test_images_metadefs_schema": "there are no metadata definitions",
+    f"{V2}.test_images_dependency": "it needs servers: `make tempest` runs it",
+    f"{V2}.test_images_formats": "it needs files that are not in tempest; tests of our own make such files",
+}
+"""Other modules, and why they are not run. What tempest skips by itself, it says the reason of."""
+CONFIGURATION = """\
+[DEFAULT]
+log_file={work}/tempest.log
+[oslo_concurrency]
+lock_path={work}/lock
+[auth]
+use_dynamic_credentials=true
+admin_username=admin
+admin_password={password}
+admin_project_name=admin
+admin_domain_name=Default
+create_isolated_networks=false
+tempest_roles=member
+[identity]
+uri_v3={url}/identity/v3
+auth_version=v3
+region=RegionOne
+[service_available]
+neutron=false
+nova=false
+cinder=false
+swift=false
+horizon=false
+[image]
+http_image={image_url}
+http_qcow2_image={image_url}
+[image-feature-enabled]
+os_glance_reserved=true
+"""
+
+
+def test_tempests_image_tests_pass(cloud: IdentityCloud, image_url: str) -> None:
+    password = cloud.clouds["sixstack-admin"]["auth"]["password"]
+    written = CONFIGURATION.format(work=cloud.work, password=password, url=cloud.url, image_url=image_url)
+    (cloud.work / "tempest.conf").write_text(written)
+    environment = {**cloud.environment, "TEMPEST_CONFIG_DIR": str(cloud.work), "TEMPEST_CONFIG": "tempest.conf"}
+    each = Path(__file__).parent / "tempest/each.py"
+    run = [sys.executable, "-W", "ignore", str(each), *TEMPEST]
+    ended = subprocess.run(run, env=environment, cwd=cloud.work, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-8000:]
+    assert re.search(r"^[2-9][0-9] passed, 0 failed, 0 errors", ended.stdout, re.MULTILINE), ended.stdout
