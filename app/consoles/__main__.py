@@ -54,7 +54,7 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     root = pages.directory()
     if root is None:
         log.warning("noVNC is not installed, so there is no page for screens; scripts/setup.sh brings it")
-    server = await Proxy(asked.check, asked.open, root, asked.hosts).listen(sock)
+    server = await Proxy(asked.check, asked.open, root, asked.hosts, url=settings.console_url).listen(sock)
     address.keep(settings, port)
     await ending.wait()
     server.close()

@@ -30,7 +30,8 @@ Opener = Callable[[str], Awaitable[End]]
 class Proxy:
     """Consoles for browsers. `check` looks whether a token is good, and may block; `opener` opens its console.
 
-    `expected` are hosts on other computers that bring consoles, where there are any.
+    `expected` are hosts on other computers that bring consoles, where there are any. `url` is where browsers find this
+    proxy, if that is not where it listens.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Proxy:
         root: Path | None,
         expected: hosts.Hosts | None = None,
         *,
+        url: str | None = None,
         limit: int = CONNECTIONS,
     ) -> None:
         self._check, self._opener, self._root, self._hosts, self._limit = check, opener, root, expected, limit
+        self._origin = urlsplit(url or "").netloc.lower()
         self._connected = 0
 
     async def listen(self, sock: socket.socket) -> Server:
@@ -59,23 +62,24 @@ class Proxy:
     async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
         """None lets a WebSocket through; everything else is answered here."""
         asked = urlsplit(request.path)
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            return await asyncio.to_thread(pages.page, self._root, asked.path)
-        if not _same_origin(request):
+        is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
+        if is_socket and not self._same_origin(request):
             return pages.plain(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
         try:
-            if self._hosts is not None and _is_host(request):
+            if is_socket and self._hosts is not None and _is_host(request):
                 await asyncio.to_thread(self._hosts.check, request)
                 return None
-            if self._connected >= self._limit:
+            if is_socket and self._connected >= self._limit:
                 return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later.")
-            await asyncio.to_thread(self._check, _token(request))
+            token = _token(request.path) if is_socket else _token_of_page(asked.query)
+            if token is not None:
+                await asyncio.to_thread(self._check, token)
         except errors.NotFound:
             return pages.plain(HTTPStatus.FORBIDDEN, "The token is not valid, or not any more.")
         except Exception as error:
             log.warning("A token could not be checked: %s", type(error).__name__)
             return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Consoles cannot be opened just now. Try again.")
-        return None
+        return None if is_socket else await asyncio.to_thread(pages.page, self._root, asked.path)
 
     async def _talk(self, client: ServerConnection) -> None:
         assert client.request is not None
@@ -88,7 +92,7 @@ class Proxy:
         self._connected += 1
         try:
             try:
-                console = await self._opener(_token(client.request))
+                console = await self._opener(_token(client.request.path))
             except errors.SixstackError as error:
                 await client.close(1011, error.message.encode()[:120].decode(errors="ignore"))
                 return
@@ -100,24 +104,29 @@ class Proxy:
         finally:
             self._connected -= 1
 
+    def _same_origin(self, request: Request) -> bool:
+        """Browsers say where their page is from: from here. What is no browser says nothing."""
+        origins = request.headers.get_all("Origin")
+        if not origins:
+            return True
+        here = {self._origin, *map(str.lower, request.headers.get_all("Host")[:1])} - {""}
+        return len(origins) == 1 and urlsplit(origins[0]).netloc.lower() in here
+
 
 def _is_host(request: Request) -> bool:
     return request.path.startswith(hosts.PATH)
 
 
-def _token(request: Request) -> str:
-    return parse_qs(urlsplit(request.path).query).get("token", [""])[0]
+def _token(path: str) -> str:
+    return parse_qs(urlsplit(path).query).get("token", [""])[0]
+
+
+def _token_of_page(query: str) -> str | None:
+    """What noVNC's page will show; noVNC itself has no words for tokens that are not good any more."""
+    path = parse_qs(query).get("path")
+    return _token(path[0]) if path else None
 
 
 def _subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """noVNC of today offers none, older ones `binary`."""
     return BINARY if BINARY in offered else None
-
-
-def _same_origin(request: Request) -> bool:
-    """Browsers say where their page is from: from here. What is no browser says nothing."""
-    origins = request.headers.get_all("Origin")
-    if not origins:
-        return True
-    hosts = request.headers.get_all("Host")
-    return len(origins) == 1 and len(hosts) == 1 and urlsplit(origins[0]).netloc.lower() == hosts[0].lower()

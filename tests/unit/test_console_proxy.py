@@ -37,7 +37,7 @@ class Served:
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
         self.hosts = Hosts(lambda name, session, given: name == "h1" and given == proof("secret", session))
-        self.proxy = Proxy(self._check, self._open, root, self.hosts, limit=limit)
+        self.proxy = Proxy(self._check, self._open, root, self.hosts, url="https://consoles.example/x", limit=limit)
         self.host = host
         self.dialer: Dialer | None = None
 
@@ -135,8 +135,10 @@ def test_a_page_from_elsewhere_opens_nothing() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await served.connect("good", origin="http://elsewhere.example")
         assert refused.value.response.status_code == 403
-        async with served.connect("good", origin=f"http://127.0.0.1:{served.port}"):
-            pass
+        for origin in (f"http://127.0.0.1:{served.port}", "https://consoles.example"):
+            with pytest.raises(InvalidStatus) as refused:
+                await served.connect("bad", origin=origin)
+            assert refused.value.response.body == b"The token is not valid, or not any more.\n"
 
     served.run(visit)
 
@@ -190,6 +192,9 @@ def test_pages_are_served_and_nothing_beside_them(tmp_path: Path) -> None:
         assert page.startswith(b"HTTP/1.1 200")
         assert b"text/html" in page
         assert page.endswith(b"<html>")
+        expired = await get("/vnc_lite.html?path=%3Ftoken%3Dbad")
+        assert expired.startswith(b"HTTP/1.1 403")
+        assert expired.endswith(b"\r\n\r\nThe token is not valid, or not any more.\n")
         assert b"text/javascript" in await get("/core/rfb.js")
         for path in ("/", "/core", "/../secret", "/%2e%2e/secret", "/core/..%2f..%2fsecret", "//secret", "/no"):
             assert (await get(path)).startswith(b"HTTP/1.1 404"), path
