@@ -99,7 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("target", nargs="?", metavar="URL", help="an SQLAlchemy URL of an empty database")
     copy.add_argument("--from", dest="from_url", metavar="URL", help="what to copy (default: the cloud's in --state)")
     copy.add_argument("--to", dest="to_url", metavar="URL", help="the same as URL")
-    copy.set_defaults(run=_copy_database)
+    copy.set_defaults(run=_database_command("copy"))
+    purge = db.add_parser("purge", parents=[state], help="remove what is left of servers deleted long ago")
+    old = purge.add_mutually_exclusive_group(required=True)
+    old.add_argument("--before", metavar="DATE", help="those deleted before this day, such as 2026-08-31 (UTC)")
+    old.add_argument("--days", type=float, metavar="N", help="those deleted more than so many days ago")
+    purge.add_argument("--with-usage", action="store_true", help="let usage reports forget them, too")
+    purge.add_argument("--dry-run", action="store_true", help="only count them")
+    purge.set_defaults(run=_database_command("purge"))
 
     image = commands.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
     bring = image.add_parser("import", parents=[state], help="upload a file or a URL, whatever format it is in")
@@ -162,10 +169,13 @@ def _import_image(settings: Settings, parsed: argparse.Namespace) -> int:
     return command.run(settings, parsed)
 
 
-def _copy_database(settings: Settings, parsed: argparse.Namespace) -> int:
-    from app import database_command
+def _database_command(name: str) -> Callable[[Settings, argparse.Namespace], int]:
+    def run(settings: Settings, parsed: argparse.Namespace) -> int:
+        from app import database_command
 
-    return database_command.copy(settings, parsed)
+        return int(getattr(database_command, name)(settings, parsed))
+
+    return run
 
 
 def _rotate(settings: Settings, _parsed: argparse.Namespace) -> int:

@@ -1,9 +1,12 @@
-"""`sixstack db copy`: takes a cloud from one database to another, as from SQLite to PostgreSQL, whole or not at all."""
+"""`sixstack db copy` takes a cloud from one database to another, as from SQLite to PostgreSQL, whole or not at all;
+`sixstack db purge` removes what is left of servers that were deleted long ago."""
 
 import argparse
 import fcntl
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from app import bootstrap
 from app.db import Base, Database, reason
 from app.errors import OperatorError
 from app.settings import Settings
+from compute_api import purging
 
 ROWS = 1000
 """So many rows are read and written at a time."""
@@ -56,6 +60,57 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
     print("or with SIXSTACK_DATABASE_URL set to it, which keeps its password out of the list of processes.")
     print("The old database is as it was; nothing uses it any more.")
     return 0
+
+
+def purge(settings: Settings, parsed: argparse.Namespace) -> int:
+    """Remove rows of servers that were deleted before a day, while the cloud goes on; show how far it is."""
+    before = _day(parsed.before) if parsed.before else _days_ago(parsed.days)
+    _check_file(settings.database)
+    database = _opened(settings.database)
+    whole = purging.Removed()
+    try:
+        with database.reader.connect() as connection:
+            _check_revision(connection, database)
+        began = time.monotonic()
+        for removed in purging.purge(database, before, usage=parsed.with_usage, dry_run=parsed.dry_run):
+            whole.servers += removed.servers
+            whole.rows += removed.rows
+            print(f"\r{whole.servers:10} servers {whole.rows:12} rows", end="", flush=True)
+            if not parsed.dry_run:
+                time.sleep(time.monotonic() - began)  # so that others have the database half of the time
+            began = time.monotonic()
+    except exc.DBAPIError as error:
+        raise OperatorError(f"the database says: {reason(error)}") from None
+    finally:
+        if whole.rows:
+            print()
+        database.dispose()
+    which = f"{whole.servers} servers that were deleted before {before:%Y-%m-%d %H:%M} UTC, {whole.rows} rows in all"
+    if parsed.dry_run:
+        print(f"There are {which}. Nothing was removed.")
+        return 0
+    print(f"Removed {which}.")
+    if not parsed.with_usage:
+        print("Usage reports still count them.")
+    return 0
+
+
+def _day(text: str) -> datetime:
+    """A day, or a moment, in UTC unless it says otherwise."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise OperatorError(f"--before wants a day, such as 2026-08-31, not {text!r}.") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _days_ago(days: float) -> datetime:
+    try:
+        if days >= 0:
+            return datetime.now(UTC) - timedelta(days=days)
+    except (OverflowError, ValueError):
+        pass
+    raise OperatorError(f"--days wants a number of days, not {days:g}.")
 
 
 def copy_tables(reading: Connection, writing: Connection) -> int:
@@ -128,16 +183,20 @@ def _check(reading: Connection, writing: Connection, source: Database) -> None:
     for connection in (reading, writing):
         if connection.dialect.name == "postgresql" and _others(connection):
             raise OperatorError(f"others are connected to {connection.engine.url}; end the cloud first.")
-    revision = MigrationContext.configure(reading).get_current_revision()
+    _check_revision(reading, source)
+    if there := inspect(writing).get_table_names():
+        raise OperatorError(f"the new database is not empty: it has a table {sorted(there)[0]}. Give an empty one.")
+
+
+def _check_revision(connection: Connection, database: Database) -> None:
+    revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None:
-        raise OperatorError(f"there is no cloud in {source.writer.url}.")
+        raise OperatorError(f"there is no cloud in {database.writer.url}.")
     if revision != bootstrap.head():
         raise OperatorError(
             f"the database is of another version of Sixstack ({revision}); start the cloud once with this version, "
             "which brings it up to date."
         )
-    if there := inspect(writing).get_table_names():
-        raise OperatorError(f"the new database is not empty: it has a table {sorted(there)[0]}. Give an empty one.")
 
 
 def _others(connection: Connection) -> bool:

@@ -138,6 +138,9 @@ class Settings:
     """How long a password is good before it must be changed; 0 is forever."""
     password_minimum_days: float = 0.0
     """How long a user must keep a new password before changing it again."""
+    keep_deleted_days: float = 90.0
+    """How long rows of deleted servers are kept, for lists of deleted servers and their actions; 0 is for ever. Usage
+    reports count them for ever, either way."""
     sqlite_synchronous: str = "NORMAL"
     """NORMAL may lose the last commits when the power fails (never when a process dies); FULL does not."""
 

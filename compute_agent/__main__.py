@@ -19,6 +19,7 @@ from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
 from compute_api.nudge import SOCKET_NAME, reachable
+from compute_api.purging import Purging
 from hypervisor.errors import HypervisorError
 from hypervisor.metadata import MetadataService
 
@@ -58,7 +59,10 @@ def _run(settings: Settings) -> int:
     metadata.start()
     listen(settings.state / SOCKET_NAME, agent)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
+    purging = Purging(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
+    purging.start()  # with hosts on other computers the desk does
     agent.run()
+    purging.stop()
     close_questions()
     metadata.close()
     (settings.state / SOCKET_NAME).unlink(missing_ok=True)

@@ -351,3 +351,22 @@ class ConsoleToken(Base):
     host: Mapped[str] = mapped_column(String(255))
     console_type: Mapped[str] = mapped_column(String(16))
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PastServer(Base):
+    """What is left of a server whose rows were purged: as much as usage needs, for bills and reports of later.
+
+    `flavor` is the last one it had, without extra specs; earlier ones stay in `server_sizes`.
+    """
+
+    __tablename__ = "past_servers"
+
+    seq: Mapped[int] = mapped_column(Seq, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(String(36), unique=True)
+    project_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255))
+    flavor: Mapped[dict[str, Any]]
+    launched_at: Mapped[datetime]
+    terminated_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (Index("ix_past_servers_project_terminated", "project_id", "terminated_at"),)

@@ -1,26 +1,42 @@
 """What projects have used: each server's seconds within a period, exact to the second. Billing reads this.
 
 A server counts from when it first ran (`launched_at`) until it was deleted (`terminated_at`), in whatever state it is,
-each second with the size it had then; what was deleted counts as well.
+each second with the size it had then; what was deleted counts as well, whether its rows were purged or not.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    cast,
+    extract,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from app import errors
-from compute_api.models import Server, ServerSize
+from app.db import UtcDateTime
+from compute_api.models import PastServer, Server, ServerSize
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerUsage:
-    """One server's part in a period. `seconds` are within it, `uptime_seconds` are all, and `parts` say for how many of
-    the seconds it had which flavor; `flavor` is the one it has or last had."""
+    """One server's part in a period. `uptime_seconds` are all that it was there for, and `parts` say for how long
+    within the period it had which flavor; `flavor` is the one it has or last had."""
 
     id: str
     project_id: str
@@ -29,25 +45,81 @@ class ServerUsage:
     vm_state: str
     started_at: datetime
     ended_at: datetime | None
-    parts: tuple[tuple[float, dict[str, Any]], ...]
+    parts: tuple[tuple[timedelta, dict[str, Any]], ...]
     uptime_seconds: int
 
     @property
-    def seconds(self) -> float:
-        return sum(seconds for seconds, _ in self.parts)
-
-    @property
     def hours(self) -> float:
-        return self.seconds / 3600
+        return sum((time for time, _ in self.parts), timedelta()) / timedelta(hours=1)
 
     @property
     def disk_gib(self) -> int:
         return disk_gib(self.flavor)
 
 
+@dataclass(slots=True, kw_only=True)
+class Total:
+    """What a project has used, in microseconds: of servers, and of each thing that servers have."""
+
+    project_id: str
+    servers: int = 0
+    vcpus: int = 0
+    ram_mib: int = 0
+    disk_gib: int = 0
+
+    def add(self, microseconds: int, flavor: dict[str, Any]) -> None:
+        """Count servers of the flavor for so long. Whole numbers, so that no order of adding changes a sum."""
+        self.servers += microseconds
+        self.vcpus += microseconds * flavor["vcpus"]
+        self.ram_mib += microseconds * flavor["ram"]
+        self.disk_gib += microseconds * disk_gib(flavor)
+
+
 def disk_gib(flavor: dict[str, Any]) -> int:
     """Root and ephemeral disks together."""
     return int(flavor["disk"]) + int(flavor["ephemeral"])
+
+
+def total(project_id: str, servers: Iterable[ServerUsage]) -> Total:
+    """What these servers of a project come to."""
+    made = Total(project_id=project_id)
+    for one in servers:
+        for time, flavor in one.parts:
+            made.add(time // MICROSECOND, flavor)
+    return made
+
+
+def totals(session: Session, now: datetime, start: datetime, stop: datetime) -> list[Total]:
+    """What every project has used in the period, in the order of their oldest servers in it.
+
+    The database adds up, by project and flavor; servers that were resized are looked at one by one.
+    """
+    there = union_all(*_there(start, stop)).subquery()
+    resized = select(ServerSize.server_id).where(ServerSize.until > start)
+    sizes = _sizes(session, select(ServerSize).where(ServerSize.until > start))
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    earliest, latest = (func.min, func.max) if is_sqlite else (func.least, func.greatest)
+    begin = latest(there.c.launched_at, literal(start, UtcDateTime()))
+    end = earliest(func.coalesce(there.c.terminated_at, literal(now, UtcDateTime())), literal(stop, UtcDateTime()))
+    length = _microseconds(end) - _microseconds(begin) if is_sqlite else _microseconds_between(begin, end)
+    grouped = (
+        select(there.c.project_id, there.c.flavor, func.sum(latest(length, 0)), func.min(there.c.seq))
+        .where(there.c.id.not_in(resized))
+        .group_by(there.c.project_id, there.c.flavor)
+    )
+    found: dict[str, Total] = {}
+    first: dict[str, int] = {}
+    for project_id, flavor, microseconds, seq in session.execute(grouped):
+        found.setdefault(project_id, Total(project_id=project_id)).add(int(microseconds), flavor)
+        first[project_id] = min(seq, first.get(project_id, seq))
+    if sizes:
+        one_by_one = select(there).where(there.c.id.in_(resized))
+        for row in session.execute(one_by_one):
+            made = found.setdefault(row.project_id, Total(project_id=row.project_id))
+            for time, flavor in _usage(row, now, start, stop, sizes).parts:
+                made.add(time // MICROSECOND, flavor)
+            first[row.project_id] = min(row.seq, first.get(row.project_id, row.seq))
+    return sorted(found.values(), key=lambda one: first[one.project_id])
 
 
 def within(
@@ -61,55 +133,87 @@ def within(
     marker: str | None = None,
 ) -> Iterator[ServerUsage]:
     """The servers that were there in the period, oldest first. BadRequest for an unknown marker."""
-    query = (
-        select(
-            Server.id,
-            Server.project_id,
-            Server.name,
-            Server.flavor,
-            Server.vm_state,
-            Server.launched_at,
-            Server.terminated_at,
-        )
-        .where(Server.launched_at < stop, or_(Server.terminated_at.is_(None), Server.terminated_at > start))
-        .order_by(Server.seq)
+    whole = _there(start, stop, project_id)
+    after = 0 if marker is None else _seq(session, marker)
+    parts = [one.where(one.selected_columns.seq > after).order_by("seq").limit(limit) for one in whole]
+    page = union_all(*(select(one.subquery()) for one in parts)).subquery()
+    earlier = select(ServerSize).where(ServerSize.until > start)
+    if project_id is not None or limit is not None:
+        earlier = earlier.where(ServerSize.server_id.in_(select(page.c.id)))
+    sizes = _sizes(session, earlier)
+    for row in session.execute(select(page).order_by(page.c.seq).limit(limit)):
+        yield _usage(row, now, start, stop, sizes)
+
+
+def _there(start: datetime, stop: datetime, project_id: str | None = None) -> list[Select[Any]]:
+    """Servers that were there in the period: those there are rows of, and those whose rows were purged."""
+    shown = ("seq", "id", "project_id", "name", "flavor", "launched_at", "terminated_at")
+    known = (
+        select(*(getattr(Server, name) for name in shown), Server.vm_state)
+        .where(Server.launched_at < stop)
+        .where(or_(Server.terminated_at.is_(None), Server.terminated_at > start))
     )
-    earlier = select(ServerSize.server_id, ServerSize.until, ServerSize.flavor).where(ServerSize.until > start)
+    past = (
+        select(*(getattr(PastServer, name) for name in shown), literal("deleted", String(32)).label("vm_state"))
+        .where(PastServer.launched_at < stop)
+        .where(PastServer.terminated_at > start)
+    )
     if project_id is not None:
-        query = query.where(Server.project_id == project_id)
-        earlier = earlier.join(Server, Server.id == ServerSize.server_id).where(Server.project_id == project_id)
-    if marker is not None:
-        if (last := session.scalar(select(Server.seq).where(Server.id == marker))) is None:
-            raise errors.BadRequest(f"marker [{marker}] not found")
-        query = query.where(Server.seq > last)
-    if limit is not None:
-        query = query.limit(limit)
-    sizes: dict[str, list[tuple[datetime, dict[str, Any]]]] = defaultdict(list)
-    for server_id, until, flavor in session.execute(earlier.order_by(ServerSize.id)):
-        sizes[server_id].append((until, flavor))
-    for server_id, project, name, flavor, vm_state, launched_at, terminated_at in session.execute(query):
-        end = terminated_at or now
-        yield ServerUsage(
-            id=server_id,
-            project_id=project,
-            name=name,
-            flavor=flavor,
-            vm_state="terminated" if terminated_at else vm_state,
-            started_at=launched_at,
-            ended_at=terminated_at,
-            parts=_parts(max(launched_at, start), min(end, stop), [*sizes[server_id], (end, flavor)]),
-            uptime_seconds=int((end - launched_at).total_seconds()),
-        )
+        known, past = known.where(Server.project_id == project_id), past.where(PastServer.project_id == project_id)
+    return [known, past]
+
+
+def _seq(session: Session, marker: str) -> int:
+    for kind in (Server, PastServer):
+        if (found := session.scalar(select(kind.seq).where(kind.id == marker))) is not None:
+            return found
+    raise errors.BadRequest(f"marker [{marker}] not found")
+
+
+Sizes = dict[str, list[tuple[datetime, dict[str, Any]]]]
+"""By server: the sizes it had before its last one, and until when."""
+
+
+def _sizes(session: Session, query: Select[ServerSize]) -> Sizes:
+    found: Sizes = defaultdict(list)
+    for one in session.scalars(query.order_by(ServerSize.id)):
+        found[one.server_id].append((one.until, one.flavor))
+    return found
+
+
+def _usage(row: Any, now: datetime, start: datetime, stop: datetime, sizes: Sizes) -> ServerUsage:
+    end = row.terminated_at or now
+    return ServerUsage(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        flavor=row.flavor,
+        vm_state="terminated" if row.terminated_at else row.vm_state,
+        started_at=row.launched_at,
+        ended_at=row.terminated_at,
+        parts=_parts(max(row.launched_at, start), min(end, stop), [*sizes.get(row.id, ()), (end, row.flavor)]),
+        uptime_seconds=int((end - row.launched_at).total_seconds()),
+    )
 
 
 def _parts(
     begin: datetime, end: datetime, sizes: Sequence[tuple[datetime, dict[str, Any]]]
-) -> tuple[tuple[float, dict[str, Any]], ...]:
-    """The seconds between these two moments, by the size that a server had then; each size ends where it says."""
+) -> tuple[tuple[timedelta, dict[str, Any]], ...]:
+    """The times between these two moments, by the size that a server had then; each size ends where it says."""
     found = []
     for until, flavor in sizes:
         until = min(until, end)
         if until > begin:
-            found.append(((until - begin).total_seconds(), flavor))
+            found.append((until - begin, flavor))
             begin = until
     return tuple(found)
+
+
+def _microseconds(time: ColumnElement[datetime]) -> ColumnElement[int]:
+    """Since 1970. SQLite keeps times as text, with six digits of a second, and its own functions know only three."""
+    text = type_coerce(time, String())
+    return cast(func.strftime("%s", text), BigInteger) * 1_000_000 + cast(func.substr(text, 21, 6), BigInteger)
+
+
+def _microseconds_between(begin: ColumnElement[datetime], end: ColumnElement[datetime]) -> ColumnElement[int]:
+    return cast(extract("epoch", end - begin) * 1_000_000, BigInteger)

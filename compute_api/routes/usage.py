@@ -1,6 +1,6 @@
 """Routes of usage, the billing feed: what projects used in a period, exact to the second; 2.40 pages it by server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,23 +17,33 @@ from compute_api import usage
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import version
-from compute_api.usage import ServerUsage
+from compute_api.usage import ServerUsage, Total
 from compute_api.views.servers import micro
 
 PAGES_SINCE = v("2.40")
+HOUR = 3_600_000_000
+"""Microseconds."""
 FORMATS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d")
 
 
 @compute.get("/os-simple-tenant-usage")
 @require("os_compute_api:os-simple-tenant-usage:list")
 def list_usage() -> Response:
-    found, start, stop, limit = _found(None)
+    start, stop = _period()
+    detailed = request.args.get("detailed") == "1"
+    if version() < PAGES_SINCE and not detailed:
+        with database().reading() as session:
+            totals = usage.totals(session, clock().now(), start, stop)
+        return json({"tenant_usages": [_shown(one, start, stop) for one in totals]})
+    found, limit = _found(start, stop, None)
     by_project: dict[str, list[ServerUsage]] = {}
     for one in found:
         by_project.setdefault(one.project_id, []).append(one)
-    detailed = request.args.get("detailed") == "1"
     body: dict[str, Any] = {
-        "tenant_usages": [_shown(project, of, start, stop, detailed) for project, of in by_project.items()]
+        "tenant_usages": [
+            _shown(usage.total(project, of), start, stop, of if detailed else None)
+            for project, of in by_project.items()
+        ]
     }
     if limit is not None and len(found) == limit:
         href = url(f"/compute/v2.1/os-simple-tenant-usage?{query_after(found[-1].id)}")
@@ -45,35 +55,33 @@ def list_usage() -> Response:
 @require("os_compute_api:os-simple-tenant-usage:show")
 def show_usage(project_id: str) -> Response:
     enforce("os_compute_api:os-simple-tenant-usage:show", {"project_id": project_id})
-    found, start, stop, limit = _found(project_id)
-    body: dict[str, Any] = {"tenant_usage": _shown(project_id, found, start, stop, True) if found else {}}
+    start, stop = _period()
+    found, limit = _found(start, stop, project_id)
+    body: dict[str, Any] = {"tenant_usage": {}}
+    if found:
+        body = {"tenant_usage": _shown(usage.total(project_id, found), start, stop, found)}
     if limit is not None and len(found) == limit:
         href = url(f"/compute/v2.1/os-simple-tenant-usage/{project_id}?{query_after(found[-1].id)}")
         body["tenant_usage_links"] = [{"rel": "next", "href": href}]
     return json(body)
 
 
-def _found(project_id: str | None) -> tuple[list[ServerUsage], datetime, datetime, int | None]:
-    """The servers of the page, the period, and how many make a page (None below 2.40)."""
+def _period() -> tuple[datetime, datetime]:
     queries.only("start", "end", "detailed", "limit", "marker")
     now = clock().now()
     start, stop = _time("start", now), _time("end", now)
     if start > stop:
         raise errors.BadRequest("Invalid start time. The start time cannot occur after the end time.")
+    return start, stop
+
+
+def _found(start: datetime, stop: datetime, project_id: str | None) -> tuple[list[ServerUsage], int | None]:
+    """The servers of the page, and how many make a page (None below 2.40)."""
     asked = page(request.args) if version() >= PAGES_SINCE else None
+    limit, marker = (asked.limit, asked.marker) if asked else (None, None)
     with database().reading() as session:
-        found = list(
-            usage.within(
-                session,
-                now,
-                start,
-                stop,
-                project_id=project_id,
-                limit=asked.limit if asked else None,
-                marker=asked.marker if asked else None,
-            )
-        )
-    return found, start, stop, asked.limit if asked else None
+        found = usage.within(session, clock().now(), start, stop, project_id=project_id, limit=limit, marker=marker)
+        return list(found), limit
 
 
 def _time(name: str, default: datetime) -> datetime:
@@ -89,25 +97,20 @@ def _time(name: str, default: datetime) -> datetime:
 
 
 def _shown(
-    project_id: str, found: Sequence[ServerUsage], start: datetime, stop: datetime, detailed: bool
+    total: Total, start: datetime, stop: datetime, servers: Sequence[ServerUsage] | None = None
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "tenant_id": project_id,
+        "tenant_id": total.project_id,
         "start": micro(start),
         "stop": micro(stop),
-        "total_hours": sum(one.seconds for one in found) / 3600,
-        "total_vcpus_usage": _sum(found, lambda flavor: flavor["vcpus"]),
-        "total_memory_mb_usage": _sum(found, lambda flavor: flavor["ram"]),
-        "total_local_gb_usage": _sum(found, usage.disk_gib),
+        "total_hours": total.servers / HOUR,
+        "total_vcpus_usage": total.vcpus / HOUR,
+        "total_memory_mb_usage": total.ram_mib / HOUR,
+        "total_local_gb_usage": total.disk_gib / HOUR,
     }
-    if detailed:
-        body["server_usages"] = [_server(one) for one in found]
+    if servers is not None:
+        body["server_usages"] = [_server(one) for one in servers]
     return body
-
-
-def _sum(found: Sequence[ServerUsage], measure: Callable[[dict[str, Any]], int]) -> float:
-    """Hours of something."""
-    return sum(seconds * measure(flavor) for one in found for seconds, flavor in one.parts) / 3600
 
 
 def _server(one: ServerUsage) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""What is left of deleted servers goes after a while, by a command or by itself; usage goes on counting them."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from app import cli
+from app.clock import ManualClock
+from app.db import Base, Database
+from app.settings import Settings
+from compute_api import purging
+from compute_api.models import Operation, PastServer, Server, ServerAction
+from compute_api.purging import Purging
+from tests.api.conftest import Api, Host
+
+COMPUTE = "/compute/v2.1"
+LONG = 900.0
+"""Seconds; four times as long, and the tests' tokens have expired."""
+
+
+@pytest.fixture
+def delete_server(as_member: Api, host: Host) -> Callable[[str], None]:
+    def delete(server_id: str) -> None:
+        host.desk.register(host.hypervisor.describe())
+        assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
+        host.work()
+
+    return delete
+
+
+@pytest.fixture
+def purge(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command, as the operator of this cloud gives it."""
+    if settings.database_url:
+        monkeypatch.setenv("SIXSTACK_DATABASE_URL", settings.database_url)
+    return lambda *arguments: cli.main(["db", "purge", "--state", str(settings.state), *arguments])
+
+
+@pytest.fixture
+def used(as_admin: Api, as_member: Api, clock: ManualClock) -> Callable[[], tuple[Any, ...]]:
+    """Usage of the member's project since yesterday, as all who ask see it: by list, by project, by page."""
+    begin = clock.now() - timedelta(days=1)
+
+    def ask() -> tuple[Any, ...]:
+        path = f"{COMPUTE}/os-simple-tenant-usage"
+        period = f"start={moment(begin)}&end={moment(clock.now())}"
+        (listed,) = as_admin.get(f"{path}?{period}").json["tenant_usages"]
+        (detailed,) = as_admin.get(f"{path}?{period}&detailed=1").json["tenant_usages"]
+        shown = as_member.get(f"{path}/{as_member.project_id}?{period}").json["tenant_usage"]
+        assert detailed == shown
+        assert detailed == listed | {"server_usages": detailed["server_usages"]}
+        pages: list[Any] = []
+        following = f"{path}?{period}&detailed=1&limit=2"
+        while following:
+            page = as_admin.at("2.40").get(following).json
+            pages += [server for one in page["tenant_usages"] for server in one["server_usages"]]
+            following = next((link["href"] for link in page.get("tenant_usages_links", [])), "")
+        assert pages == shown["server_usages"]
+        return listed, pages
+
+    return ask
+
+
+def moment(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rows(database: Database) -> dict[str, int]:
+    with database.reading() as session:
+        return {
+            name: session.scalar(select(func.count()).select_from(table)) or 0
+            for name, table in Base.metadata.tables.items()
+        }
+
+
+def test_purged_servers_are_gone_but_for_usage(
+    as_admin: Api,
+    as_member: Api,
+    make_server: Callable[..., str],
+    delete_server: Callable[[str], None],
+    host: Host,
+    purge: Callable[..., int],
+    used: Callable[[], tuple[Any, ...]],
+    database: Database,
+    clock: ManualClock,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resized, old, living = make_server(name="resized"), make_server(name="old"), make_server(name="living")
+    clock.advance(100)
+    host.desk.register(host.hypervisor.describe())
+    for server_id in (resized, living):
+        as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"resize": {"flavorRef": "2"}})
+        host.work()
+    clock.advance(100)
+    delete_server(resized)
+    delete_server(old)
+    clock.advance(LONG)
+    host.desk.register(host.hypervisor.describe())
+    young = make_server(name="young")
+    clock.advance(20)
+    delete_server(young)
+    make_server(name="newest")
+    before, usage = rows(database), used()
+    day = moment(clock.now() - timedelta(seconds=100))
+
+    assert purge("--before", day, "--dry-run") == 0
+    assert "There are 2 servers" in capsys.readouterr().out
+    assert rows(database) == before
+
+    assert purge("--before", day) == 0
+    assert "Removed 2 servers" in capsys.readouterr().out
+    after = rows(database)
+    assert before["servers"] - after["servers"] == 2
+    assert before["operations"] - after["operations"] == 2 + 3
+    assert before["server_actions"] - after["server_actions"] == 2 + 3
+    assert before["migrations"] - after["migrations"] == 1
+    assert used() == usage
+    listed = as_admin.get(f"{COMPUTE}/servers?all_tenants=1&deleted=1").json["servers"]
+    assert [server["name"] for server in listed] == ["young"]
+    assert as_member.get(f"{COMPUTE}/servers/{living}").status_code == 200
+    assert as_member.at("2.21").get(f"{COMPUTE}/servers/{old}/os-instance-actions").status_code == 404
+
+    assert purge("--before", day) == 0
+    assert "Removed 0 servers" in capsys.readouterr().out
+    assert rows(database) == after
+
+    assert purge("--before", day, "--with-usage") == 0
+    assert "Usage" not in capsys.readouterr().out
+    assert (rows(database)["past_servers"], rows(database)["server_sizes"]) == (0, before["server_sizes"] - 1)
+    assert {server["name"] for server in used()[1]} == {"young", "living"}
+
+
+def test_what_a_host_still_has_to_do_stays(
+    as_member: Api,
+    make_server: Callable[..., str],
+    delete_server: Callable[[str], None],
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    server_id = make_server()
+    delete_server(server_id)
+    make_server(name="newest")
+    with database.transaction() as session:
+        operation = session.scalars(select(Operation).where(Operation.server_id == server_id)).first()
+        assert operation is not None
+        operation.state = "queued"
+    clock.advance(LONG)
+    assert sum(one.servers for one in purging.purge(database, clock.now())) == 0
+
+
+def test_numbers_are_not_given_again(
+    make_server: Callable[..., str],
+    delete_server: Callable[[str], None],
+    host: Host,
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    """On SQLite the next row gets the number behind the highest that there is."""
+    first, second = make_server(), make_server()
+    delete_server(second)
+    delete_server(first)
+
+    def newest() -> list[int | None]:
+        with database.reading() as session:
+            return [session.scalar(func.max(one)) for one in (Server.seq, Operation.id, ServerAction.id)]
+
+    there = newest()
+    clock.advance(LONG)
+    assert sum(one.servers for one in purging.purge(database, clock.now())) == 0
+    assert newest() == there
+    host.desk.register(host.hypervisor.describe())
+    make_server()
+    assert sum(one.servers for one in purging.purge(database, clock.now())) == 2
+
+
+def test_two_may_purge_at_once_and_one_may_be_killed(
+    make_server: Callable[..., str],
+    as_member: Api,
+    host: Host,
+    database: Database,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_server(max_count=8)
+    for server in as_member.get(f"{COMPUTE}/servers").json["servers"]:
+        as_member.delete(f"{COMPUTE}/servers/{server['id']}")
+    host.work()
+    make_server(name="newest")
+    clock.advance(LONG)
+    monkeypatch.setattr(purging, "BATCH", 2)
+    interrupted = purging.purge(database, clock.now())
+    assert next(interrupted).servers == 2
+    interrupted.close()
+
+    removed: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: removed.extend(one.servers for one in purging.purge(database, clock.now())))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(removed) == 6
+    with database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(PastServer)) == 8
+
+
+def test_the_cloud_purges_by_itself(
+    make_server: Callable[..., str],
+    delete_server: Callable[[str], None],
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    delete_server(make_server())
+    make_server(name="newest")
+    clock.advance(LONG)
+    quiet = Purging(database, clock, 0)
+    quiet.start()
+    quiet.stop()
+    patient = Purging(database, clock, 3 * LONG / 86_400)
+    patient.start()
+    patient.stop()
+    assert rows(database)["past_servers"] == 0
+    done = threading.Event()
+    eager = Purging(database, clock, LONG / 2 / 86_400)
+    eager.start()
+    while not done.wait(0.05):
+        if rows(database)["past_servers"]:
+            done.set()
+    eager.stop()
+    assert rows(database)["servers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--before", "yesterday"], "--before wants a day, such as 2026-08-31, not 'yesterday'."),
+        (["--days", "-1"], "--days wants a number of days, not -1."),
+        (["--days", "nan"], "--days wants a number of days, not nan."),
+        (["--days", "1e9"], "--days wants a number of days, not 1e+09."),
+    ],
+)
+def test_what_is_no_day_is_said(
+    purge: Callable[..., int], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert purge(*arguments) == 1
+    assert said in capsys.readouterr().err
