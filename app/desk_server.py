@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -67,6 +68,7 @@ class DeskServer(Listener):
         self._heard_until: datetime | None = None
         self._mute = False
         self._hearing = threading.Lock()
+        self._passed_over: Counter[str] = Counter()
 
     def get_consumers(self, consumer: type[Consumer], channel: Any) -> list[Consumer]:
         broker.declare(channel)
@@ -93,6 +95,9 @@ class DeskServer(Listener):
 
     def write_heartbeats(self) -> int:
         """Write down who was heard of since the last time, and until when all were heard; returns how many."""
+        passed_over, self._passed_over = self._passed_over, Counter()
+        for host, count in passed_over.items():
+            log.warning("%s asks more than can be answered; %d requests were passed over", host, count)
         with self._hearing:
             heard, self._heard = self._heard, {}
             until, self._heard_until = self._heard_until, None
@@ -100,8 +105,7 @@ class DeskServer(Listener):
             return 0
         try:
             with self._database.transaction() as session:
-                if until is not None:
-                    listening.heard(session, until)
+                listening.heard(session, until)
                 hosts.seen_all(session, heard)
         except Exception:
             with self._hearing:  # said again, with what was heard meanwhile
@@ -125,7 +129,7 @@ class DeskServer(Listener):
         if self._turns.add(host, (number, body)):
             self._pool.submit(self._answer_next)
         else:
-            log.warning("%s asks more than it is answered; a request is passed over", host)
+            self._passed_over[host] += 1
 
     def _sender(self, message: Message) -> str | None:
         """The host that says something, which is a sign of life whatever it says."""

@@ -1,6 +1,6 @@
 """Hosts: what they have, what is claimed of it, and the one statement that finds room for a server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -57,7 +57,8 @@ def seen(session: Session, now: datetime, name: str) -> None:
 
 
 def seen_all(session: Session, heard: Mapping[str, datetime]) -> None:
-    """These hosts were alive at these times. One statement for all; hosts that nobody knows are passed over.
+    """These hosts were alive at these times. One statement for all; hosts that nobody knows are passed over. For many
+    at a time lock others out before, as `listening.heard` does: two statements could wait for each other's rows.
 
     On PostgreSQL the transaction does not wait for the disk: give it one of its own. What a crash there loses is said
     again ten seconds later.
@@ -75,6 +76,8 @@ def seen_all(session: Session, heard: Mapping[str, datetime]) -> None:
     session.execute(statement, values, execution_options={"synchronize_session": False})
 
 
+FEW = 4
+"""So many reasons, and hosts for each of them, a fault names; the rest is counted."""
 SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 """As SQLAlchemy keeps times in SQLite."""
 
@@ -176,13 +179,14 @@ def why_not(
     zone: str | None,
     preference: Preference | None = None,
 ) -> str:
-    """What was missing, for the fault of a server that no host has room for."""
+    """What was missing, for the fault of a server that no host has room for: what hosts have said of it, then the
+    rest; of many hosts a few by name."""
     among = preference or Preference()
-    query = select(Host)
+    query = select(Host).order_by(Host.seq)
     if zone:
         query = query.where(Host.zone == zone)
     silent = listening.silent_before(session, now)
-    reasons = []
+    reasons: dict[str, list[str]] = {why: [] for _, why in among.because}
     for host in session.scalars(query):
         free = {
             "MiB of memory": (memory_mib, host.memory_mib_limit - host.memory_mib_used),
@@ -196,8 +200,18 @@ def why_not(
             short = ["it is disabled"]
         elif not is_up(host, silent):
             short = ["it is down"]
-        reasons.append(f"{host.name}: {', '.join(short) or 'taken meanwhile'}")
-    return f"No valid host was found. {'; '.join(reasons) or 'There is no host.'}."
+        reasons.setdefault(", ".join(short) or "taken meanwhile", []).append(host.name)
+    known = [(why, names) for why, names in reasons.items() if names]
+    said = [f"{_few(names)}: {why}" for why, names in known[:FEW]]
+    if rest := sum(len(names) for _, names in known[FEW:]):
+        said.append(f"{rest} other host{'s' if rest > 1 else ''}: other reasons")
+    return f"No valid host was found. {'; '.join(said) or 'There is no host.'}."
+
+
+def _few(names: Sequence[str]) -> str:
+    if len(names) <= FEW:
+        return ", ".join(names)
+    return f"{', '.join(names[: FEW - 1])} and {len(names) - FEW + 1} others"
 
 
 def is_up(host: Host, silent_before: datetime) -> bool:

@@ -44,9 +44,12 @@ def is_settled(session: Session, now: datetime) -> bool:
     return found is None or (now - found.until <= DEAF_AFTER and now - found.since >= SETTLED_AFTER)
 
 
-def heard(session: Session, at: datetime) -> None:
-    """Everything that hosts had said at that time has arrived. Of several desks one at a time writes this."""
+def heard(session: Session, at: datetime | None) -> None:
+    """Everything that hosts had said at that time has arrived; None is no news. Of several desks the others wait here
+    until the one that was first has committed, with what it writes of hosts."""
     found = session.get(Listening, Listening.ONLY, with_for_update=True)
+    if at is None:
+        return
     if found is None:
         session.add(Listening(id=Listening.ONLY, until=at, since=at, silent_before=at - SILENT_AFTER))
     elif at > found.until:

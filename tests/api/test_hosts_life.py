@@ -140,6 +140,28 @@ def test_when_no_other_host_has_room_the_fault_says_both(
     assert room(database) == {"fake-host": 128, "other-host": 0}
 
 
+def test_a_fault_names_a_few_of_many_hosts(
+    as_admin: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    other: Host,
+    database: Database,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    for number in range(10):
+        second(database, clock, settings, f"small-{number}", memory_mib=1 * GIB)
+        second(database, clock, settings, f"odd-{number}", memory_mib=2 * GIB + number)
+    for name in ("fake-host", "other-host"):
+        as_admin.put(f"{COMPUTE}/os-services/disable", json={"host": name, "binary": "nova-compute"})
+    found = shown(as_admin, make_server(flavorRef="4"))
+    message = found["fault"]["details"]
+    assert message.startswith("No valid host was found. fake-host, other-host: it is disabled; ")
+    assert "small-0, small-1, small-2 and 7 others: 8192 MiB of memory wanted, " in message
+    assert message.endswith("; 8 other hosts: other reasons.")
+    assert len(message) < 500
+
+
 def test_a_server_whose_host_was_asked_for_goes_nowhere_else(
     as_admin: Api, image: str, host: Host, other: Host, database: Database
 ) -> None:

@@ -296,16 +296,22 @@ class TwoHosts:
     honest: HostCredential
     stolen: HostCredential
     server: str
+    desks: DeskServer
 
     def desk(self, stack: ExitStack) -> RemoteDesk:
         """What the thief can ask with."""
-        post = Post(self.stolen.broker_url, None)
-        queue = Queue(names.answers(self.stolen.name), no_declare=True)
-        calls = Calls(broker.connection(self.stolen.broker_url), queue, post)
-        calls.start()
-        stack.callback(post.close)
-        stack.callback(calls.stop)
-        return RemoteDesk(self.stolen.name, calls, post, lambda _image, _file: None)
+        return asking(self.stolen, stack)
+
+
+def asking(given: HostCredential, stack: ExitStack) -> RemoteDesk:
+    """The desk of a host that has no agent."""
+    post = Post(given.broker_url, None)
+    queue = Queue(names.answers(given.name), no_declare=True)
+    calls = Calls(broker.connection(given.broker_url), queue, post)
+    calls.start()
+    stack.callback(post.close)
+    stack.callback(calls.stop)
+    return RemoteDesk(given.name, calls, post, lambda _image, _file: None)
 
 
 @pytest.fixture
@@ -316,13 +322,13 @@ def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Ite
     honest, stolen = (credential(settings, f"{name}-{tag}", capsys) for name in ("honest", "stolen"))
     with ExitStack() as stack:
         stack.callback(database.dispose)
-        desk_server(settings, database, stack)
+        desks = desk_server(settings, database, stack)
         remote_agent(honest, None, FakeHypervisor(name=honest.name), stack)
         nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
         rig = Rig(settings, database, nudge, lambda: None, lambda: None)
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
-        yield TwoHosts(rig, honest, stolen, server)
+        yield TwoHosts(rig, honest, stolen, server, desks)
 
 
 def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: TwoHosts) -> None:
@@ -381,6 +387,28 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
 
 def _as(two: TwoHosts, given: HostCredential) -> Settings:
     return replace(two.rig.settings, host_name=given.name)
+
+
+def test_a_host_that_asks_without_end_keeps_no_other_waiting(
+    two: TwoHosts, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, many = two.rig.settings, 3000
+    given = credential(settings, f"third-{os.urandom(3).hex()}", capsys)
+    with ExitStack() as stack:
+        third = asking(given, stack)
+        assert third.wanted() == []
+        flooding = stack.enter_context(broker.connection(two.stolen.broker_url, confirmed=False))
+        producer = Producer(flooding.default_channel)
+        for number in range(many):
+            up, key = names.up(two.stolen.name), names.KEY_DESK
+            producer.publish({"ask": "wanted"}, exchange=up, routing_key=key, correlation_id=str(number))
+        assert third.wanted() == []
+        assert settings.broker_url is not None
+        with broker.connection(settings.broker_url) as connection:
+            answered = connection.default_channel.queue_declare(names.answers(two.stolen.name), passive=True)
+            assert answered.message_count < many, "who asked later was answered before all of that"
+        two.desks.write_heartbeats()
+    assert f"{two.stolen.name} asks more than can be answered" in caplog.text
 
 
 class Killed(BaseException):

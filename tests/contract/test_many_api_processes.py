@@ -27,7 +27,7 @@ from app.settings import Settings
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
-from compute_api import hosts
+from compute_api import hosts, listening
 from compute_api.placement import Preference
 from hypervisor.fake import FakeHypervisor
 from identity_api import keys
@@ -265,6 +265,36 @@ def test_what_hosts_have_is_claimed_to_the_last_of_it_and_no_more(pair: Pair) ->
         thread.join()
     assert {name: taken.count(name) for name in names} == dict.fromkeys(names, int(settings.cpu_ratio))
     pair.ask_database("DELETE FROM hosts WHERE name LIKE 'small-%' RETURNING 1")
+
+
+def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -> None:
+    settings, clock = pair.one.settings, SystemClock()
+    names = [f"heard-{number}" for number in range(50)]
+    with pair.database.transaction() as session:
+        for name in names:
+            hosts.register(session, clock.now(), FakeHypervisor(name=name).describe(), settings)
+        listening.heard(session, clock.now())
+    wrong: list[Exception] = []
+
+    def write(order: list[str]) -> None:
+        try:
+            for at in range(100):
+                with pair.database.transaction() as session:
+                    now = clock.now()
+                    listening.heard(session, now if at % 2 else None)
+                    for some in (order[:25], order[25:]):
+                        hosts.seen_all(session, dict.fromkeys(some, now))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=write, args=(order,)) for order in (names, names[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    pair.ask_database("DELETE FROM hosts WHERE name LIKE 'heard-%' RETURNING 1")
+    pair.ask_database("DELETE FROM listening RETURNING 1")
 
 
 def test_without_the_database_every_service_says_503_in_its_own_words_and_recovers_by_itself(pair: Pair) -> None:
