@@ -38,7 +38,7 @@ def proof(secret: str, words: str) -> str:
 def has_proven(session: Session, name: str, words: str, given: str) -> bool:
     """Whether it is the host of that name that has made the proof."""
     found = session.get(HostCredential, name)
-    return found is not None and hmac.compare_digest(_proof(found.secret_hash, words), given)
+    return found is not None and hmac.compare_digest(_proof(found.secret_hash, words).encode(), given.encode())
 
 
 def known(session: Session, name: str) -> bool:

@@ -206,6 +206,7 @@ All of it runs after {seconds:.0f} s. In another shell:
     openstack hypervisor list
     openstack server create --flavor tiny --image tiny --key-name cluster --min 3 --max 3 --wait many
     openstack server list --long -c Name -c Networks -c Host
+    openstack console url show --novnc many-1   # its host brings it to the API's machine
     ip -6 route add ADDRESS/128 via {made.wire.computers["h1"].address}   # h1, or whichever host the server is on
     ssh -i {made.directory / "key"} root@ADDRESS
     kill -9 {agent.pid if agent else "PID"}   # the agent of h2; its servers go on

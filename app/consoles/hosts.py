@@ -63,8 +63,8 @@ class Hosts:
         expected = self._expected.get(session)
         try:
             name, proof = parse_authorization_basic(request.headers.get("Authorization", ""))
-        except InvalidHeader:
-            expected = None
+        except (InvalidHeader, UnicodeDecodeError):
+            name = proof = ""
         if expected is None or expected.host != name or not self._prove(name, session, proof):
             raise errors.NotFound("No console is expected from there.")
 

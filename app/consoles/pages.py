@@ -36,8 +36,8 @@ def page(root: Path | None, path: str) -> Response:
 
 
 def plain(status: HTTPStatus, words: str) -> Response:
-    """An answer in words."""
-    return _response(status, words.encode() + b"\n", "text/plain; charset=utf-8")
+    """An answer in words, or without any."""
+    return _response(status, f"{words}\n".encode() if words else b"", "text/plain; charset=utf-8")
 
 
 def _response(status: HTTPStatus, body: bytes, kind: str) -> Response:

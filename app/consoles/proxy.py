@@ -75,7 +75,8 @@ class Proxy:
             if token is not None:
                 await asyncio.to_thread(self._check, token)
         except errors.NotFound:
-            return pages.plain(HTTPStatus.FORBIDDEN, "The token is not valid, or not any more.")
+            # Who opens a WebSocket reads no words, and tempest takes them for frames.
+            return pages.plain(HTTPStatus.FORBIDDEN, "" if is_socket else "The token is not valid, or not any more.")
         except Exception as error:
             log.warning("A token could not be checked: %s", type(error).__name__)
             return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Consoles cannot be opened just now. Try again.")

@@ -105,7 +105,7 @@ def write_configuration(work: Path, state: Path, port: int, admin: Connection) -
             "interface_attach": "true",
             "personality": "false",
             "nova_cert": "false",
-            "vnc_console": "false",
+            "vnc_console": "true",
             "volume_multiattach": "false",
             "swap_volume": "false",
             "config_drive": "true",
