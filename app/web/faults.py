@@ -7,12 +7,12 @@ page that Glance sends.
 
 import logging
 from collections.abc import Callable, Mapping
+from html import escape
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
-from markupsafe import Markup, escape
 from sqlalchemy.exc import DataError, DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -93,7 +93,7 @@ def fault(service: Service | None, status: int, message: str, kind: str | None =
 def _page(status: int, message: str) -> Response:
     """The page that Glance sends; its own client stumbles over JSON that is not nested."""
     title = f"{status} {_title(status)}"
-    text = escape(message).replace("\n", Markup("<br />\n"))
+    text = escape(message, quote=False).replace("\n", "<br />\n")
     page = f"<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{text}\n</body>\n</html>"
     return Response(page, status=status, content_type="text/html; charset=UTF-8")
 

@@ -64,6 +64,21 @@ def resource_types() -> Response:
     return json({"resource_types": []})
 
 
+@blueprint.route("/metadefs/<path:_rest>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@blueprint.get("/schemas/metadefs/<path:_rest>", endpoint="metadef_schemas")
+@require("get_metadef_namespaces")
+def metadefs(_rest: str) -> Response:
+    raise errors.NotFound("There are no metadata definitions here.")
+
+
+@blueprint.route("/cache", methods=["GET", "DELETE"])
+@blueprint.route("/cache/<image_id>", methods=["PUT", "DELETE"], endpoint="cached_image")
+@require("get_image_schema")
+def cache(image_id: str = "") -> Response:  # noqa: ARG001
+    """In the words of Glance without a cache."""
+    raise errors.NotFound("Caching via API is not supported at this site.")
+
+
 @blueprint.get("/images/<image_id>/locations")
 @blueprint.post("/images/<image_id>/locations", endpoint="add_location")
 @require("get_image_location")
