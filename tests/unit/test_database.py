@@ -3,13 +3,16 @@
 import sqlite3
 import threading
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 from sqlalchemy import exc, text
+from sqlalchemy.dialects import postgresql
 
-from app.db import Database, Holder, is_unreachable
+from app.db import Database, Holder, UtcDateTime, is_unreachable
 from app.errors import OperatorError
 
 
@@ -75,3 +78,10 @@ def test_sqlite_that_is_locked_is_not_a_mistake_and_a_mistake_is(tmp_path: Path)
 def test_a_url_that_means_nothing_is_said_so(url: str) -> None:
     with pytest.raises(OperatorError, match="postgresql"):
         Database(url)
+
+
+def test_times_are_utc_whatever_zone_postgresql_is_set_to() -> None:
+    there = datetime(2026, 11, 21, 18, tzinfo=ZoneInfo("Asia/Tokyo"))
+    read = UtcDateTime().process_result_value(there, postgresql.dialect())
+    assert read is not None
+    assert read.isoformat() == datetime(2026, 11, 21, 9, tzinfo=UTC).isoformat()
