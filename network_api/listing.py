@@ -64,7 +64,7 @@ class Resource:
         query = query.order_by(*(column.asc() if ascending else column.desc() for column, ascending in order))
         if asked.limit:
             query = query.limit(asked.limit)
-        found = list(reader.execute(query, asking(caller)))
+        found = list(reader.execute(query, asking(caller)).all())
         return found[::-1] if asked.reverse else found
 
     def row(self, reader: Reader, caller: Caller, key: str) -> Row[Any]:
@@ -96,7 +96,7 @@ class Resource:
                 query = query.where(found.column == bindparam(f"filter_{name}", type_=found.column.type))
             self._ready[caller.is_admin, names] = query
         wanted = {f"filter_{name}": found.normal(values[name]) for name, found in filters.items()}
-        return list(reader.execute(query, {**asking(caller), **wanted}))
+        return list(reader.execute(query, {**asking(caller), **wanted}).all())
 
     def _order(self, asked: Asked) -> list[tuple[ColumnElement[Any], bool]]:
         unknown = [name for name, _ in asked.sorts if name not in self.sorts]

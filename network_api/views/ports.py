@@ -1,40 +1,68 @@
 """A port as Neutron shows it."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from orjson import Fragment
 
 from network_api.views.times import stamp
 
+NONE: list[Any] = []
+NOTHING: dict[str, Any] = {}
+"""Shared by all documents: of a thousand ports, making them anew is a good part of the work."""
 
-def port(row: Row[Any], *, binding: bool) -> dict[str, Any]:
-    """The document of one row of `port_listing.PORTS`. `binding` adds where the port is, which is for operators."""
+
+def port(row: Sequence[Any], *, binding: bool) -> dict[str, Any]:
+    """The document of one row of `port_listing.PORTS`. `binding` adds where the port is, which is for operators.
+
+    The row is taken apart at once: asking it for one column after the other by name takes three times as long.
+    """
+    (
+        port_id,
+        name,
+        description,
+        project_id,
+        network_id,
+        mac,
+        subnet_id,
+        address,
+        admin_state_up,
+        status,
+        device_id,
+        device_owner,
+        pairs,
+        ipv4_address,
+        tags,
+        created_at,
+        updated_at,
+        host,
+    ) = row
     body = {
-        "id": row.id,
-        "name": row.name,
-        "description": row.description,
-        "tenant_id": row.project_id,
-        "project_id": row.project_id,
-        "network_id": row.network_id,
-        "mac_address": row.mac_address,
-        "fixed_ips": [{"subnet_id": row.subnet_id, "ip_address": row.ip_address}] if row.ip_address else [],
-        "admin_state_up": row.admin_state_up,
-        "status": row.status,
-        "device_id": row.device_id,
-        "device_owner": row.device_owner,
-        "security_groups": [],
-        "allowed_address_pairs": row.allowed_address_pairs,
-        "ipv4_address": row.ipv4_address,
-        "extra_dhcp_opts": [],
+        "id": port_id,
+        "name": name,
+        "description": description,
+        "tenant_id": project_id,
+        "project_id": project_id,
+        "network_id": network_id,
+        "mac_address": mac,
+        "fixed_ips": [{"subnet_id": subnet_id, "ip_address": address}] if address else NONE,
+        "admin_state_up": admin_state_up,
+        "status": status,
+        "device_id": device_id,
+        "device_owner": device_owner,
+        "security_groups": NONE,
+        "allowed_address_pairs": Fragment(pairs),
+        "ipv4_address": ipv4_address,
+        "extra_dhcp_opts": NONE,
         "port_security_enabled": True,
         "binding:vnic_type": "normal",
-        "tags": row.tags,
-        "created_at": stamp(row.created_at),
-        "updated_at": stamp(row.updated_at),
+        "tags": Fragment(tags),
+        "created_at": stamp(created_at),
+        "updated_at": stamp(updated_at),
     }
     if binding:
-        body["binding:host_id"] = row.binding_host or ""
-        body["binding:vif_type"] = "tap" if row.binding_host else "unbound"
-        body["binding:vif_details"] = {}
-        body["binding:profile"] = {}
+        body["binding:host_id"] = host or ""
+        body["binding:vif_type"] = "tap" if host else "unbound"
+        body["binding:vif_details"] = NOTHING
+        body["binding:profile"] = NOTHING
     return body
