@@ -7,7 +7,6 @@ from sqlalchemy.sql import ColumnElement
 
 from network_api import listing
 from network_api.errors import InvalidInput, PortNotFound
-from network_api.models import Port
 from network_api.ports import COLUMNS, VISIBLE
 from network_api.subnet_listing import normal_address
 

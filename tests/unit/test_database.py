@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from sqlalchemy import exc, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine.default import DefaultDialect
 
 from app.db import Database, Holder, UtcDateTime, is_unreachable
 from app.errors import OperatorError
@@ -82,6 +82,6 @@ def test_a_url_that_means_nothing_is_said_so(url: str) -> None:
 
 def test_times_are_utc_whatever_zone_postgresql_is_set_to() -> None:
     there = datetime(2026, 11, 21, 18, tzinfo=ZoneInfo("Asia/Tokyo"))
-    read = UtcDateTime().process_result_value(there, postgresql.dialect())
+    read = UtcDateTime().process_result_value(there, DefaultDialect())
     assert read is not None
     assert read.isoformat() == datetime(2026, 11, 21, 9, tzinfo=UTC).isoformat()
