@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,7 +51,10 @@ class Source:
 def run(settings: Settings, parsed: Namespace) -> int:
     """Upload what `parsed.source` names. Raises OperatorError with what is wrong."""
     source = open_source(parsed.source)
-    head = next(source.pieces, b"")
+    try:
+        head = next(source.pieces, b"")
+    except SixstackError as error:
+        raise OperatorError(f"{parsed.source}: {error.message}") from None
     if not head:
         raise OperatorError(f"{parsed.source} is empty.")
     body: dict[str, Any] = {
@@ -69,7 +72,8 @@ def run(settings: Settings, parsed: Namespace) -> int:
         progress = Progress(f"{body['name']} ({body['disk_format']})", source.length)
         cloud.upload(image["id"], _with(head, source.pieces), source.length, progress)
     except BaseException:
-        cloud.call("DELETE", f"/v2/images/{image['id']}")
+        with suppress(OperatorError):  # what went wrong first is what matters
+            cloud.call("DELETE", f"/v2/images/{image['id']}")
         raise
     made = cloud.call("GET", f"/v2/images/{image['id']}")
     sys.stdout.write(f"{made['id']}  {made['name']}  {made['status']}  {mib(made['size'])} MiB\n")
@@ -87,6 +91,8 @@ def open_source(text: str) -> Source:
             raise OperatorError(f"{text}: {error.message}") from None
         name = PurePosixPath(unquote(parts.path)).name or parts.netloc
         return Source(_stem(name), pieces_of_iterator(download.pieces), download.length)
+    if "://" in text:
+        raise OperatorError(f"{text}: only http and https are fetched.")
     path = Path(text)
     try:
         file = path.open("rb", buffering=0)
@@ -166,7 +172,7 @@ class Cloud:
             raise OperatorError(f"the upload broke off: {error}") from None
         finally:
             connection.close()
-        progress.end()
+            progress.end()
         if response.status >= 300:
             raise OperatorError(_message(text))
 

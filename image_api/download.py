@@ -88,7 +88,7 @@ class Reach:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise BadRequest(f"The host {host} was not found: {error}.") from None
+            raise BadRequest(f"The host {host} was not found: {_reason(error)}.") from None
         addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
         for address in addresses:
             self.check_address(address)
@@ -178,4 +178,6 @@ def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPRe
 def _reason(error: Exception | None) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__
