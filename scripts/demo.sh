@@ -36,7 +36,7 @@ start_cloud() {
         kill -0 "$cloud" 2>/dev/null || {
             tail -n 5 "$log" | sed 's/^/    | /' >&2
             die "The cloud did not start; its last words are above." \
-                "Another address: make demo LISTEN=127.0.0.1:8775" "The whole log: $log"
+                "Another address: make demo LISTEN=127.0.0.1:8784" "The whole log: $log"
         }
         [ $((SECONDS - waited)) -lt 60 ] || die "The cloud does not answer after a minute." "The log: $log"
         sleep 0.1
