@@ -111,6 +111,10 @@ class Inspection:
         for signature, claimed in SIGNATURES.items():
             if self._head.startswith(signature):
                 raise BadRequest(f"The image is a damaged {claimed}: its header is cut off.")
+        if _is_ova(self._head):
+            raise BadRequest(
+                "The image is an ova, a tar archive of several files: unpack it, and upload the disk that is in it."
+            )
         if declared == "vhd" and self._tail.startswith(b"conectix"):
             return self._fixed_vhd()
         if declared not in RAW_KINDS:
@@ -180,6 +184,11 @@ def _claims(candidate: FileInspector) -> bool:
         return candidate.format_match
     except Exception:  # too little was read to tell
         return False
+
+
+def _is_ova(head: bytes) -> bool:
+    """A tar archive that begins with a description of a machine, as the Open Virtualization Format has it."""
+    return head[257:262] == b"ustar" and head[:100].rstrip(b"\0").lower().endswith(b".ovf")
 
 
 def _virtual_size(inspector: FileInspector) -> int:

@@ -356,6 +356,27 @@ def test_strange_questions_have_plain_answers(member: Actor, method: str, path: 
     assert response.status_code == status, response.text
 
 
+def test_what_is_advertised_is_taken_and_nothing_else(member: Actor) -> None:
+    schema = member.get("/schemas/image").get_json()["properties"]
+    for name in ("disk_format", "container_format"):
+        assert (
+            schema[name]
+            == member.get("/schemas/images").get_json()["properties"]["images"]["items"]["properties"][name]
+        )
+        for value in schema[name]["enum"]:
+            assert member.call("POST", "/images", json={name: value}).status_code == 201
+        assert member.call("POST", "/images", json={name: "zip"}).status_code == 400
+    methods = member.get("/info/import").get_json()["import-methods"]["value"]
+    said = member.call("POST", "/images", json={}).headers["OpenStack-image-import-methods"]
+    assert said.split(",") == methods
+    for method in ("glance-direct", "web-download", "copy-image", "glance-download"):
+        image_id = member.create()["id"]
+        asked = {"method": {"name": method, "uri": "http://192.0.2.1/disk"}}
+        answer = member.call("POST", f"/images/{image_id}/import", json=asked)
+        known = answer.status_code in (202, 409)  # nothing was staged for glance-direct
+        assert known == (method in methods), answer.text
+
+
 def test_what_is_not_here_says_so(member: Actor) -> None:
     for method, path in (
         ("POST", "/metadefs/namespaces"),

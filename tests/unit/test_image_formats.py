@@ -3,12 +3,14 @@
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import random
 import re
 import struct
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +86,18 @@ def test_a_wrong_declaration_is_overruled_by_proof(qemu_img: Callable[..., bytes
     content = qemu_img("convert", "-f", "raw", "-O", driver, "disk.raw", "out")
     for declared in ("raw", "qcow2", "vmdk", "iso"):
         assert looked_at(content, declared).format == driver
+
+
+@pytest.mark.parametrize("declared", ["raw", "vmdk"])
+def test_an_ova_is_refused_with_what_to_do(declared: str) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as ova:
+        for name, size in (("machine.ovf", 100), ("machine-disk1.vmdk", MIB)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            ova.addfile(member, io.BytesIO(bytes(size)))
+    with pytest.raises(BadRequest, match="unpack it, and upload the disk"):
+        looked_at(archive.getvalue(), declared)
 
 
 @pytest.mark.parametrize("declared", ["qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "ploop"])
