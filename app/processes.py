@@ -1,11 +1,13 @@
-"""Processes of ours: ended with their parent, found again by pid file, and never mistaken for others'."""
+"""Processes of ours: ended with their parent, found again by pid file, never mistaken for others', known to systemd."""
 
 import ctypes
 import os
 import signal
+import socket
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
 def end_with_parent() -> None:
@@ -38,3 +40,10 @@ def read_pid_file(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return int(pid) if started(int(pid)) == start else None
+
+
+def tell_systemd(state: str) -> None:
+    """Say `state`, such as READY=1, to systemd when it has started us and wants to know (sd_notify(3))."""
+    if address := os.environ.get(NOTIFY_SOCKET):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -52,6 +52,7 @@ def up(settings: Settings) -> int:
     with _only_one(settings):
         processes.write_pid_file(settings.state / "up.pid")
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
+        environment.pop(processes.NOTIFY_SOCKET, None)
         _prepare_database(environment)
         children = [Child("API", [sys.executable, "-m", "app.server"])]
         if settings.broker_url:
@@ -90,15 +91,19 @@ def _run(settings: Settings, children: list[Child], environment: dict[str, str])
             _start(child, environment)
         if ready_until is not None:
             agent_is_ready = not settings.agent or (settings.state / "agent.ready").exists()
-            if _answers(_url(settings)) and agent_is_ready:
+            if agent_is_ready and _answers(_url(settings)):
                 print(
                     f"Sixstack answers at {_url(settings)}; credentials are in {settings.state / 'clouds.yaml'}",
                     flush=True,
                 )
                 (settings.state / "up.url").write_text(_url(settings) + "\n")
+                processes.tell_systemd("READY=1")
                 ready_until = None
             elif time.monotonic() > ready_until:
-                raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see above.")
+                if not _answers(_url(settings)):
+                    raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see above.")
+                log.info("The API answers; the agent still starts the machines that ran before the reboot")
+                ready_until = time.monotonic() + READY_SECONDS
         time.sleep(0.05 if ready_until is not None else 0.5)
     return 0
 

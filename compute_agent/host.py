@@ -16,6 +16,9 @@ from hypervisor.protocol import ImageSource
 from hypervisor.radvd import Timing
 from image_api.source import make_source
 
+BOOT_ID = "boot-id"
+MACHINES_ENDED = "machines-ended"
+
 
 def make_hypervisor(
     settings: Settings, installation: Installation, images: ImageSource | None = None
@@ -122,9 +125,20 @@ def only_agent(state: Path) -> Iterator[None]:
 
 
 def machines_were_ended(state: Path) -> bool:
-    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    remembered = state / "boot-id"
-    rebooted = remembered.exists() and remembered.read_text().strip() != boot_id
-    remembered.write_text(boot_id)
-    return rebooted or (state / "machines-ended").exists()
+    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again.
+
+    True until `machines_are_started`: an agent that ends before it has heard what should run does not forget it.
+    """
+    remembered = state / BOOT_ID
+    rebooted = remembered.exists() and remembered.read_text().strip() != _boot_id()
+    return rebooted or (state / MACHINES_ENDED).exists()
+
+
+def machines_are_started(state: Path) -> None:
+    """From now on a machine that does not run has shut itself off."""
+    (state / BOOT_ID).write_text(_boot_id())
+    (state / MACHINES_ENDED).unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import IO
 
@@ -18,7 +17,7 @@ from compute_agent import credential
 from compute_agent.agent import WAITING_THREADS, Agent
 from compute_agent.credential import HostCredential
 from compute_agent.dialing import Dialer
-from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
+from compute_agent.host import machines_are_started, machines_were_ended, make_hypervisor, only_agent
 from compute_agent.remote_desk import RemoteDesk
 from compute_agent.shutdown import end_machines
 from compute_agent.worker import Questions, Worker
@@ -114,8 +113,7 @@ def _run(settings: Settings, given: HostCredential) -> int:
     calls.start()
     if not _until_heard(agent.prepare, ending):
         return 0
-    with suppress(FileNotFoundError):
-        (settings.state / "machines-ended").unlink()
+    machines_are_started(settings.state)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
     threads = max(settings.agent_threads, WAITING_THREADS)

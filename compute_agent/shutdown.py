@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from app.settings import Settings
+from compute_agent.host import MACHINES_ENDED
 from hypervisor.machine import MachineState
 from hypervisor.protocol import Hypervisor
 
@@ -16,7 +17,7 @@ def end_machines(hypervisor: Hypervisor, settings: Settings) -> int:
     """
     running = [one.id for one in hypervisor.reports() if one.state not in (MachineState.SHUTOFF, MachineState.ABSENT)]
     if running:
-        (settings.state / "machines-ended").touch()
+        (settings.state / MACHINES_ENDED).touch()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda machine: hypervisor.ensure_stopped(machine, grace_seconds=GRACE_SECONDS), running))
     hypervisor.close_down()

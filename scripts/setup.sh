@@ -39,6 +39,7 @@ needed_by_tests='
 runuser                                   util-linux
 rabbitmq-server                           rabbitmq-server
 named                                     bind9
+systemd-analyze                           systemd
 '
 [ "${1:-}" != --tests ] || needed+=$needed_by_tests
 
@@ -105,6 +106,12 @@ apt_progress() {
         /^Setting up /        { if (++n % 20 == 0 || n == total) print "    installed " n " of " total; fflush() }'
 }
 
+# Services that come with what we install. Sixstack and its tests start their own when they are told to; those of the
+# distribution would hold ports, now and after each boot. Whoever had one before keeps it as it is.
+unwanted=(tayga.service unbound.service rabbitmq-server.service epmd.socket epmd.service named.service)
+is_known() { [ -e "/lib/systemd/system/$1" ] || [ -e "/etc/init.d/${1%.*}" ]; }
+mapfile -t new_services < <(for unit in "${unwanted[@]}"; do is_known "$unit" || echo "$unit"; done)
+
 install_packages() {
     # The tests start a PostgreSQL of their own; Debian's package is to start none.
     case " ${packages[*]} " in *' postgresql '*)
@@ -117,6 +124,26 @@ install_packages() {
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${packages[@]}" 2>&1 | apt_progress
 }
 
+# While they are installed, Debian's way to say no; a computer that has a policy already (a container) keeps it.
+policy=/usr/sbin/policy-rc.d is_ours=''
+start_none() {
+    [ ${#new_services[@]} -gt 0 ] && [ ! -e $policy ] || return 0
+    is_ours=yes
+    trap allow_all EXIT
+    { echo '#!/bin/sh'
+      echo '# Written by scripts/setup.sh of Sixstack for as long as it installs packages.'
+      printf 'case $1 in %s) exit 101 ;; esac\n' "$(printf '%s\n' "${new_services[@]%.*}" "${new_services[@]}" | paste -sd'|')"
+      echo 'exit 0'; } >$policy
+    chmod 755 $policy
+}
+allow_all() { [ -z "$is_ours" ] || rm -f $policy; is_ours=''; }
+start_none_later() {
+    local unit
+    for unit in "${new_services[@]}"; do
+        ! is_known "$unit" || systemctl disable --now "$unit" >>"$log" 2>&1 || true
+    done
+}
+
 if [ ${#packages[@]} -gt 0 ]; then
     step "Installing packages: ${packages[*]}"
     command -v apt-get >/dev/null ||
@@ -125,6 +152,7 @@ if [ ${#packages[@]} -gt 0 ]; then
         die "Installing packages needs root." "Run it with sudo, or as root: apt-get install ${packages[*]}"
     # Lists that are absent (a container) or out of date (a 404 while fetching) are refreshed, once.
     apt-cache show "${packages[@]}" >/dev/null 2>&1 || refresh_package_lists "$log"
+    start_none
     install_packages || {
         refresh_package_lists "$log"
         install_packages
@@ -132,12 +160,8 @@ if [ ${#packages[@]} -gt 0 ]; then
         tail -n 15 "$log" | sed 's/^/    | /' >&2
         die "apt-get could not install the packages." "The whole log: $log"
     }
-    # Sixstack starts its own when it is told to; the distribution's services would only be in the way.
-    for service in tayga unbound; do
-        case " ${packages[*]} " in
-        *" $service "*) systemctl disable --now "$service" >>"$log" 2>&1 || true ;;
-        esac
-    done
+    start_none_later
+    allow_all
 fi
 
 # ------------------------------------------------------------------ .venv
@@ -154,7 +178,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x .venv/bin/python ]; 
     pip_progress() {
         tee -a "$log" | awk '
             /^Collecting /  { if (++n % 20 == 0) print "    fetched " n; fflush() }
-            /^Installing collected/ { print "    fetched all " n ", installing"; fflush() }'
+            /^Installing collected/ { print "    fetched all " (n + 0) ", installing"; fflush() }'
     }
     pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@" 2>&1; }
     pip install --progress-bar off --no-compile --require-hashes -r requirements-dev.lock | pip_progress || {

@@ -1,0 +1,41 @@
+"""What an agent takes from its state directory when it starts: whether machines that do not run are to be started."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.processes import tell_systemd
+from compute_agent.host import BOOT_ID, MACHINES_ENDED, machines_are_started, machines_were_ended
+
+
+def test_the_first_start_of_all_finds_nothing_to_start_again(tmp_path: Path) -> None:
+    assert not machines_were_ended(tmp_path)
+    machines_are_started(tmp_path)
+    assert not machines_were_ended(tmp_path)
+
+
+def test_a_reboot_is_remembered_until_machines_were_started(tmp_path: Path) -> None:
+    (tmp_path / BOOT_ID).write_text("another boot\n")
+    assert machines_were_ended(tmp_path)
+    assert machines_were_ended(tmp_path), "an agent that ended while the control plane was away forgot the reboot"
+    machines_are_started(tmp_path)
+    assert not machines_were_ended(tmp_path)
+
+
+def test_machines_that_an_operator_ended_are_started_once(tmp_path: Path) -> None:
+    machines_are_started(tmp_path)
+    (tmp_path / MACHINES_ENDED).touch()
+    assert machines_were_ended(tmp_path)
+    machines_are_started(tmp_path)
+    assert not machines_were_ended(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "abstract"])
+def test_systemd_hears_that_the_cloud_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    address = str(tmp_path / "notify") if kind == "file" else f"@{tmp_path}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address.replace("@", "\0", 1))
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        tell_systemd("READY=1")
+        assert systemd.recv(100) == b"READY=1"
