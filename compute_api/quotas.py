@@ -66,23 +66,50 @@ def usage(session: Session, project_id: str) -> dict[str, int]:
     return {name: getattr(row, name) if row else 0 for name in COUNTED}
 
 
-def claim(session: Session, project_id: str, *, instances: int, cores: int, ram: int, at_least: int = 0) -> int:
-    """Take room for up to `instances` servers of `cores` and `ram` MiB each; returns how many fit, `at_least` or more.
+def claim(
+    session: Session,
+    project_id: str,
+    limit: Mapping[str, int],
+    *,
+    instances: int,
+    cores: int,
+    ram: int,
+    at_least: int = 0,
+) -> int:
+    """Take room for up to `instances` servers of `cores` and `ram` MiB each, within the project's `limits`; returns how
+    many fit, `at_least` or more.
 
     Raises QuotaExceeded in Nova's words. The row is locked until the transaction ends.
     """
-    _ensure_row(session, project_id)
-    used = session.get_one(ProjectUsage, project_id, with_for_update=True, populate_existing=True)
-    limit = limits(session, project_id)
     each = {"instances": 1, "cores": cores, "ram": ram}
+    used = _take(session, project_id, {name: instances * need for name, need in each.items()})
     fits = instances
     for name, need in each.items():
         if limit[name] >= 0 and need > 0:
-            fits = min(fits, (limit[name] - getattr(used, name)) // need)
-    if fits < max(at_least, 1):
+            fits = min(fits, (limit[name] - used[name]) // need)
+    enough = fits >= max(at_least, 1)
+    if over := instances - fits if enough else instances:
+        add(session, project_id, **{name: -over * need for name, need in each.items()})
+    if not enough:
         _refuse(used, limit, each, instances)
-    add(session, project_id, instances=fits, cores=fits * cores, ram=fits * ram)
     return fits
+
+
+def _take(session: Session, project_id: str, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Count up, and lock the row; returns what was used before."""
+    columns = {name: getattr(ProjectUsage, name) for name in COUNTED}
+    statement = (
+        update(ProjectUsage)
+        .where(ProjectUsage.project_id == project_id)
+        .values({name: column + wanted[name] for name, column in columns.items()})
+        .returning(*columns.values())
+        .execution_options(synchronize_session=False)
+    )
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        _ensure_row(session, project_id)
+        row = session.execute(statement).one()
+    return {name: after - wanted[name] for name, after in row._asdict().items()}
 
 
 def add(session: Session, project_id: str, *, instances: int = 0, cores: int = 0, ram: int = 0) -> None:
@@ -105,14 +132,12 @@ def _ensure_row(session: Session, project_id: str) -> None:
     session.execute(insert(ProjectUsage).values(row).on_conflict_do_nothing())
 
 
-def _refuse(used: ProjectUsage, limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
+def _refuse(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
     over = [
-        name
-        for name, need in each.items()
-        if limit[name] >= 0 and getattr(used, name) + need * max(instances, 1) > limit[name]
+        name for name, need in each.items() if limit[name] >= 0 and used[name] + need * max(instances, 1) > limit[name]
     ]
     requested = ", ".join(str(each[name] * instances) for name in over)
-    already = ", ".join(str(getattr(used, name)) for name in over)
+    already = ", ".join(str(used[name]) for name in over)
     allowed = ", ".join(str(limit[name]) for name in over)
     raise errors.QuotaExceeded(
         f"Quota exceeded for {', '.join(over)}: Requested {requested}, but already used {already} of {allowed} "

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -97,7 +97,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     image = usable_image(session, caller, new.image_id, flavor)
     key = _key(session, caller, new.key_name)
     wanted = _networks(session, caller, new)
-    check_metadata(session, caller, new.metadata)
+    limits = quotas.limits(session, caller.project)
+    _check_metadata(limits, new.metadata)
     if new.host and not new.forced and not hosts.is_known(session, new.host):
         raise errors.BadRequest(f"Compute host {new.host} could not be found.")
     if new.zone and not hosts.is_zone(session, new.zone):
@@ -106,6 +107,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     count = quotas.claim(
         session,
         caller.project,
+        limits,
         instances=new.max_count,
         cores=flavor.vcpus,
         ram=flavor.ram,
@@ -163,9 +165,9 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             same_host=new.same_host,
             different_host=new.different_host,
         )
-        session.add(server)
         _place(session, now, server)
         _attach(session, now, caller, server, wanted)
+        session.add(server)  # now that it is complete: one INSERT, and no UPDATE
         operations.begin_action(session, now, server, SPAWN.name, request_id, caller.user_id)
         if server.host:
             operations.queue(session, now, server, SPAWN.task, request_id, {})
@@ -211,14 +213,14 @@ def take(
     else:
         statement = statement.where(Server.task_state.is_(None))
     statement = statement.values(task_state=action.task, generation=Server.generation + 1, updated_at=now)
-    if session.scalar(statement.returning(Server.id)) is None:
+    statement = statement.returning(Server).execution_options(synchronize_session=False, populate_existing=True)
+    if session.scalar(statement) is None:
         session.refresh(server)
         if server.vm_state in action.allowed_from:
             state = f"task_state {server.task_state}"
         else:
             state = f"vm_state {server.vm_state}"
         raise errors.Conflict(f"Cannot '{action.name}' instance {server.id} while it is in {state}")
-    session.refresh(server)
     check_host(server)
     operations.begin_action(session, now, server, recorded_as or action.name, request_id, caller.user_id)
 
@@ -295,7 +297,11 @@ def flavor_copy(flavor: Flavor) -> dict[str, Any]:
 
 def check_metadata(session: Session, caller: Caller, metadata: dict[str, str]) -> None:
     """Not more items than the quota has."""
-    limit = quotas.limits(session, caller.project)["metadata_items"]
+    _check_metadata(quotas.limits(session, caller.project), metadata)
+
+
+def _check_metadata(limits: Mapping[str, int], metadata: Mapping[str, str]) -> None:
+    limit = limits["metadata_items"]
     if 0 <= limit < len(metadata):
         raise errors.QuotaExceeded(
             f"Quota exceeded for metadata_items: maximum number of metadata items exceeds {limit}"

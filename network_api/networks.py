@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from app.caller import Caller
@@ -20,6 +20,10 @@ COLUMNS = Network.__table__.c
 
 VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
 """Keeps other projects' networks out."""
+
+_OWN = and_(COLUMNS.project_id == OWN_PROJECT, ~COLUMNS.shared, COLUMNS.admin_state_up, Network.subnet.has())
+_OWN_OR_DEFAULT = select(Network).where(or_(_OWN, COLUMNS.is_default)).order_by(COLUMNS.is_default).limit(3)
+"""Of which three are enough to see whether there is one."""
 
 
 def find(session: Session, caller: Caller, network_id: str, *, lock: bool = False) -> Network:
@@ -41,19 +45,13 @@ def default_network(session: Session, caller: Caller) -> Network:
 
     Networks without a subnet do not count. Raises NetworkAmbiguous when the project has several.
     """
-    own = session.scalars(
-        select(Network)
-        .where(Network.project_id == caller.project, ~Network.shared, Network.admin_state_up, Network.subnet.has())
-        .limit(2)
-    ).all()
+    found = session.scalars(_OWN_OR_DEFAULT, asking(caller)).all()
+    own = [one for one in found if one.project_id == caller.project and not one.shared]
     if len(own) > 1:
         raise NetworkAmbiguous
-    if own:
-        return own[0]
-    network = session.scalar(select(Network).where(Network.is_default))
-    if network is None:
+    if not found:
         raise NetworkNotFound("public")
-    return network
+    return (own or found)[0]
 
 
 def create(

@@ -37,14 +37,18 @@ def used(session: Session, project_id: str, resource: str) -> int:
 def take(session: Session, project_id: str, resource: str) -> None:
     """Count one more of the resource, which the caller is about to add. Raises OverQuota when there is no room.
 
-    The room is worked out once in a transaction, so taking a thousand is as quick as taking one.
+    The room is worked out once in a transaction, so taking a thousand is as quick as taking one. Nobody waits where
+    there is no limit.
     """
     room: dict[tuple[str, str], int | None] = session.info.setdefault("network_room", {})
     key = (project_id, resource)
     if key not in room:
-        _serialise(session, project_id)
         limit = limits(session, project_id)[resource]
-        room[key] = None if limit == UNLIMITED else limit - used(session, project_id, resource)
+        if limit == UNLIMITED:
+            room[key] = None
+        else:
+            _serialise(session, project_id)
+            room[key] = limit - used(session, project_id, resource)
     left = room[key]
     if left is None:
         return
