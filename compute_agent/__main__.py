@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from app import installation, processes
@@ -16,8 +17,9 @@ from app.settings import Settings
 from compute_agent import questions
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
-from compute_agent.host import machines_are_started, machines_were_ended, make_hypervisor, only_agent
-from compute_api.nudge import SOCKET_NAME, reachable
+from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
+from compute_api.dispatch.driver import remote
+from compute_api.nudge import SOCKET_NAME, LocalNudge, Nudges, reachable
 from compute_api.purging import Purging
 from hypervisor.errors import HypervisorError
 from hypervisor.metadata import MetadataService
@@ -41,8 +43,9 @@ def main() -> int:
 def _run(settings: Settings) -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     hypervisor = make_hypervisor(settings, installation.load(settings))
+    nudge = Nudges(settings.host_name, LocalNudge(settings.state), remote(settings)[0])
     agent = Agent(
-        LocalDesk(database, SystemClock(), settings, sweeps=True),
+        LocalDesk(database, SystemClock(), settings, nudge=nudge, sweeps=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
@@ -51,7 +54,8 @@ def _run(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
-    machines_are_started(settings.state)
+    with suppress(FileNotFoundError):
+        (settings.state / "machines-ended").unlink()
     close_questions = questions.serve(settings.state, hypervisor)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 from app.db import is_unreachable
-from compute_agent.desk import Desk, Wanted
+from compute_agent.desk import Desk, Survey, Wanted
 from compute_agent.work import carry_out
 from compute_api.states import MigrationStep, PowerState, TaskState, VmState
 from hypervisor.errors import HypervisorError
@@ -114,16 +114,14 @@ class Agent:
                     self._looking.wait(self._look_seconds)
                     continue
                 self._asked_at = self._looked_at
-                self.look()
+                if self._looked_at - compared >= self._compare_seconds:
+                    compared = self._looked_at
+                    self.look_around()
+                else:
+                    self.look()
                 if time.monotonic() - described >= self._heartbeat_seconds:
                     self._register()
                     described = time.monotonic()
-                if time.monotonic() - compared >= self._compare_seconds:
-                    self.give_up_overdue()
-                    self.compare()
-                    self._hypervisor.repair()
-                    self._hypervisor.evict_images(self._desk.images_in_use())
-                    compared = time.monotonic()
             except Exception:
                 log.exception("The agent goes on after a failure")
             self._looking.wait(self._look_seconds)
@@ -170,20 +168,29 @@ class Agent:
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
         waiting = self._desk.waiting()
-        for operation_id in waiting:
+        self._begin(waiting)
+        if waiting:
+            self._hurry(self._desk.hurried())
+
+    def look_around(self) -> None:
+        """Begin what waits, look both ways, and put in order what machines share."""
+        survey = self._desk.survey()
+        self._begin(survey.waiting)
+        self._hurry(survey.hurried)
+        self._compare(survey)
+        self._hypervisor.repair()
+        self._hypervisor.evict_images(survey.images_in_use)
+
+    def _begin(self, operation_ids: Sequence[int]) -> None:
+        for operation_id in operation_ids:
             with self._lock:
                 if operation_id in self._submitted:
                     continue
                 self._submitted.add(operation_id)
             self._pool.submit(self._do, operation_id)
-        if waiting:
-            for machine_id in self._desk.hurried():
-                self._hypervisor.hurry(machine_id)
 
-    def give_up_overdue(self) -> None:
-        """Nothing is under way for ever, whatever a host is stuck with."""
-        for machine_id in self._desk.fail_overdue():
-            log.error("Server %s: the host took too long", machine_id)
+    def _hurry(self, machine_ids: Sequence[str]) -> None:
+        for machine_id in machine_ids:
             self._hypervisor.hurry(machine_id)
 
     def _do(self, operation_id: int) -> bool:
@@ -219,8 +226,16 @@ class Agent:
                 log.warning("A report waits for the database: %s", error)
 
     def compare(self) -> None:
-        """What runs against what should, both ways. Servers that somebody is acting on are left alone."""
-        wanted = {one.id: one for one in self._desk.wanted()}
+        """Look both ways, and begin nothing."""
+        self._compare(self._desk.survey())
+
+    def _compare(self, survey: Survey) -> None:
+        """What runs against what should, both ways. Servers that somebody is acting on are left alone, but not for
+        longer than it may take, whatever the host is stuck with."""
+        for machine_id in survey.overdue:
+            log.error("Server %s: the host took too long", machine_id)
+        self._hurry(survey.overdue)
+        wanted = {one.id: one for one in survey.wanted}
         reports = self._seen = {report.id: report.state for report in self._hypervisor.reports()}
         for one in wanted.values():
             if one.task_state is None:

@@ -16,18 +16,21 @@ from app import errors
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from compute_api import aside, finishing, host_credentials, hosts, migration_steps, operations, sweeping
+from compute_api import aside, backups, finishing, host_credentials, hosts, migration_steps, operations, sweeping
 from compute_api.finishing import Outcome
 from compute_api.machine_spec import machine_spec
 from compute_api.models import Operation, Server
 from compute_api.operations import Nudge
 from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, TaskState, VmState
 from hypervisor.machine import HostReport, MachineSpec, SnapshotFile
-from image_api import images
+from image_api import snapshots
+from image_api.ingest import pieces_of
 from image_api.models import Image
 from image_api.states import ImageStatus
 from image_api.store import Store
 from image_api.stores import make_store
+
+INTERRUPTING = (DELETE.task, REBOOT_HARD.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,19 @@ class Wanted:
     power_state: int = PowerState.RUNNING
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that a host wants to know when it looks around: operations that nobody has begun, servers for which something
+    waits that may interrupt what is under way, servers that it was given up on as it took too long, every server that
+    belongs there or may come back, and the images that those are made from."""
+
+    waiting: Sequence[int]
+    hurried: Sequence[str]
+    overdue: Sequence[str]
+    wanted: Sequence[Wanted]
+    images_in_use: frozenset[str]
+
+
 class Desk(Protocol):
     """Where an agent gets its work and hands in its reports."""
 
@@ -74,15 +90,11 @@ class Desk(Protocol):
 
     def hurried(self) -> Sequence[str]: ...
 
-    def fail_overdue(self) -> Sequence[str]: ...
-
-    def wanted(self) -> Sequence[Wanted]: ...
+    def survey(self) -> Survey: ...
 
     def spec(self, machine_id: str) -> MachineSpec | None: ...
 
     def tell(self, wanted: Wanted, vm_state: VmState, power_state: PowerState, why: str) -> None: ...
-
-    def images_in_use(self) -> frozenset[str]: ...
 
 
 class LocalDesk:
@@ -179,31 +191,41 @@ class LocalDesk:
     def hurried(self) -> Sequence[str]:
         """Servers for which something waits that may interrupt what is under way."""
         with self._database.reading() as session:
-            return operations.interrupted(session, self._host, [DELETE.task, REBOOT_HARD.task])
+            return operations.interrupted(session, self._host, INTERRUPTING)
 
-    def fail_overdue(self) -> Sequence[str]:
-        """Give up on what takes longer than it may; returns the ids of the servers."""
+    def survey(self) -> Survey:
+        """Look at everything of this host at once, and give up on what takes longer than it may."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
-        late: Sequence[str] = []
         with self._database.reading() as session:
-            any_late = any(sweeping.is_late(one, now, grace) for one in operations.running(session, self._host))
-        if any_late:
+            late = any(sweeping.is_late(one, now, grace) for one in operations.running(session, self._host))
+            waiting = operations.waiting(session, self._host)
+            hurried = operations.interrupted(session, self._host, INTERRUPTING) if waiting else ()
+            wanted, images_in_use = self._wanted(session)
+        overdue: Sequence[str] = ()
+        if late:
             with self._writing() as session:
-                late = sweeping.fail_overdue(session, now, grace, self._host)
+                overdue = sweeping.fail_overdue(session, now, grace, self._host)
         if self._sweeps:
-            sweeping.sweep(self._database, now, grace, store=self._store)
-        return late
+            sweeping.sweep(self._database, now, grace, store=self._store, nudge=self._nudge)
+        return Survey(waiting, hurried, overdue, wanted, images_in_use)
 
-    def wanted(self) -> Sequence[Wanted]:
-        """Every server that belongs here, and those that come or may come back here, which are left alone."""
-        query = select(Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
-        with self._database.reading() as session:
-            rows = session.execute(query.where(Server.host == self._host, Server.deleted.is_(False)))
-            own = [Wanted(*row) for row in rows]
-            return own + [
-                Wanted(one.id, one.vm_state, TaskState.MIGRATING, one.generation, one.power_state)
-                for one in migration_steps.guests(session, self._host)
-            ]
+    def _wanted(self, session: Session) -> tuple[Sequence[Wanted], frozenset[str]]:
+        """Every server that belongs here, those that come or may come back here, which are left alone, and the images
+        that the former are made from."""
+        columns = (Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
+        query = select(*columns, Server.image_id, Server.aside)
+        own: list[Wanted] = []
+        in_use: set[str] = set()
+        for *row, image_id, remembered in session.execute(
+            query.where(Server.host == self._host, Server.deleted.is_(False))
+        ):
+            own.append(Wanted(*row))
+            in_use.update((image_id, *aside.images(remembered)))
+        others = [
+            Wanted(one.id, one.vm_state, TaskState.MIGRATING, one.generation, one.power_state)
+            for one in migration_steps.guests(session, self._host)
+        ]
+        return own + others, frozenset(in_use)
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         """The document of a server that belongs here, or for which something is to be done here; None for others."""
@@ -224,16 +246,6 @@ class LocalDesk:
             if server is not None and server.generation == wanted.generation:
                 finishing.reported(session, self._clock.now(), server, vm_state, power_state, why)
 
-    def images_in_use(self) -> frozenset[str]:
-        """Images that servers of this host are made from."""
-        with self._database.reading() as session:
-            query = select(Server.image_id, Server.aside).where(Server.host == self._host, Server.deleted.is_(False))
-            return frozenset(
-                found
-                for image_id, remembered in session.execute(query)
-                for found in (image_id, *aside.images(remembered))
-            )
-
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         with self._database.transaction() as session:
@@ -243,17 +255,11 @@ class LocalDesk:
 
     def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:
         """Raises SixstackError; NotFound when somebody has deleted the image meanwhile."""
-        images.create_from_file(
-            self._database,
-            self._store,
-            self._clock.now(),
-            owner=operation.arguments["owner"],
-            name="",
-            properties={},
-            path=snapshot.path,
-            disk_format=snapshot.disk_format,
-            image_id=operation.arguments["image_id"],
-        )
+        with self._database.reading() as session:
+            making = backups.snapshot(session, operation, snapshot.disk_format)
+        with snapshot.path.open("rb", buffering=0) as file:
+            pieces = pieces_of(file.read)
+            snapshots.keep(self._database, self._clock, self._store, making, pieces, self._settings.image_quota_gib)
 
     def image_is_stored(self, operation_id: int) -> bool:
         """Whether the image that an operation of this host is to make is complete."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.errors import Unavailable
 from compute_agent import wire
-from compute_agent.desk import Wanted, Work
+from compute_agent.desk import Survey, Wanted, Work
 from compute_api.dispatch import names
 from compute_api.dispatch.calls import Calls
 from compute_api.dispatch.post import Post
@@ -85,13 +85,9 @@ class RemoteDesk:
         """Servers for which something waits that may interrupt what is under way."""
         return list(self._ask("hurried"))
 
-    def fail_overdue(self) -> Sequence[str]:
-        """Give up on what takes longer than it may; returns the ids of the servers."""
-        return list(self._ask("fail_overdue"))
-
-    def wanted(self) -> Sequence[Wanted]:
-        """Every server that belongs here."""
-        return [wire.wanted(document) for document in self._ask("wanted")]
+    def survey(self) -> Survey:
+        """Everything of this host at once; what takes longer than it may is given up."""
+        return wire.survey(self._ask("survey"))
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         """The document of a server that belongs here; None for others."""
@@ -100,10 +96,6 @@ class RemoteDesk:
     def tell(self, wanted: Wanted, vm_state: VmState, power_state: PowerState, why: str) -> None:
         """A server was found in another state than was wanted, and nobody is acting on it."""
         self._ask("tell", one=asdict(wanted), vm_state=vm_state, power_state=power_state, why=why)
-
-    def images_in_use(self) -> frozenset[str]:
-        """Images that servers of this host are made from."""
-        return frozenset(self._ask("images_in_use"))
 
     def _ask(self, name: str, **arguments: Any) -> Any:
         """Raises Unavailable when the control plane does not answer."""

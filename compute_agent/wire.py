@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from compute_agent.desk import LocalDesk, Wanted, Work
+from compute_agent.desk import LocalDesk, Survey, Wanted, Work
 from compute_api.finishing import Outcome
 from compute_api.states import PowerState, VmState
 from hypervisor.machine import HostReport, MachineSpec
@@ -22,6 +22,21 @@ def outcome(document: dict[str, Any]) -> Outcome:
 def wanted(document: dict[str, Any]) -> Wanted:
     """A wanted server as it came over the wire."""
     return Wanted(**document)
+
+
+def survey(document: dict[str, Any]) -> Survey:
+    """A survey as it came over the wire."""
+    return Survey(
+        waiting=document["waiting"],
+        hurried=document["hurried"],
+        overdue=document["overdue"],
+        wanted=[wanted(one) for one in document["wanted"]],
+        images_in_use=frozenset(document["images_in_use"]),
+    )
+
+
+def _survey_document(found: Survey) -> dict[str, Any]:
+    return {**asdict(found), "images_in_use": sorted(found.images_in_use)}
 
 
 def spec(document: dict[str, Any] | None) -> MachineSpec | None:
@@ -53,13 +68,11 @@ REQUESTS: dict[str, Callable[..., Any]] = {
     "give_back": lambda desk, operation_id: desk.give_back(operation_id),
     "report": lambda desk, operation_id, result: desk.report(operation_id, outcome(result)),
     "hurried": lambda desk: list(desk.hurried()),
-    "fail_overdue": lambda desk: list(desk.fail_overdue()),
-    "wanted": lambda desk: [asdict(one) for one in desk.wanted()],
+    "survey": lambda desk: _survey_document(desk.survey()),
     "spec": lambda desk, machine_id: _spec_document(desk.spec(machine_id)),
     "tell": lambda desk, one, vm_state, power_state, why: desk.tell(
         wanted(one), VmState(vm_state), PowerState(power_state), why
     ),
-    "images_in_use": lambda desk: sorted(desk.images_in_use()),
     "image_is_stored": lambda desk, operation_id: desk.image_is_stored(operation_id),
 }
 """What an agent may ask for, each carried out at the desk of the host that asks and of no other."""

@@ -67,8 +67,7 @@ class FakeHost:
 
     def look(self) -> None:
         """What an agent asks from time to time."""
-        for request in ("waiting", "fail_overdue", "wanted", "images_in_use"):
-            self._ask(request, {}, lambda _answer: None)
+        self._ask("survey", {}, lambda _answer: None)
 
     def _told(self, message: Any) -> None:
         operation_id = json.loads(message.body)[0][0]

@@ -103,9 +103,9 @@ def test_what_was_done_meanwhile_is_not_too_late(
     work = host.desk.claim(waiting)
     assert work is not None
     clock.advance(1200)
-    assert (desk.sweep(), host.desk.fail_overdue()) == (0, [])
+    assert (desk.sweep(), [*host.desk.survey().overdue]) == (0, [])
     desk.hears("fake-host", seconds=50)
-    assert (desk.sweep(), host.desk.fail_overdue()) == (0, [])
+    assert (desk.sweep(), [*host.desk.survey().overdue]) == (0, [])
     desk.hears("fake-host", seconds=20)
     assert desk.sweep() == 1, "it has had time to be reported"
     assert shown(as_admin, server_id)["status"] == "ERROR"

@@ -311,7 +311,7 @@ def test_rescue_boots_from_another_disk(
     assert [disk.name for disk in disks] == ["rescue", "root"]
     assert disks[0].image is not None
     assert disks[0].image.id == other_image
-    assert other_image in host.desk.images_in_use()
+    assert other_image in host.desk.survey().images_in_use
     act(as_member, server_id, {"unrescue": None})
     host.work()
     assert shown(as_member, server_id)["status"] == "ACTIVE"
@@ -342,7 +342,7 @@ def test_a_shelved_server_is_nowhere_and_comes_back_as_it_was(
     assert root is not None
     assert root.id == image["id"]
     assert as_member.get(f"/image/v2/images/{image['id']}").status_code == 404
-    assert image["id"] in host.desk.images_in_use(), "its disk stands on it"
+    assert image["id"] in host.desk.survey().images_in_use, "its disk stands on it"
     assert room(as_admin) == (1, 128, 1)
 
 
@@ -544,10 +544,10 @@ def test_what_takes_too_long_has_failed(
     assert stuck is not None
     agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0)
     clock.advance(300)
-    agent.give_up_overdue()
+    agent.compare()
     assert shown(as_member, server_id)["status"] == "HARD_REBOOT"
     clock.advance(120)
-    agent.give_up_overdue()
+    agent.compare()
     failed = shown(as_member, server_id)
     assert failed["status"] == "ERROR"
     assert "did not finish within" in failed["fault"]["message"]

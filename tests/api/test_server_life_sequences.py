@@ -109,7 +109,7 @@ class Story:
                 with self.database.transaction() as session:
                     long_ago = self.clock.now() - timedelta(hours=6)
                     session.execute(update(Operation).values(started_at=long_ago))
-                self.agent.give_up_overdue()
+                self.agent.compare()
             case ("compare",):
                 self.agent.compare()
             case ("power off",) if running:

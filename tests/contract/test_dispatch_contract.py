@@ -3,11 +3,14 @@
 And what a host on another computer may not do, be it in the hands of somebody else.
 """
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from compute_agent import questions
 from compute_agent.__main__ import listen
 from compute_agent.agent import Agent
 from compute_agent.credential import HostCredential, parse
-from compute_agent.desk import LocalDesk
+from compute_agent.desk import LocalDesk, Survey
 from compute_agent.remote_desk import RemoteDesk
 from compute_agent.worker import Questions, Worker
 from compute_api import flavors, host_removal, hosts, operations, quotas, servers
@@ -49,13 +52,14 @@ from hypervisor.fake import FakeHypervisor
 from hypervisor.machine import MachineState
 from image_api.models import Image
 from image_api.states import ImageStatus, Visibility
-from tests.contract.conftest import free_port, wait_until
+from tests.contract.conftest import wait_until
 from tests.rabbitmq import RabbitMQ, rabbitmq
 
 pytestmark = pytest.mark.xdist_group("dispatch")
 
 CALLER = Caller(user_id="somebody", project_id="some-project", roles=frozenset({"member"}))
 IMAGE = "11111111-2222-4333-8444-555555555555"
+LOCAL = "here"
 FAR = 3600.0
 """Agents of these tests look by themselves only once, so that what is done was told to them."""
 
@@ -69,7 +73,8 @@ class Rig:
     nudge: Callable[..., None]
     ask: Callable[..., Any]
     start: Callable[..., Agent]
-    agents: list[Agent] = field(default_factory=list)
+    host: dict[str, str]
+    """What an agent in a process of its own is told: see dying_agent.py."""
 
     def create(self, count: int = 1, *, told: bool = True) -> list[str]:
         """Servers in BUILD; returns their ids."""
@@ -91,8 +96,12 @@ class Rig:
             return found
 
 
-def prepared(state: Path, **more: Any) -> tuple[Settings, Database]:
-    settings = Settings(state=state, listen=f"127.0.0.1:{free_port()}", **more)
+def local_settings(state: Path) -> Settings:
+    """Of a host that shares the database."""
+    return Settings(state=state, host_name=LOCAL)
+
+
+def prepared(settings: Settings) -> Database:
     bootstrap.prepare(settings, installation.prepare(settings))
     database = Database(settings.database)
     now = datetime.now(UTC)
@@ -113,7 +122,13 @@ def prepared(state: Path, **more: Any) -> tuple[Settings, Database]:
                 **sizes,
             )
         )
-    return settings, database
+    return database
+
+
+def with_broker(state: Path, made: RabbitMQ, authority: Path | None = None) -> Settings:
+    """Of a control plane without a host of its own."""
+    urls = {"broker_url": made.url, "broker_management_url": made.management_url}
+    return Settings(state=state, agent=False, broker_authority=str(authority) if authority else None, **urls)
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +167,18 @@ def running(agent: Agent, stack: ExitStack) -> Agent:
     thread.start()
     stack.callback(thread.join)
     stack.callback(agent.stop)
+    return agent
+
+
+def local_agent(settings: Settings, hypervisor: FakeHypervisor, stack: ExitStack) -> Agent:
+    """An agent on the API's computer."""
+    database = Database(settings.database)
+    stack.callback(database.dispose)
+    desk = LocalDesk(database, SystemClock(), settings)
+    agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    running(agent, stack)
+    listen(settings.state / SOCKET_NAME, agent)
+    stack.callback(questions.serve(settings.state, hypervisor))
     return agent
 
 
@@ -198,24 +225,22 @@ def rig(
 ) -> Iterator[Rig]:
     with ExitStack() as stack:
         if request.param == "local":
-            settings, database = prepared(tmp_path / "state", host_name="here")
+            settings = local_settings(tmp_path / "state")
+            database = prepared(settings)
+            told = {"state": str(settings.state)}
 
             def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
-                hypervisor.name = "here"
-                desk = LocalDesk(database, SystemClock(), settings)
-                agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
-                running(agent, inner)
-                listen(settings.state / SOCKET_NAME, agent)
-                inner.callback(questions.serve(settings.state, hypervisor))
-                return agent
+                hypervisor.name = LOCAL
+                return local_agent(settings, hypervisor, inner)
 
-            nudge = Nudges("here", LocalNudge(settings.state), None)
-            ask = Asks("here", LocalAsk(settings.state), None)
+            nudge = Nudges(LOCAL, LocalNudge(settings.state), None)
+            ask = Asks(LOCAL, LocalAsk(settings.state), None)
         else:
-            more = {"broker_url": mq.url, "broker_management_url": mq.management_url, "agent": False}
-            settings, database = prepared(tmp_path / "state", **more)
+            settings = with_broker(tmp_path / "state", mq)
+            database = prepared(settings)
             host = f"host-{os.urandom(3).hex()}"
             given = credential(settings, host, capsys)
+            told = {"credential": given.document()}
             desk_server(settings, database, stack)
 
             def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
@@ -227,7 +252,7 @@ def rig(
             stack.callback(remote_ask.close)
             ask = Asks(None, LocalAsk(settings.state), remote_ask)
         stack.callback(database.dispose)
-        yield Rig(settings, database, nudge, ask, start)
+        yield Rig(settings, database, nudge, ask, start, told)
 
 
 def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
@@ -240,30 +265,25 @@ def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
         assert all(machine.starts == 1 for machine in hypervisor.machines.values())
 
 
-def test_what_was_begun_when_an_agent_died_is_done_by_the_next(rig: Rig) -> None:
-    held = threading.Event()
-    begun = threading.Event()
-
-    def hold(method: str, _machine_id: str) -> None:
-        if method == "ensure_running":
-            begun.set()
-            held.wait()
-
-    first = FakeHypervisor(before=hold)
+def test_what_was_begun_when_an_agent_was_killed_is_done_by_the_next(rig: Rig) -> None:
+    command = [sys.executable, "-m", "tests.contract.dying_agent"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as dying:
+        try:
+            assert dying.stdin is not None
+            assert dying.stdout is not None
+            print(json.dumps(rig.host), file=dying.stdin, flush=True)
+            assert dying.stdout.readline() == "ready\n"
+            (made,) = rig.create()
+            assert dying.stdout.readline() == "begun\n"
+            assert rig.operation(made).state == "running"
+        finally:
+            dying.kill()
     with ExitStack() as stack:
-        dead = rig.start(first, stack)
-        stack.callback(held.set)
-        made = rig.create()
-        assert begun.wait(30)
-        # It never reports and hears nothing more: to the control plane this agent is as good as dead.
-        dead._desk.finish = lambda *_: None  # type: ignore[method-assign]
-        if isinstance(dead._desk, RemoteDesk):
-            dead._desk._calls.stop()
-        with ExitStack() as other:
-            second = FakeHypervisor()
-            rig.start(second, other)
-            wait_until(lambda: rig.state(made[0]) == VmState.ACTIVE, seconds=60, pause=0.02)
-            assert [one.id for one in second.reports()] == made
+        second = FakeHypervisor()
+        rig.start(second, stack)
+        wait_until(lambda: rig.state(made) == VmState.ACTIVE, seconds=60, pause=0.02)
+        assert [one.id for one in second.reports()] == [made]
+        assert rig.operation(made).attempts == 2
 
 
 def test_what_nobody_was_told_of_is_found_when_the_agent_begins(rig: Rig) -> None:
@@ -316,8 +336,8 @@ def asking(given: HostCredential, stack: ExitStack) -> RemoteDesk:
 
 @pytest.fixture
 def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Iterator[TwoHosts]:
-    more = {"broker_url": mq.url, "broker_management_url": mq.management_url, "agent": False}
-    settings, database = prepared(tmp_path / "state", **more)
+    settings = with_broker(tmp_path / "state", mq)
+    database = prepared(settings)
     tag = os.urandom(3).hex()
     honest, stolen = (credential(settings, f"{name}-{tag}", capsys) for name in ("honest", "stolen"))
     with ExitStack() as stack:
@@ -325,7 +345,7 @@ def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Ite
         desks = desk_server(settings, database, stack)
         remote_agent(honest, None, FakeHypervisor(name=honest.name), stack)
         nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
-        rig = Rig(settings, database, nudge, lambda: None, lambda: None)
+        rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
         yield TwoHosts(rig, honest, stolen, server, desks)
@@ -364,13 +384,12 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
     with ExitStack() as stack:
         desk = two.desk(stack)
         assert desk.spec(two.server) is None
-        assert desk.wanted() == []
         assert desk.waiting() == []
-        assert desk.images_in_use() == frozenset()
+        assert desk.survey() == Survey([], [], [], [], frozenset())
         assert desk.claim(waiting) is None
         desk.give_back(operation.id)
         desk._insist("report", operation_id=waiting, result={"error": "mine now"})
-        wanted = next(iter(LocalDesk(two.rig.database, SystemClock(), _as(two, two.honest)).wanted()))
+        wanted = next(iter(LocalDesk(two.rig.database, SystemClock(), _as(two, two.honest)).survey().wanted))
         desk.tell(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
         with pytest.raises(Conflict, match="cannot speak for"):
             desk.register(FakeHypervisor(name=two.honest.name).describe())
@@ -396,13 +415,13 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
     given = credential(settings, f"third-{os.urandom(3).hex()}", capsys)
     with ExitStack() as stack:
         third = asking(given, stack)
-        assert third.wanted() == []
+        assert third.survey().wanted == []
         flooding = stack.enter_context(broker.connection(two.stolen.broker_url, confirmed=False))
         producer = Producer(flooding.default_channel)
         for number in range(many):
             up, key = names.up(two.stolen.name), names.KEY_DESK
-            producer.publish({"ask": "wanted"}, exchange=up, routing_key=key, correlation_id=str(number))
-        assert third.wanted() == []
+            producer.publish({"ask": "survey"}, exchange=up, routing_key=key, correlation_id=str(number))
+        assert third.survey().wanted == []
         assert settings.broker_url is not None
         with broker.connection(settings.broker_url) as connection:
             answered = connection.default_channel.queue_declare(names.answers(two.stolen.name), passive=True)
@@ -445,7 +464,7 @@ def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
             made = two.rig.create()[0]
             assert two.rig.operation(made).host == two.honest.name, "nothing more comes to it"
             if step == "remove_user":
-                assert desk.wanted() == []
+                assert desk.survey().wanted == []
     with pytest.raises(amqp.AccessRefused), Connection(two.stolen.broker_url) as connection:
         connection.connect()
     assert remove(two, name) == 0
@@ -487,8 +506,8 @@ def test_hosts_join_over_tls_and_only_with_the_right_authority(
         place = stack.enter_context(tests.rabbitmq.place())
         authority, certificate, key = tests.rabbitmq.certificates(place)
         secure = stack.enter_context(rabbitmq(place / "mq", tls=(authority, certificate, key)))
-        more = {"broker_url": secure.url, "broker_management_url": secure.management_url, "agent": False}
-        settings, database = prepared(tmp_path / "state", broker_authority=str(authority), **more)
+        settings = with_broker(tmp_path / "state", secure, authority)
+        database = prepared(settings)
         stack.callback(database.dispose)
         given = credential(settings, "over-tls", capsys)
         assert given.broker_url.startswith("amqps://")
@@ -496,7 +515,7 @@ def test_hosts_join_over_tls_and_only_with_the_right_authority(
         desk_server(settings, database, stack)
         remote_agent(given, str(authority), FakeHypervisor(name="over-tls"), stack)
         nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(secure.url, str(authority), stack))
-        rig = Rig(settings, database, nudge, lambda: None, lambda: None)
+        rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
         with pytest.raises(Exception, match="certificate"), broker.connection(secure.url) as connection:

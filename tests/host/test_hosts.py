@@ -21,7 +21,7 @@ from typing import cast
 import pytest
 
 from compute_agent.agent import Agent
-from compute_agent.desk import Desk, Wanted
+from compute_agent.desk import Desk, Survey, Wanted
 from compute_api.states import VmState
 from hypervisor.config import HostConfig
 from hypervisor.host import QemuHypervisor
@@ -140,8 +140,9 @@ class Paper:
     def requeue(self) -> int:
         return 0
 
-    def wanted(self) -> list[Wanted]:
-        return [Wanted(self._spec.id, VmState.ACTIVE, None, self._spec.generation)]
+    def survey(self) -> Survey:
+        wanted = Wanted(self._spec.id, VmState.ACTIVE, None, self._spec.generation)
+        return Survey((), (), (), [wanted], frozenset())
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         return self._spec if machine_id == self._spec.id else None
