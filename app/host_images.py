@@ -4,23 +4,25 @@ A host proves who it is by its name and secret (HTTP basic authentication). It m
 stand on, and fill those that an operation of its own is to make; nothing else.
 """
 
+import re
+from base64 import b64decode
+
 from flask import Blueprint, Response, request
 from sqlalchemy.orm import Session
 from werkzeug.http import parse_range_header
 
 from app import errors
 from app.web.authentication import public
-from app.web.context import clock, database
+from app.web.context import clock, database, settings
 from app.web.responses import empty
-from compute_api import host_credentials
-from image_api import images
-from image_api.images import NewImage
+from compute_api import backups, host_credentials
+from image_api import snapshots
 from image_api.models import Image
 from image_api.names import disk_object
 from image_api.routes.files import drain, received
 from image_api.routes.parts import store
 from image_api.routes.transfers import transfers
-from image_api.states import ImageStatus, Visibility
+from image_api.states import ImageStatus
 
 blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 
@@ -57,27 +59,22 @@ def disk(image_id: str) -> Response:
 @blueprint.put("/snapshots/<image_id>")
 @public
 def snapshot(image_id: str) -> Response:
-    """Fill an image that is to be made on the host that sends it."""
+    """Fill an image that is to be made on the host that sends it. `Content-Digest` (RFC 9530) has the sha-512 of it."""
+    digest = re.fullmatch(r"sha-512=:([A-Za-z0-9+/]{86}==):", request.headers.get("Content-Digest", ""))
+    if request.content_length is None or digest is None:
+        raise errors.BadRequest("Content-Length or the sha-512 in Content-Digest is missing.")
+    sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
-        owner = host_credentials.making(session, _host(session), image_id)
+        operation = host_credentials.making(session, _host(session), image_id)
+        made = backups.snapshot(session, operation, request.args.get("disk_format", "qcow2"), sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
         drain()
         return empty()
-    new = NewImage(
-        id=image_id,
-        name="",
-        owner=owner,
-        visibility=Visibility.PRIVATE,
-        disk_format=request.args.get("disk_format", "qcow2"),
-        container_format="bare",
-    )
-    if request.content_length is None:
-        raise errors.BadRequest("How long is it? Content-Length is missing.")
     with transfers().one():
         try:
             pieces = received(request.content_length)
-            images.create_from_pieces(database(), store(), clock().now(), new, pieces)
+            snapshots.keep(database(), clock(), store(), made, pieces, settings().image_quota_gib)
         except errors.SixstackError:
             drain()
             raise

@@ -9,10 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.caller import Caller
-from compute_api.models import Server
+from compute_api.machine_spec import disks
+from compute_api.models import Operation, Server
+from hypervisor.disks import disk_bytes
 from image_api import images
 from image_api.images import NewImage
 from image_api.models import Image
+from image_api.snapshots import Snapshot
 from image_api.states import ImageStatus, Visibility
 
 
@@ -48,6 +51,15 @@ def plan(
         },
     )
     return images.create(session, caller, new, now)
+
+
+def snapshot(session: Session, operation: Operation, disk_format: str, sha512: str | None = None) -> Snapshot:
+    """What the host that carries out the operation may fill the image with."""
+    server = session.scalars(select(Server).where(Server.id == operation.server_id)).one()
+    sizes = [disk_bytes(disk) for disk in disks(server)]
+    sizes += [disk.image.virtual_size_bytes for disk in disks(server) if disk.image]
+    arguments = operation.arguments
+    return Snapshot(arguments["image_id"], arguments["owner"], disk_format, max(sizes), sha512)
 
 
 def superfluous(session: Session, server_id: str, arguments: Mapping[str, Any]) -> list[str]:

@@ -60,11 +60,11 @@ def may_read(session: Session, host: str, image_id: str) -> bool:
     return any(image_id == own or image_id in aside.images(other) for own, other in session.execute(query))
 
 
-def making(session: Session, host: str, image_id: str) -> str:
-    """The project that an image is for which the host makes just now. Raises Forbidden when it makes no such image."""
+def making(session: Session, host: str, image_id: str) -> Operation:
+    """What the host makes an image by just now. Raises Forbidden when it makes no such image."""
     for operation in operations.running(session, host):
         if operation.arguments.get("image_id") == image_id:
-            return str(operation.arguments["owner"])
+            return operation
     raise errors.Forbidden("This host makes no such image.")
 
 

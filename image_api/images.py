@@ -1,21 +1,20 @@
 """Images as the domain knows them: who sees them, how they are made, changed and removed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from app.db import Database, after_commit
+from app.db import after_commit
 from image_api import writers
-from image_api.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored, ingest, pieces_of
+from image_api.ingest import HASH_ALGORITHM, Limits, Stored
 from image_api.models import Image, ImageMember, ImageTask
 from image_api.names import disk_object, staged_object, upload_object
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
@@ -191,69 +190,6 @@ def recover(session: Session, now: datetime) -> None:
     for image in session.scalars(importing):
         image.status, image.updated_at = ImageStatus.QUEUED, now
     session.flush()
-
-
-def create_from_file(
-    database: Database,
-    store: Store,
-    now: datetime,
-    *,
-    owner: str,
-    name: str,
-    properties: Mapping[str, Any],
-    path: Path,
-    disk_format: str,
-    image_id: str | None = None,
-) -> Image:
-    """An active private image from a file on this machine, such as a server's snapshot; the file stays.
-
-    With `image_id` of an image that exists and is `queued` or `saving` under that owner, that one is filled (its own
-    name and properties win). It is inspected like any upload. Raises BadRequest, TooLarge, Conflict, NotFound.
-    """
-    new = NewImage(
-        id=image_id,
-        name=name,
-        owner=owner,
-        visibility=Visibility.PRIVATE,
-        disk_format=disk_format,
-        container_format="bare",
-        properties={key: str(value) for key, value in properties.items()},
-    )
-    with path.open("rb", buffering=0) as file:
-        return create_from_pieces(database, store, now, new, pieces_of(file.read))
-
-
-def create_from_pieces(
-    database: Database, store: Store, now: datetime, new: NewImage, pieces: Iterator[bytes]
-) -> Image:
-    """The same from bytes as they come."""
-    image_id, owner, disk_format = new.id, new.owner, new.disk_format or ""
-    with database.transaction() as session:
-        image = session.get(Image, image_id) if image_id else None
-        if image is None:
-            image = create(session, Caller(user_id="", project_id=owner), new, now)
-        elif image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != owner:
-            raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
-        image.disk_format, image.container_format = disk_format, image.container_format or "bare"
-        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), writers.me()
-        made, writer = image.id, image.writer
-    try:
-        stored = ingest(pieces, store, upload_object(made), disk_format, Limits(UNLIMITED, UNLIMITED))
-    except BaseException:
-        with database.transaction() as session:
-            session.execute(
-                update(Image)
-                .where(Image.id == made, Image.writer == writer)
-                .values(status=ImageStatus.QUEUED, writer=None, writer_host=None)
-            )
-        raise
-    with database.transaction() as session:
-        image = session.get(Image, made)
-        if image is None or image.writer != writer:
-            after_commit(session, lambda: discard(store, made))
-            raise errors.NotFound(f"No image found with ID {made}")
-        set_active(image, stored, now)
-        return image
 
 
 def _has_task() -> ColumnElement[bool]:

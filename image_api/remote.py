@@ -1,11 +1,10 @@
 """Images for a host on another computer: fetched from the image API with its credential, snapshots sent there."""
 
-import fcntl
 import hashlib
-import logging
-import os
 import time
-from contextlib import suppress
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import urllib3
@@ -13,138 +12,98 @@ import urllib3
 from app import errors
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef, SnapshotFile
-from image_api.source import KEPT_SECONDS
-
-log = logging.getLogger(__name__)
+from image_api.fetching import PAUSE_SECONDS, TRIES, BrokenOff, Coming, Fetched
 
 TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
-TRIES = 8
-PAUSE_SECONDS = 1.0
 PIECE = 1 << 20
-SAY_SECONDS = 10.0
 
 
 class RemoteImages:
-    """Implements ImageSource over HTTP. What was begun is resumed where it broke off, by whoever asks next.
-
-    The host keeps a base of its own, so fetched files are removed an hour later.
-    """
+    """Implements ImageSource over HTTP."""
 
     def __init__(self, api_url: str, host: str, secret: str, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._url = f"{api_url.rstrip('/')}/image/hosts"
         self._headers = urllib3.make_headers(basic_auth=f"{host}:{secret}")
-        self._directory = directory
         self._pause = pause
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+        self._fetched = Fetched(directory, self._begin, pause)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
-        with (self._directory / f"{image.id}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            path = self._directory / image.id
-            if not path.exists():
-                self._remove_old()
-                self._fetch(image, path.with_suffix(".part"))
-                path.with_suffix(".part").rename(path)
-            path.touch()
-            return path
+        return self._fetched.path(image)
 
     def upload(self, image_id: str, snapshot: SnapshotFile) -> None:
         """Send a snapshot; from the beginning again when it breaks off. Raises SixstackError."""
         url = f"{self._url}/snapshots/{image_id}?disk_format={snapshot.disk_format}"
-        size = str(snapshot.path.stat().st_size)
+        with snapshot.path.open("rb") as file:
+            digest = b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+        headers = {
+            **self._headers,
+            "Content-Length": str(snapshot.path.stat().st_size),
+            "Content-Type": "application/octet-stream",
+            "Content-Digest": f"sha-512=:{digest}:",
+        }
         reason = ""
         for attempt in range(TRIES):
             time.sleep(self._pause * min(attempt, 5))
             try:
                 with snapshot.path.open("rb") as file:
-                    headers = {**self._headers, "Content-Length": size, "Content-Type": "application/octet-stream"}
                     answer = self._http.request("PUT", url, body=file, headers=headers)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 reason = str(error)
                 continue
             if answer.status < 300:
                 return
-            reason = f"the image API answered {answer.status}"
+            reason = _words(answer)
             if answer.status == 404:
                 raise errors.NotFound(f"Image {image_id} was deleted while it was made.")
             if answer.status < 500:
                 break
-        raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}.")
+        raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}")
 
-    def _fetch(self, image: ImageRef, part: Path) -> None:
-        failures = 0
-        while failures < TRIES:
-            time.sleep(self._pause * min(failures, 5))
-            before = _size(part)
-            try:
-                reason = self._go_on(image, part)
-            except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-                reason = str(error)
-            except OSError as error:
-                raise ImageUnusable(f"Image {image.id} cannot be kept here: {error.strerror}.") from None
-            if not reason:
-                break
-            log.warning("Image %s broke off after %d bytes: %s", image.id, _size(part), reason)
-            failures = 0 if _size(part) > before else failures + 1
-        else:
-            raise ImageUnusable(f"Image {image.id} cannot be fetched: {reason}.")
-        if image.sha512 is not None and _sha512(part) != image.sha512:
-            part.unlink()
-            raise ImageUnusable(f"Image {image.id} arrived with another hash than it has in the image service.")
-
-    def _go_on(self, image: ImageRef, part: Path) -> str:
-        """Fetch what is missing; returns why it is not all there, or nothing."""
-        have = _size(part)
-        headers = dict(self._headers)
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        answer = self._http.request("GET", f"{self._url}/disks/{image.id}", headers=headers, preload_content=False)
+    @contextmanager
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
+        headers = {**self._headers, "Range": f"bytes={start}-"} if start else self._headers
+        url = f"{self._url}/disks/{image.id}"
         try:
-            if answer.status in (401, 403, 404):
-                raise ImageUnusable(
-                    f"Image {image.id} is no longer in the store."
-                    if answer.status == 404
-                    else f"The image service refuses image {image.id} to this host ({answer.status})."
-                )
-            if answer.status == 416:  # more than there is: not the beginning of this image
-                part.unlink()
-                return "it began otherwise"
-            if answer.status not in (200, 206):
-                return f"the image API answered {answer.status}"
-            whole = _whole_size(answer)
-            said = time.monotonic()
-            with part.open("ab" if answer.status == 206 else "wb") as file:
-                while piece := answer.read1(PIECE):
-                    file.write(piece)
-                    if time.monotonic() - said > SAY_SECONDS:
-                        said = time.monotonic()
-                        log.info("Image %s: %d of %s MiB", image.id, file.tell() >> 20, whole >> 20)
-        finally:
-            answer.release_conn()
-        return "" if _size(part) == whole else f"{_size(part)} of {whole} bytes arrived"
-
-    def _remove_old(self) -> None:
-        for path in self._directory.iterdir():
-            with suppress(FileNotFoundError):  # somebody else removes it, or is done with it
-                if path.suffix != ".lock" and path.stat().st_mtime < time.time() - KEPT_SECONDS:
-                    path.unlink(missing_ok=True)
+            answer = self._http.request("GET", url, headers=headers, preload_content=False)
+            try:
+                if answer.status == 416:
+                    yield Coming(start, 0, iter(()))
+                else:
+                    yield Coming(*_places(image, answer), _pieces(answer))
+            finally:
+                answer.release_conn()
+        except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+            raise BrokenOff(str(error)) from error
 
 
-def _whole_size(answer: urllib3.BaseHTTPResponse) -> int:
-    if answer.status == 206:
-        return int(answer.headers["Content-Range"].rpartition("/")[2])
-    return int(answer.headers["Content-Length"])
-
-
-def _size(path: Path) -> int:
+def _places(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int]:
+    """Where the bytes begin, and how many all of them are. Raises ImageUnusable, BrokenOff."""
+    if answer.status == 404:
+        raise ImageUnusable(f"Image {image.id} is no longer in the store.")
+    if answer.status in (401, 403):
+        raise ImageUnusable(f"The image service refuses image {image.id} to this host: {_words(answer)}")
     try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
+        if answer.status == 206:
+            places, _, whole = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
+            return int(places.partition("-")[0]), int(whole)
+        if answer.status == 200:  # a proxy may leave the length out
+            return 0, int(answer.headers.get("Content-Length", image.size_bytes))
+    except (KeyError, ValueError):
+        raise BrokenOff("a proxy has spoilt the answer of the image API") from None
+    raise BrokenOff(_words(answer))
 
 
-def _sha512(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha512").hexdigest()
+def _pieces(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    while piece := answer.read1(PIECE):
+        yield piece
+
+
+def _words(answer: urllib3.BaseHTTPResponse) -> str:
+    """What the image API says is wrong."""
+    try:
+        said = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        said = ""
+    return f"the image API answered {answer.status}{': ' if said else '.'}{said}"

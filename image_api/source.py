@@ -1,18 +1,17 @@
 """The store as a host sees it: no HTTP, no database, just files with the bytes of disks."""
 
-import fcntl
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.settings import Settings
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef
 from hypervisor.protocol import ImageSource
+from image_api.fetching import PAUSE_SECONDS, BrokenOff, Coming, Fetched
 from image_api.names import disk_object
 from image_api.store import FileStore, Store
 from image_api.stores import make_store
-
-KEPT_SECONDS = 3600.0
 
 
 class LocalImages:
@@ -30,50 +29,33 @@ class LocalImages:
 
 
 class FetchedImages:
-    """Implements ImageSource over a store that is elsewhere: a disk is fetched when it is asked for.
+    """Implements ImageSource over a store that is elsewhere."""
 
-    The host verifies the hash and keeps a base of its own, so fetched files are removed an hour later.
-    """
-
-    def __init__(self, store: Store, directory: Path) -> None:
+    def __init__(self, store: Store, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
         self._store = store
-        self._files = FileStore(directory)
-        self._lock = directory / ".lock"
+        self._fetched = Fetched(directory, self._begin, pause)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
-        with self._lock.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (path := self._files.local_path(image.id)) is None:
-                self._remove_old()
-                self._fetch(image)
-                path = self._files.directory / image.id
-            path.touch()
-            return path
+        return self._fetched.path(image)
 
-    def _fetch(self, image: ImageRef) -> None:
+    @contextmanager
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
         try:
-            name = disk_object(image.id)
-            try:
-                size = self._store.size(name)
-            except FileNotFoundError:
-                name = image.id
-                size = self._store.size(name)
-            with self._files.writer(image.id, sparse=True) as writer:
-                for piece in self._store.read(name, 0, size):
-                    writer.write(piece)
-                writer.commit()
+            name, whole = self._find(image.id)
+            yield Coming(start, whole, self._store.read(name, start, whole - start) if start < whole else iter(()))
         except FileNotFoundError:
             raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
-        except Exception as error:
-            raise ImageUnusable(f"Image {image.id} cannot be fetched from the store: {error}.") from error
+        except (ImageUnusable, BrokenOff):
+            raise
+        except Exception as error:  # each store has its own
+            raise BrokenOff(str(error)) from error
 
-    def _remove_old(self) -> None:
-        self._files.sweep()
-        for name in self._files.names():
-            path = self._files.directory / name
-            if path.stat().st_mtime < time.time() - KEPT_SECONDS:
-                path.unlink(missing_ok=True)
+    def _find(self, image_id: str) -> tuple[str, int]:
+        try:
+            return disk_object(image_id), self._store.size(disk_object(image_id))
+        except FileNotFoundError:
+            return image_id, self._store.size(image_id)
 
 
 def make_source(settings: Settings) -> ImageSource:

@@ -71,11 +71,15 @@ def test_a_host_fills_only_the_image_that_it_was_told_to_make(
     made = as_member.post(f"/compute/v2.1/servers/{server}/action", json={"createImage": {"name": "snapshot"}})
     new = made.headers["Location"].rpartition("/")[2]
     path = f"/image/hosts/snapshots/{new}?disk_format=raw"
+    digest = base64.b64encode(hashlib.sha512(DATA).digest()).decode()
+    own, other = ({**each, "Content-Digest": f"sha-512=:{digest}:"} for each in (own, other))
     assert client.put(path, headers=own, data=DATA).status_code == 403  # nobody has begun to make it
     work = host.desk.claim(host.desk.waiting()[0])
     assert work is not None
     assert client.put(path, headers=other, data=DATA).status_code == 403
     assert client.put(f"/image/hosts/snapshots/{image}", headers=own, data=DATA).status_code == 403
+    assert client.put(path, headers={**own, "Content-Digest": ""}, data=DATA).status_code == 400
+    assert client.put(path, headers=own, data=DATA[:-1] + b"!").status_code == 503  # it may send it again
     assert client.put(path, headers=own, data=DATA).status_code == 204
     assert client.put(path, headers=own, data=DATA).status_code == 204  # it did not hear the answer
     shown = as_member.get(f"/image/v2/images/{new}").json

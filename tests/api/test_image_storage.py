@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -21,10 +22,11 @@ from app import errors
 from app.settings import Settings
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef
-from image_api import images, ingest, startup
+from image_api import images, ingest, snapshots, startup
 from image_api.models import Image
 from image_api.routes.transfers import Transfers
 from image_api.s3 import S3Store
+from image_api.snapshots import Snapshot
 from image_api.source import FetchedImages, LocalImages
 from image_api.store import FileStore, Store, StoreFull
 from tests.api.image_fixtures import CALLERS, RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
@@ -274,48 +276,66 @@ def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) 
     assert member.upload(queued).status_code == 204
 
 
-def test_a_snapshot_becomes_an_ordinary_image(
-    cloud: ImageCloud, member: Actor, other: Actor, tmp_path: Path, qcow2: bytes
-) -> None:
-    path = tmp_path / "made.qcow2"
-    made = images.create_from_file(
-        cloud.database,
-        cloud.store,
-        cloud.clock.now(),
-        owner="demo",
-        name="snapshot",
-        properties={"image_type": "snapshot", "base": 1},
-        path=path,
-        disk_format="qcow2",
-    )
-    image = member.show(made.id)
-    assert image["status"] == "active"
-    assert image["visibility"] == "private"
-    assert image["image_type"] == "snapshot"
-    assert image["base"] == "1"
-    assert member.get(f"/images/{made.id}/file").data == qcow2
-    assert other.get(f"/images/{made.id}").status_code == 404
-    assert path.exists()
+def keep_snapshot(cloud: ImageCloud, image_id: str, content: bytes, *, quota_gib: int = -1, **more: Any) -> None:
+    told = {"image_id": image_id, "owner": "demo", "disk_format": "qcow2", "disk_bytes": 1 << 30, **more}
+    snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(**told), iter([content]), quota_gib)
 
 
-def test_a_snapshot_fills_an_image_that_waits_for_it(
-    cloud: ImageCloud, member: Actor, tmp_path: Path, qcow2: bytes
+def test_a_snapshot_fills_the_image_that_waits_for_it(
+    cloud: ImageCloud, member: Actor, other: Actor, qcow2: bytes
 ) -> None:
-    waiting = member.create(name="mine", role="x")
-    arguments = {
-        "owner": "demo",
-        "name": "ignored",
-        "properties": {},
-        "path": tmp_path / "made.qcow2",
-        "disk_format": "qcow2",
-        "image_id": waiting["id"],
-    }
-    images.create_from_file(cloud.database, cloud.store, cloud.clock.now(), **arguments)
-    image = member.show(waiting["id"])
+    waiting = member.create(name="mine", role="x")["id"]
+    keep_snapshot(cloud, waiting, qcow2, sha512=hashlib.sha512(qcow2).hexdigest())
+    image = member.show(waiting)
     assert (image["name"], image["role"], image["status"]) == ("mine", "x", "active")
     assert image["disk_format"] == "qcow2"
+    assert member.get(f"/images/{waiting}/file").data == qcow2
+    assert other.get(f"/images/{waiting}").status_code == 404
     with pytest.raises(errors.Conflict):
-        images.create_from_file(cloud.database, cloud.store, cloud.clock.now(), **arguments)
+        keep_snapshot(cloud, waiting, qcow2)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"sha512": "00" * 64}, errors.Unavailable),
+        ({"quota_gib": 0}, errors.TooLarge),
+        ({"disk_bytes": 1 << 20}, errors.BadRequest),
+        ({"owner": "other"}, errors.Conflict),
+    ],
+    ids=["damaged", "over the quota", "larger than the server's disk", "of another project"],
+)
+def test_a_snapshot_that_is_refused_leaves_nothing(
+    cloud: ImageCloud, member: Actor, qcow2: bytes, more: dict[str, Any], reason: type[Exception]
+) -> None:
+    waiting = member.create()["id"]
+    with pytest.raises(reason):
+        keep_snapshot(cloud, waiting, qcow2, **more)
+    assert member.show(waiting)["status"] == "queued"
+    assert list(cloud.store.names()) == []
+    keep_snapshot(cloud, waiting, qcow2)
+    assert member.show(waiting)["status"] == "active"
+
+
+def test_a_snapshot_whose_writer_died_is_begun_anew_and_one_whose_image_was_deleted_is_not(
+    cloud: ImageCloud, member: Actor, qcow2: bytes
+) -> None:
+    torn, deleted = member.create()["id"], member.create()["id"]
+    told = {"owner": "demo", "disk_format": "qcow2", "disk_bytes": 1 << 30}
+
+    def content(then: Callable[[], object]) -> Iterator[bytes]:
+        yield qcow2
+        then()
+
+    first = content(lambda: keep_snapshot(cloud, torn, qcow2))
+    with pytest.raises(errors.NotFound):  # it has lost its claim to who came after it
+        snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(torn, **told), first, -1)
+    assert member.show(torn)["status"] == "active"
+    assert member.get(f"/images/{torn}/file").data == qcow2
+    gone = content(lambda: member.call("DELETE", f"/images/{deleted}"))
+    with pytest.raises(errors.NotFound):
+        snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(deleted, **told), gone, -1)
+    assert list(cloud.store.names()) == [torn]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,159 @@
+"""Disks of images fetched to a host: once however many ask at a time, resumed where they broke off, verified.
+
+The host makes a base of its own from the file, so what is fetched is removed an hour after it was last asked for.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from hypervisor.errors import ImageUnusable
+from hypervisor.machine import ImageRef
+from image_api.store import ZEROS
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 3600.0
+TRIES = 8
+PAUSE_SECONDS = 1.0
+SAY_SECONDS = 10.0
+
+
+class BrokenOff(Exception):
+    """It did not come, or not to its end, for the reason given; it may when it is tried again."""
+
+
+@dataclass(frozen=True)
+class Coming:
+    """The bytes of a disk from `start` on: 0 where a place further on was asked for in vain. `whole` is the size of
+    all of it."""
+
+    start: int
+    whole: int
+    pieces: Iterator[bytes]
+
+
+# Begins to read a disk at a place. Raises BrokenOff, also from `pieces`, and ImageUnusable when it is not to be had.
+Opener = Callable[[ImageRef, int], AbstractContextManager[Coming]]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The directory that fetched disks are in."""
+
+    directory: Path
+    begin: Opener
+    pause: float = PAUSE_SECONDS
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, image: ImageRef) -> Path:
+        """The disk as a file, which may be removed any time after it was opened. Raises ImageUnusable."""
+        with self._only_one(image.id):
+            path = self.directory / image.id
+            if not path.exists():
+                self._remove_old()
+                part = path.with_suffix(".part")
+                self._fetch(image, part)
+                part.rename(path)
+            path.touch()
+            return path
+
+    @contextmanager
+    def _only_one(self, image_id: str) -> Iterator[None]:
+        """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one."""
+        path = self.directory / f"{image_id}.lock"
+        while True:
+            with path.open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                        try:
+                            yield
+                        finally:
+                            path.unlink(missing_ok=True)
+                        return
+
+    def _fetch(self, image: ImageRef, part: Path) -> None:
+        failures, reason = 0, ""
+        while failures < TRIES:
+            time.sleep(self.pause * min(failures, 5))
+            before = _size(part)
+            try:
+                self._go_on(image, part)
+                break
+            except BrokenOff as error:
+                reason = str(error)
+            except OSError as error:
+                raise ImageUnusable(f"Image {image.id} cannot be kept here: {error.strerror}.") from None
+            log.warning("Image %s broke off after %d bytes: %s", image.id, _size(part), reason)
+            failures = 0 if _size(part) > before else failures + 1
+        else:
+            raise ImageUnusable(f"Image {image.id} cannot be fetched: {reason}.")
+        if image.sha512 is not None and _sha512(part) != image.sha512:
+            part.unlink()
+            raise ImageUnusable(f"Image {image.id} arrived with another hash than it has in the image service.")
+
+    def _go_on(self, image: ImageRef, part: Path) -> None:
+        """Fetch what is missing. Raises BrokenOff when that does not come to its end."""
+        with self.begin(image, _size(part)) as coming:
+            if coming.start > coming.whole:  # more than there is: not the beginning of this image
+                part.unlink()
+                raise BrokenOff("it began otherwise")
+            said = time.monotonic()
+            with part.open("r+b" if part.exists() else "wb") as file:
+                file.seek(coming.start)
+                file.truncate()
+                try:
+                    for piece in coming.pieces:
+                        _write(file, piece)
+                        if time.monotonic() - said > SAY_SECONDS:
+                            said = time.monotonic()
+                            log.info("Image %s: %d of %d MiB", image.id, file.tell() >> 20, coming.whole >> 20)
+                finally:
+                    file.truncate()
+        if _size(part) != coming.whole:
+            raise BrokenOff(f"{_size(part)} of {coming.whole} bytes arrived")
+
+    def _remove_old(self) -> None:
+        """Files that were not asked for lately, and locks of processes that are gone."""
+        for path in self.directory.iterdir():
+            with suppress(FileNotFoundError):  # somebody else removes it, or is done with it
+                if path.stat().st_mtime >= time.time() - KEPT_SECONDS:
+                    continue
+                if path.suffix != ".lock":
+                    path.unlink()
+                    continue
+                with path.open("a") as lock, suppress(BlockingIOError):  # somebody fetches
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """Zeros become holes."""
+    for start in range(0, len(piece), len(ZEROS)):
+        block = piece[start : start + len(ZEROS)]
+        if block == ZEROS[: len(block)]:
+            file.seek(len(block), os.SEEK_CUR)
+        else:
+            file.write(block)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sha512(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha512").hexdigest()
