@@ -1,24 +1,25 @@
-"""`sixstack dns`: the names of servers, printed as a zone file or kept on a name server."""
+"""`sixstack dns`: names of servers, printed as a zone file or kept on a name server; a child of `sixstack up`, too."""
 
 import logging
 import time
 from collections.abc import Collection
-from ipaddress import IPv6Address, IPv6Network, ip_address
-from urllib.parse import urlsplit
+from ipaddress import IPv6Address, IPv6Network
 
-from app.db import Database
+from app import dns_settings, dns_status, processes
+from app.clock import SystemClock
+from app.db import Database, is_unreachable, reason
 from app.errors import OperatorError
 from app.settings import Settings
 from compute_api import names
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sixstack.dns")
 
 TTL = 300
 
 
 def show(settings: Settings) -> int:
     """Print all records, for a zone file; returns the exit status."""
-    zone = _zone(settings)
+    zone = dns_settings.zone(settings)
     for label, addresses in names.labels(_read(settings)[0]).items():
         for address in addresses:
             print(f"{label}.{zone} {TTL} IN AAAA {address}")  # noqa: T201
@@ -29,26 +30,45 @@ def show(settings: Settings) -> int:
 def sync(settings: Settings, every_seconds: float | None) -> int:
     """Make the name server's records those of the servers there are, once or for ever; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if every_seconds is None:
+        _sync(settings)
+        return 0
+    failing = None
     while True:
-        try:
-            _sync(settings)
-        except OperatorError as error:
-            if every_seconds is None:
-                raise
-            log.error("%s", error)
-        if every_seconds is None:
-            return 0
+        error = _tried(settings)
+        if error != failing:
+            log.error("%s", error) if error else log.info("The name server is kept again")
+        failing = error
+        dns_status.keep(settings, SystemClock().now(), error)
         time.sleep(every_seconds)
 
 
-def _sync(settings: Settings) -> None:
+def main() -> int:
+    """For ever, with the settings in SIXSTACK_*; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    processes.end_with_parent()
+    settings = Settings.read({})
+    return sync(settings, settings.dns_sync_seconds)
+
+
+def _tried(settings: Settings) -> str | None:
+    """Why it could not be done; None when it was."""
     try:
-        from app.name_server import NameServer, Record, reverse_name, zone_of
-    except ImportError:
-        raise OperatorError("dnspython is missing: pip install 'sixstack[dns]'") from None
-    zone = _zone(settings)
-    reverse = [_absolute(name) for name in settings.dns_reverse_zones.split(",") if name.strip()]
-    server = NameServer(*_server(settings), settings.dns_key_file)
+        _sync(settings)
+    except OperatorError as error:
+        return str(error)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        return f"the database cannot be reached: {reason(error)}"
+    return None
+
+
+def _sync(settings: Settings) -> None:
+    zone, reverse = dns_settings.zone(settings), dns_settings.reverse_zones(settings)
+    server = dns_settings.name_server(settings)
+    from app.name_server import Record, reverse_name, zone_of
+
     known, prefixes = _read(settings)
 
     there = server.records(zone)
@@ -85,21 +105,5 @@ def _is_within(address: str, prefixes: Collection[IPv6Network]) -> bool:
     return any(IPv6Address(address) in prefix for prefix in prefixes)
 
 
-def _zone(settings: Settings) -> str:
-    if not settings.dns_zone:
-        raise OperatorError("SIXSTACK_DNS_ZONE is not set: the zone that servers get their names in.")
-    return _absolute(settings.dns_zone)
-
-
-def _absolute(name: str) -> str:
-    return f"{name.strip().rstrip('.').lower()}."
-
-
-def _server(settings: Settings) -> tuple[str, int]:
-    """Address and port of the name server, from ADDRESS or ADDRESS:PORT, IPv6 ones with a port in brackets."""
-    text = settings.dns_server.strip()
-    parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
-    try:
-        return str(ip_address(parts.hostname or "")), parts.port or 53
-    except ValueError:
-        raise OperatorError("SIXSTACK_DNS_SERVER wants ADDRESS or ADDRESS:PORT of the zones' name server.") from None
+if __name__ == "__main__":
+    raise SystemExit(main())

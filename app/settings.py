@@ -74,13 +74,15 @@ class Settings:
     dns_forwarders: str = ""
     """Name servers that the host's DNS64 resolver asks, comma-separated; the root when empty."""
     dns_zone: str = ""
-    """The zone that servers get names in, such as cloud.example.org; for `sixstack dns`."""
+    """The zone that servers get names in, such as cloud.example.org."""
     dns_reverse_zones: str = ""
     """The reverse zones of the prefixes, such as 0.0.0.1.8.b.d.0.1.0.0.2.ip6.arpa, comma-separated."""
     dns_server: str = ""
     """ADDRESS or ADDRESS:PORT of the zones' primary name server, which takes updates and lets the zones be read."""
     dns_key_file: Path | None = None
     """The key that it knows us by, as tsig-keygen writes it."""
+    dns_sync_seconds: float = 10.0
+    """How often `sixstack up` brings that name server up to date; 0 leaves it to `sixstack dns sync`."""
     dns_servers: str = ""
     """Addresses of name servers that guests are told, comma-separated."""
     dns_search: str = ""
@@ -119,6 +121,9 @@ class Settings:
     """What all images of a project may take together, in GiB; -1 is without limit."""
     image_store: str = ""
     """Where images are kept: s3://BUCKET/PREFIX?endpoint=URL&region=NAME; files in the state directory when empty."""
+    image_cache_gib: int = 20
+    """How much a host keeps of images that none of its servers stands on, in GiB: the next server from one of them need
+    not wait for it. Those wanted longest ago go first, and all of them while less than a tenth of the disk is free."""
     image_import_ports: str = "80,443"
     """Ports that images may be downloaded from, comma-separated; empty allows any."""
     image_import_allow: str = ""

@@ -4,7 +4,7 @@ from collections import Counter
 
 from sqlalchemy import func, select
 
-from app import installation, processes
+from app import dns_status, installation, processes
 from app.clock import SystemClock
 from app.db import Database
 from app.settings import Settings
@@ -28,7 +28,8 @@ def show(settings: Settings) -> int:
                 select(func.count()).select_from(Operation).where(Operation.state.in_(("queued", "running")))
             )
             known = hosts.listed(session)
-            silent_before = listening.silent_before(session, SystemClock().now())
+            now = SystemClock().now()
+            silent_before = listening.silent_before(session, now)
     finally:
         database.dispose()
     url = where(settings)
@@ -36,6 +37,8 @@ def show(settings: Settings) -> int:
     print(f"cloud       {f'answers at {url}, process {pid}' if up else 'down: `sixstack up` starts it'}")
     print(f"state       {settings.state.absolute()}, installation {chosen.id}")
     print(f"network     {chosen.prefix}, VNIs from {chosen.vni_base}, MTU {chosen.mtu}")
+    if (kept := dns_status.shown(settings, now)) is not None:
+        print(f"names       {kept}")
     for host in known:
         alive = "up" if hosts.is_up(host, silent_before) else "down"
         reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""

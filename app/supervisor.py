@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from app import installation, processes
+from app import dns_settings, dns_status, installation, processes
 from app.errors import OperatorError
 from app.settings import Settings
 
@@ -54,19 +54,29 @@ def up(settings: Settings) -> int:
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
         environment.pop(processes.NOTIFY_SOCKET, None)
         _prepare_database(environment)
-        children = [Child("API", [sys.executable, "-m", "app.server"])]
-        if settings.broker_url:
-            children.insert(0, Child("desk", [sys.executable, "-m", "app.desk_server"]))
-        if settings.agent:
-            children.insert(0, Child("agent", [sys.executable, "-m", "compute_agent"]))
-        if settings.agent or settings.broker_url:
-            children.append(Child("console proxy", [sys.executable, "-m", "app.consoles"]))
+        children = children_of(settings)
+        dns_status.forget(settings)
         try:
             return _run(settings, children, environment)
         finally:
             _end(children)
             (settings.state / "up.pid").unlink(missing_ok=True)
             (settings.state / "up.url").unlink(missing_ok=True)
+            dns_status.forget(settings)
+
+
+def children_of(settings: Settings) -> list[Child]:
+    """The processes that these settings ask for, in the order in which they are started."""
+    modules = {"API": "app.server"}
+    if settings.broker_url:
+        modules = {"desk": "app.desk_server"} | modules
+    if settings.agent:
+        modules = {"agent": "compute_agent"} | modules
+    if settings.agent or settings.broker_url:
+        modules["console proxy"] = "app.consoles"
+    if dns_settings.is_kept(settings):
+        modules["keeper of names"] = "app.dns_command"
+    return [Child(name, [sys.executable, "-m", module]) for name, module in modules.items()]
 
 
 def _run(settings: Settings, children: list[Child], environment: dict[str, str]) -> int:
@@ -139,6 +149,8 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 def _check_host(settings: Settings) -> None:
     settings.address, settings.console_address  # noqa: B018  raise for a wrong one
+    if dns_settings.is_kept(settings):
+        dns_settings.name_server(settings)  # raises likewise
     if not settings.agent:
         return
     if os.geteuid() != 0:

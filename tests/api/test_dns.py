@@ -1,5 +1,6 @@
 """Names of servers in the DNS, kept on a real name server (BIND) that also has records of other people's."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from app import dns_command
+from app import dns_command, dns_status, supervisor
+from app.clock import SystemClock
 from app.errors import OperatorError
 from app.name_server import NameServer, Record, reverse_name
 from app.settings import Settings
@@ -118,6 +120,45 @@ def test_the_name_server_follows_the_servers(
     assert addresses == {"web.cloud.example.": address(second)} | others
     assert list(pointers.values()).count("web.cloud.example.") == 1
     assert len(pointers) == 2
+
+
+def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str], named: Settings) -> None:
+    def until(look: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not look():
+            assert time.monotonic() < deadline
+            assert keeper.poll() is None
+            time.sleep(0.05)
+
+    def said(word: str, settings: Settings) -> bool:
+        return word in (dns_status.shown(settings, SystemClock().now()) or "")
+
+    [child] = [child for child in supervisor.children_of(named) if "names" in child.name]
+    environment = {**os.environ, **replace(named, dns_sync_seconds=0.1).environ()}
+    keeper = subprocess.Popen(child.command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: said("is kept", named))
+        make_server("web")
+        until(lambda: "web.cloud.example." in kept(named)[0])
+        assert named.dns_key_file
+        named.dns_key_file.rename(named.dns_key_file.with_suffix(".gone"))
+        until(lambda: said("failed", named))
+        named.dns_key_file.with_suffix(".gone").rename(named.dns_key_file)
+        until(lambda: said("is kept", named))
+    finally:
+        keeper.terminate()
+        errors = keeper.communicate(timeout=30)[1]
+    assert errors.count("cannot be read") == 1, "what does not change is said once"
+    assert "is kept again" in errors
+
+
+def test_names_are_kept_by_who_is_told_to(settings: Settings) -> None:
+    configured = replace(settings, dns_zone=ZONE, dns_server="127.0.0.1", dns_sync_seconds=0)
+    for without in (settings, configured, replace(configured, dns_server="", dns_sync_seconds=1)):
+        assert "app.dns_command" not in str(supervisor.children_of(without))
+    asked = replace(configured, dns_sync_seconds=1, dns_server="ns.example", agent=False)
+    with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
+        supervisor.up(asked)
 
 
 def test_what_the_name_server_refuses_is_said(named: Settings, tmp_path: Path) -> None:
