@@ -55,6 +55,7 @@ def make_hypervisor(
         migration_address=_migration_address(settings),
         cpu_model=settings.cpu_model,
         shared_machines=Path(settings.shared_machines) if settings.shared_machines else None,
+        image_cache_gib=max(0, settings.image_cache_gib),
     )
     hypervisor = QemuHypervisor(config, images or make_source(settings))
     hypervisor.check()

@@ -19,7 +19,8 @@ class HostConfig:
     `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other. Guests come from other
     hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
     KVM: one that all hosts have lets them move between hosts whose processors differ. All hosts may have their machines
-    in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all.
+    in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all. Images that
+    no machine stands on just now are kept up to `image_cache_gib` for the next one.
     """
 
     state: Path
@@ -40,3 +41,4 @@ class HostConfig:
     migration_address: IPv6Address | None = None
     cpu_model: str = ""
     shared_machines: Path | None = None
+    image_cache_gib: int = 0

@@ -113,17 +113,24 @@ class Disks:
             if not path.exists():
                 private_directory(self.bases)
                 self._prepare(image, path)
+            os.utime(path)  # the last time that somebody wanted it
         return Base(path, driver)
 
-    def evict(self, is_needed: Callable[[str], bool]) -> None:
-        """Remove base images, except the needed ones. Whoever is about to start a machine says so before `ensure`."""
-        if not self.bases.is_dir():
-            return
-        for path in self.bases.iterdir():
+    def evict(self, is_needed: Callable[[str], bool], keep_bytes: int = 0) -> None:
+        """Remove base images that are not needed, but for those wanted last that together take no more than
+        `keep_bytes`, as long as a tenth of the file system is free. Whoever is about to start a machine says so before
+        `ensure`."""
+        left = keep_bytes if _has_room(self.bases) else 0
+        for path in _newest_first(self.bases):
             image_id = path.name.removeprefix(".").split(".")[0]
-            with self._lock(image_id):
-                if not is_needed(image_id):
-                    path.unlink(missing_ok=True)
+            if is_needed(image_id):
+                continue
+            with self._lock(image_id), contextlib.suppress(FileNotFoundError):
+                size = path.stat().st_blocks * 512
+                if size <= left and not path.name.startswith("."):
+                    left -= size
+                elif not is_needed(image_id):
+                    path.unlink()
 
     def _prepare(self, image: ImageRef, path: Path) -> None:
         temporary = path.with_name(f".{path.name}")
@@ -155,6 +162,23 @@ class Disks:
             lock = self._locks[image_id]
         with lock:
             yield
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path in directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.stat().st_mtime
+    return sorted(found, key=lambda path: -found[path])
+
+
+def _has_room(directory: Path) -> bool:
+    try:
+        usage = shutil.disk_usage(directory)
+    except FileNotFoundError:
+        return False
+    return usage.free > usage.total // 10
 
 
 def disk_bytes(disk: DiskSpec) -> int:

@@ -92,7 +92,8 @@ class QemuHypervisor:
             log.error("Guests have no way to IPv4: %s", error)
 
     def evict_images(self, in_use: frozenset[str]) -> None:
-        self.disks.evict(lambda image_id: image_id in in_use or self.machines.uses_image(image_id))
+        keep = self.config.image_cache_gib << 30
+        self.disks.evict(lambda image_id: image_id in in_use or self.machines.uses_image(image_id), keep)
 
     def close_down(self) -> None:
         self.segments.close_down()

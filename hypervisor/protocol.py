@@ -167,7 +167,8 @@ class Hypervisor(Protocol):
         ...
 
     def evict_images(self, in_use: frozenset[str]) -> None:
-        """Base images that no machine here and no id in `in_use` needs may go."""
+        """Base images that no machine here and no id in `in_use` needs may go. The host may keep some of them for the
+        next machine."""
         ...
 
     def close_down(self) -> None:

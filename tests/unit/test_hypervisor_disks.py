@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -177,6 +179,31 @@ def test_only_unneeded_bases_are_evicted(tmp_path: Path) -> None:
     assert kept.path.exists()
     assert not gone.path.exists()
     assert image.exists(), "the image store keeps its own file"
+
+
+def test_unneeded_bases_are_kept_up_to_a_limit_and_those_wanted_last_stay(tmp_path: Path) -> None:
+    image = make_image(tmp_path, "raw")
+    store = Store(image)
+    disks = Disks(tmp_path / "bases", store)
+    images = [ref(image, "raw", id=name) for name in ("first", "second", "third")]
+    bases = []
+    for each in images:
+        store.path = tmp_path / each.id
+        shutil.copyfile(image, store.path)
+        bases.append(disks.ensure_base(each))
+    for age, base in zip((30, 20, 10), bases, strict=True):
+        os.utime(base.path, (time.time() - age,) * 2)
+    disks.ensure_base(images[0])
+    torn = tmp_path / "bases" / ".fourth.raw"
+    torn.write_bytes(b"what a process that died had begun")
+    size = bases[0].path.stat().st_blocks * 512
+    disks.evict(lambda image_id: image_id == "second", 2 * size)
+    assert [base.path.exists() for base in bases] == [True, True, True]
+    assert not torn.exists()
+    disks.evict(lambda image_id: image_id == "second", 2 * size - 1)
+    assert [base.path.exists() for base in bases] == [True, True, False]
+    disks.evict(lambda _: False)
+    assert list((tmp_path / "bases").iterdir()) == []
 
 
 def test_blank_disks_are_formatted(tmp_path: Path, paths: MachinePaths) -> None:
