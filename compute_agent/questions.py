@@ -27,6 +27,11 @@ def diagnostics(hypervisor: Hypervisor, machine_id: str) -> dict[str, Any]:
     return hypervisor.diagnostics(machine_id).model_dump(mode="json")
 
 
+def inject_nmi(hypervisor: Hypervisor, machine_id: str) -> None:
+    """The guest is to dump its memory, if it is set up for that."""
+    hypervisor.inject_nmi(machine_id)
+
+
 def password(hypervisor: Hypervisor, machine_id: str) -> str:
     """What the guest has posted; empty before."""
     return hypervisor.password(machine_id).decode(errors="replace")
@@ -66,6 +71,7 @@ QUESTIONS: Answers = {
     "diagnostics": diagnostics,
     "end_migration": end_migration,
     "forget_password": forget_password,
+    "inject_nmi": inject_nmi,
     "migration_progress": migration_progress,
     "open_console": open_console,
     "password": password,

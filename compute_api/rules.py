@@ -40,6 +40,7 @@ RULES: dict[str, str] = {
     f"{_P}:os-admin-password": MEMBER_OR_ADMIN,
     f"{_P}:os-admin-actions:reset_state": ADMIN,
     f"{_P}:os-server-diagnostics": ADMIN,
+    f"{_P}:servers:trigger_crash_dump": MEMBER_OR_ADMIN,
     f"{_P}:os-attach-interfaces:create": MEMBER_OR_ADMIN,
     f"{_P}:os-attach-interfaces:delete": MEMBER_OR_ADMIN,
     f"{_P}:os-migrate-server:migrate": ADMIN,

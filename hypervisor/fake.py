@@ -297,6 +297,14 @@ class FakeHypervisor:
                 disks=tuple(DiskCounters(name=disk.name) for disk in spec.disks),
             )
 
+    def inject_nmi(self, machine_id: str) -> None:
+        self._enter("inject_nmi", machine_id)
+        with self._lock:
+            machine = self._existing(machine_id)
+            if machine.state not in ALIVE:
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            machine.console += b"Uhhuh. NMI received for unknown reason 30 on CPU 0.\n"
+
     def hurry(self, machine_id: str) -> None:
         self.hurried.append(machine_id)
 

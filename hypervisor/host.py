@@ -240,6 +240,12 @@ class QemuHypervisor:
         started_at = last_run(paths).started_at.timestamp()
         return counters.diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
 
+    def inject_nmi(self, machine_id: str) -> None:
+        paths = self.paths.machine(machine_id)
+        if self.machines.process_of(paths) is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        qmp.execute(paths.qmp, "inject-nmi")
+
     def hurry(self, machine_id: str) -> None:
         self.machines.hurry(machine_id)
 

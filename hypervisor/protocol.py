@@ -130,6 +130,11 @@ class Hypervisor(Protocol):
         """Counters of a running machine. Raises HypervisorError when it does not run."""
         ...
 
+    def inject_nmi(self, machine_id: str) -> None:
+        """The guest gets a non-maskable interrupt: kernels that are set up for it dump their memory. Raises
+        HypervisorError when the machine does not run."""
+        ...
+
     def hurry(self, machine_id: str) -> None:
         """Somebody waits: a stop under way waits no longer for the guest, a snapshot under way is given up."""
         ...

@@ -19,7 +19,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import changes, servers
 from compute_api.models import Server
-from compute_api.routes import refused, remote_consoles, server_migrations
+from compute_api.routes import refused, remote_consoles, server_machine, server_migrations
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import ask, request_id, transaction, version
 from compute_api.schemas.server_actions import (
@@ -271,6 +271,7 @@ ACTIONS: dict[str, Route] = {
     "forceDelete": Route("os_compute_api:os-deferred-delete:force", _plain(servers.delete)),
     "restore": Route("os_compute_api:os-deferred-delete:restore", _restore),
     "changePassword": Route("os_compute_api:os-admin-password", _change_password),
+    "trigger_crash_dump": Route("os_compute_api:servers:trigger_crash_dump", server_machine.trigger_crash_dump),
     "os-resetState": Route("os_compute_api:os-admin-actions:reset_state", _reset_state),
     "lock": Route("os_compute_api:os-lock-server:lock", _lock),
     "unlock": Route("os_compute_api:os-lock-server:unlock", _unlock),

@@ -1,6 +1,7 @@
-"""Routes that reach into a server's machine: interfaces plugged in and out, diagnostics."""
+"""Routes that reach into a server's machine: interfaces plugged in and out, diagnostics, crash dumps."""
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import Response
 
@@ -10,7 +11,7 @@ from app.web.context import caller, clock, database
 from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import empty, json
-from compute_api import interfaces, servers
+from compute_api import crash_dumps, interfaces, operations, servers
 from compute_api.routes import server_parts
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import ask, request_id, transaction, version
@@ -19,6 +20,7 @@ from compute_api.states import PowerState
 from compute_api.views import diagnostics as views
 
 DIAGNOSTICS_SCHEMA_SINCE = v("2.48")
+CRASH_DUMP_SINCE = v("2.17")
 
 
 @compute.post("/servers/<server_id>/os-interface")
@@ -68,3 +70,27 @@ def show_diagnostics(server_id: str) -> Response:
         )
     counted = ask()(server.host, "diagnostics", server.id)
     return json(views.show(counted) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.plain(counted))
+
+
+def trigger_crash_dump(server_id: str, body: Any) -> Response:
+    """An action: the guest gets a non-maskable interrupt, now or not at all."""
+    if version() < CRASH_DUMP_SINCE:
+        raise errors.NotFound("The resource could not be found.")
+    if body is not None:
+        raise errors.BadRequest(
+            f"Invalid input for field/attribute {crash_dumps.NAME}. Value: {body}. {body!r} is not of type 'null'"
+        )
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        crash_dumps.begin(session, clock().now(), caller(), server, request_id())
+        host = server.host
+    why = None
+    try:
+        ask()(host, "inject_nmi", server_id)
+    except errors.SixstackError as error:
+        why = error
+    with transaction() as session:
+        operations.end_action(session, clock().now(), server_id, request_id(), why and why.message)
+    if why:
+        raise why
+    return empty(HTTPStatus.ACCEPTED)

@@ -520,6 +520,36 @@ def test_diagnostics_are_for_admins(
     assert as_admin.at(version).get(path).status_code == 409
 
 
+def test_a_crash_dump_interrupts_a_guest_that_runs(
+    as_admin: Api, as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    dump = {"trigger_crash_dump": None}
+    act(as_member.at("2.16"), server_id, dump, 404)
+    member = as_member.at("2.17")
+    act(member, server_id, {"trigger_crash_dump": {}}, 400)
+    act(member, server_id, dump)
+    assert b"NMI received" in host.hypervisor.console_log(server_id)
+    history = f"{SERVERS}/{server_id}/os-instance-actions"
+    done = as_member.get(history).json["instanceActions"][0]
+    assert (done["action"], done["message"]) == ("trigger_crash_dump", None)
+    act(as_admin, server_id, {"lock": None})
+    act(member, server_id, dump, 409)
+    act(as_admin, server_id, {"unlock": None})
+
+    host.hypervisor.fail_next("inject_nmi", HypervisorError("qemu refused: no such thing"))
+    refused = act(member, server_id, dump, 409)
+    assert refused.json["conflictingRequest"]["message"] == "qemu refused: no such thing"
+    assert as_member.get(history).json["instanceActions"][0]["message"] == "Error"
+
+    act(as_member, server_id, {"os-stop": None})
+    host.work()
+    refused = act(member, server_id, dump, 409)
+    assert refused.json["conflictingRequest"]["message"] == (
+        f"Cannot 'trigger_crash_dump' instance {server_id} while it is in vm_state stopped"
+    )
+
+
 def test_what_this_cloud_does_not_do_is_refused_in_words(
     as_admin: Api, as_member: Api, make_server: MakeServer
 ) -> None:

@@ -132,6 +132,20 @@ def test_a_machine_pauses_and_goes_on(hypervisor: Hypervisor, spec: MachineSpec)
     hypervisor.remove(spec.id)
 
 
+def test_a_machine_that_runs_can_be_interrupted(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    with pytest.raises(HypervisorError):
+        hypervisor.inject_nmi(spec.id)
+    hypervisor.ensure_running(spec)
+    hypervisor.inject_nmi(spec.id)
+    hypervisor.pause(spec.id)
+    hypervisor.inject_nmi(spec.id)
+    assert hypervisor.report(spec.id).state is MachineState.PAUSED
+    hypervisor.ensure_stopped(spec.id, grace_seconds=0)
+    with pytest.raises(HypervisorError):
+        hypervisor.inject_nmi(spec.id)
+    hypervisor.remove(spec.id)
+
+
 def test_machines_outlive_whoever_started_them(restart: Restart, spec: MachineSpec) -> None:
     started = restart().ensure_running(spec)
     later = restart()

@@ -70,6 +70,8 @@ def test_a_guest_pauses_suspends_and_goes_on_where_it_was(guest: Guest) -> None:
     guest.do("resume")
     guest.becomes("ACTIVE")
     assert guest.ssh(BOOT_ID) == booted
+    guest.do("dump", "create")
+    wait_until(lambda: "NMI received" in guest.cloud.cli("console", "log", "show", guest.id), seconds=60)
 
 
 def test_a_rebuilt_guest_is_fresh_at_the_same_address(guest: Guest) -> None:
