@@ -1,5 +1,6 @@
 """Lists of images: what is asked for, in which order, which page."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ TEXTS = (
 SEVERAL = frozenset({"id", "name", "status", "container_format", "disk_format"})
 TIMES = ("created_at", "updated_at")
 COMPARISONS = ("gt", "gte", "lt", "lte", "eq", "neq")
-NOT_FILTERS = frozenset({"limit", "marker", "sort", "sort_key", "sort_dir", "member_status"})
+PLACE = "sixstack_place"
+"""Beside a marker in links to the next page: where that image stood, for when it is deleted meanwhile."""
+NOT_FILTERS = frozenset({"limit", "marker", PLACE, "sort", "sort_key", "sort_dir", "member_status"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A list of images as it was asked for: name → values, in the query's own words."""
+    """A list of images as it was asked for: name → values, in the query's own words. It begins after the image
+    `marker`, or after its `place` when it is gone."""
 
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     order: Sequence[Order] = (Order("created_at", True),)
     limit: int = 25
     marker: str | None = None
+    place: str | None = None
     member_status: str | None = None
 
 
@@ -98,12 +103,8 @@ def find_all(connection: Connection, caller: Caller, wanted: Wanted) -> Sequence
             query = query.where(_condition(dialect, name, value))
     if "os_hidden" not in wanted.filters:
         query = query.where(Image.os_hidden.is_(False))
-    order = list(wanted.order)
-    if not any(item.key == "created_at" for item in order):
-        order.append(Order("created_at", order[-1].descending if order else True))
-    if not any(item.key == "id" for item in order):
-        order.append(Order("id", order[-1].descending))
-    query = _after(connection, caller, query, wanted.marker, order)
+    order = _whole_order(wanted)
+    query = _after(connection, caller, query, wanted, order)
     for item in order:
         column = SORT_KEYS[item.key]
         query = query.order_by(column.desc() if item.descending else column.asc())
@@ -220,16 +221,54 @@ def _truth(name: str, value: str) -> bool:
     raise errors.BadRequest(f"Unable to filter on {name}: the value must be true or false, not {value!r}.")
 
 
+def place_of(row: Row[Any], wanted: Wanted) -> str:
+    """What `Wanted.place` is for the page after this image."""
+    values: list[Any] = []
+    for item in _whole_order(wanted):
+        value, kind = getattr(row, item.key), SORT_KEYS[item.key].type.python_type
+        missing = "" if kind is str else -1  # as SORT_KEYS has it
+        values.append(value.isoformat() if isinstance(value, datetime) else missing if value is None else value)
+    return json.dumps(values)
+
+
+def _whole_order(wanted: Wanted) -> list[Order]:
+    """In which no two images have one place."""
+    order = list(wanted.order)
+    if not any(item.key == "created_at" for item in order):
+        order.append(Order("created_at", order[-1].descending if order else True))
+    if not any(item.key == "id" for item in order):
+        order.append(Order("id", order[-1].descending))
+    return order
+
+
+def _values_of(place: str | None, order: Sequence[Order]) -> list[Any] | None:
+    """What `place_of` wrote, None for anything else."""
+    types = [datetime if item.key in TIMES else SORT_KEYS[item.key].type.python_type for item in order]
+    try:
+        values = json.loads(place or "")
+        if not isinstance(values, list):
+            return None
+        read = [
+            datetime.fromisoformat(value) if kind is datetime else value
+            for kind, value in zip(types, values, strict=True)
+        ]
+    except (ValueError, TypeError):
+        return None
+    fits = all(isinstance(value, kind) for kind, value in zip(types, read, strict=True))
+    return read if fits else None
+
+
 def _after(
-    connection: Connection, caller: Caller, query: Select[*tuple[Any, ...]], marker: str | None, order: Sequence[Order]
+    connection: Connection, caller: Caller, query: Select[*tuple[Any, ...]], wanted: Wanted, order: Sequence[Order]
 ) -> Select[*tuple[Any, ...]]:
     """Only what comes after the marker in this order."""
-    if marker is None:
+    if wanted.marker is None:
         return query
     keys = select(*(SORT_KEYS[item.key] for item in order))
-    row = connection.execute(keys.where(Image.id == marker, visible_to(caller, None))).one_or_none()
+    found = connection.execute(keys.where(Image.id == wanted.marker, visible_to(caller, None))).one_or_none()
+    row = _values_of(wanted.place, order) if found is None else found
     if row is None:
-        raise errors.BadRequest(f"Invalid marker: no image {marker}.")
+        raise errors.BadRequest(f"Invalid marker: no image {wanted.marker}.")
     later: list[ColumnElement[bool]] = []
     same: list[ColumnElement[bool]] = []
     for item, value in zip(order, row, strict=True):

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, g, request
 from app import errors
 from app.web.context import clock, database
 from app.web.links import url
-from app.web.pagination import page, query_after
+from app.web.pagination import page
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from image_api import images, queries
@@ -54,13 +54,17 @@ def index() -> Response:
         order=_order(),
         limit=asked.limit,
         marker=asked.marker,
+        place=request.args.get(queries.PLACE),
         member_status=request.args.get("member_status"),
     )
     with database().reader.connect() as connection:
         found = queries.find_all(connection, g.caller, wanted)
-    pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "marker"]
+    pairs = [(key, value) for key, value in request.args.items(multi=True) if key not in ("marker", queries.PLACE)]
     first = "/v2/images" + (f"?{urlencode(pairs)}" if pairs else "")
-    more = f"/v2/images?{query_after(found[-1].id)}" if found and len(found) == asked.limit else None
+    more = None
+    if found and len(found) == asked.limit:
+        last = {"marker": found[-1].id, queries.PLACE: queries.place_of(found[-1], wanted)}
+        more = f"/v2/images?{urlencode([*pairs, *last.items()])}"
     return json(views.index(found, first, more))
 
 
