@@ -40,8 +40,8 @@ def test_a_page_is_found_though_the_image_before_it_was_deleted(member: Actor, s
     names = member.names(f"?sort={sort}")
     page = member.get(f"/images?limit=2&sort={sort}").get_json()
     assert member.call("DELETE", f"/images/{page['images'][1]['id']}").status_code == 204
-    rest = member.get(page["next"].removeprefix("/v2") + "&limit=100").get_json()
-    assert [image["name"] for image in rest["images"]] == names[2:]
+    rest = member.get(page["next"].removeprefix("/v2")).get_json()
+    assert [image["name"] for image in rest["images"]] == names[2:4]
     for place in ("", "[]", "{}", "[1,2,3]", "%00", '["a"', "[null]"):
         path = f"/images?limit=2&sort={sort}&marker={page['images'][1]['id']}&sixstack_place={place}"
         assert member.get(path).status_code == 400
