@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -246,6 +246,35 @@ def test_addresses_that_only_the_cloud_can_reach_are_not_reached(
     [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
     assert task["status"] == "failure"
     assert "not a public address" in task["message"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/disk", "success"), ("/to/{url}/disk", "failure")])
+def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
+    member: Actor, worker: ImportWorker, web: str, monkeypatch: pytest.MonkeyPatch, path: str, status: str
+) -> None:
+    """A name server of the user's own first names an allowed address, then one that only the cloud can reach."""
+    port = int(web.rpartition(":")[2])
+    worker.reach = Reach(ports=frozenset(), allowed=(ip_network("127.0.0.2/32"),))
+    answers, real, url = ["127.0.0.2", "127.0.0.1"], socket.getaddrinfo, f"http://rebinding.example:{port}"
+
+    def rebind(host: str, *arguments: Any, **more: Any) -> Any:
+        address = answers.pop(0) if host == "rebinding.example" else host
+        return real(address, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebind)
+    with ThreadingHTTPServer(("127.0.0.2", port), Web) as allowed:
+        thread = threading.Thread(target=allowed.serve_forever)
+        thread.start()
+        Web.seen.clear()
+        image_id = member.create()["id"]
+        assert start(member, image_id, "web-download", uri=url + path.format(url=url)) == 202
+        assert worker.run_once()
+        allowed.shutdown()
+        thread.join()
+    [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
+    assert task["status"] == status, task
+    assert Web.seen == [path.format(url=url)], "nothing was asked of 127.0.0.1"
+    assert status == "success" or "127.0.0.1 is not a public address" in task["message"]
 
 
 def test_an_import_that_died_is_taken_up_again(
