@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -39,17 +39,16 @@ class NewFlavor:
     description: str | None = None
 
 
-def _usable(caller: Caller) -> ColumnElement[bool]:
-    granted = select(FlavorAccess.flavor_id).where(FlavorAccess.project_id == caller.project)
-    return or_(Flavor.is_public.is_(True), Flavor.id.in_(granted))
+_GRANTED = select(FlavorAccess.flavor_id).where(FlavorAccess.project_id == bindparam("project"))
+_USABLE = or_(Flavor.is_public.is_(True), Flavor.id.in_(_GRANTED))
+_ANY = select(Flavor).where(Flavor.id == bindparam("flavor"))
+_ANY_USABLE = _ANY.where(_USABLE)
 
 
 def find(session: Session, caller: Caller, flavor_id: str) -> Flavor:
     """A flavor that the caller may use; an admin may see all."""
-    query = select(Flavor).where(Flavor.id == flavor_id)
-    if not caller.is_admin:
-        query = query.where(_usable(caller))
-    if (found := session.scalar(query)) is None:
+    query = _ANY if caller.is_admin else _ANY_USABLE
+    if (found := session.scalar(query, {"flavor": flavor_id, "project": caller.project})) is None:
         raise errors.NotFound(f"Flavor {flavor_id} could not be found.")
     return found
 
@@ -69,7 +68,7 @@ def listed(
     """Flavors in order. `is_public` None lists all (admins); others always see public ones and those given to them."""
     query = select(Flavor).where(Flavor.ram >= min_ram, Flavor.disk >= min_disk)
     if not caller.is_admin or is_public is True:
-        query = query.where(_usable(caller))
+        query = query.where(_USABLE)
     elif is_public is False:
         query = query.where(Flavor.is_public.is_(False))
     columns = {
@@ -100,7 +99,7 @@ def listed(
         after = column < at if descending else column > at
         query = query.where(or_(after, and_(column == at, Flavor.seq > last.seq)))
     order = column.desc() if descending else column.asc()
-    return list(session.scalars(query.order_by(order, Flavor.seq).limit(limit)))
+    return list(session.scalars(query.order_by(order, Flavor.seq).limit(limit), {"project": caller.project}))
 
 
 def create(session: Session, new: NewFlavor) -> Flavor:

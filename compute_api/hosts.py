@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ARRAY, DateTime, Select, Text, bindparam, func, select, text, update
+from sqlalchemy import ARRAY, BindParameter, DateTime, Text, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app import errors
 from app.db import Json
@@ -115,44 +118,66 @@ def claim(
     One statement finds and takes, so that two requests never take the same room.
     """
     among = preference or Preference()
-    fits = (
+    room = {"vcpus": vcpus, "memory_mib": memory_mib, "disk_gib": disk_gib}
+    names = {"only": among.only, "never": among.never or None, "zone": zone or None, "host": host or None}
+    names |= {"rather": among.rather or None, "rather_not": among.rather_not or None}
+    given = {name: value for name, value in names.items() if value is not None}
+    wanted = room | given | {"silent_before": listening.silent_before(session, now)}
+
+    def take(locks: str) -> Host | None:
+        statement = _claiming(frozenset(given), locks)
+        return session.scalar(statement, {f"wanted_{name}": value for name, value in wanted.items()})
+
+    if session.get_bind().dialect.name != "postgresql":
+        return take("")
+    # Others may have the last hosts with room locked and leave some of it: wait for them before saying no.
+    return take("passed over") or take("waited for")
+
+
+@cache
+def _claiming(given: frozenset[str], locks: str) -> ReturningUpdate[Host]:
+    """What finds a host and takes room there, with conditions by those names that are given. Building it takes longer
+    than running it. `locks` says what becomes of hosts that others have locked."""
+
+    def wanted(name: str) -> BindParameter[Any]:
+        return bindparam(f"wanted_{name}", expanding=name in ("only", "never", "rather", "rather_not"))
+
+    conditions = {
+        "only": Host.name.in_(wanted("only")),
+        "never": Host.name.not_in(wanted("never")),
+        "zone": Host.zone == wanted("zone"),
+        "host": Host.name == wanted("host"),
+    }
+    orders = {"rather": Host.name.in_(wanted("rather")).desc(), "rather_not": Host.name.in_(wanted("rather_not")).asc()}
+    choice = (
         select(Host.seq)
         .join(Heartbeat, Heartbeat.host == Host.name)
         .where(
             Host.disabled.is_(False),
             Host.forced_down.is_(False),
-            Heartbeat.last_seen >= listening.silent_before(session, now),
-            Host.vcpus_limit - Host.vcpus_used >= vcpus,
-            Host.memory_mib_limit - Host.memory_mib_used >= memory_mib,
-            Host.disk_gib_limit - Host.disk_gib_used >= disk_gib,
+            Heartbeat.last_seen >= wanted("silent_before"),
+            Host.vcpus_limit - Host.vcpus_used >= wanted("vcpus"),
+            Host.memory_mib_limit - Host.memory_mib_used >= wanted("memory_mib"),
+            Host.disk_gib_limit - Host.disk_gib_used >= wanted("disk_gib"),
+            *(condition for name, condition in conditions.items() if name in given),
         )
+        .order_by(*(order for name, order in orders.items() if name in given))
+        .order_by((Host.memory_mib_limit - Host.memory_mib_used).desc())
         .limit(1)
     )
-    if among.rather or among.rather_not:
-        fits = fits.order_by(Host.name.in_(among.rather).desc(), Host.name.in_(among.rather_not).asc())
-    fits = fits.order_by((Host.memory_mib_limit - Host.memory_mib_used).desc())
-    if among.only is not None:
-        fits = fits.where(Host.name.in_(among.only))
-    if among.never:
-        fits = fits.where(Host.name.not_in(among.never))
-    if zone:
-        fits = fits.where(Host.zone == zone)
-    if host:
-        fits = fits.where(Host.name == host)
-    taken = {
-        "vcpus_used": Host.vcpus_used + vcpus,
-        "memory_mib_used": Host.memory_mib_used + memory_mib,
-        "disk_gib_used": Host.disk_gib_used + disk_gib,
-    }
-
-    def take(choice: Select[int]) -> Host | None:
-        statement = update(Host).where(Host.seq == choice.scalar_subquery()).values(taken).returning(Host)
-        return session.scalar(statement.execution_options(synchronize_session=False, populate_existing=True))
-
-    if session.get_bind().dialect.name != "postgresql":
-        return take(fits)
-    # Others may have the last hosts with room locked and leave some of it: wait for them before saying no.
-    return take(fits.with_for_update(skip_locked=True, of=Host)) or take(fits.with_for_update(of=Host))
+    if locks:
+        choice = choice.with_for_update(skip_locked=locks == "passed over", of=Host)
+    return (
+        update(Host)
+        .where(Host.seq == choice.scalar_subquery())
+        .values(
+            vcpus_used=Host.vcpus_used + wanted("vcpus"),
+            memory_mib_used=Host.memory_mib_used + wanted("memory_mib"),
+            disk_gib_used=Host.disk_gib_used + wanted("disk_gib"),
+        )
+        .returning(Host)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
 
 
 def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gib: int) -> None:
@@ -224,9 +249,12 @@ def is_known(session: Session, name: str) -> bool:
     return session.scalar(select(Host.seq).where(Host.name == name)) is not None
 
 
+_BY_NAME = select(Host).where(Host.name == bindparam("host"))
+
+
 def is_alive(session: Session, now: datetime, name: str) -> bool:
     """Whether the host of that name is there and was heard of lately."""
-    host = session.scalar(select(Host).where(Host.name == name))
+    host = session.scalar(_BY_NAME, {"host": name})
     return host is not None and is_up(host, listening.silent_before(session, now))
 
 

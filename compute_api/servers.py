@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -77,14 +78,18 @@ class Created:
 
 def find(session: Session, caller: Caller, server_id: str, *, deleted: bool = False) -> Server:
     """The caller's server; an admin finds every project's."""
-    query = select(Server).where(Server.id == server_id)
-    if not caller.is_admin:
-        query = query.where(Server.project_id == caller.project)
-    if not deleted:
-        query = query.where(Server.deleted.is_(False))
-    if (found := session.scalar(query)) is None:
+    query = _found(own=not caller.is_admin, deleted=deleted)
+    if (found := session.scalar(query, {"server": server_id, "project": caller.project})) is None:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
     return found
+
+
+@cache
+def _found(*, own: bool, deleted: bool) -> Select[Server]:
+    query = select(Server).where(Server.id == bindparam("server"))
+    if own:
+        query = query.where(Server.project_id == bindparam("project"))
+    return query if deleted else query.where(Server.deleted.is_(False))
 
 
 def create(session: Session, now: datetime, caller: Caller, new: NewServer, request_id: str) -> Created:
