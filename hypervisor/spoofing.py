@@ -11,6 +11,9 @@ there: router advertisements, and neighbour discovery for the addresses that all
 Rules are in place before the tap exists. A guest may use its own MAC; as source its link-local address (the EUI-64 one)
 and the addresses assigned to its port; and it may speak for these only in neighbour discovery. The owner of its network
 may allow it more pairs of MAC and address; it is not known by these to the metadata service.
+
+A network without a gateway has none for guests that set a route by hand, either: of what they send to a host, it hears
+only what is link-local or multicast, such as questions to the metadata service.
 """
 
 import json
@@ -47,6 +50,7 @@ class SpoofingGuard:
         lines = [line for nic in nics for line in guard_rules(self.table, self.tap_name(nic.port_id), nic)]
         lines += [line for nic in nics for line in apart(self.table, self.tap_name(nic.port_id), nic.isolated)]
         lines += self._gateways(nics)
+        lines += [line for nic in nics if nic.addresses for line in self._ways_out(nic)]
         if lines:
             self._run([*self._table(), *lines])
 
@@ -86,7 +90,7 @@ class SpoofingGuard:
             # Made before they are removed, so that it does not matter whether they are there.
             lines += [f"add chain {chain}", f"add element {element} : jump {_chain(tap)} }}"]
             lines += [f"delete element {element} }}", f"flush chain {chain}", f"delete chain {chain}"]
-            lines += apart(self.table, tap, False)
+            lines += [*apart(self.table, tap, False), *closed(self.table, f'"{tap}"', False)]
         if lines:
             self._run([*self._table(), *lines])
 
@@ -97,6 +101,12 @@ class SpoofingGuard:
         """Addresses are never given twice, so one that is not a gateway here any more does no harm."""
         numbers = sorted({_number(nic.gateway) for nic in nics if nic.gateway is not None})
         return [f"add element bridge {self.table} gateways {{ {', '.join(numbers)} }}"] if numbers else []
+
+    def _ways_out(self, nic: NicSpec) -> list[str]:
+        """The commands that close a network without a gateway to its guests, here and on other hosts, or open another.
+        A VXLAN device that stays closed after its last guest does no harm."""
+        links = f'"{self.tap_name(nic.port_id)}", "6v{self.installation}-{nic.vni:06x}"'
+        return closed(self.table, links, nic.gateway is None)
 
     def _run(self, lines: list[str]) -> None:
         with self._lock:
@@ -160,6 +170,12 @@ def apart(table: str, tap: str, isolated: bool) -> list[str]:
     return [f"add {element}", *([] if isolated else [f"delete {element}"])]
 
 
+def closed(table: str, links: str, is_closed: bool) -> list[str]:
+    """The commands that keep what comes by these links from being routed, or no longer do."""
+    element = f"element bridge {table} closed {{ {links} }}"
+    return [f"add {element}", *([] if is_closed else [f"delete {element}"])]
+
+
 def _limits(rate: Rate | None) -> list[str]:
     """What a guest sends beyond these is lost, as on a wire that is too slow."""
     if rate is None:
@@ -191,6 +207,7 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         f"add map bridge {table} taps {{ type ifname : verdict; }}",
         f"add set bridge {table} gateways {{ typeof @th,64,128; }}",
         f"add set bridge {table} apart {{ type ifname; }}",
+        f"add set bridge {table} closed {{ type ifname; }}",
         f"add chain bridge {table} others",
         f"flush chain bridge {table} others",
         *(f"add rule bridge {table} others {rule}" for rule in shared),
@@ -202,6 +219,9 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         f"add chain bridge {table} across {{ type filter hook forward priority -200; policy accept; }}",
         f"flush chain bridge {table} across",
         *(f"add rule bridge {table} across iifname {which} {rule}" for rule in between),
+        f"add chain bridge {table} host {{ type filter hook input priority -200; policy accept; }}",
+        f"flush chain bridge {table} host",
+        f"add rule bridge {table} host iifname @closed ip6 daddr != {{ fe80::/10, ff00::/8 }} counter drop",
     ]
 
 

@@ -5,8 +5,9 @@ import select
 import struct
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,21 @@ FORBIDDEN = {
     "an advertisement hidden behind options": frame(extended(DESTINATION, icmp(ADVERT, GATEWAY))),
     "the question whether another's address is free": frame(ipv6(NOBODY, icmp(SOLICIT, OTHER))),
 }
+
+
+def on(vni: int, number: int, *, gateway: bool = True) -> NicSpec:
+    """An interface of another network, with a prefix of its own."""
+    prefix = IPv6Network((int(PREFIX.network.network_address) + (vni << 64), 64))
+    mac = f"02:00:f1:00:{vni & 0xFF:02x}:{number:02x}"
+    return VICTIM.model_copy(
+        update={
+            "port_id": str(uuid.uuid4()),
+            "vni": vni,
+            "mac": mac,
+            "addresses": (IPv6Interface((slaac_address(IPv6Interface(prefix), mac), 64)),),
+            "gateway": prefix[1] if gateway else None,
+        }
+    )
 
 
 @pytest.fixture
@@ -234,9 +250,13 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     private, public = ssh_key
     image = image_ref(tiny_image, "qcow2", 44_040_192)
     hostile, victim = make_spec(1, image, key=public), make_spec(2, image, key=public)
-    host = make_host(OneImage(tiny_image))
+    closed, elsewhere = 0x667, 0x668
+    hostile = hostile.model_copy(update={"nics": (*hostile.nics, on(closed, 1, gateway=False))})
+    victim = victim.model_copy(update={"nics": (*victim.nics, on(closed, 2, gateway=False), on(elsewhere, 2))})
+    host = make_host(OneImage(tiny_image), forward=True)
     host.ensure_running(hostile)
     host.ensure_running(victim)
+    host.repair()
     ssh(hostile, private, "true")
     ssh(victim, private, "true")
     stolen = IPv6Address(int(GATEWAY) + 7)
@@ -248,5 +268,21 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     assert "100% packet loss" in said
     assert host.guard.dropped(hostile.nics[0]) > before
     assert "0% packet loss" in ssh(hostile, private, f"ip -6 addr del {stolen}/64 dev eth0; ping6 -c 2 {address}")
+
+    # From network to network, by whatever route. What arrives counts: there need not be a way back.
+    def arrives(link: str, to: IPv6Address, via: str, into: str) -> bool:
+        count = f"awk '/InEchos/ {{ print $2 }}' /proc/net/dev_snmp6/{into}"
+        earlier = ssh(victim, private, count)
+        way = f"{to}/128 {via} dev {link}"
+        ssh(hostile, private, f"ip -6 route add {way}; ping6 -c 2 -W 1 -I {link} {to}; ip -6 route del {way}")
+        return ssh(victim, private, count) != earlier
+
+    router = f"via {METADATA}"
+    inside, other = (nic.addresses[0].ip for nic in victim.nics[1:])
+    assert arrives("eth0", other, router, "eth2"), "this is what a gateway is for"
+    assert not arrives("eth0", other, "", "eth2"), "as if it were a neighbour"
+    assert arrives("eth1", inside, "", "eth1")
+    assert not arrives("eth1", other, router, "eth2"), "out of a network without a gateway"
+    assert not arrives("eth0", inside, router, "eth1"), "into one"
     host.remove(hostile.id)
     host.remove(victim.id)
