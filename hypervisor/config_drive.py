@@ -4,21 +4,24 @@ import base64
 import io
 import json
 import secrets
+from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
 import pycdlib
 
 from hypervisor.machine import MachineSpec, NicSpec
+from hypervisor.qemu_command import nic_address
 
 # cloud-init reads `latest`; others ask for a version by name. The content is the same in all of them.
 VERSIONS = ("2012-08-10", "2013-10-17", "2015-10-15", "2016-10-06", "2017-02-22", "2018-08-27", "2020-10-14", "latest")
 EC2_VERSIONS = ("2009-04-04", "latest")
 
 
-def config_drive(spec: MachineSpec, random_seed: bytes | None = None) -> bytes:
-    """The image. It holds secrets of the user: keep it in a file that only its owner can read."""
-    files = openstack_files(spec, random_seed or secrets.token_bytes(512))
+def config_drive(spec: MachineSpec, slots: Mapping[str, int]) -> bytes:
+    """The image, for a machine whose interfaces sit in these slots, by port. It holds secrets of the user: keep it in a
+    file that only its owner can read."""
+    files = openstack_files(spec, slots)
     tree: dict[str, dict[str, bytes]] = {f"openstack/{version}": files for version in VERSIONS}
     for version in EC2_VERSIONS:
         ec2 = {"meta-data.json": _json(ec2_data(spec))}
@@ -28,10 +31,10 @@ def config_drive(spec: MachineSpec, random_seed: bytes | None = None) -> bytes:
     return _iso(tree)
 
 
-def openstack_files(spec: MachineSpec, random_seed: bytes) -> dict[str, bytes]:
+def openstack_files(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, bytes]:
     """The files of one version directory, by name. Without user data there is no such file."""
     files = {
-        "meta_data.json": _json(meta_data(spec, random_seed)),
+        "meta_data.json": _json(meta_data(spec, slots)),
         "network_data.json": _json(network_data(spec.nics)),
         "vendor_data.json": b"{}",
         "vendor_data2.json": b"{}",
@@ -41,8 +44,8 @@ def openstack_files(spec: MachineSpec, random_seed: bytes) -> dict[str, bytes]:
     return files
 
 
-def meta_data(spec: MachineSpec, random_seed: bytes) -> dict[str, Any]:
-    """meta_data.json, as Nova writes it."""
+def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
+    """meta_data.json, as Nova writes it. `slots` are those of the interfaces that are plugged in, by port."""
     document: dict[str, Any] = {
         "uuid": spec.id,
         "name": spec.name,
@@ -51,10 +54,8 @@ def meta_data(spec: MachineSpec, random_seed: bytes) -> dict[str, Any]:
         "availability_zone": spec.availability_zone,
         "project_id": spec.project_id,
         "meta": spec.metadata,
-        "random_seed": base64.b64encode(random_seed).decode(),
-        "devices": [
-            {"type": "nic", "bus": "pci", "mac": nic.mac, "tags": [nic.tag]} for nic in spec.nics if nic.tag is not None
-        ],
+        "random_seed": base64.b64encode(secrets.token_bytes(512)).decode(),
+        "devices": [_device(nic, slots.get(nic.port_id)) for nic in spec.nics if nic.tag is not None],
         "dedicated_cpus": [],
     }
     if spec.key is not None:
@@ -63,6 +64,12 @@ def meta_data(spec: MachineSpec, random_seed: bytes) -> dict[str, Any]:
     if spec.admin_pass is not None:
         document["admin_pass"] = spec.admin_pass
     return document
+
+
+def _device(nic: NicSpec, slot: int | None) -> dict[str, Any]:
+    """An interface with a tag. It has no address before it is plugged in."""
+    address = {} if slot is None else {"address": nic_address(slot)}
+    return {"type": "nic", "bus": "pci", **address, "mac": nic.mac, "tags": [nic.tag]}
 
 
 def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:

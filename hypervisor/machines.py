@@ -161,10 +161,10 @@ class Machines:
             self.segments.claim(spec.id, spec.nics)
             disks = self._ensure_disks(spec, paths)
             memory = _take_memory(paths) if go_on else None
-            if memory is None or not paths.config_drive.exists():
-                write(paths.config_drive, config_drive(self.segments.told(spec)))
             before = last_run(paths)
             slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
+            if memory is None or not paths.config_drive.exists():
+                write(paths.config_drive, config_drive(self.segments.told(spec), slots))
             accelerator = (memory and before.accelerator) or accelerator
             machine_type = before.machine_type if memory is not None else self._newest_machine_type()
             consoles = before.consoles if memory is not None else True

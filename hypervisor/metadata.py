@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import selectors
 import socket
 import threading
@@ -25,6 +24,7 @@ from hypervisor.config_drive import VERSIONS, ec2_data, openstack_files
 from hypervisor.machine import MachineSpec
 from hypervisor.network import METADATA
 from hypervisor.paths import HostPaths, MachinePaths
+from hypervisor.runs import last_run
 from hypervisor.segments import Segments
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ def read(spec: MachineSpec, paths: MachinePaths, parts: list[str]) -> Answer:
         case [version] if version in EC2_VERSIONS:
             return _listing(["meta-data/", *(["user-data"] if spec.user_data else [])])
         case [version, "user-data"] if version in EC2_VERSIONS and spec.user_data:
-            return HTTPStatus.OK, BYTES, _openstack_files(spec)["user_data"]
+            return HTTPStatus.OK, BYTES, _openstack_files(spec, paths)["user_data"]
         case [version, "meta-data", *rest] if version in EC2_VERSIONS:
             return _ec2(ec2_data(spec), rest)
     return NOT_FOUND
@@ -267,7 +267,7 @@ def forget_password(paths: MachinePaths) -> None:
 
 
 def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answer:
-    files = _openstack_files(spec)
+    files = _openstack_files(spec, paths)
     match rest:
         case []:
             return _listing(sorted([*files, "password"]))
@@ -278,9 +278,9 @@ def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answe
     return NOT_FOUND
 
 
-def _openstack_files(spec: MachineSpec) -> dict[str, bytes]:
+def _openstack_files(spec: MachineSpec, paths: MachinePaths) -> dict[str, bytes]:
     """As on the config drive, but the password is only there: every process in the guest can ask here."""
-    return openstack_files(spec.model_copy(update={"admin_pass": None}), secrets.token_bytes(512))
+    return openstack_files(spec.model_copy(update={"admin_pass": None}), last_run(paths).slots)
 
 
 def _ec2(tree: dict[str, Any], rest: list[str]) -> Answer:

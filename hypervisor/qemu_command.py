@@ -188,6 +188,12 @@ def nic_name(slot: int) -> str:
     return f"nic{slot}"
 
 
+def nic_address(slot: int) -> str:
+    """Where a guest finds the interface in a slot: domain, bus, device and function. Firmware numbers buses in the
+    order of root ports, and there are no other bridges."""
+    return f"0000:{slot + 1:02x}:00.0"
+
+
 def nic_netdev(slot: int, descriptor: str) -> dict[str, Any]:
     """The host's side of the interface in a slot; `descriptor` is the tap's number, or its name in the monitor."""
     return {"type": "tap", "id": f"net{slot}", "fd": descriptor}

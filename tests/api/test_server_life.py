@@ -411,13 +411,15 @@ def test_tags_of_interfaces_are_told_to_the_guest(as_member: Api, host: Host, im
     tagged = {one["tag"]: one for one in listed}
     assert tagged.keys() == {"first", None, "late"}
     spec = host.hypervisor.machines[server_id].spec
-    told = meta_data(spec, b"")["devices"]
-    for tag in ("first", "late"):
-        assert {"type": "nic", "bus": "pci", "mac": tagged[tag]["mac_addr"], "tags": [tag]} in told
+    told = meta_data(spec, {tagged["first"]["port_id"]: 0})["devices"]
+    first = {"type": "nic", "bus": "pci", "address": "0000:01:00.0", "mac": tagged["first"]["mac_addr"]}
+    late = {"type": "nic", "bus": "pci", "mac": tagged["late"]["mac_addr"]}
+    assert {**first, "tags": ["first"]} in told
+    assert {**late, "tags": ["late"]} in told, "before it is plugged in"
     assert len(told) == 2
     assert as_member.delete(f"{path}/{tagged['late']['port_id']}").status_code == 202
     host.work()
-    assert len(meta_data(host.hypervisor.machines[server_id].spec, b"")["devices"]) == 1
+    assert len(meta_data(host.hypervisor.machines[server_id].spec, {})["devices"]) == 1
 
 
 def test_a_port_that_was_there_before_outlives_its_interface(

@@ -1,5 +1,6 @@
 """What is done to a machine in its life, as its guest sees it: suspended, copied, resized, rebuilt, rescued."""
 
+import json
 import threading
 import time
 import uuid
@@ -11,7 +12,11 @@ import pytest
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, MachineState, NicSpec
+from hypervisor.metadata import MetadataService
+from hypervisor.network import METADATA
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
+
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
 
 
 def tiny_ref(path: Path) -> ImageRef:
@@ -32,10 +37,21 @@ def second_nic(first: NicSpec) -> NicSpec:
 def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
+    def devices(told: str) -> dict[str, str]:
+        return {one["mac"]: one["address"] for one in json.loads(told[told.index("{") :])["devices"]}
+
+    def found(address: str) -> str:
+        return ssh(spec, private, f"cat /sys/bus/pci/devices/{address}/virtio*/net/*/address").strip()
+
     private, public = ssh_key
     spec = make_spec(1, tiny_ref(tiny_image), key=public)
+    spec = spec.model_copy(update={"nics": (spec.nics[0].model_copy(update={"tag": "first"}),)})
     host = make_host(OneImage(tiny_image))
+    service = MetadataService(host.segments, host.paths, host.spec)
+    service.start()
     host.ensure_running(spec)
+    [(mac, address)] = devices(ssh(spec, private, "cat /run/config/openstack/latest/meta_data.json")).items()
+    assert found(address) == mac
     boot = ssh(spec, private, "cat /proc/sys/kernel/random/boot_id; sleep 1000 >/dev/null 2>&1 &")
     counted = host.diagnostics(spec.id)
     assert counted.nics[0].tx_octets > 0
@@ -49,6 +65,10 @@ def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     while "02:00:f0:00:01:01" not in (links := ssh(spec, private, "ip link")):
         assert time.monotonic() < deadline, links
         time.sleep(0.2)
+    told = devices(ssh(spec, private, ASK))
+    assert {found(address): address for address in told.values()} == told
+    assert len(told) == 2
+    service.close()
 
     assert host.suspend(spec.id).state is MachineState.SHUTOFF
     assert host.suspend(spec.id).state is MachineState.SHUTOFF

@@ -39,7 +39,7 @@ SPEC = MachineSpec(
 
 def read(spec: MachineSpec, path: str) -> bytes:
     iso = pycdlib.PyCdlib()
-    iso.open_fp(io.BytesIO(config_drive(spec)))
+    iso.open_fp(io.BytesIO(config_drive(spec, {})))
     try:
         content = io.BytesIO()
         iso.get_file_from_iso_fp(content, rr_path=path)
@@ -53,7 +53,7 @@ def read(spec: MachineSpec, path: str) -> bytes:
 
 def names(spec: MachineSpec, directory: str) -> set[str]:
     iso = pycdlib.PyCdlib()
-    iso.open_fp(io.BytesIO(config_drive(spec)))
+    iso.open_fp(io.BytesIO(config_drive(spec, {})))
     try:
         children = iso.list_children(rr_path=directory)
         return {child.rock_ridge.name().decode() for child in children if child.rock_ridge} - {"", ".", ".."}
@@ -62,7 +62,7 @@ def names(spec: MachineSpec, directory: str) -> set[str]:
 
 
 def test_the_label_is_what_guests_look_for() -> None:
-    assert config_drive(SPEC)[0x8000 + 40 : 0x8000 + 72].rstrip() == b"config-2"
+    assert config_drive(SPEC, {})[0x8000 + 40 : 0x8000 + 72].rstrip() == b"config-2"
 
 
 def test_meta_data_names_the_machine_and_its_key() -> None:
