@@ -124,9 +124,6 @@ class Settings:
     image_cache_gib: int = 20
     """How much a host keeps of images that none of its servers stands on, in GiB: the next server from one of them need
     not wait for it. Those wanted longest ago go first, and all of them while less than a tenth of the disk is free."""
-    image_cache_gib: int = 20
-    """How much a host keeps of images that none of its servers stands on, in GiB: the next server from one of them need
-    not wait for it. Those wanted longest ago go first, and all of them while less than a tenth of the disk is free."""
     image_import_ports: str = "80,443"
     """Ports that images may be downloaded from, comma-separated; empty allows any."""
     image_import_allow: str = ""
