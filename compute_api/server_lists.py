@@ -174,13 +174,16 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         made.append(Server.name.regexp_match(patterns.checked("name", wanted.name)))
     if wanted.statuses:
         made.append(_status(wanted.statuses))
-    made.extend(getattr(Server, name) == value for name, value in wanted.equal.items())
+    made.extend(_equal(name, value) for name, value in wanted.equal.items())
     if wanted.key_name is not None:
         made.append(Server.key["name"].as_string() == wanted.key_name)
-    for name, address in (("ip", wanted.ip), ("ip6", wanted.ip6)):
-        if address is not None:
-            matching = select(Port.device_id).where(Port.ip_address.regexp_match(patterns.checked(name, address)))
-            made.append(Server.id.in_(matching))
+    if wanted.ip is not None:
+        pattern = patterns.checked("ip", wanted.ip)
+        addresses = or_(Port.ip_address.regexp_match(pattern), Port.ipv4_address.regexp_match(pattern))
+        made.append(Server.id.in_(select(Port.device_id).where(addresses)))
+    if wanted.ip6 is not None:
+        matching = select(Port.device_id).where(Port.ip_address.regexp_match(patterns.checked("ip6", wanted.ip6)))
+        made.append(Server.id.in_(matching))
     if wanted.changed_since is not None:
         made.append(Server.updated_at >= wanted.changed_since)
     if wanted.changed_before is not None:
@@ -193,6 +196,15 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         made.append(~and_(*map(_tagged, wanted.not_tags)))
     made.extend(Server.metadata_[name].as_string() == value for name, value in wanted.metadata.items())
     return made
+
+
+def _equal(name: str, value: Any) -> ColumnElement[bool]:
+    """`accessIPv4` is what the server was given, or else the IPv4 address that is mapped to one of its ports."""
+    same: ColumnElement[bool] = getattr(Server, name) == value
+    if name != "access_ipv4":
+        return same
+    mapped = select(Port.device_id).where(Port.ipv4_address == value)
+    return or_(same, and_(Server.access_ipv4 == "", Server.id.in_(mapped)))
 
 
 def _tagged(tag: str) -> ColumnElement[bool]:

@@ -39,7 +39,7 @@ RULES: dict[str, str] = {
     "get_quota": READER_OR_ADMIN,
     "update_quota": ADMIN,
     "delete_quota": ADMIN,
-    "get_agent": ADMIN,
+    "get_agent": READER_OR_ADMIN,
     "get_availability_zone": ANYBODY,
     "get_network_ip_availability": ADMIN,
     "get_service_provider": ANYBODY,

@@ -159,8 +159,12 @@ def _http(error: HTTPException) -> BaseResponse:
     service = service_of(request.path)
     if error.code is None or error.response is not None:
         return error.get_response()
-    message = "The resource could not be found." if error.code == HTTPStatus.NOT_FOUND else error.description or ""
-    response = fault(service, error.code, message)
+    id_is_empty = error.code == HTTPStatus.METHOD_NOT_ALLOWED and request.path.endswith("/")
+    code = HTTPStatus.NOT_FOUND if id_is_empty else error.code
+    message = "The resource could not be found." if code == HTTPStatus.NOT_FOUND else error.description or ""
+    response = fault(service, code, message)
+    if id_is_empty:
+        return response
     for name, value in error.get_headers():
         if name.lower() in ("allow", "retry-after"):
             response.headers[name] = value

@@ -15,6 +15,7 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import empty, json
+from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
 from compute_api.schemas.servers import MetaBody, MetadataBody
@@ -62,12 +63,25 @@ def _listed(path: str) -> tuple[list[Image], dict[str, Any]]:
                 raise errors.BadRequest(f"marker [{asked.marker}] not found")
             at: datetime = last.created_at
             query = query.where((Image.created_at < at) | ((Image.created_at == at) & (Image.id > last.id)))
-        wanted = request.args.get("status", "").upper()
-        found = [one for one in session.scalars(query) if wanted in ("", _status(one))][: asked.limit]
+        found = [one for one in session.scalars(query) if _is_wanted(one)][: asked.limit]
     more: dict[str, Any] = {}
     if found and "limit" in request.args and len(found) == asked.limit:
         more["images_links"] = [{"rel": "next", "href": url(f"/compute/v2.1{path}?{query_after(found[-1].id)}")}]
     return found, more
+
+
+def _is_wanted(image: Image) -> bool:
+    """By status, by kind, by the server that it was made of (its id, or a link to it), by what it needs, by its age."""
+    wanted = request.args
+    made_of = wanted.get("server", "").rstrip("/").rsplit("/", 1)[-1]
+    return (
+        wanted.get("status", "").upper() in ("", _status(image))
+        and made_of in ("", image.properties.get("instance_uuid"))
+        and wanted.get("type", "") in ("", image.properties.get("image_type"))
+        and wanted.get("minDisk", "") in ("", str(image.min_disk))
+        and wanted.get("minRam", "") in ("", str(image.min_ram))
+        and ((since := queries.time("changes-since")) is None or image.updated_at >= since)
+    )
 
 
 @compute.get("/images/<image_id>")

@@ -104,11 +104,14 @@ def _rebuild(server_id: str, body: Any) -> Response:
 
 
 def _resize(server_id: str, body: Any) -> Response:
-    flavor_id = str(parse(Resize, body).flavor_ref).rsplit("/", 1)[-1]
-    return _act(
-        server_id,
-        lambda session, now, who, server, request: changes.resize(session, now, who, server, flavor_id, request),
-    )
+    asked = parse(Resize, body)
+    flavor_id = str(asked.flavor_ref).rsplit("/", 1)[-1]
+
+    def act(session: Session, now: datetime, who: Caller, server: Server, request: str) -> None:
+        changes.resize(session, now, who, server, flavor_id, request)
+        server.disk_config = asked.disk_config or server.disk_config
+
+    return _act(server_id, act)
 
 
 def _confirm_resize(server_id: str, _body: Any) -> Response:

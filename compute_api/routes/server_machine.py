@@ -90,7 +90,7 @@ def trigger_crash_dump(server_id: str, body: Any) -> Response:
     except errors.SixstackError as error:
         why = error
     with transaction() as session:
-        operations.end_action(session, clock().now(), server_id, request_id(), why and why.message)
+        operations.end_action(session, clock().now(), server_id, request_id(), why.message if why else None)
     if why:
         raise why
     return empty(HTTPStatus.ACCEPTED)

@@ -154,6 +154,7 @@ def rebuilt(
         body["key_name"] = server.key.get("name")
     if version >= REBUILT_USER_DATA_SINCE:
         body["user_data"] = server.user_data
+        body.pop("OS-EXT-SRV-ATTR:user_data", None)
     if admin_pass is not None:
         body["adminPass"] = admin_pass
     return body

@@ -17,6 +17,7 @@ from tempest.lib.api_schema.response.compute.v2_1 import (
     tenant_usages,
     versions,
 )
+from tempest.lib.api_schema.response.compute.v2_1 import hosts as hosts_v21
 from tempest.lib.api_schema.response.compute.v2_1 import hypervisors as hypervisors_v21
 from tempest.lib.api_schema.response.compute.v2_1 import services as services_v21
 from tempest.lib.api_schema.response.compute.v2_11 import services as services_v211
@@ -111,6 +112,8 @@ TABLE: list[tuple[str, str, Schemas, str]] = [
     ("GET", f"os-hypervisors/{ID}/uptime", HypervisorClient, "get_hypervisor_uptime"),
     ("GET", f"os-hypervisors/{ID}/search", hypervisors_v21, "list_search_hypervisors"),
     ("GET", f"os-hypervisors/{ID}/servers", hypervisors_v21, "get_hypervisors_servers"),
+    ("GET", "os-hosts", hosts_v21, "list_hosts"),
+    ("GET", f"os-hosts/{ID}", hosts_v21, "get_host_detail"),
     ("GET", "os-services", ServicesClient, "list_services"),
     ("PUT", "os-services/enable", services_v21, "enable_disable_service"),
     ("PUT", "os-services/disable", services_v21, "enable_disable_service"),

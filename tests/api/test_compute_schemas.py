@@ -138,6 +138,8 @@ def paths(api: Api, role: str, at: tuple[int, int], server_id: str, request_id: 
         ]
         if at < (2, 88):
             paths += ["os-hypervisors/statistics", f"os-hypervisors/{hypervisors[0]['id']}/uptime"]
+        if at < (2, 43):
+            paths += ["os-hosts", f"os-hosts/{hypervisors[0]['hypervisor_hostname']}"]
         if at < (2, 53):
             paths += ["os-hypervisors/fake/search", "os-hypervisors/fake/servers"]
         if at >= (2, 23):

@@ -159,6 +159,21 @@ def test_hypervisors(as_admin: Api, make_server: Callable[..., str]) -> None:
     assert as_admin.at("2.53").get(f"{path}/1").status_code == 400
 
 
+def test_hosts_as_they_were_listed_until_2_42(as_admin: Api, as_member: Api, make_server: Callable[..., str]) -> None:
+    make_server(), make_server()
+    path, name = f"{COMPUTE}/os-hosts", "fake-host"
+    listed = [{"host_name": name, "service": "compute", "zone": "nova"}]
+    assert as_admin.get(path).json == as_admin.get(f"{path}?zone=nova").json == {"hosts": listed}
+    assert as_admin.get(f"{path}?zone=elsewhere").json == {"hosts": []}
+    rows = {row["resource"].pop("project"): row["resource"] for row in as_admin.get(f"{path}/{name}").json["host"]}
+    assert list(rows) == ["(total)", "(used_now)", "(used_max)", as_member.project_id]
+    assert rows["(used_now)"] == {"host": name, "cpu": 2, "memory_mb": 256, "disk_gb": 2}
+    assert rows["(used_now)"] == rows["(used_max)"] == rows[as_member.project_id]
+    assert as_admin.get(f"{path}/nobody").status_code == 404
+    assert as_admin.at("2.43").get(path).status_code == as_admin.at("2.43").get(f"{path}/{name}").status_code == 404
+    assert as_member.get(path).status_code == 403
+
+
 def test_aggregates_make_zones(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, image: str
 ) -> None:
@@ -237,6 +252,16 @@ def test_changed_servers_fit_their_schema(as_member: Api, make_server: Callable[
         assert answer.json["server"]["name"] == version
 
 
+def test_rebuilt_servers_fit_their_schema_for_admins(
+    as_admin: Api, make_server: Callable[..., str], host: Host, image: str
+) -> None:
+    path = f"{COMPUTE}/servers/{make_server()}/action"
+    for version in ("2.57", "2.75", "2.96"):
+        answer = as_admin.at(version).post(path, json={"rebuild": {"imageRef": image}})
+        assert "user_data" in answer.json["server"]
+        host.work()
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -260,10 +285,21 @@ def test_what_nova_removed_or_is_not_here(as_member: Api, path: str, status: int
     assert fault["code"] == status
 
 
-def test_images_by_way_of_compute_until_2_35(as_member: Api, as_admin: Api, image: str) -> None:
+def test_images_by_way_of_compute_until_2_35(
+    as_member: Api, as_admin: Api, image: str, make_server: Callable[..., str], host: Host, clock: ManualClock
+) -> None:
     (shown,) = as_member.get(f"{COMPUTE}/images/detail").json["images"]
     assert (shown["id"], shown["status"], shown["name"]) == (image, "ACTIVE", "disk")
     assert as_member.get(f"{COMPUTE}/images/{image}").json["image"]["OS-EXT-IMG-SIZE:size"] == 1 << 20
+    server_id = make_server()
+    as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"createImage": {"name": "copy"}})
+    host.work()
+    for query in (f"server={server_id}", f"server={COMPUTE}/servers/{server_id}", "type=snapshot", "name=copy"):
+        (found,) = as_member.get(f"{COMPUTE}/images/detail?{query}").json["images"]
+        assert (found["name"], found["server"]["id"]) == ("copy", server_id)
+        clock.advance(1)
+    for query in ("minDisk=7", "minRam=64", "type=backup", f"changes-since={moment(clock.now())}", f"server={image}"):
+        assert as_member.get(f"{COMPUTE}/images?{query}").json["images"] == []
     assert as_member.at("2.36").get(f"{COMPUTE}/images").status_code == 404
     meta = f"{COMPUTE}/images/{image}/metadata"
     assert as_member.post(meta, json={"metadata": {"a": "1"}}).json["metadata"]["a"] == "1"
@@ -285,4 +321,5 @@ def test_version_2_is_2_1_without_microversions(as_member: Api, make_server: Cal
 def test_an_id_left_out_is_not_found(as_admin: Api) -> None:
     for path in ("os-simple-tenant-usage/", "servers/", "flavors/"):
         assert as_admin.get(f"{COMPUTE}/{path}").status_code == 404
+        assert as_admin.delete(f"{COMPUTE}/{path}").status_code == 404
     assert as_admin.get(f"{COMPUTE}/").status_code == 200

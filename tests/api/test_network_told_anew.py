@@ -102,6 +102,12 @@ def test_an_operator_maps_an_ipv4_address_to_a_server(
     assert as_member.put(paths[0], json=body).status_code == 403
     assert as_admin.put(paths[0], json=body).json["port"]["ipv4_address"] == "203.0.113.7"
     assert access(one) == "203.0.113.7"
+    found = [
+        [server["id"] for server in as_admin.get(f"/compute/v2.1/servers?all_tenants=1&{query}").json["servers"]]
+        for query in ("access_ip_v4=203.0.113.7", "ip=203.0.113.[0-9]$", "access_ip_v4=203.0.113.70")
+    ]
+    assert found == [[one], [one], []]
+    assert as_member.get("/compute/v2.1/servers?ip=^203").json["servers"][0]["id"] == one
     assert str(nic_of(host, one).ipv4_address) == "203.0.113.7"
     assert as_admin.put(paths[0], json=body).status_code == 200
     taken = as_admin.put(paths[1], json=body)

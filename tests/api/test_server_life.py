@@ -113,8 +113,9 @@ def test_a_stopped_server_is_rebuilt_and_stays_off(
 
 def test_a_resize_is_confirmed(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
-    act(as_member, server_id, {"resize": {"flavorRef": "2"}})
-    assert shown(as_member, server_id)["status"] == "RESIZE"
+    act(as_member, server_id, {"resize": {"flavorRef": "2", "OS-DCF:diskConfig": "AUTO"}})
+    begun = shown(as_member, server_id)
+    assert (begun["status"], begun["OS-DCF:diskConfig"]) == ("RESIZE", "AUTO")
     host.work()
     verify = shown(as_member, server_id)
     assert (verify["status"], verify["flavor"]["id"]) == ("VERIFY_RESIZE", "2")
