@@ -10,11 +10,12 @@ from celery.bootsteps import CLOSE
 from celery.concurrency.thread import TaskPool
 from celery.worker import WorkController
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
 from kombu import Connection, Consumer, Message, Queue
 
 from app.errors import Unavailable
 from compute_agent.questions import Answers, answer
-from compute_api.dispatch import names
+from compute_api.dispatch import broker, names
 from compute_api.dispatch.calls import Listener
 from compute_api.dispatch.engine import celery
 from compute_api.dispatch.post import Post
@@ -41,6 +42,13 @@ class HostConsumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer without what workers tell each other."""
 
     Blueprint = _Steps
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Celery's own pauses grow to half a minute."""
+        return broker.reach(conn, self._lost, callback=maybe_shutdown)
+
+    def _lost(self, error: Exception, interval: float) -> None:
+        log.warning("The message broker cannot be reached (%s); trying again in %d s", error, interval)
 
 
 class Worker:

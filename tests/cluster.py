@@ -179,9 +179,16 @@ def _remove_guests(computer: Computer, state: Path) -> None:
 
 
 def main() -> int:
-    """Start it, say how to use it, and keep it until Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # a shell ignores SIGINT for what it runs in the background
+    """Start it, say how to use it, and keep it until Ctrl-C, or until its terminal is closed."""
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(*_: object) -> None:
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)  # whoever is impatient leaves nothing behind
+        raise KeyboardInterrupt
+
+    for number in ends:
+        signal.signal(number, end)  # a shell ignores SIGINT for what it runs in the background
     with tempfile.TemporaryDirectory(prefix="sixstack-cluster-") as work:
         Path(work).chmod(0o755)
         began = time.monotonic()
@@ -189,15 +196,18 @@ def main() -> int:
             with cluster(Path(work) / "c", lambda text: print(f"==> {text}", flush=True)) as made:
                 _furnish(made)
                 print(_advice(made, time.monotonic() - began), flush=True)
-                while True:
+                try:
                     signal.pause()
+                finally:
+                    print("==> ending guests, agents, APIs, RabbitMQ and PostgreSQL", flush=True)
         except KeyboardInterrupt:
             print("==> everything has ended")
     return 0
 
 
 def _advice(made: Cluster, seconds: float) -> str:
-    agent = made.agents["h2"].process
+    agent = made.agents["h2"]
+    ways = "; ".join(f"{name} is {computer.address}" for name, computer in made.wire.computers.items())
     return f"""
 All of it runs after {seconds:.0f} s. In another shell:
 
@@ -207,9 +217,10 @@ All of it runs after {seconds:.0f} s. In another shell:
     openstack server create --flavor tiny --image tiny --key-name cluster --min 3 --max 3 --wait many
     openstack server list --long -c Name -c Networks -c Host
     openstack console url show --novnc many-1   # its host brings it to the API's machine
-    ip -6 route add ADDRESS/128 via {made.wire.computers["h1"].address}   # h1, or whichever host the server is on
+    ip -6 route replace ADDRESS/128 via HOST   # {ways}
     ssh -i {made.directory / "key"} root@ADDRESS
-    kill -9 {agent.pid if agent else "PID"}   # the agent of h2; its servers go on
+    kill -9 {agent.process.pid if agent.process else "PID"}   # the agent of h2; half a minute later h2 is down
+    {" ".join(agent.command)}   # it comes back
     tail -f {made.directory}/*.log
 
 Ctrl-C here ends it, guests and all."""

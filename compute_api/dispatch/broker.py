@@ -1,6 +1,7 @@
 """Connections to RabbitMQ, and what is declared there."""
 
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,6 +33,12 @@ def connection(
 ) -> Connection:
     """A connection that is made when it is first needed."""
     return Connection(url, heartbeat=heartbeat, **options(url, authority, confirmed=confirmed))
+
+
+def reach(connecting: Connection, lost: Callable[[Exception, float], None], **more: Any) -> Connection:
+    """The connection, once the broker takes it, for however long that takes: tried every second at first, then every
+    five. `lost` is told why not, and after how many seconds it is tried again."""
+    return connecting.ensure_connection(lost, None, interval_start=1, interval_step=1, interval_max=5, **more)
 
 
 def desk_queue() -> Queue:

@@ -13,19 +13,16 @@ from kombu import Connection, Consumer, Message, Queue
 from kombu.mixins import ConsumerMixin
 
 from app import errors
+from compute_api.dispatch import broker
 from compute_api.dispatch.post import Post
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-AGAIN_SECONDS = 1.0
-AGAIN_AT_MOST_SECONDS = 5.0
 
 
 class Listener(ConsumerMixin):  # type: ignore[misc]
     """Hears messages in a thread of its own, for as long as it takes; a broker that is gone is waited for."""
-
-    connect_max_retries = None
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
@@ -47,11 +44,9 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
 
     @contextmanager
     def establish_connection(self) -> Iterator[Connection]:
-        """Every second at first, then more seldom."""
+        """A connection for as long as there is something to hear."""
         with self.create_connection() as made:
-            pauses = {"interval_start": AGAIN_SECONDS, "interval_step": 1, "interval_max": AGAIN_AT_MOST_SECONDS}
-            made.ensure_connection(self.on_connection_error, self.connect_max_retries, **pauses)
-            yield made
+            yield broker.reach(made, self.on_connection_error)
 
     def _listen(self) -> None:
         while not self.should_stop:

@@ -260,6 +260,8 @@ def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
     with ExitStack() as stack:
         rig.start(hypervisor, stack)
         made = rig.create(20)
+        for server_id in made[::2]:  # told twice and three times
+            rig.nudge(hypervisor.name, [rig.operation(server_id).id] * 2)
         wait_until(lambda: all(rig.state(one) == VmState.ACTIVE for one in made), seconds=60, pause=0.02)
         assert {one.id: one.state for one in hypervisor.reports()} == dict.fromkeys(made, MachineState.RUNNING)
         assert all(machine.starts == 1 for machine in hypervisor.machines.values())
