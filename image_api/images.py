@@ -14,11 +14,13 @@ from app import errors
 from app.caller import Caller
 from app.db import after_commit
 from image_api import writers
-from image_api.ingest import HASH_ALGORITHM, Limits, Stored
+from image_api.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored
 from image_api.models import Image, ImageMember, ImageTask
 from image_api.names import disk_object, staged_object, upload_object
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
 from image_api.store import Store
+
+QUOTA_LOCK = 0x696D61676573  # among PostgreSQL's advisory locks: projects' quotas of images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +165,10 @@ def used_bytes(session: Session, project_id: str) -> int:
 def check_quota(session: Session, image: Image, stored: Stored, bounds: Limits) -> None:
     """Raise QuotaExceeded when the bytes that just came are too many for the project: uploads side by side know of
     each other here only, in the transaction that makes them count."""
+    if bounds.project_bytes == UNLIMITED:
+        return
+    if session.get_bind().dialect.name == "postgresql":  # where two transactions would not see each other's bytes
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(image.owner, QUOTA_LOCK))))
     if used_bytes(session, image.owner) + stored.kept_bytes > bounds.project_bytes:
         raise errors.QuotaExceeded("Request exceeds image size quota: the project's images would take more than it.")
 

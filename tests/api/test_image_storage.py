@@ -9,6 +9,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,12 +23,14 @@ from app import errors
 from app.settings import Settings
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef
-from image_api import images, ingest, snapshots, startup
+from image_api import images, ingest, snapshots, startup, uploads
+from image_api.ingest import Limits, Stored
 from image_api.models import Image
 from image_api.routes.transfers import Transfers
 from image_api.s3 import S3Store
 from image_api.snapshots import Snapshot
 from image_api.source import FetchedImages, LocalImages
+from image_api.states import ImageStatus
 from image_api.store import FileStore, Store, StoreFull
 from tests.api.image_fixtures import CALLERS, RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
@@ -262,6 +265,37 @@ def test_two_uploads_at_once_never_mix(cloud: ImageCloud, member: Actor) -> None
     content = member.get(f"/images/{image_id}/file").data
     assert len(content) == 3 * MIB
     assert len(set(content)) == 1
+
+
+def test_two_uploads_at_once_do_not_take_a_quota_together_that_each_of_them_keeps(
+    cloud: ImageCloud, member: Actor
+) -> None:
+    bounds = Limits(len(RAW), len(RAW), 2 * len(RAW) - 1)
+    refused: list[str] = []
+
+    def fill(image_id: str, done: Callable[[Image, Stored, datetime], None]) -> None:
+        now = cloud.clock.now()
+        with cloud.database.transaction() as session:
+            writer = uploads.begin(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
+        claimed = uploads.Claimed(image_id, writer, image_id, "raw")
+        try:
+            uploads.fill(cloud.database, cloud.clock, cloud.store, claimed, iter([RAW]), bounds, done)
+        except errors.QuotaExceeded:
+            refused.append(image_id)
+
+    first, second = member.create()["id"], member.create()["id"]
+    other = threading.Thread(target=fill, args=(second, images.set_active))
+
+    def counted(image: Image, stored: Stored, now: datetime) -> None:
+        """Between the look at the quota and the commit: the other waits for the commit, or is done too early."""
+        images.set_active(image, stored, now)
+        other.start()
+        other.join(0.5)
+
+    fill(first, counted)
+    other.join()
+    assert refused == [second]
+    assert list(cloud.store.names()) == [first]
 
 
 def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) -> None:
