@@ -48,7 +48,7 @@ class BlockDevice(Body):
     destination_type: Literal["local", "volume"] | None = None
     boot_index: Integer | None = None
     delete_on_termination: Boolean | None = None
-    volume_size: Integer | None = None
+    volume_size: Annotated[Integer, Field(ge=1, le=0x7FFFFFFF)] | None = None
     device_name: str | None = None
     disk_bus: str | None = None
     device_type: str | None = None
@@ -56,6 +56,22 @@ class BlockDevice(Body):
     no_device: str | None = None
     tag: Annotated[Tag | None, since("2.32")] = None
     volume_type: Annotated[str | None, since("2.67")] = None
+
+    def check(self, image_ref: str | None) -> None:
+        """Raise BadRequest for what contradicts itself, as Nova does, which passes over the size of the image's local
+        disk: that is the flavor's."""
+        if self.source_type == "blank" and self.uuid:
+            raise errors.BadRequest("Block Device Mapping is Invalid: Invalid device UUID.")
+        if self.source_type != "blank" and not self.uuid:
+            raise errors.BadRequest("Block Device Mapping is Invalid: Missing device UUID.")
+        if self.destination_type == "local":
+            if self.source_type == "image" and not (image_ref and self.boot_index == 0):
+                raise errors.BadRequest("Block Device Mapping is Invalid: Mapping image to local is not supported.")
+            if self.volume_type:
+                raise errors.BadRequest(
+                    "Block Device Mapping is Invalid: Specifying a volume_type with destination_type=local is not "
+                    "supported."
+                )
 
 
 class SecurityGroup(Body):
@@ -152,6 +168,7 @@ def _image(asked: ServerFields) -> str:
     """The image's id, from imageRef (an id or, as old clients send, a URL) or the one local boot disk."""
     mapped = None
     for device in asked.block_device_mapping_v2 or []:
+        device.check(asked.image_ref)
         if device.source_type == "blank" and device.destination_type in (None, "local"):
             continue
         local = device.source_type == "image" and device.destination_type in (None, "local")

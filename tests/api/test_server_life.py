@@ -636,8 +636,9 @@ def test_blank_disks_come_with_the_flavor_or_as_asked_for(
     root = {"source_type": "image", "destination_type": "local", "uuid": image, "boot_index": 0}
     blank = {"source_type": "blank", "destination_type": "local", "boot_index": -1}
     swap = {**blank, "guest_format": "swap", "volume_size": 256}
-    asked = [root, {**blank, "volume_size": 1}, {**blank, "volume_size": 2}, swap]
+    asked = [{**root, "volume_size": 7}, {**blank, "volume_size": 1}, {**blank, "volume_size": 2}, swap]
     chosen = make_server(flavorRef="blank", block_device_mapping_v2=asked)
+    # As in Nova, the size of the image's local disk is the flavor's, whatever is asked for.
     assert disks(chosen) == [("root", 1, 0), ("ephemeral0", 1, 0), ("ephemeral1", 2, 0), ("swap", 0, 256)]
     assert room(as_admin) == (2, 256, 2 * (1 + 4 + 1))
     act(as_member, chosen, {"rebuild": {"imageRef": image, "preserve_ephemeral": True}})
@@ -652,6 +653,13 @@ def test_blank_disks_come_with_the_flavor_or_as_asked_for(
         [root, swap, swap],
         [root, xfs],
         [{**root, "tag": "first"}],
+        [{**root, "boot_index": -1}],
+        [{**root, "uuid": None}],
+        [{**root, "volume_size": 0}],
+        [root, {**blank, "uuid": image}],
     ):
         server = {"name": "x", "flavorRef": "blank", "imageRef": image, "block_device_mapping_v2": wrong}
         assert as_member.at("2.33").post(SERVERS, json={"server": server}).status_code == 400
+    server = {"name": "x", "flavorRef": "blank", "block_device_mapping_v2": [root]}
+    answer = as_member.post(SERVERS, json={"server": server})
+    assert "Mapping image to local is not supported." in answer.json["badRequest"]["message"]
