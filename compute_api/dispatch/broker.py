@@ -5,11 +5,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from kombu import Connection, Exchange, Queue
+from kombu import Connection, Exchange, Queue, compression
 from kombu.exceptions import OperationalError
 
 from app import errors
 from compute_api.dispatch import names
+
+
+def _refuse(_body: Any) -> Any:
+    raise ValueError("Messages of this cloud are not compressed.")
+
+
+# Nobody compresses messages, and what hosts send must not grow when it is read.
+for _kind in compression.encoders():
+    compression.register(_refuse, _refuse, _kind)
 
 HEARTBEAT_SECONDS = 20
 PATIENCE_SECONDS = 10.0

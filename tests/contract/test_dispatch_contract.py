@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -430,6 +431,19 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
             assert answered.message_count < many, "who asked later was answered before all of that"
         two.desks.write_heartbeats()
     assert f"{two.stolen.name} asks more than can be answered" in caplog.text
+
+
+def test_what_a_host_sends_does_not_grow_when_it_is_read(two: TwoHosts, caplog: pytest.LogCaptureFixture) -> None:
+    bomb = zlib.compress(json.dumps({"ask": "survey", "more": "0" * (64 << 20)}).encode())
+    with ExitStack() as stack:
+        desk = two.desk(stack)
+        producer = Producer(stack.enter_context(broker.connection(two.stolen.broker_url)).default_channel)
+        json_in_zlib = {"content_type": "application/json", "content_encoding": "utf-8"}
+        headers = {"compression": "application/x-gzip"}
+        target = {"exchange": names.up(two.stolen.name), "routing_key": names.KEY_DESK, "correlation_id": "1"}
+        producer.publish(bomb, headers=headers, **json_in_zlib, **target)
+        assert desk.survey().wanted == []
+    assert "not compressed" in caplog.text
 
 
 class Killed(BaseException):
