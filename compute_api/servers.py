@@ -125,9 +125,10 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     made = []
     for index in range(count):
         name = new.name if new.max_count == 1 else f"{new.name}-{index + 1}"
-        hostname = new.hostname or sanitized_hostname(name)
+        server_id = str(uuid4())
+        hostname = new.hostname or sanitized_hostname(name, server_id)
         server = Server(
-            id=str(uuid4()),
+            id=server_id,
             project_id=caller.project,
             user_id=caller.user_id,
             name=name,
@@ -313,10 +314,10 @@ def _check_metadata(limits: Mapping[str, int], metadata: Mapping[str, str]) -> N
         )
 
 
-def sanitized_hostname(name: str) -> str:
-    """A host name made of a server's name, as Nova makes it: RFC 1123, at most 63 characters."""
-    made = re.sub(r"[^a-z0-9.-]+", "", re.sub(r"[ _]", "-", name.lower())).strip(".-")
-    return made[:63].rstrip(".-") or "server"
+def sanitized_hostname(name: str, server_id: str) -> str:
+    """A host name made of a server's name, as Nova makes it: one label of RFC 1123, at most 63 characters."""
+    made = re.sub(r"[^a-z0-9-]+", "", re.sub(r"[\s_.]", "-", name.lower())).strip("-")
+    return made[:63].rstrip("-") or f"Server-{server_id}"
 
 
 def host_id(server: Server) -> str:

@@ -53,6 +53,15 @@ def test_the_host_gets_a_complete_document(as_member: Api, make_server: Callable
     assert spec.admin_pass
 
 
+def test_a_hostname_is_one_label_made_of_the_name(make_server: Callable[..., str], host: Host) -> None:
+    def hostname(name: str) -> str:
+        return host.hypervisor.machines[make_server(name=name)].spec.hostname
+
+    assert hostname("Web_1.example.org") == "web-1-example-org"
+    assert hostname("-a b.") == "a-b"
+    assert hostname("服务器").startswith("Server-")
+
+
 def test_a_deleted_server_leaves_nothing(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
     server_id = make_server()
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204

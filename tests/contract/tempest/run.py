@@ -112,6 +112,7 @@ def write_configuration(work: Path, state: Path, port: int, admin: Connection) -
             "can_migrate_between_any_hosts": "false",
             "metadata_service": "false",
             "enable_instance_password": "true",
+            "hostname_fqdn_sanitization": "true",
             "api_extensions": "",
         },
         "image-feature-enabled": {"os_glance_reserved": "false"},
