@@ -70,11 +70,10 @@ def _unrescue(hypervisor: Hypervisor, _work: Work, spec: MachineSpec, grace: flo
 
 
 def _image(hypervisor: Hypervisor, work: Work, spec: MachineSpec, _grace: float) -> None:
-    if work.image_is_stored():
-        return
     name = work.arguments["image_id"]
     try:
-        work.store_image(hypervisor.snapshot(spec, name))
+        if not work.image_is_stored():
+            work.store_image(hypervisor.snapshot(spec, name))
     except NotFound:
         log.info("The image %s of %s was deleted before it was complete", name, spec.id)
     finally:

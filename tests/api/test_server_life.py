@@ -245,6 +245,23 @@ def test_an_image_that_could_not_be_made_is_gone_and_the_server_is_as_before(
     assert (actions[0]["action"], actions[0]["message"]) == ("createImage", "Error")
 
 
+def test_a_host_that_died_before_it_could_say_that_the_image_is_made_keeps_no_copy_of_it(
+    as_member: Api, make_server: MakeServer, host: Host
+) -> None:
+    server_id = make_server()
+    image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
+    work = host.desk.claim(host.desk.waiting()[0])
+    assert work is not None
+    assert work.spec is not None
+    copy = host.hypervisor.snapshot(work.spec, image_id)
+    work.store_image(copy)
+    assert host.desk.requeue() == 1
+    host.work()
+    assert not copy.path.exists()
+    assert as_member.get(f"/image/v2/images/{image_id}").json["status"] == "active"
+    assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
+
+
 def test_an_image_deleted_meanwhile_harms_nobody(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
