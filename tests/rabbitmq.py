@@ -60,6 +60,7 @@ class RabbitMQ:
             "default_user = sixstack",
             f"default_pass = {self.password}",
             "loopback_users = none",
+            "max_message_size = 16777216",
         ]
         if self.tls:
             authority, certificate, key = self.tls
