@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from app import installation, processes
@@ -17,7 +16,7 @@ from app.settings import Settings
 from compute_agent import questions
 from compute_agent.agent import Agent
 from compute_agent.desk import LocalDesk
-from compute_agent.host import machines_were_ended, make_hypervisor, only_agent
+from compute_agent.host import machines_are_started, machines_were_ended, make_hypervisor, only_agent
 from compute_api.dispatch.driver import remote
 from compute_api.nudge import SOCKET_NAME, LocalNudge, Nudges, reachable
 from compute_api.purging import Purging
@@ -54,8 +53,7 @@ def _run(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
-    with suppress(FileNotFoundError):
-        (settings.state / "machines-ended").unlink()
+    machines_are_started(settings.state)
     close_questions = questions.serve(settings.state, hypervisor)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
