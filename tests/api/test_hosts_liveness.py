@@ -1,11 +1,14 @@
 """Hosts that are heard of, and what is said to them again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from app.clock import ManualClock
 from app.db import Database
 from app.settings import Settings
+from compute_agent.desk import LocalDesk
+from compute_agent.work import carry_out
 from compute_api import hosts, operations
 from compute_api.models import Host as HostRow
 from hypervisor.fake import FakeHypervisor
@@ -72,3 +75,34 @@ def test_a_host_that_is_forgotten_takes_its_heartbeat_along(host: Host, database
     host.desk.register(host.hypervisor.describe())
     with database.reading() as session:
         assert session.query(HostRow).count() == 1
+
+
+def test_a_host_beside_the_database_tells_the_next_one_to_go_on(
+    as_admin: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    database: Database,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    told: list[str] = []
+    desks = {
+        name: LocalDesk(
+            database, clock, replace(settings, host_name=name), nudge=lambda name, _operations: told.append(name)
+        )
+        for name in ("fake-host", "other-host")
+    }
+    hypervisors = {"fake-host": host.hypervisor, "other-host": FakeHypervisor(name="other-host")}
+    desks["other-host"].register(hypervisors["other-host"].describe())
+    server_id = make_server()
+    path = f"{COMPUTE}/servers/{server_id}/action"
+    assert as_admin.at("2.56").post(path, json={"migrate": {"host": "other-host"}}).status_code == 202
+    (first,) = [name for name, desk in desks.items() if desk.waiting()]
+    told.append(first)
+    for name in told:  # each says who is next
+        for operation_id in desks[name].waiting():
+            work = desks[name].claim(operation_id)
+            assert work is not None
+            desks[name].finish(work, carry_out(work, hypervisors[name], 1.0))
+    assert as_admin.get(f"{COMPUTE}/servers/{server_id}").json["server"]["status"] == "VERIFY_RESIZE"
+    assert {"fake-host", "other-host"} <= set(told)
