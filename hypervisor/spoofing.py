@@ -20,7 +20,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address, IPv6Network, collapse_addresses
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
 from typing import Any
 
 from hypervisor.config_drive import slaac_address
@@ -47,7 +47,9 @@ class SpoofingGuard:
     def ensure(self, nics: Iterable[NicSpec]) -> None:
         """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
         nics = list(nics)
-        lines = [line for nic in nics for line in guard_rules(self.table, self.tap_name(nic.port_id), nic)]
+        lines = []
+        for nic in nics:
+            lines += guard_rules(self.table, self.tap_name(nic.port_id), nic, isolate=self.isolate)
         lines += [line for nic in nics for line in apart(self.table, self.tap_name(nic.port_id), nic.isolated)]
         lines += self._gateways(nics)
         lines += [line for nic in nics if nic.addresses for line in self._ways_out(nic)]
@@ -129,7 +131,7 @@ def own_addresses(nic: NicSpec) -> list[IPv6Address]:
     return sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
 
 
-def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
+def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) -> list[str]:
     """The commands that make or renew the chain of one tap."""
     own = own_addresses(nic)
     addresses = ", ".join(map(str, own))
@@ -150,6 +152,7 @@ def guard_rules(table: str, tap: str, nic: NicSpec) -> list[str]:
         f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} counter drop",
         f"ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 != {{ {targets} }} counter drop",
         *(f"limit rate over {limit} counter drop" for limit in _limits(nic.outbound)),
+        *(_no_detours(nic) if isolate or nic.isolated else []),
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
         *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
@@ -174,6 +177,17 @@ def closed(table: str, links: str, is_closed: bool) -> list[str]:
     """The commands that keep what comes by these links from being routed, or no longer do."""
     element = f"element bridge {table} closed {{ {links} }}"
     return [f"add {element}", *([] if is_closed else [f"delete {element}"])]
+
+
+def _no_detours(nic: NicSpec) -> list[str]:
+    """The router would bring packets back to the segment that they come from: to a guest that is kept apart. Hosts
+    themselves are answered to."""
+    rules = []
+    for prefix in sorted({address.network for address in nic.addresses}):
+        host = slaac_address(IPv6Interface(prefix), f"{BRIDGE_MACS}:00:00:00:00")
+        hosts = [str(IPv6Network((host, 80), strict=False)), *([str(nic.gateway)] if nic.gateway else [])]
+        rules.append(f"ip6 daddr {prefix} ip6 daddr != {{ {', '.join(hosts)} }} counter drop")
+    return rules
 
 
 def _limits(rate: Rate | None) -> list[str]:

@@ -284,5 +284,11 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     assert arrives("eth1", inside, "", "eth1")
     assert not arrives("eth1", other, router, "eth2"), "out of a network without a gateway"
     assert not arrives("eth0", inside, router, "eth1"), "into one"
+    for spec in (hostile, victim):
+        apart = [nic.model_copy(update={"isolated": True}) for nic in spec.nics]
+        host.ensure_nics(spec.model_copy(update={"nics": (*apart,)}))
+    assert not arrives("eth0", address, "", "eth0"), "a neighbour that is kept apart"
+    assert not arrives("eth0", address, router, "eth0"), "by way of the router"
+    assert arrives("eth0", other, router, "eth2"), "which is there for all others"
     host.remove(hostile.id)
     host.remove(victim.id)
