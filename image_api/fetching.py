@@ -21,8 +21,11 @@ from image_api.store import ZEROS
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 3600.0
-TRIES = 8
+TRIES = 12
 PAUSE_SECONDS = 1.0
+LONGEST_PAUSE = 10
+"""The pause grows by this with each failure in a row, up to `LONGEST_PAUSE` times: all tries take a minute, which an
+API may take that is started again."""
 SAY_SECONDS = 10.0
 
 
@@ -85,7 +88,7 @@ class Fetched:
     def _fetch(self, image: ImageRef, part: Path) -> None:
         failures, reason = 0, ""
         while failures < TRIES:
-            time.sleep(self.pause * min(failures, 5))
+            time.sleep(self.pause * min(failures, LONGEST_PAUSE))
             before = _size(part)
             try:
                 self._go_on(image, part)

@@ -12,7 +12,7 @@ import urllib3
 from app import errors
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef, SnapshotFile
-from image_api.fetching import PAUSE_SECONDS, TRIES, BrokenOff, Coming, Fetched
+from image_api.fetching import LONGEST_PAUSE, PAUSE_SECONDS, TRIES, BrokenOff, Coming, Fetched
 
 TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 PIECE = 1 << 20
@@ -45,7 +45,7 @@ class RemoteImages:
         }
         reason = ""
         for attempt in range(TRIES):
-            time.sleep(self._pause * min(attempt, 5))
+            time.sleep(self._pause * min(attempt, LONGEST_PAUSE))
             try:
                 with snapshot.path.open("rb") as file:
                     answer = self._http.request("PUT", url, body=file, headers=headers)
