@@ -103,6 +103,7 @@ RULES: dict[str, str] = {
     f"{_P}:os-services:list": ADMIN,
     f"{_P}:os-hosts:list": ADMIN,
     f"{_P}:os-hosts:show": ADMIN,
+    f"{_P}:os-hosts:update": ADMIN,
     f"{_P}:os-hypervisors:statistics": ADMIN,
     f"{_P}:os-hypervisors:uptime": ADMIN,
     f"{_P}:os-hypervisors:search": ADMIN,

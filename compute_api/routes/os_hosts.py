@@ -1,21 +1,34 @@
-"""Routes of hosts as Nova listed them until 2.42: names, zones and what is used. Later clients ask for hypervisors."""
+"""Routes of hosts as Nova had them until 2.42: names, zones, what is used. Later clients ask for hypervisors."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from flask import Response, request
+from pydantic import BeforeValidator
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app import errors
+from app.web.bodies import Body, json_body, parse
 from app.web.context import database
 from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import json
 from compute_api import hosts
-from compute_api.models import Server
+from compute_api.models import Host, Server
 from compute_api.routes.blueprint import compute
-from compute_api.routes.context import version
+from compute_api.routes.context import transaction, version
 
 UNTIL = v("2.42")
+Switch = Annotated[
+    Literal["enable", "disable"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
+
+
+class Change(Body):
+    """PUT /os-hosts/{name}."""
+
+    status: Switch | None = None
+    maintenance_mode: Switch | None = None
 
 
 @compute.get("/os-hosts")
@@ -34,9 +47,7 @@ def show_os_host(name: str) -> Response:
     """What the host has, what is claimed of it, and how much of that by each project's servers."""
     _check_version()
     with database().reading() as session:
-        host = hosts.find(session, name)
-        if host.name != name:
-            raise errors.NotFound(f"Compute host {name} could not be found.")
+        host = _find(session, name)
         servers = session.execute(
             select(Server.project_id, Server.flavor).where(Server.host == name, Server.deleted.is_(False))
         ).all()
@@ -53,6 +64,40 @@ def show_os_host(name: str) -> Response:
         **claimed,
     }
     return json({"host": [{"resource": _resource(name, project, *row)} for project, row in rows.items()]})
+
+
+@compute.put("/os-hosts/<name>")
+@require("os_compute_api:os-hosts:update")
+def update_os_host(name: str) -> Response:
+    """As `openstack compute service set`: a host that is disabled gets no new servers."""
+    _check_version()
+    asked = parse(Change, json_body())
+    if not asked.model_fields_set:
+        raise errors.BadRequest("Invalid input for field/attribute body. Value: {}. {} does not have enough properties")
+    with transaction() as session:
+        host = _find(session, name)
+        if asked.maintenance_mode is not None or asked.status is None:
+            raise errors.NotSupported("Virt driver does not implement host maintenance mode.")
+        host.disabled, host.disabled_reason = asked.status == "disable", None
+    return json({"host": name, "status": f"{asked.status}d"})
+
+
+@compute.get("/os-hosts/<name>/startup")
+@compute.get("/os-hosts/<name>/shutdown")
+@compute.get("/os-hosts/<name>/reboot")
+@require("os_compute_api:os-hosts:update")
+def switch_os_host(name: str) -> Response:
+    _check_version()
+    with database().reading() as session:
+        _find(session, name)
+    raise errors.NotSupported("Virt driver does not implement host power management.")
+
+
+def _find(session: Session, name: str) -> Host:
+    host = hosts.find(session, name)
+    if host.name != name:
+        raise errors.NotFound(f"Compute host {name} could not be found.")
+    return host
 
 
 def _resource(host: str, project: str, cpu: int, memory_mib: int, disk_gib: int) -> dict[str, Any]:

@@ -114,6 +114,7 @@ TABLE: list[tuple[str, str, Schemas, str]] = [
     ("GET", f"os-hypervisors/{ID}/servers", hypervisors_v21, "get_hypervisors_servers"),
     ("GET", "os-hosts", hosts_v21, "list_hosts"),
     ("GET", f"os-hosts/{ID}", hosts_v21, "get_host_detail"),
+    ("PUT", f"os-hosts/{ID}", hosts_v21, "update_host"),
     ("GET", "os-services", ServicesClient, "list_services"),
     ("PUT", "os-services/enable", services_v21, "enable_disable_service"),
     ("PUT", "os-services/disable", services_v21, "enable_disable_service"),

@@ -169,6 +169,14 @@ def test_hosts_as_they_were_listed_until_2_42(as_admin: Api, as_member: Api, mak
     assert list(rows) == ["(total)", "(used_now)", "(used_max)", as_member.project_id]
     assert rows["(used_now)"] == {"host": name, "cpu": 2, "memory_mb": 256, "disk_gb": 2}
     assert rows["(used_now)"] == rows["(used_max)"] == rows[as_member.project_id]
+    assert as_admin.put(f"{path}/{name}", json={"status": "Disable"}).json == {"host": name, "status": "disabled"}
+    assert as_admin.get(f"{COMPUTE}/os-services").json["services"][0]["status"] == "disabled"
+    assert as_admin.put(f"{path}/{name}", json={"status": "enable"}).json == {"host": name, "status": "enabled"}
+    for body, status in (({}, 400), ({"status": "off"}, 400), ({"maintenance_mode": "enable"}, 501)):
+        assert as_admin.put(f"{path}/{name}", json=body).status_code == status
+    assert as_admin.put(f"{path}/nobody", json={"status": "enable"}).status_code == 404
+    assert as_admin.get(f"{path}/{name}/reboot").status_code == 501
+    assert as_member.get(f"{path}/{name}/reboot").status_code == 403
     assert as_admin.get(f"{path}/nobody").status_code == 404
     assert as_admin.at("2.43").get(path).status_code == as_admin.at("2.43").get(f"{path}/{name}").status_code == 404
     assert as_member.get(path).status_code == 403
