@@ -20,8 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        from app.db import is_unreachable, reason
+        from app.db import is_empty, is_unreachable, reason
 
+        if is_empty(error):
+            print(
+                "sixstack: there is no cloud in this database: set SIXSTACK_DATABASE_URL as it is for `sixstack up`.",
+                file=sys.stderr,
+            )
+            return 1
         if not is_unreachable(error):
             raise
         print(f"sixstack: the database cannot be reached: {reason(error)}", file=sys.stderr)

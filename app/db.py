@@ -79,6 +79,7 @@ RECYCLE_SECONDS = 1800
 """Connections are made anew after so long, so that they spread over servers behind one name."""
 ADVICE = "PostgreSQL's is postgresql+psycopg://USER@HOST/NAME."
 _SQL_IS_WRONG = 1  # SQLITE_ERROR
+_NO_SUCH_TABLE = "42P01"
 _READ_ONLY = "25006"  # what a standby answers that was the primary before
 
 
@@ -100,6 +101,13 @@ def is_unreachable(error: Exception) -> bool:
     return outside and (bool(names & {"OperationalError", "InterfaceError"}) or _state(error) == _READ_ONLY)
 
 
+def is_empty(error: Exception) -> bool:
+    """Whether the database has no tables of ours: it is not the one that `sixstack up` was given."""
+    return isinstance(error, exc.DBAPIError) and (
+        str(error.orig).startswith("no such table") or _state(error.orig) == _NO_SUCH_TABLE
+    )
+
+
 def reason(error: Exception) -> str:
     """What the database says is wrong, in one line."""
     said = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
@@ -116,7 +124,7 @@ def _parsed(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg") if plain else parsed
 
 
-def _state(error: Exception) -> str | None:
+def _state(error: BaseException | None) -> str | None:
     return getattr(error, "sqlstate", None)
 
 

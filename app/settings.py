@@ -184,6 +184,19 @@ class Settings:
         return {f"SIXSTACK_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
+WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+    "": False,
+}
+
+
 def _address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -195,7 +208,9 @@ def _parsed(name: str, kind: Any, text: str) -> Any:
     if isinstance(kind, UnionType):
         kind = get_args(kind)[0]
     if kind is bool:
-        return text.lower() in ("1", "true", "yes", "on")
+        if (word := text.lower()) not in WORDS:
+            raise OperatorError(f"SIXSTACK_{name.upper()} is true or false, not {text!r}.")
+        return WORDS[word]
     try:
         return kind(text)
     except ValueError:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import main
 from app.errors import OperatorError
 from app.installation import Installation
 from app.settings import Settings
@@ -34,3 +35,17 @@ def test_a_wrong_setting_is_named(tmp_path: Path, environ: dict[str, str], words
 def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
     settings = Settings.read({"state": tmp_path, "nat64": True, "peers": "fd00::1,fd00::2"}, {})
     assert Settings.read({}, settings.environ()) == settings
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+    assert not Settings.read({}, {"SIXSTACK_AGENT": "False"}).agent
+    with pytest.raises(OperatorError, match="SIXSTACK_ISOLATE_GUESTS is true or false, not 'ture'"):
+        Settings.read({}, {"SIXSTACK_ISOLATE_GUESTS": "ture"})
+
+
+def test_a_command_beside_the_environment_of_its_cloud_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIXSTACK_DATABASE_URL", raising=False)
+    assert main(["host", "list", "--state", str(tmp_path)]) == 1
+    assert "set SIXSTACK_DATABASE_URL" in capsys.readouterr().err
