@@ -68,6 +68,16 @@ NULLABLE = {
 }
 
 
+PATTERNS = {
+    "availability_zone": "availability_zone",
+    "hostname": "hostname",
+    "description": "description",
+    "access_ipv4": "access_ip_v4",
+    "access_ipv6": "access_ip_v6",
+}
+"""Columns that Nova holds a regular expression against, and what that is called in the query."""
+
+
 class Key(NamedTuple):
     """A server in a list, and which version of what is shown of it. A row of a query is as good."""
 
@@ -93,8 +103,8 @@ _ID = re.compile(r"[0-9a-fA-F-]{36}")
 class Wanted:
     """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds.
 
-    `equal` is by column names of `Server`, `patterns` regular expressions that a column has to match, `sort` the names
-    of SORT_KEYS and whether they descend.
+    `equal` is by column names of `Server`; for those in PATTERNS it is a regular expression that the column has to
+    match, as in Nova. `sort` are names of SORT_KEYS and whether they descend.
     """
 
     project_id: str | None
@@ -200,11 +210,16 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
 
 def _equal(name: str, value: Any) -> ColumnElement[bool]:
     """`accessIPv4` is what the server was given, or else the IPv4 address that is mapped to one of its ports."""
-    same: ColumnElement[bool] = getattr(Server, name) == value
-    if name != "access_ipv4":
+    column = getattr(Server, name)
+    if name not in PATTERNS:
+        same: ColumnElement[bool] = column == value
         return same
-    mapped = select(Port.device_id).where(Port.ipv4_address == value)
-    return or_(same, and_(Server.access_ipv4 == "", Server.id.in_(mapped)))
+    pattern = patterns.checked(PATTERNS[name], value)
+    matches = and_(column != "", column.regexp_match(pattern))
+    if name != "access_ipv4":
+        return matches
+    mapped = select(Port.device_id).where(Port.ipv4_address.regexp_match(pattern))
+    return or_(matches, and_(Server.access_ipv4 == "", Server.id.in_(mapped)))
 
 
 def _tagged(tag: str) -> ColumnElement[bool]:

@@ -54,6 +54,13 @@ def test_columns_and_metadata(as_member: Api, as_admin: Api, three: dict[str, st
     address = as_member.get(f"{SERVERS}/{three['web']}").json["server"]["accessIPv6"]
     assert names(as_member.at("2.5"), f"ip6={address}") == ["web"]
     assert names(as_admin, f"all_tenants=1&access_ip_v6={address}") == ["web"]
+    as_member.at("2.19").put(f"{SERVERS}/{three['db']}", json={"server": {"description": "keeps the orders"}})
+    assert names(as_admin, "all_tenants=1&description=order") == ["db"]
+    assert names(as_admin, "all_tenants=1&hostname=%5E(db%7Cold)%24") == ["old", "db"]
+    assert names(as_admin, "all_tenants=1&access_ip_v4=.") == []
+    assert len(names(as_member.at("2.83"), "availability_zone=ov")) == 3
+    broken = as_admin.get(f"{SERVERS}?all_tenants=1&description=(")
+    assert "description" in broken.json["badRequest"]["message"]
     assert names(as_member, "ip=10.0.0.1") == []
 
 
