@@ -63,10 +63,13 @@ def snapshot(image_id: str) -> Response:
     digest = re.fullmatch(r"sha-512=:([A-Za-z0-9+/]{86}==):", request.headers.get("Content-Digest", ""))
     if request.content_length is None or digest is None:
         raise errors.BadRequest("Content-Length or the sha-512 in Content-Digest is missing.")
+    disk_format = request.args.get("disk_format", "qcow2")
+    if disk_format not in ("qcow2", "raw"):
+        raise errors.BadRequest("A snapshot is qcow2 or raw.")
     sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
         operation = host_credentials.making(session, _host(session), image_id)
-        made = backups.snapshot(session, operation, request.args.get("disk_format", "qcow2"), sha512)
+        made = backups.snapshot(session, operation, disk_format, sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
         drain()

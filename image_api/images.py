@@ -20,6 +20,7 @@ from image_api.names import disk_object, staged_object, upload_object
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
 from image_api.store import Store
 
+OVER_QUOTA = "Request exceeds image size quota: the project's images would take more than it."
 QUOTA_LOCK = 0x696D61676573  # among PostgreSQL's advisory locks: projects' quotas of images
 
 
@@ -170,7 +171,7 @@ def check_quota(session: Session, image: Image, stored: Stored, bounds: Limits) 
     if session.get_bind().dialect.name == "postgresql":  # where two transactions would not see each other's bytes
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(image.owner, QUOTA_LOCK))))
     if used_bytes(session, image.owner) + stored.kept_bytes > bounds.project_bytes:
-        raise errors.QuotaExceeded("Request exceeds image size quota: the project's images would take more than it.")
+        raise errors.QuotaExceeded(OVER_QUOTA)
 
 
 def count(session: Session, project_id: str) -> int:

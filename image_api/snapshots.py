@@ -9,7 +9,7 @@ from app import errors
 from app.clock import Clock
 from app.db import Database
 from image_api import images, uploads, writers
-from image_api.ingest import Limits, Stored
+from image_api.ingest import UNLIMITED, Limits, Stored
 from image_api.models import Image
 from image_api.names import upload_object
 from image_api.states import ImageStatus
@@ -28,13 +28,10 @@ class Snapshot:
     disk_bytes: int
     sha512: str | None = None
 
-    def limits(self, quota_gib: int, used: int) -> Limits:
-        """Not more than the disk can need, tables and all, nor than the project's quota (-1 for none) has left."""
+    def limits(self, quota_gib: int) -> Limits:
+        """Not more than the disk can need, tables and all, nor than the project's quota (-1 for none)."""
         most = self.disk_bytes + (self.disk_bytes >> 8) + (64 << 20)
-        if quota_gib < 0:
-            return Limits(most, self.disk_bytes)
-        quota = quota_gib << 30
-        return Limits(max(0, min(most, quota - used)), self.disk_bytes, quota)
+        return Limits(most, self.disk_bytes, UNLIMITED if quota_gib < 0 else quota_gib << 30)
 
 
 def keep(
@@ -46,7 +43,8 @@ def keep(
     TooLarge and QuotaExceeded for what is refused, Unavailable for bytes that arrived otherwise than they were sent;
     then it is queued again and nothing is stored.
     """
-    claimed, bounds = _claim(database, clock, snapshot, quota_gib)
+    bounds = snapshot.limits(quota_gib)
+    claimed, used = _claim(database, clock, snapshot)
 
     def done(image: Image, stored: Stored, now: datetime) -> None:
         if snapshot.sha512 not in (None, stored.hash_value):
@@ -54,7 +52,12 @@ def keep(
         images.set_active(image, stored, now)
 
     def ours() -> Iterator[bytes]:
-        yield from pieces
+        total = used
+        for piece in pieces:
+            total += len(piece)
+            if total > bounds.project_bytes:
+                raise errors.QuotaExceeded(images.OVER_QUOTA)
+            yield piece
         with database.reading() as session:  # nothing is put in the place of what somebody else has finished
             uploads.find_claimed(session, claimed.image_id, claimed.writer)
 
@@ -64,7 +67,8 @@ def keep(
         raise errors.NotFound(f"No image found with ID {snapshot.image_id}") from None
 
 
-def _claim(database: Database, clock: Clock, snapshot: Snapshot, quota_gib: int) -> tuple[Claimed, Limits]:
+def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[Claimed, int]:
+    """The claim, and how many bytes the project's images take already."""
     image_id, now = snapshot.image_id, clock.now()
     with database.transaction() as session:
         image = session.get(Image, image_id)
@@ -76,4 +80,4 @@ def _claim(database: Database, clock: Clock, snapshot: Snapshot, quota_gib: int)
         image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), writers.me()
         image.writer_until, image.updated_at = now + timedelta(seconds=uploads.LEASE_SECONDS), now
         claimed = Claimed(image_id, image.writer, upload_object(image_id), snapshot.disk_format)
-        return claimed, snapshot.limits(quota_gib, images.used_bytes(session, image.owner))
+        return claimed, images.used_bytes(session, image.owner)

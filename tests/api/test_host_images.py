@@ -79,6 +79,7 @@ def test_a_host_fills_only_the_image_that_it_was_told_to_make(
     assert client.put(path, headers=other, data=DATA).status_code == 403
     assert client.put(f"/image/hosts/snapshots/{image}", headers=own, data=DATA).status_code == 403
     assert client.put(path, headers={**own, "Content-Digest": ""}, data=DATA).status_code == 400
+    assert client.put(path.replace("=raw", "=aki"), headers=own, data=DATA).status_code == 400
     assert client.put(path, headers=own, data=DATA[:-1] + b"!").status_code == 503  # it may send it again
     assert client.put(path, headers=own, data=DATA).status_code == 204
     assert client.put(path, headers=own, data=DATA).status_code == 204  # it did not hear the answer

@@ -310,6 +310,27 @@ def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) 
     assert member.upload(queued).status_code == 204
 
 
+def test_no_upload_begins_while_what_is_left_of_another_is_removed(
+    cloud: ImageCloud, member: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what it stored would be removed with the rest: other machines that start meanwhile leave the claim alone."""
+    queued = member.create()["id"]
+    (cloud.store.directory / queued).write_bytes(b"left")
+    remove, answers = images.discard, []
+
+    def slow(store: Store, image_id: str) -> None:
+        with cloud.database.transaction() as session:
+            images.recover(session, cloud.clock.now())
+            uploads.take_back_expired(session, cloud.clock.now())
+        answers.append(member.upload(queued).status_code)
+        remove(store, image_id)
+
+    monkeypatch.setattr(images, "discard", slow)
+    startup.remove_orphans(cloud.database, cloud.store, cloud.clock)
+    assert answers == [409]
+    assert member.upload(queued).status_code == 204
+
+
 def keep_snapshot(cloud: ImageCloud, image_id: str, content: bytes, *, quota_gib: int = -1, **more: Any) -> None:
     told = {"image_id": image_id, "owner": "demo", "disk_format": "qcow2", "disk_bytes": 1 << 30, **more}
     snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(**told), iter([content]), quota_gib)
@@ -333,7 +354,7 @@ def test_a_snapshot_fills_the_image_that_waits_for_it(
     ("more", "reason"),
     [
         ({"sha512": "00" * 64}, errors.Unavailable),
-        ({"quota_gib": 0}, errors.TooLarge),
+        ({"quota_gib": 0}, errors.QuotaExceeded),
         ({"disk_bytes": 1 << 20}, errors.BadRequest),
         ({"owner": "other"}, errors.Conflict),
     ],

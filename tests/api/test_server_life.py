@@ -1,12 +1,16 @@
 """What is done to servers through the API, on a host in memory: rebuild, resize, rescue, shelve, images, interfaces."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.clock import ManualClock
+from app.db import Database
+from app.settings import Settings
 from compute_agent.agent import Agent
+from compute_agent.desk import LocalDesk
 from compute_agent.work import carry_out
 from compute_api.finishing import Outcome
 from hypervisor.config_drive import meta_data
@@ -243,6 +247,23 @@ def test_an_image_that_could_not_be_made_is_gone_and_the_server_is_as_before(
     assert shown(as_member, server_id)["status"] == "ACTIVE"
     actions = as_member.at("2.84").get(f"{SERVERS}/{server_id}/os-instance-actions").json["instanceActions"]
     assert (actions[0]["action"], actions[0]["message"]) == ("createImage", "Error")
+
+
+def test_an_image_over_its_projects_quota_is_gone_and_the_server_is_as_before(
+    as_member: Api, make_server: MakeServer, host: Host, database: Database, clock: ManualClock, settings: Settings
+) -> None:
+    server_id = make_server()
+    image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
+    kept = sorted((settings.state / "images" / "store").iterdir())
+    Host(host.hypervisor, LocalDesk(database, clock, replace(settings, image_quota_gib=0))).work()
+    assert as_member.get(f"/image/v2/images/{image_id}").status_code == 404
+    assert sorted((settings.state / "images" / "store").iterdir()) == kept
+    assert shown(as_member, server_id)["status"] == "ACTIVE"
+    assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
+    [action, *_] = as_member.at("2.84").get(f"{SERVERS}/{server_id}/os-instance-actions").json["instanceActions"]
+    path = f"{SERVERS}/{server_id}/os-instance-actions/{action['request_id']}"
+    [event] = as_member.at("2.84").get(path).json["instanceAction"]["events"]
+    assert (event["result"], "exceeds image size quota" in event["details"]) == ("Error", True)
 
 
 def test_a_host_that_died_before_it_could_say_that_the_image_is_made_keeps_no_copy_of_it(
