@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef
@@ -71,19 +71,20 @@ class Fetched:
             return path
 
     @contextmanager
-    def _only_one(self, image_id: str) -> Iterator[None]:
-        """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one."""
+    def _only_one(self, image_id: str, *, wait: bool = True) -> Iterator[None]:
+        """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one.
+        Raises BlockingIOError where it is not to wait and somebody has it."""
         path = self.directory / f"{image_id}.lock"
         while True:
             with path.open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                        try:
-                            yield
-                        finally:
-                            path.unlink(missing_ok=True)
-                        return
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_file_of(path, lock):
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     def _fetch(self, image: ImageRef, part: Path) -> None:
         failures, reason = 0, ""
@@ -127,17 +128,25 @@ class Fetched:
             raise BrokenOff(f"{_size(part)} of {coming.whole} bytes arrived")
 
     def _remove_old(self) -> None:
-        """Files that were not asked for lately, and locks of processes that are gone."""
+        """Files that were not asked for lately, and locks of processes that are gone; nothing that somebody else is
+        about to use or to go on with."""
         for path in self.directory.iterdir():
-            with suppress(FileNotFoundError):  # somebody else removes it, or is done with it
-                if path.stat().st_mtime >= time.time() - KEPT_SECONDS:
-                    continue
-                if path.suffix != ".lock":
-                    path.unlink()
-                    continue
-                with path.open("a") as lock, suppress(BlockingIOError):  # somebody fetches
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
+            if _is_old(path):
+                with suppress(BlockingIOError), self._only_one(path.stem, wait=False):
+                    if path.suffix != ".lock" and _is_old(path):
+                        path.unlink()
+
+
+def _is_old(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime < time.time() - KEPT_SECONDS
+    return False
+
+
+def _is_file_of(path: Path, file: IO[str]) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _write(file: BinaryIO, piece: bytes) -> None:

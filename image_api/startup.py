@@ -1,13 +1,14 @@
 """What is put in order before any process serves images: claims and files of processes that are gone."""
 
 import logging
+from datetime import timedelta
 
 from sqlalchemy import select, update
 
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
-from image_api import images, uploads
+from image_api import images, uploads, writers
 from image_api.models import Image
 from image_api.names import image_of
 from image_api.states import ImageStatus
@@ -49,12 +50,13 @@ def remove_orphans(database: Database, store: Store, clock: Clock) -> None:
 
 
 def _remove_unclaimed(database: Database, store: Store, clock: Clock, image_id: str) -> None:
-    """Under a claim, so that no upload begins meanwhile."""
+    """Under a claim, so that no upload begins meanwhile: what that stores would be removed with the rest."""
+    until = clock.now() + timedelta(seconds=uploads.LEASE_SECONDS)
     with database.transaction() as session:
         claimed = session.scalar(
             update(Image)
             .where(Image.id == image_id, Image.status == ImageStatus.QUEUED)
-            .values(status=ImageStatus.SAVING, writer=image_id, writer_until=clock.now())
+            .values(status=ImageStatus.SAVING, writer=image_id, writer_host=writers.me(), writer_until=until)
             .returning(Image.id)
             .execution_options(synchronize_session=False)
         )
