@@ -243,19 +243,25 @@ def _whole_order(wanted: Wanted) -> list[Order]:
 
 def _values_of(place: str | None, order: Sequence[Order]) -> list[Any] | None:
     """What `place_of` wrote, None for anything else."""
-    types = [datetime if item.key in TIMES else SORT_KEYS[item.key].type.python_type for item in order]
     try:
         values = json.loads(place or "")
         if not isinstance(values, list):
             return None
-        read = [
-            datetime.fromisoformat(value) if kind is datetime else value
-            for kind, value in zip(types, values, strict=True)
-        ]
-    except (ValueError, TypeError):
+        return [_sortable(item.key, value) for item, value in zip(order, values, strict=True)]
+    except (ValueError, TypeError, OverflowError):
         return None
-    fits = all(isinstance(value, kind) for kind, value in zip(types, read, strict=True))
-    return read if fits else None
+
+
+def _sortable(key: str, value: Any) -> Any:
+    """The value as the database compares it with this key. Raises ValueError, TypeError, OverflowError."""
+    if key in TIMES:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    kind = SORT_KEYS[key].type.python_type
+    if type(value) is not kind or (kind is int and not -1 <= value < 1 << 63):
+        raise ValueError(value)
+    if kind is str and "\0" in value.encode().decode():  # nor half a surrogate pair
+        raise ValueError(value)
+    return value
 
 
 def _after(
