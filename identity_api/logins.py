@@ -68,7 +68,8 @@ class Logins:
     def log_in(self, proofs: list[Proof], wanted: WantedScope | None) -> tuple[str, Subject]:
         """The new token. `wanted` None: the user's default project, or nothing in particular.
 
-        Raises Unauthorized without saying what was wrong, and TooManyRequests in a flood.
+        Raises Unauthorized without saying what was wrong, NotFound for a token that is not good any more, as Keystone
+        does, and TooManyRequests in a flood.
         """
         epoch = self._tokens.epoch
         proven = _Proven()
@@ -108,13 +109,10 @@ class Logins:
         proven.own_methods.add("password")
 
     def _by_token(self, proven: _Proven, proof: TokenProof, epoch: int) -> None:
-        try:
-            parent = self._tokens.validate(proof.id).payload
-        except errors.NotFound:
-            raise errors.Unauthorized(UNAUTHORIZED) from None
+        parent = self._tokens.validate(proof.id).payload
         user = self._user(parent.user_id, epoch)
         if user.generation != parent.generation:
-            raise errors.Unauthorized(UNAUTHORIZED)
+            raise errors.NotFound("Failed to validate token")
         proven.is_user(user)
         proven.methods |= Method.TOKEN | parent.methods
         proven.parent = parent
