@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,8 @@ from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visi
 from image_api.store import Store
 
 OVER_QUOTA = "Request exceeds image size quota: the project's images would take more than it."
+TASK_KEPT_HOURS = 48
+UNDER_WAY = (TaskStatus.PENDING, TaskStatus.PROCESSING)
 QUOTA_LOCK = 0x696D61676573  # among PostgreSQL's advisory locks: projects' quotas of images
 
 
@@ -107,14 +109,26 @@ def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Im
     return image
 
 
-def remove(session: Session, store: Store, image: Image) -> None:
+def remove(session: Session, store: Store, image: Image, now: datetime) -> None:
     """Forget the image, and its bytes after the commit. Servers made from it keep running: hosts keep what they use.
-    Raises Forbidden when it is protected, Conflict while it is being imported."""
+    An import of it fails; who is at it soon sees so and keeps nothing. Raises Forbidden when it is protected."""
     if image.protected:
         raise errors.Forbidden(f"Image {image.id} is protected and cannot be deleted.")
-    if image.status == ImageStatus.IMPORTING:
-        raise errors.Conflict(f"Image {image.id} is being imported; it can be deleted when that has ended.")
     session.delete(image)
+    session.execute(
+        update(ImageTask)
+        .where(ImageTask.image_id == image.id, ImageTask.status.in_(UNDER_WAY))
+        .values(
+            status=TaskStatus.FAILURE,
+            message="The image was deleted.",
+            worker=None,
+            worker_host=None,
+            worker_until=None,
+            updated_at=now,
+            expires_at=now + timedelta(hours=TASK_KEPT_HOURS),
+        )
+        .execution_options(synchronize_session=False)
+    )
     after_commit(session, lambda: discard(store, image.id))
 
 
@@ -200,8 +214,7 @@ def recover(session: Session, now: datetime) -> None:
 
 
 def _has_task() -> ColumnElement[bool]:
-    open_states = (TaskStatus.PENDING, TaskStatus.PROCESSING)
-    return select(ImageTask.id).where(ImageTask.image_id == Image.id, ImageTask.status.in_(open_states)).exists()
+    return select(ImageTask.id).where(ImageTask.image_id == Image.id, ImageTask.status.in_(UNDER_WAY)).exists()
 
 
 def _checked_id(text: str) -> str:

@@ -12,14 +12,13 @@ from app.caller import Caller
 from app.clock import Clock
 from app.db import Database
 from image_api import writers
-from image_api.images import set_active
+from image_api.images import TASK_KEPT_HOURS, set_active
 from image_api.ingest import Stored
 from image_api.models import Image, ImageTask
 from image_api.states import ImageStatus, TaskStatus
 
 LEASE_SECONDS = 60
 RENEW_SECONDS = 10
-KEPT_HOURS = 48
 STORE_NAME = "default"
 
 IMPORT_TASK = "os_glance_import_task"
@@ -181,7 +180,7 @@ def _ours(session: Session, task_id: str, worker: str) -> ImageTask:
 
 def _end(task: ImageTask, status: TaskStatus, message: str, now: datetime) -> None:
     task.status, task.message, task.updated_at = status, message, now
-    task.expires_at = now + timedelta(hours=KEPT_HOURS)
+    task.expires_at = now + timedelta(hours=TASK_KEPT_HOURS)
     task.worker = task.worker_host = task.worker_until = None
 
 

@@ -96,7 +96,8 @@ def show_image(image_id: str) -> Response:
 def delete_image(image_id: str) -> Response:
     _until(UNTIL)
     with transaction() as session:
-        images.remove(session, current_app.extensions["sixstack.images.store"], _own(session, image_id))
+        image, store = _own(session, image_id), current_app.extensions["sixstack.images.store"]
+        images.remove(session, store, image, clock().now())
     return empty()
 
 

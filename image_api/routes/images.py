@@ -102,7 +102,7 @@ def change(image_id: str) -> Response:
 @require("delete_image")
 def delete(image_id: str) -> Response:
     with database().transaction() as session:
-        images.remove(session, store(), find(session, image_id, "delete_image"))
+        images.remove(session, store(), find(session, image_id, "delete_image"), clock().now())
     return empty()
 
 

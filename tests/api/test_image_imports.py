@@ -15,7 +15,9 @@ from sqlalchemy import select
 
 from image_api import images
 from image_api.download import Reach
-from image_api.worker import ImportWorker
+from image_api.imports import RENEW_SECONDS
+from image_api.ingest import Stored
+from image_api.worker import ImportWorker, Job
 from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
 DEAD = f"{socket.gethostname()} 999999999 1"
@@ -91,7 +93,6 @@ def test_a_staged_image_is_imported(cloud: ImageCloud, member: Actor, worker: Im
     assert image["status"] == "importing"
     assert image["os_glance_import_task"]
     assert image["os_glance_importing_to_stores"]
-    assert member.call("DELETE", f"/images/{image_id}").status_code == 409
     assert worker.run_once()
     image = member.show(image_id)
     assert image["status"] == "active"
@@ -275,6 +276,56 @@ def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
     assert task["status"] == status, task
     assert Web.seen == [path.format(url=url)], "nothing was asked of 127.0.0.1"
     assert status == "success" or "127.0.0.1 is not a public address" in task["message"]
+
+
+@pytest.mark.parametrize("method", ["glance-direct", "web-download"])
+@pytest.mark.parametrize("at", ["before it begins", "while it is done", "just before it ends"])
+def test_an_image_deleted_while_it_is_imported_leaves_nothing(
+    cloud: ImageCloud,
+    member: Actor,
+    worker: ImportWorker,
+    web: str,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    at: str,
+) -> None:
+    image_id = member.create()["id"]
+    if method == "glance-direct":
+        stage(member, image_id)
+    assert start(member, image_id, method, **({"uri": f"{web}/disk"} if method == "web-download" else {})) == 202
+    carry_out, in_time, check_there = worker._carry_out, worker._in_time, worker._check_there
+
+    def delete() -> None:
+        assert member.call("DELETE", f"/images/{image_id}").status_code == 204
+        cloud.clock.advance(RENEW_SECONDS)
+
+    def ending(job: Job) -> Stored | None:
+        stored = carry_out(job)
+        delete()
+        return stored
+
+    def coming(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        delete()
+        return in_time(pieces)
+
+    def moving(image: str) -> None:
+        delete()
+        check_there(image)
+
+    if at == "before it begins":
+        delete()
+    elif at == "while it is done":
+        monkeypatch.setattr(worker, "_in_time", coming)
+        monkeypatch.setattr(worker, "_check_there", moving)
+    else:
+        monkeypatch.setattr(worker, "_carry_out", ending)
+    assert worker.run_once() is (at != "before it begins")
+    assert not worker.run_once()
+    assert member.get(f"/images/{image_id}").status_code == 404
+    assert list(cloud.store.directory.iterdir()) == []
+    [listed] = member.get("/tasks").get_json()["tasks"]
+    task = member.get(f"/tasks/{listed['id']}").get_json()
+    assert (task["status"], task["message"]) == ("failure", "The image was deleted.")
 
 
 def test_an_import_that_died_is_taken_up_again(
