@@ -31,6 +31,7 @@ REST = 9
 """By itself the cloud rests between two batches for so many times as long as the last one took."""
 MIN_REST_SECONDS = 0.1
 AGAIN_SECONDS = 300.0
+MOST_DAYS = 36_500.0
 SIZE = ("name", "vcpus", "ram", "disk", "ephemeral")
 
 
@@ -137,11 +138,14 @@ def _deleted(session: Session, kind: type, which: ColumnElement[bool]) -> int:
 
 
 class Purging:
-    """Purges once a day by itself, in a thread of its own, what was deleted more than `keep_days` ago; 0 is never."""
+    """Purges once a day by itself, in a thread of its own, what was deleted more than `keep_days` ago.
+
+    0 is never, and so is what is below it: whoever writes -1 does not want everything gone.
+    """
 
     def __init__(self, database: Database, clock: Clock, keep_days: float) -> None:
         self._database, self._clock = database, clock
-        self._keep = timedelta(days=keep_days)
+        self._keep = timedelta(days=min(max(keep_days, 0.0), MOST_DAYS))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
 

@@ -219,12 +219,10 @@ def test_the_cloud_purges_by_itself(
     delete_server(make_server())
     make_server(name="newest")
     clock.advance(LONG)
-    quiet = Purging(database, clock, 0)
-    quiet.start()
-    quiet.stop()
-    patient = Purging(database, clock, 3 * LONG / 86_400)
-    patient.start()
-    patient.stop()
+    for patient in (0, -1, 3 * LONG / 86_400, 1e12):
+        waiting = Purging(database, clock, patient)
+        waiting.start()
+        waiting.stop()
     assert rows(database)["past_servers"] == 0
     done = threading.Event()
     eager = Purging(database, clock, LONG / 2 / 86_400)
