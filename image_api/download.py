@@ -164,7 +164,7 @@ def _check_not_ourselves(connected: socket.socket, address: Address, reach: Reac
 
 def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:
     try:
-        while piece := response.read(READ_BYTES):
+        while piece := response.read1(READ_BYTES):  # what is here: of a slow server somebody wants to see that it is
             yield piece
         if response.length:
             raise BadRequest("The download broke off before it was complete.")

@@ -111,8 +111,8 @@ class ImportWorker:
             download.length > bounds.object_bytes or (free is not None and download.length > free)
         ):
             raise TooLarge(f"The image has {download.length} bytes, which is more than fits or is allowed.")
-        pieces = pieces_of_iterator(self._in_time(download.pieces))
-        return ingest(pieces, self._store, upload_object(job.image_id), job.declared, bounds, alive)
+        pieces = pieces_of_iterator(self._in_time(download.pieces, alive))
+        return ingest(pieces, self._store, upload_object(job.image_id), job.declared, bounds)
 
     def _check_there(self, image_id: str) -> None:
         with self._database.reading() as session:
@@ -124,9 +124,11 @@ class ImportWorker:
         if image is not None and size != image.size:
             raise BadRequest("The staged data are no longer there.")
 
-    def _in_time(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _in_time(self, pieces: Iterator[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
+        """Every piece as it comes, however few bytes it has."""
         end = time.monotonic() + LONGEST_SECONDS
         for piece in pieces:
+            alive()
             if time.monotonic() > end:
                 raise TooLarge("The download took longer than a day.")
             yield piece

@@ -4,7 +4,10 @@
 import hashlib
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any, ClassVar
@@ -15,8 +18,9 @@ from sqlalchemy import select
 
 from image_api import images
 from image_api.download import Reach
-from image_api.imports import RENEW_SECONDS
+from image_api.imports import LEASE_SECONDS, RENEW_SECONDS
 from image_api.ingest import Stored
+from image_api.models import ImageTask
 from image_api.worker import ImportWorker, Job
 from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
@@ -30,6 +34,7 @@ class Web(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {"/disk": RAW, "/broken.qcow2": QCOW2}
     seen: ClassVar[list[str]] = []
+    hurry: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
         self.seen.append(self.path)
@@ -38,6 +43,14 @@ class Web(BaseHTTPRequestHandler):
             self.send_header("Location", self.path.removeprefix("/to/"))
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return
+        if self.path == "/drip":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(RAW)))
+            self.end_headers()
+            with suppress(ConnectionError):
+                while not self.hurry.wait(0.1):
+                    self.wfile.write(b"x")
             return
         content = self.files.get(self.path.removeprefix("/cut"))
         if content is None:
@@ -304,9 +317,9 @@ def test_an_image_deleted_while_it_is_imported_leaves_nothing(
         delete()
         return stored
 
-    def coming(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def coming(pieces: Iterator[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
         delete()
-        return in_time(pieces)
+        return in_time(pieces, alive)
 
     def moving(image: str) -> None:
         delete()
@@ -326,6 +339,42 @@ def test_an_image_deleted_while_it_is_imported_leaves_nothing(
     [listed] = member.get("/tasks").get_json()["tasks"]
     task = member.get(f"/tasks/{listed['id']}").get_json()
     assert (task["status"], task["message"]) == ("failure", "The image was deleted.")
+
+
+def test_of_a_server_that_is_slow_on_purpose_one_gets_away(
+    cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
+) -> None:
+    """The import stays with who is at it, however few bytes come, and ends with its image."""
+    image_id = member.create()["id"]
+    assert start(member, image_id, "web-download", uri=f"{web}/drip") == 202
+    Web.hurry.clear()
+    Web.seen.clear()
+    busy = threading.Thread(target=worker.run_once)
+    busy.start()
+
+    def lease() -> datetime | None:
+        with cloud.database.reading() as session:
+            return session.scalars(select(ImageTask.worker_until)).one()
+
+    def wait_until(look: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not look():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    try:
+        wait_until(lambda: Web.seen == ["/drip"])
+        cloud.clock.advance(RENEW_SECONDS)
+        renewed = cloud.clock.now() + timedelta(seconds=LEASE_SECONDS)
+        wait_until(lambda: lease() == renewed)
+        assert member.call("DELETE", f"/images/{image_id}").status_code == 204
+        cloud.clock.advance(RENEW_SECONDS)
+        busy.join(30)
+        assert not busy.is_alive()
+    finally:
+        Web.hurry.set()
+        busy.join()
+    assert list(cloud.store.directory.iterdir()) == []
 
 
 def test_an_import_that_died_is_taken_up_again(
