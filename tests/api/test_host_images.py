@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app import errors
 from app.db import Database
 from compute_api import host_credentials
 from hypervisor.errors import ImageUnusable
@@ -94,6 +95,8 @@ class Shaky(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     data = DATA
     at_once = 300_000
+    says_length = True
+    refusal: tuple[int, bytes] = (204, b"")
     status: list[int] = []
     ranges: list[str] = []
 
@@ -107,11 +110,21 @@ class Shaky(BaseHTTPRequestHandler):
             return
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(cls.data) - start))
+        if cls.says_length:
+            self.send_header("Content-Length", str(len(cls.data) - start))
         self.send_header("Content-Range", f"bytes {start}-{len(cls.data) - 1}/{len(cls.data)}")
         self.end_headers()
         self.wfile.write(cls.data[start : start + cls.at_once])
         self.close_connection = True
+
+    def do_PUT(self) -> None:
+        self.ranges.append("PUT")
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, words = self.refusal
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(words)))
+        self.end_headers()
+        self.wfile.write(words)
 
     def log_message(self, *_arguments: object) -> None:
         return
@@ -144,6 +157,35 @@ def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], t
     asked = len(handler.ranges)
     assert images.local_path(reference()).read_bytes() == DATA
     assert len(handler.ranges) == asked  # it is here
+
+
+def test_a_download_whose_length_a_proxy_leaves_out_goes_on_too(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+    handler, url = shaky
+    handler.says_length = False
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    assert images.local_path(reference()).read_bytes() == DATA
+    assert handler.ranges == ["", "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ((413, b'{"message": "it is over the quota", "code": 413}'), "413: it is over the quota"),
+        ((409, b'{"message": "it is active"}'), "409: it is active"),
+        ((400, b"<html>a proxy</html>"), r"answered 400\."),
+    ],
+)
+def test_why_a_snapshot_is_refused_is_said_and_it_is_not_sent_again(
+    shaky: tuple[type[Shaky], str], tmp_path: Path, refusal: tuple[int, bytes], said: str
+) -> None:
+    handler, url = shaky
+    handler.refusal = refusal
+    snapshot = SnapshotFile(path=tmp_path / "snapshot", disk_format="raw")
+    snapshot.path.write_bytes(DATA)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    with pytest.raises(errors.Unavailable, match=said):
+        images.upload("some-image", snapshot)
+    assert handler.ranges == ["PUT"]
 
 
 def test_many_that_want_an_image_at_once_fetch_it_once(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
