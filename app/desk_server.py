@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from compute_agent import wire
 from compute_agent.desk import LocalDesk
 from compute_api import hosts, listening, operations, sweeping
 from compute_api.dispatch import broker, names
-from compute_api.dispatch.calls import Listener
+from compute_api.dispatch.calls import STOP_SECONDS, Listener
 from compute_api.dispatch.driver import remote
 from compute_api.dispatch.post import Post
 from compute_api.dispatch.turns import Turns
@@ -63,6 +63,7 @@ class DeskServer(Listener):
         self._store: Store = make_store(settings)
         self._desks: dict[str, LocalDesk] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="desk")
+        self._answering: set[Future[None]] = set()
         self._turns: Turns[tuple[str, dict[str, Any]]] = Turns(PENDING_EACH, PENDING)
         self._heard: dict[str, datetime] = {}
         self._heard_until: datetime | None = None
@@ -78,9 +79,11 @@ class DeskServer(Listener):
         ]
 
     def stop(self) -> None:
-        """Hear nothing more, and answer what was heard."""
+        """Hear nothing more, and answer what was begun, if the broker takes it soon: hosts ask again."""
         super().stop()
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(self._answering.copy(), STOP_SECONDS)
+        self._post.end()
 
     def say(self) -> None:
         """Say something behind all that hosts have said by now."""
@@ -127,7 +130,9 @@ class DeskServer(Listener):
         if host is None or not number or not isinstance(body, dict):
             return
         if self._turns.add(host, (number, body)):
-            self._pool.submit(self._answer_next)
+            answer = self._pool.submit(self._answer_next)
+            self._answering.add(answer)
+            answer.add_done_callback(self._answering.discard)
         else:
             self._passed_over[host] += 1
 

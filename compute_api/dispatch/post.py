@@ -6,6 +6,7 @@ from typing import Any
 
 from kombu import Connection, Producer
 
+from app import errors
 from compute_api.dispatch.broker import LOST, PATIENCE_SECONDS, connection, unavailable
 
 
@@ -19,12 +20,15 @@ class Post:
         self._url, self._authority = url, authority
         self._confirmed = confirmed
         self._lock = threading.Lock()
+        self._ended = False
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
     def send(self, body: Mapping[str, Any], *, exchange: str = "", routing_key: str, **properties: Any) -> None:
         """Raises Unavailable when the broker cannot be reached; then the message may or may not have arrived."""
         with self._lock:
+            if self._ended:
+                raise errors.Unavailable("Nothing is sent any more: this process ends.")
             try:
                 self._publish(body, exchange, routing_key, properties)
             except LOST:
@@ -35,6 +39,10 @@ class Post:
                 except LOST as error:
                     self._close()
                     raise unavailable(error) from None
+
+    def end(self) -> None:
+        """Whoever waits to send something gives up: a broker that does not answer must not keep a process."""
+        self._ended = True
 
     def close(self) -> None:
         """The connection goes; the next message makes a new one."""
