@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+from qemu.qmp.qmp_client import GreetingError
 
 from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineState
@@ -30,6 +31,14 @@ _STATES = {
     "guest-panicked": MachineState.CRASHED,
     "watchdog": MachineState.CRASHED,
 }
+
+
+# The answer to somebody who has died meanwhile may come to whoever connects next, in place of the greeting.
+GREETINGS = 3
+
+
+class _NotGreeted(Exception):
+    """Something else came first; nothing was asked yet."""
 
 
 class NobodyAnswers(HypervisorError):
@@ -89,6 +98,13 @@ def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeo
 
     Raises NobodyAnswers when qemu is not there, HypervisorError when it does not answer in time or refuses.
     """
+    for _ in range(GREETINGS):
+        with contextlib.suppress(_NotGreeted):
+            return _talk_once(path, conversation, timeout_seconds)
+    raise NobodyAnswers("qemu does not greet.")
+
+
+def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_seconds)
@@ -111,7 +127,12 @@ def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeo
 
 async def _converse(connection: socket.socket, conversation: Callable[[QMPClient], Awaitable[T]]) -> T:
     client = QMPClient("sixstack")
-    await client.connect(connection)
+    try:
+        await client.connect(connection)
+    except ConnectError as error:
+        if isinstance(error.exc, GreetingError):
+            raise _NotGreeted from error
+        raise
     try:
         return await conversation(client)
     finally:

@@ -61,16 +61,16 @@ class Cloud:
     def up(self) -> None:
         command = [BIN / "sixstack", "up", "--state", self.state, "--listen", self.listen, *self.options]
         log = self.log.open("a")
+        before = self.log.read_text().count("Sixstack answers")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         log.close()
-        before = self.log.read_text().count("Sixstack answers")
 
         def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             return self.log.read_text().count("Sixstack answers") > before
 
-        wait_until(answers, seconds=60, pause=0.05)
+        wait_until(answers, pause=0.05)
 
     def down(self, *options: str) -> None:
         subprocess.run([BIN / "sixstack", "down", "--state", self.state, *options], check=True, capture_output=True)
@@ -204,8 +204,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cloud]
     """A running cloud with image `tiny` and key pair `key`; nothing of it is left afterwards."""
     need_a_host()
     made = Cloud(tmp_path_factory.mktemp("cloud") / "state", f"127.0.0.1:{free_port()}")
-    made.up()
     try:
+        made.up()
         furnish(made, key)
         yield made
     finally:
@@ -220,8 +220,8 @@ def other_cloud(tmp_path: Path, key: Key) -> Iterator[Cloud]:
     """A cloud of the test's own, to be killed and started again."""
     need_a_host()
     made = Cloud(tmp_path / "state", f"127.0.0.1:{free_port()}")
-    made.up()
     try:
+        made.up()
         furnish(made, key)
         yield made
     finally:

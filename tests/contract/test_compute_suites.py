@@ -5,13 +5,12 @@ tempest's required tests take longer than all of this and have a command of thei
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from tests.contract.conftest import Cloud
+from tests.contract.suites import run_sdk
 
 SDK = (
     "openstack.tests.functional.compute.v2.test_extension",
@@ -53,13 +52,4 @@ def environment(cloud: Cloud) -> dict[str, str]:
 
 @pytest.mark.timeout(900)
 def test_openstacksdks_own_functional_tests_pass(cloud: Cloud) -> None:
-    excluded = " and ".join(f"not ({name})" for name in SDK_EXCLUDED)
-    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore", "--show-capture=no", "-k", excluded]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--pyargs", *SDK],
-        env=environment(cloud),
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-8000:]
-    assert re.search(r"\b\d\d passed", ended.stdout.splitlines()[-1])
+    assert re.search(r"\b\d\d passed", run_sdk(SDK, SDK_EXCLUDED, environment(cloud)))

@@ -1,7 +1,6 @@
 """The `openstack` command, openstacksdk's own functional tests and tempest, unmodified, against identity."""
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from tests import openstack_command
 from tests.contract.identity_cloud import IdentityCloud, identity_cloud
+from tests.contract.suites import run_sdk, run_tempest, tempest_environment
 
 
 @pytest.fixture(scope="module")
@@ -218,18 +218,9 @@ def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud, openstack
     image = cloud.work / "image"
     image.write_bytes(bytes(1 << 20))
     openstack(f"image create --disk-format raw --file {image} cirros-uec", cloud="sixstack")
-    chosen = ["-k", " and ".join(f"not {name}" for name in SDK_EXCLUDED)]
-    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(cloud.work), "-W", "ignore"]
     packages = ["openstack.tests.functional.identity", "openstack.tests.functional.cloud.test_identity"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *chosen, "--pyargs", *packages],
-        env={**cloud.environment, "OS_CLOUD": "devstack-admin"},
-        cwd=cloud.work,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-8000:]
-    assert re.search(r"^60 passed, 3 deselected", ended.stdout.splitlines()[-1])
+    environment = {**cloud.environment, "OS_CLOUD": "devstack-admin"}
+    assert run_sdk(packages, SDK_EXCLUDED, environment, cloud.work).startswith("60 passed, 3 deselected")
 
 
 NOT_IN_USE = "removed from use upstream, and used by nobody who was looked at"
@@ -240,50 +231,22 @@ TEMPEST_EXCLUDED = {
     "admin.v3.test_policies": NOT_IN_USE,
     "admin.v3.test_trusts": "trusts are not offered: application credentials do what they were for",
 }
-TEMPEST = """\
-[DEFAULT]
-log_file={work}/tempest.log
-[oslo_concurrency]
-lock_path={work}/lock
-[auth]
-use_dynamic_credentials=true
-admin_username=admin
-admin_password={password}
-admin_project_name=admin
-admin_domain_name=Default
-create_isolated_networks=false
-tempest_roles=member
-[identity]
-uri_v3={url}/identity/v3
-auth_version=v3
-region=RegionOne
-default_domain_id=default
-[identity-feature-enabled]
-application_credentials=true
-access_rules=true
-project_tags=true
-trust=false
-[service_available]
-cinder=false
-swift=false
-horizon=false
-"""
 
 
 def test_tempests_identity_tests_pass(cloud: IdentityCloud) -> None:
-    password = cloud.clouds["sixstack-admin"]["auth"]["password"]
-    (cloud.work / "tempest.conf").write_text(TEMPEST.format(work=cloud.work, password=password, url=cloud.url))
+    settings = {
+        "identity": {"default_domain_id": "default"},
+        "identity-feature-enabled": {
+            "application_credentials": "true",
+            "access_rules": "true",
+            "project_tags": "true",
+            "trust": "false",
+        },
+    }
     import tempest.api.identity
 
     base = Path(tempest.api.identity.__path__[0])
     modules = {".".join(path.relative_to(base).with_suffix("").parts) for path in base.glob("**/v3/test_*.py")}
     assert modules >= set(TEMPEST_EXCLUDED)
     names = [f"tempest.api.identity.{name}" for name in sorted(modules - set(TEMPEST_EXCLUDED))]
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "testtools.run", *names],
-        env={**cloud.environment, "TEMPEST_CONFIG_DIR": str(cloud.work), "TEMPEST_CONFIG": "tempest.conf"},
-        cwd=cloud.work,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-8000:]
+    run_tempest(cloud, tempest_environment(cloud, settings), names)

@@ -128,6 +128,6 @@ def test_a_bar_moves_until_ctrl_c_which_leaves_nothing(cloud: IdentityCloud, adm
             except BlockingIOError:
                 continue
         os.write(ours, b"\x03")
-        assert process.wait(30) == 130
+        assert process.wait(120) == 130
     os.close(ours)
     assert list(admin.image.images()) == []

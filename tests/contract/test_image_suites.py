@@ -2,18 +2,17 @@
 
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from tests.contract.identity_cloud import IdentityCloud, identity_cloud
+from tests.contract.suites import EACH, run_sdk, run_tempest, tempest_environment
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -54,17 +53,8 @@ def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud) -> None:
     config = OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
     with Connection(config=config.get_one(cloud="sixstack-admin")) as admin:
         admin.create_image("small", data=b"x", disk_format="raw", container_format="bare", visibility="public")
-    excluded = " and ".join(f"not {name}" for name in SDK_EXCLUDED)
-    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore", "-k", excluded]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--pyargs", *SDK],
-        env={**cloud.environment, "OPENSTACKSDK_IMAGE": "small"},
-        cwd=cloud.work,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-8000:]
-    assert re.search(r"\b1[0-9] passed", ended.stdout.splitlines()[-1])
+    environment = {**cloud.environment, "OPENSTACKSDK_IMAGE": "small"}
+    assert re.search(r"\b1[0-9] passed", run_sdk(SDK, SDK_EXCLUDED, environment, cloud.work))
 
 
 V2 = "tempest.api.image.v2"
@@ -87,44 +77,13 @@ TEMPEST_EXCLUDED = {
     f"{V2}.test_images_formats": "it needs files that are not in tempest; tests of our own make such files",
 }
 """Other modules, and why they are not run. What tempest skips by itself, it says the reason of."""
-CONFIGURATION = """\
-[DEFAULT]
-log_file={work}/tempest.log
-[oslo_concurrency]
-lock_path={work}/lock
-[auth]
-use_dynamic_credentials=true
-admin_username=admin
-admin_password={password}
-admin_project_name=admin
-admin_domain_name=Default
-create_isolated_networks=false
-tempest_roles=member
-[identity]
-uri_v3={url}/identity/v3
-auth_version=v3
-region=RegionOne
-[service_available]
-neutron=false
-nova=false
-cinder=false
-swift=false
-horizon=false
-[image]
-http_image={image_url}
-http_qcow2_image={image_url}
-[image-feature-enabled]
-os_glance_reserved=true
-"""
 
 
 def test_tempests_image_tests_pass(cloud: IdentityCloud, image_url: str) -> None:
-    password = cloud.clouds["sixstack-admin"]["auth"]["password"]
-    written = CONFIGURATION.format(work=cloud.work, password=password, url=cloud.url, image_url=image_url)
-    (cloud.work / "tempest.conf").write_text(written)
-    environment = {**cloud.environment, "TEMPEST_CONFIG_DIR": str(cloud.work), "TEMPEST_CONFIG": "tempest.conf"}
-    each = Path(__file__).parent / "tempest/each.py"
-    run = [sys.executable, "-W", "ignore", str(each), *TEMPEST]
-    ended = subprocess.run(run, env=environment, cwd=cloud.work, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-8000:]
-    assert re.search(r"^[2-9][0-9] passed, 0 failed, 0 errors", ended.stdout, re.MULTILINE), ended.stdout
+    settings = {
+        "service_available": {"neutron": "false", "nova": "false"},
+        "image": {"http_image": image_url, "http_qcow2_image": image_url},
+        "image-feature-enabled": {"os_glance_reserved": "true"},
+    }
+    said = run_tempest(cloud, tempest_environment(cloud, settings), TEMPEST, EACH)
+    assert re.search(r"^[2-9][0-9] passed, 0 failed, 0 errors", said, re.MULTILINE), said

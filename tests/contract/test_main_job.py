@@ -60,6 +60,7 @@ def test_lists_that_clients_ask_for_answer(cloud: Cloud, listing: str) -> None:
     cloud.cli(*(words if words[-1] == "show" else [*words, "list"]), *(["--absolute"] if "limits" in words else []))
 
 
+@pytest.mark.xdist_group("cluster")  # where twenty others boot: forty at a time would starve all else
 def test_a_burst_of_twenty(cloud: Cloud, connection: Connection) -> None:
     others = set(cloud.guests())
     image, flavor = connection.get_image("tiny"), connection.get_flavor("tiny")

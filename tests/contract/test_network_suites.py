@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.identity_cloud import IdentityCloud, identity_cloud
+from tests.contract.suites import run_sdk, run_tempest, tempest_environment
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +46,8 @@ def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud, prefix: s
     create = ["image", "create", "--disk-format", "raw", "--container-format", "bare", "--file", str(image), "small"]
     openstack = [str(Path(sys.executable).parent / "openstack"), "--os-cloud", "sixstack"]
     subprocess.run([*openstack, *create], env=environment, check=True, capture_output=True)
-    excluded = " and ".join(f"not ({name})" for name in SDK_EXCLUDED)
-    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore", "-k", excluded]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--pyargs", *SDK],
-        env={**environment, "OS_CLOUD": "devstack-admin"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-8000:]
-    assert re.search(r"\b(3[0-9]|4[0-9]) passed", ended.stdout.splitlines()[-1])
+    told = run_sdk(SDK, SDK_EXCLUDED, {**environment, "OS_CLOUD": "devstack-admin"})
+    assert re.search(r"\b(3[0-9]|4[0-9]) passed", told)
 
 
 NETWORKS = "tempest.api.network.test_networks"
@@ -92,53 +85,26 @@ TEMPEST_EXCLUDED = {
     f"{PORTS}.test_create_update_port_with_second_ip": ONE_SUBNET,
     f"{PORTS}.test_port_list_filter_by_router_id": "there are no routers",
 }
-CONFIGURATION = """\
-[DEFAULT]
-log_file={work}/tempest.log
-[oslo_concurrency]
-lock_path={work}/lock
-[auth]
-use_dynamic_credentials=true
-admin_username=admin
-admin_password={password}
-admin_project_name=admin
-admin_domain_name=Default
-create_isolated_networks=false
-tempest_roles=member
-[identity]
-uri_v3={url}/identity/v3
-auth_version=v3
-region=RegionOne
-[service_available]
-neutron=true
-cinder=false
-swift=false
-horizon=false
-[network]
-project_network_v6_cidr={upper}
-project_network_v6_mask_bits=64
-[network-feature-enabled]
-ipv6=true
-ipv6_subnet_attributes=true
-api_extensions={extensions}
-"""
 
 
 def test_tempests_ipv6_network_tests_pass(cloud: IdentityCloud, prefix: str) -> None:
     from network_api.routes.extensions import EXTENSIONS
 
-    password = cloud.clouds["sixstack-admin"]["auth"]["password"]
-    upper = prefix.replace("::/48", ":f000::/52")
-    written = CONFIGURATION.format(
-        work=cloud.work, password=password, url=cloud.url, upper=upper, extensions=",".join(EXTENSIONS)
-    )
-    (cloud.work / "tempest.conf").write_text(written)
-    environment = {**cloud.environment, "TEMPEST_CONFIG_DIR": str(cloud.work), "TEMPEST_CONFIG": "tempest.conf"}
-    run = [sys.executable, "-W", "ignore", "-m", "testtools.run"]
-    told = subprocess.run([*run, "--list", *TEMPEST], env=environment, capture_output=True, text=True, check=True)
-    known = {line.partition("[")[0] for line in told.stdout.splitlines() if line.startswith("tempest.")}
+    settings = {
+        "service_available": {"neutron": "true"},
+        "network": {
+            "project_network_v6_cidr": prefix.replace("::/48", ":f000::/52"),
+            "project_network_v6_mask_bits": "64",
+        },
+        "network-feature-enabled": {
+            "ipv6": "true",
+            "ipv6_subnet_attributes": "true",
+            "api_extensions": ",".join(EXTENSIONS),
+        },
+    }
+    environment = tempest_environment(cloud, settings)
+    told = run_tempest(cloud, environment, ["--list", *TEMPEST])
+    known = {line.partition("[")[0] for line in told.splitlines() if line.startswith("tempest.")}
     assert set(TEMPEST_EXCLUDED) < known
     chosen = sorted(known - set(TEMPEST_EXCLUDED))
-    ended = subprocess.run([*run, *chosen], env=environment, cwd=cloud.work, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout[-8000:]
-    assert f"Ran {len(chosen)} tests" in ended.stdout
+    assert f"Ran {len(chosen)} tests" in run_tempest(cloud, environment, chosen)
