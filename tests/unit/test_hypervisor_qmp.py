@@ -9,8 +9,6 @@ from hypervisor import qmp
 from hypervisor.machine import MachineState
 
 GREETING = b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\n'
-    b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\r\n'
-)
 ANSWERS = {"qmp_capabilities": {}, "query-status": {"status": "running"}}
 
 
