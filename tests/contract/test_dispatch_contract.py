@@ -404,7 +404,9 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
     with two.rig.database.reading() as session:
         found = session.get(Operation, waiting)
         assert found is not None
-        assert (found.state, found.error) == ("queued", None)
+        # Its own host may have looked around meanwhile, and found that nothing is to be powered off.
+        assert found.state in ("queued", "superseded")
+        assert found.error is None
 
 
 def _as(two: TwoHosts, given: HostCredential) -> Settings:

@@ -115,7 +115,10 @@ def test_a_bar_moves_until_ctrl_c_which_leaves_nothing(cloud: IdentityCloud, adm
     os.mkfifo(pipe)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", *command(cloud, pipe, "--name", "slow")], stdin=theirs, stdout=theirs, stderr=theirs
+        ["env", "--default-signal=INT", "setsid", "--ctty", *command(cloud, pipe, "--name", "slow")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     os.set_blocking(ours, False)
