@@ -48,7 +48,10 @@ def create(
     rules: Sequence[RuleWanted] | None,
     description: str | None,
 ) -> ApplicationCredential:
-    """A new credential with some or all (None) of the roles that the user holds. Raises BadRequest, Conflict."""
+    """A new credential with some or all (None) of the roles that the user holds. Raises BadRequest, Conflict.
+
+    No rules, be it None or an empty list, mean no restriction, as in Keystone.
+    """
     if expires_at is not None and expires_at <= now:
         raise errors.BadRequest(
             "The 'expires_at' must not be before now. The server could not comply with the request since it is "
@@ -63,7 +66,7 @@ def create(
         expires_at=expires_at,
         unrestricted=unrestricted,
         role_ids=_role_ids(session, roles, held_roles),
-        access_rule_ids=None if rules is None else [_ensure_rule(session, user_id, rule).id for rule in rules],
+        access_rule_ids=[_ensure_rule(session, user_id, rule).id for rule in rules] if rules else None,
         description=description,
         created_at=now,
     )

@@ -47,10 +47,11 @@ def has(session: Session, place: Place, role_id: str) -> bool:
 
 
 def give(session: Session, place: Place, role: Role) -> None:
-    """Give the role; content if it is given. Raises Forbidden for a role of another domain."""
-    if role.domain_id and place.target_kind != "system":
+    """Assign the role; idempotent. Raises Forbidden for a domain-specific role on the system or on a project of another
+    domain. As in Keystone, any domain may be the target of one."""
+    if role.domain_id and place.target_kind == "project":
         target = session.get_one(Project, place.target_id)
-        if role.domain_id != (target.domain_id or target.id):
+        if role.domain_id != target.domain_id:
             raise errors.Forbidden(
                 f"Project {target.id} must be in the same domain as the role {role.id} being assigned."
             )

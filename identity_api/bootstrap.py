@@ -35,8 +35,9 @@ SERVICES = (
     ("compute", "nova", "/compute/v2.1"),
     ("network", "neutron", "/network"),
     ("block-storage", "cinder", "/volume/v3"),
+    ("volumev3", "cinderv3", "/volume/v3"),
 )
-"""Type, name and path; the names are those that people know the services by."""
+"""Type, name and path, as DevStack has them. Clients from before the service types authority look for volumev3."""
 INTERFACES = ("public", "internal", "admin")
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app import errors
+from identity_api.storing import same_name
 
 Row = TypeVar("Row")
 
@@ -40,12 +41,14 @@ def listed(
 ) -> Listed[Row]:
     """The page that the arguments ask for.
 
-    `words` are compared as they are, or by what `name__contains` and its like say; `flags` are booleans. What else the
-    arguments hold is passed over. Raises BadRequest for a limit that is no number, NotFound for an unknown marker.
+    `words` are compared as they are, names without regard to case, or by what `name__contains` and its like say;
+    `flags` are booleans. Other arguments are ignored. Raises BadRequest for a limit that is no number,
+    NotFound for an unknown marker.
     """
     for name, column in (words or {}).items():
         if name in arguments:
-            query = query.where(column == arguments[name])
+            wanted = arguments[name]
+            query = query.where(same_name(column, wanted) if name == "name" else column == wanted)
         for operator in OPERATORS:
             if (value := arguments.get(f"{name}__{operator}")) is not None:
                 query = query.where(_compared(column, operator, value))

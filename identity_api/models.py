@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -47,6 +47,7 @@ class Project(Base):
             sqlite_where=text("is_domain"),
             postgresql_where=text("is_domain"),
         ),
+        Index("ix_identity_projects_lower_name", func.lower(name)),
     )
 
 
@@ -70,7 +71,10 @@ class User(Base):
     extra: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
 
-    __table_args__ = (UniqueConstraint("domain_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("domain_id", "name"),
+        Index("ix_identity_users_lower_name", func.lower(name)),
+    )
 
 
 class Group(Base):
@@ -167,7 +171,7 @@ class ApplicationCredential(Base):
     unrestricted: Mapped[bool] = mapped_column(default=False)
     role_ids: Mapped[list[str]]
     access_rule_ids: Mapped[list[str] | None] = mapped_column(default=None)
-    """None: everything the roles allow. A list, even an empty one: only what these access rules allow."""
+    """None or empty: everything the roles allow. Otherwise: only what these access rules allow."""
     created_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("user_id", "name"),)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import errors
 from identity_api import assignments, epoch
 from identity_api.models import Credential, Group, Limit, Project, Role, User
-from identity_api.storing import check_mutable, merged, stored
+from identity_api.storing import check_mutable, check_name_is_free, merged, stored
 
 MAXIMUM_DEPTH = 5
 MAXIMUM_TAGS = 80
@@ -59,6 +59,7 @@ def create(
         created_at=now,
         **columns,
     )
+    check_name_is_free(session, "project", project, name)
     with stored(session, "project", name):
         session.add(project)
     epoch.bump(session)
@@ -77,6 +78,8 @@ def change(session: Session, project: Project, changes: Mapping[str, Any], extra
         _check_parents_enabled(session, project)
     if changes.get("enabled") is False and project.enabled and not project.is_domain:
         _check_below_disabled(session, project)
+    if "name" in changes:
+        check_name_is_free(session, "project", project, changes["name"])
     with stored(session, "project", changes.get("name", project.name)):
         for name, value in changes.items():
             setattr(project, name, merged(project.options, value) if name == "options" else value)

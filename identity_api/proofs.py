@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, bindparam, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app import errors
 from identity_api.models import ApplicationCredential, Project, User
 from identity_api.payload import Scope
+from identity_api.storing import same_name
 from identity_api.subjects import UNAUTHORIZED
 
 
@@ -61,7 +62,13 @@ class WantedScope:
 
 Found = TypeVar("Found")
 BY_ID = select(User).where(User.id == bindparam("id"))
-BY_NAME = select(User).where(User.name == bindparam("name"), User.domain_id == bindparam("domain_id"))
+BY_NAME = (
+    select(User)
+    .where(same_name(User.name, bindparam("name")), User.domain_id == bindparam("domain_id"))
+    .order_by(User.name != bindparam("name"), User.name)
+    .limit(1)
+)
+"""Ignores case, as Keystone on MySQL does; of names that differ in case only, the exact one wins."""
 
 
 def find_user(session: Session, user: Reference) -> User | None:
@@ -84,7 +91,13 @@ def there(found: Found | None) -> Found:
 def _domain_id(session: Session, named: Reference) -> str | None:
     if named.domain_id is not None:
         return named.domain_id
-    return session.scalar(select(Project.id).where(Project.is_domain, Project.name == named.domain_name))
+    return _id_by_name(session, named.domain_name or "", Project.is_domain)
+
+
+def _id_by_name(session: Session, name: str, *where: ColumnElement[bool] | InstrumentedAttribute[bool]) -> str | None:
+    """The id of the project or domain of that name, in whatever case; an exact match wins."""
+    query = select(Project.id).where(same_name(Project.name, name), *where)
+    return session.scalar(query.order_by(Project.name != name, Project.name).limit(1))
 
 
 def find_credential(session: Session, named: CredentialName) -> ApplicationCredential | None:
@@ -107,12 +120,10 @@ def scope_id(session: Session, wanted: WantedScope) -> str:
     if target.id is not None:
         return target.id
     if wanted.kind is Scope.DOMAIN:
-        query = select(Project.id).where(Project.is_domain, Project.name == target.name)
+        found = _id_by_name(session, target.name or "", Project.is_domain)
     else:
-        query = select(Project.id).where(
-            Project.domain_id == _domain_id(session, target), Project.name == target.name, ~Project.is_domain
-        )
-    found = session.scalar(query)
+        domain_id = _domain_id(session, target)
+        found = _id_by_name(session, target.name or "", Project.domain_id == domain_id, ~Project.is_domain)
     if found is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     return found

@@ -4,10 +4,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app import errors
+from identity_api.models import Project, User
+
+TAKEN = "Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."
+
+
+def same_name(column: InstrumentedAttribute[str], name: Any) -> ColumnElement[bool]:
+    """Whether the names are equal but for their case. Keystone compares names so, by MySQL's default collation."""
+    return func.lower(column) == func.lower(name)
+
+
+def check_name_is_free(session: Session, kind: str, row: User | Project, name: str) -> None:
+    """Raise Conflict when another user, project or domain in the same place has the name, in whatever case.
+
+    On PostgreSQL two requests at the same moment may both pass; the unique constraint then tells only equal names
+    apart, and lookups prefer the exact one.
+    """
+    model = type(row)
+    query = select(model.id).where(same_name(model.name, name), model.id != row.id)
+    query = query.where(Project.is_domain if row.domain_id is None else model.domain_id == row.domain_id)
+    if session.scalar(query.limit(1)) is not None:
+        raise errors.Conflict(TAKEN.format(kind=kind, name=name))
 
 
 @contextmanager
@@ -17,9 +39,7 @@ def stored(session: Session, kind: str, name: str) -> Iterator[None]:
         yield
         session.flush()
     except IntegrityError:
-        raise errors.Conflict(
-            f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."
-        ) from None
+        raise errors.Conflict(TAKEN.format(kind=kind, name=name)) from None
 
 
 def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: bool = False) -> None:

@@ -165,7 +165,7 @@ def _credential(session: Session, credential_id: str, user_id: str, project_id: 
     if found is None or found.user_id != user_id or found.project_id != project_id:
         raise errors.Unauthorized(UNAUTHORIZED)
     rules = None
-    if found.access_rule_ids is not None:
+    if found.access_rule_ids:
         query = select(AccessRuleRow).where(AccessRuleRow.id.in_(found.access_rule_ids)).order_by(AccessRuleRow.id)
         rules = tuple(
             (row.id, AccessRule(service=row.service, method=row.method, path=row.path))

@@ -12,7 +12,7 @@ from app.settings import Settings
 from identity_api import assignments, epoch
 from identity_api.models import Project, User
 from identity_api.projects import find_domain
-from identity_api.storing import merged, stored
+from identity_api.storing import check_name_is_free, merged, stored
 
 OPTIONS = frozenset(
     {
@@ -57,6 +57,7 @@ def create(
         created_at=now,
         **columns,
     )
+    check_name_is_free(session, "user", user, name)
     with stored(session, "user", name):
         session.add(user)
         if password_hash is not None:
@@ -77,6 +78,8 @@ def change(
     if "default_project_id" in changes:
         _check_default_project(session, changes["default_project_id"])
     check_options(changes.get("options") or {})
+    if "name" in changes:
+        check_name_is_free(session, "user", user, changes["name"])
     ends_tokens = password_hash is not None or (changes.get("enabled") is False and user.enabled)
     with stored(session, "user", changes.get("name", user.name)):
         for name, value in changes.items():

@@ -31,7 +31,7 @@ def application_credential(
             if (role := roles.get(role_id)) is not None
         ],
     }
-    if found.access_rule_ids is not None:
+    if found.access_rule_ids:
         shown["access_rules"] = [_rule(rules[id_]) for id_ in found.access_rule_ids if id_ in rules]
     if secret is not None:
         shown["secret"] = secret

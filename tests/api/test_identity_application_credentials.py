@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from app.db import Database
+from identity_api import epoch
+from identity_api.models import ApplicationCredential
 from tests.api.conftest import Api
 from tests.api.identity_fixtures import V3, authenticate, bearer, by_credential, by_token, make, role_id
 
@@ -156,9 +159,16 @@ def test_access_rules_are_enforced_on_every_service(as_member: Api) -> None:
     assert ci.get(f"{V3}/auth/tokens", headers={"X-Subject-Token": ci.token or ""}).status_code == 401
 
 
-def test_no_access_rules_at_all_allow_nothing(as_member: Api) -> None:
-    ci = use(as_member, create(as_member, access_rules=[]))
-    assert ci.get("/compute/v2.1/flavors").status_code == 401
+def test_an_empty_list_of_access_rules_restricts_nothing(as_member: Api, database: Database) -> None:
+    """The openstack command sends one unless rules are given."""
+    made = create(as_member, access_rules=[])
+    ci = use(as_member, made)
+    assert ci.get("/compute/v2.1/flavors").status_code == 200
+    assert as_member.get(f"{V3}/auth/tokens", headers={"X-Subject-Token": ci.token or ""}).status_code == 200
+    with database.transaction() as session:  # as they were stored before
+        session.get_one(ApplicationCredential, made["id"]).access_rule_ids = []
+        epoch.bump(session)
+    assert use(as_member, made).get("/compute/v2.1/flavors").status_code == 200
 
 
 def test_a_token_with_access_rules_is_hidden_from_who_does_not_know_them(as_member: Api, as_admin: Api) -> None:

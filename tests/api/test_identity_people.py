@@ -55,6 +55,14 @@ def test_a_user_of_an_unknown_domain_is_a_404(as_admin: Api) -> None:
         assert as_admin.post(f"{V3}/{kind}s", json=body).status_code == 404
 
 
+def test_user_names_that_differ_in_case_only_are_one_name(as_admin: Api) -> None:
+    ann, bob = make(as_admin, "user", name="ann"), make(as_admin, "user", name="bob")
+    assert as_admin.post(f"{V3}/users", json={"user": {"name": "Ann"}}).status_code == 409
+    assert as_admin.patch(f"{V3}/users/{bob['id']}", json={"user": {"name": "ANN"}}).status_code == 409
+    assert as_admin.patch(f"{V3}/users/{ann['id']}", json={"user": {"name": "Ann"}}).status_code == 200
+    assert [user["id"] for user in as_admin.get(f"{V3}/users?name=aNN").json["users"]] == [ann["id"]]
+
+
 def test_users_are_found_by_name_domain_and_state(as_admin: Api) -> None:
     make(as_admin, "user", name="ann", enabled=False)
     make(as_admin, "user", name="bob")

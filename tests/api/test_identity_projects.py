@@ -45,6 +45,11 @@ def test_a_name_is_taken_once_in_a_domain(as_admin: Api) -> None:
     two = make(as_admin, "project", name="two")
     assert as_admin.patch(f"{V3}/projects/{two['id']}", json={"project": {"name": "one"}}).status_code == 409
     assert as_admin.post(f"{V3}/domains", json={"domain": {"name": other["name"]}}).status_code == 409
+    assert as_admin.post(f"{V3}/domains", json={"domain": {"name": "DEFAULT"}}).status_code == 409
+    assert as_admin.patch(f"{V3}/projects/{two['id']}", json={"project": {"name": "ONE"}}).status_code == 409
+    assert (
+        as_admin.patch(f"{V3}/projects/{two['id']}", json={"project": {"name": two["name"].upper()}}).status_code == 200
+    )
 
 
 @pytest.mark.parametrize(

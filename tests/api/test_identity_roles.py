@@ -52,6 +52,14 @@ def test_implications_are_made_and_removed(as_admin: Api) -> None:
     assert as_admin.delete(f"{path}/{worker['id']}").status_code == 404
 
 
+def test_a_role_of_a_domain_is_assigned_on_any_domain(as_admin: Api) -> None:
+    role = make(as_admin, "role", domain_id=make(as_admin, "domain")["id"])
+    user = make(as_admin, "user")
+    path = f"{V3}/domains/default/users/{user['id']}/roles"
+    assert as_admin.put(f"{path}/{role['id']}").status_code == 204
+    assert [each["id"] for each in as_admin.get(path).json["roles"]] == [role["id"]]
+
+
 def test_a_role_of_a_domain_only_stands_for_what_it_implies(as_admin: Api, client: Api) -> None:
     domain = make(as_admin, "domain")
     role = make(as_admin, "role", domain_id=domain["id"])

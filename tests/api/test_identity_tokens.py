@@ -87,6 +87,19 @@ def test_a_domain_may_be_named_by_its_name(client: Api, template: Template) -> N
     assert authenticate(client, password_of(template, "demo", {"name": "Default"}), scope).status_code == 201
 
 
+@pytest.mark.parametrize("name", ["default", "DEFAULT"])
+def test_names_are_found_in_any_case(client: Api, template: Template, name: str) -> None:
+    proof = password_of(template, "demo", {"name": name})
+    proof["password"]["user"]["name"] = "Demo"
+    for scope in ({"project": {"name": "DEMO", "domain": {"name": name}}}, None):
+        answer = authenticate(client, proof, scope)
+        assert answer.status_code == 201
+        assert answer.json["token"]["user"]["name"] == "demo"
+        assert answer.json["token"]["project"]["name"] == "demo"
+    admin = password_of(template, "admin", {"name": name})
+    assert authenticate(client, admin, {"domain": {"name": name}}).status_code == 201
+
+
 def test_the_catalog_has_three_interfaces_of_each_service_with_both_region_keys(
     client: Api, template: Template
 ) -> None:
@@ -98,6 +111,7 @@ def test_the_catalog_has_three_interfaces_of_each_service_with_both_region_keys(
         "compute": {"http://localhost/compute/v2.1"},
         "network": {"http://localhost/network"},
         "block-storage": {"http://localhost/volume/v3"},
+        "volumev3": {"http://localhost/volume/v3"},
     }
     for service in catalog:
         assert {each["interface"] for each in service["endpoints"]} == {"public", "internal", "admin"}

@@ -82,9 +82,10 @@ def test_rotating_keys_while_the_cloud_runs_ends_no_token(openstack: OpenStackCo
                 assert answer.status == 200
 
 
-def test_the_catalog_lists_five_services(openstack: OpenStackCommand) -> None:
+def test_the_catalog_lists_all_services(openstack: OpenStackCommand) -> None:
     found = openstack("catalog list", cloud="sixstack")
-    assert {entry["Type"] for entry in found} == {"identity", "image", "compute", "network", "block-storage"}
+    services = {"identity", "image", "compute", "network", "block-storage", "volumev3"}
+    assert {entry["Type"] for entry in found} == services
     assert openstack("catalog show compute", cloud="sixstack")["type"] == "compute"
 
 

@@ -1,0 +1,43 @@
+"""Migrations of identity that change rows of existing installations."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import select
+
+from app import bootstrap
+from app.db import Database
+from app.settings import Settings
+from identity_api import bootstrap as identity_bootstrap
+from identity_api.models import CatalogService, Endpoint
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database of an installation from before the catalog had volumev3."""
+    monkeypatch.setattr(identity_bootstrap, "SERVICES", identity_bootstrap.SERVICES[:-1])
+    database = Database(f"sqlite:///{tmp_path}/old.db")
+    bootstrap.migrate(database)
+    with database.transaction() as session:
+        identity_bootstrap.bootstrap(session, datetime.now(UTC), Settings(state=tmp_path))
+    with database.writer.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0014_past_servers")
+    return database
+
+
+def test_existing_catalogs_get_volumev3(old: Database) -> None:
+    for _ in range(2):
+        bootstrap.migrate(old)
+        with old.reading() as session:
+            query = select(Endpoint.url, Endpoint.interface).join(
+                CatalogService, CatalogService.id == Endpoint.service_id
+            )
+            found = {(*row,) for row in session.execute(query.where(CatalogService.type == "volumev3"))}
+        assert found == {("/volume/v3", interface) for interface in ("public", "internal", "admin")}
+    old.dispose()
