@@ -412,7 +412,10 @@ def _attach(
     for network, request in wanted:
         if network is None:
             assert request.port_id is not None
-            port = ports.bind(session, now, request.port_id, caller, device_id=server.id, host=server.host)
+            try:
+                port = ports.bind(session, now, request.port_id, caller, device_id=server.id, host=server.host)
+            except errors.NotFound as error:
+                raise errors.BadRequest(error.message) from None
         else:
             port = ports.create(
                 session,

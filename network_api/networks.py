@@ -40,6 +40,12 @@ def find(session: Session, caller: Caller, network_id: str, *, lock: bool = Fals
     return network
 
 
+def list_visible(session: Session, caller: Caller) -> list[Network]:
+    """Return the networks that the caller may see, oldest first."""
+    query = select(Network).order_by(Network.created_at, Network.id)
+    return list(session.scalars(seen_by(caller, query, VISIBLE), asking(caller)))
+
+
 def default_network(session: Session, caller: Caller) -> Network:
     """The network of a server that names none: the project's own one, or else the shared default.
 

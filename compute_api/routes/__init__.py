@@ -10,6 +10,7 @@ from compute_api.routes import (
     aggregates,
     blueprint,
     context,
+    extensions,
     flavors,
     gone,
     hypervisors,
@@ -17,6 +18,7 @@ from compute_api.routes import (
     keypairs,
     limits,
     os_hosts,
+    proxies,
     quotas,
     refused,
     remote_consoles,
@@ -37,6 +39,7 @@ from compute_api.views.entries import Entries
 
 __all__ = [
     "aggregates",
+    "extensions",
     "flavors",
     "gone",
     "hypervisors",
@@ -44,6 +47,7 @@ __all__ = [
     "keypairs",
     "limits",
     "os_hosts",
+    "proxies",
     "quotas",
     "refused",
     "register",

@@ -87,7 +87,7 @@ def create_keypair() -> Response:
             project_id=caller().project,
             name=asked.name,
             kind=asked.type or "ssh",
-            public_key=public.strip(),
+            public_key=public,
         )
     body = {**_brief(made), "user_id": user_id}
     if private is not None:

@@ -17,7 +17,7 @@ from app.web.links import url
 from app.web.microversion import v
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
-from compute_api import changes, servers
+from compute_api import changes, interfaces, servers
 from compute_api.models import Server
 from compute_api.routes import refused, remote_consoles, server_machine, server_migrations
 from compute_api.routes.blueprint import compute
@@ -213,6 +213,14 @@ def _reset_state(server_id: str, body: Any) -> Response:
     )
 
 
+def _inject_network_info(server_id: str, _body: Any) -> Response:
+    """Have the host apply the server's ports again; guests read them from the config drive and metadata service."""
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        interfaces.refresh(session, clock().now(), [server.id], request_id())
+    return empty(HTTPStatus.ACCEPTED)
+
+
 def _lock(server_id: str, body: Any) -> Response:
     reason = parse(Lock, body or {}, version()).locked_reason
     return _change(server_id, lambda server: _set_lock(server, reason))
@@ -276,6 +284,8 @@ ACTIONS: dict[str, Route] = {
     "changePassword": Route("os_compute_api:os-admin-password", _change_password),
     "trigger_crash_dump": Route("os_compute_api:servers:trigger_crash_dump", server_machine.trigger_crash_dump),
     "os-resetState": Route("os_compute_api:os-admin-actions:reset_state", _reset_state),
+    "injectNetworkInfo": Route("os_compute_api:os-admin-actions:inject_network_info", _inject_network_info),
+    "resetNetwork": Route("os_compute_api:os-admin-actions:reset_state", refused.reset_network),
     "lock": Route("os_compute_api:os-lock-server:lock", _lock),
     "unlock": Route("os_compute_api:os-lock-server:unlock", _unlock),
     "migrate": Route("os_compute_api:os-migrate-server:migrate", server_migrations.migrate),
@@ -283,6 +293,8 @@ ACTIONS: dict[str, Route] = {
     "evacuate": Route("os_compute_api:os-evacuate", server_migrations.evacuate),
     "addSecurityGroup": Route("os_compute_api:os-security-groups:add", refused.add_security_group),
     "removeSecurityGroup": Route("os_compute_api:os-security-groups:remove", refused.remove_security_group),
+    "addFloatingIp": Route("os_compute_api:os-floating-ips:add", refused.add_floating_ip),
+    "removeFloatingIp": Route("os_compute_api:os-floating-ips:remove", refused.remove_floating_ip),
     "os-getVNCConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getRDPConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),
     "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", remote_consoles.old_console),

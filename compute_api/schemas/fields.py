@@ -2,10 +2,13 @@
 
 import base64
 import binascii
+import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_:. -]{1,255}")
 
 
 def _printable(text: str) -> str:
@@ -48,7 +51,7 @@ def _user_data(text: str) -> str:
     if len(text) > 65535:
         raise ValueError("it is too long: 65535 characters of base64 at most")
     try:
-        base64.b64decode(text, validate=True)
+        base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
         raise ValueError("it is not base64") from None
     return text
@@ -60,8 +63,8 @@ def _metadata(value: Any) -> Any:
     for key, item in value.items():
         if not isinstance(item, str):
             raise ValueError(f"{item!r} is not of type 'string'")
-        if not 1 <= len(key) <= 255:
-            raise ValueError("names are 1 to 255 characters long")
+        if not _METADATA_KEY.fullmatch(key):
+            raise ValueError("keys are 1 to 255 letters, digits, spaces and characters of -_:.")
         if len(item) > 255:
             raise ValueError(f"the value of {key!r} is too long: 255 characters at most")
     return value

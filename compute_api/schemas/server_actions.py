@@ -155,3 +155,10 @@ class SecurityGroup(Body):
     """addSecurityGroup, removeSecurityGroup."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class FloatingIp(Body):
+    """addFloatingIp and removeFloatingIp."""
+
+    address: str
+    fixed_address: str | None = None

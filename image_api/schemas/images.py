@@ -143,10 +143,9 @@ def _operation(operation: Any, *, draft4: bool) -> tuple[str, str, Any]:
 def _changed(image: Image, kind: str, name: str, value: Any) -> Any:
     if kind == "remove":
         raise errors.Forbidden(f"Property {name} may not be removed.")
+    changed = getattr(parse(ImageFields, {name: value}), name)
     if name in ("disk_format", "container_format") and image.status != ImageStatus.QUEUED:
         raise errors.Forbidden(f"Attribute {name} can be replaced only for a queued image.")
-    fields = parse(ImageFields, {name: value})
-    changed = getattr(fields, name)
     if name == "tags":
         _check_tags(changed)
         return sorted(set(changed))

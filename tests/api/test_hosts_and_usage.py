@@ -279,11 +279,7 @@ def test_rebuilt_servers_fit_their_schema_for_admins(
         ("os-fping", 410),
         ("os-agents", 410),
         ("servers/x/os-virtual-interfaces", 410),
-        ("os-networks", 404),
-        ("os-security-groups", 404),
-        ("os-volumes", 404),
-        ("os-floating-ips", 404),
-        ("extensions/os-keypairs", 404),
+        ("os-baremetal-nodes", 404),
     ],
 )
 def test_what_nova_removed_or_is_not_here(as_member: Api, path: str, status: int) -> None:

@@ -279,6 +279,7 @@ def test_a_patch_that_is_not_allowed_changes_nothing(member: Actor, operation: o
 def test_formats_cannot_change_once_the_bytes_are_there(member: Actor) -> None:
     image = member.make()
     assert member.patch(image["id"], {"op": "replace", "path": "/disk_format", "value": "qcow2"}).status_code == 403
+    assert member.patch(image["id"], {"op": "replace", "path": "/disk_format", "value": "floppy"}).status_code == 400
 
 
 def test_tags_come_and_go(member: Actor) -> None:

@@ -94,3 +94,9 @@ def test_too_many(as_member: Api, as_admin: Api) -> None:
     make(as_member)
     answer = as_member.post(KEYS, json={"keypair": {"name": "second"}})
     assert answer.json["forbidden"]["message"] == "Quota exceeded, too many key pairs."
+
+
+def test_a_public_key_is_returned_as_sent(as_member: Api) -> None:
+    key = f"{make(as_member)['public_key']}\n"
+    assert make(as_member, name="sent", public_key=key)["public_key"] == key
+    assert as_member.get(f"{KEYS}/sent").json["keypair"]["public_key"] == key

@@ -1,10 +1,12 @@
 """Servers through the API, on a host in memory: their life, their lists, their refusals."""
 
+import base64
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
 import pytest
 
+from hypervisor import config_drive
 from hypervisor.errors import LaunchFailed
 from tests.api.conftest import Api, Host
 
@@ -186,6 +188,8 @@ def test_quota_is_refused_in_the_words_that_clients_match_on(
         ({"security_groups": [{"name": "web"}]}, "Security group web not found"),
         ({"user_data": "not base64!"}, "user_data"),
         ({"metadata": {"a": "b" * 256}}, "metadata"),
+        ({"metadata": {"a/b": "c"}}, "metadata"),
+        ({"networks": [{"port": "11111111-2222-3333-4444-555555555555"}]}, "could not be found"),
         ({"min_count": 3, "max_count": 2}, "min_count must be <= max_count"),
         ({"personality": [{"path": "/x", "contents": ""}]}, "user_data"),
         ({"unknown": 1}, "Additional properties are not allowed ('unknown' was unexpected)"),
@@ -254,6 +258,38 @@ def test_metadata(as_member: Api, make_server: Callable[..., str]) -> None:
     assert as_member.delete(f"{path}/a").status_code == 204
     assert as_member.get(f"{path}/a").status_code == 404
     assert as_member.put(path, json={"metadata": {"c": "4"}}).json == {"metadata": {"c": "4"}}
+
+
+@pytest.mark.parametrize("key", ["a/b", "a@b", "ä", "a\n"])
+def test_metadata_keys_are_letters_digits_and_a_few_more(
+    as_member: Api, make_server: Callable[..., str], key: str
+) -> None:
+    server_id = make_server(metadata={"A-z_0:9. ": "kept"})
+    for method in ("POST", "PUT"):
+        answer = as_member.request(method, f"{SERVERS}/{server_id}/metadata", json={"metadata": {key: "x"}})
+        assert answer.status_code == 400
+    assert as_member.put(f"{SERVERS}/{server_id}/metadata/{key}", json={"meta": {key: "x"}}).status_code in (400, 404)
+    assert as_member.get(f"{SERVERS}/{server_id}/metadata").json["metadata"] == {"A-z_0:9. ": "kept"}
+
+
+def test_user_data_may_have_line_breaks(
+    as_member: Api, as_admin: Api, make_server: Callable[..., str], host: Host
+) -> None:
+    script = b"#!/bin/sh\n" + b"echo hello\n" * 30
+    encoded = base64.encodebytes(script).decode()
+    assert "\n" in encoded
+    server_id = make_server(user_data=encoded)
+    assert config_drive.openstack_files(host.hypervisor.machines[server_id].spec, {})["user_data"] == script
+    shown = as_admin.at("2.3").get(f"{SERVERS}/{server_id}").json["server"]
+    assert shown["OS-EXT-SRV-ATTR:user_data"] == encoded
+
+
+def test_network_info_is_injected_by_admins(as_member: Api, as_admin: Api, make_server: Callable[..., str]) -> None:
+    path = f"{SERVERS}/{make_server()}/action"
+    assert as_admin.post(path, json={"injectNetworkInfo": None}).status_code == 202
+    assert as_member.post(path, json={"injectNetworkInfo": None}).status_code == 403
+    assert as_admin.post(f"{SERVERS}/nowhere/action", json={"injectNetworkInfo": None}).status_code == 404
+    assert as_admin.post(path, json={"resetNetwork": None}).status_code == 410
 
 
 def test_a_guest_that_powers_itself_off_is_shown_as_shut_off(
