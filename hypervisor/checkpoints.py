@@ -1,6 +1,7 @@
 """A disk as it was: kept inside its own file while a resize may be reverted, or copied into a file of its own.
 
-Only for machines that do not run, unless it says otherwise. qemu-img is told every layer and its format.
+Only for machines that do not run, unless it says otherwise. A guest may have written to the disk, so its header is
+inspected before each use, and qemu-img is told every layer and its format and runs without privileges (qemu_img.py).
 """
 
 import asyncio
@@ -8,14 +9,13 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient
 
-from hypervisor import qmp
-from hypervisor.disks import DiskFile, run
+from hypervisor import qemu_img, qmp
+from hypervisor.disks import DiskFile, inspect_overlay
 from hypervisor.errors import HypervisorError
 
 NAME = "before-resize"
@@ -23,14 +23,18 @@ JOB = "snapshot"
 COPY_SECONDS = 4 * 3600.0
 
 
-def layers(disk: DiskFile) -> str:
-    """The disk as qemu-img takes it: nothing is read from the file about what it stands on."""
-    node: dict[str, Any] = {"driver": disk.format, "file": {"driver": "file", "filename": str(disk.path)}}
+def layers(disk: DiskFile, lend: qemu_img.Run, *, alone: bool = False) -> str:
+    """The disk as qemu-img takes it, every layer by descriptor and with its format; `alone` leaves out the base.
+
+    What the file's header says about a backing file is ignored. Raises ImageUnusable when it names a data file.
+    """
+    inspect_overlay(disk)
+    node: dict[str, Any] = {"driver": disk.format, "file": {"driver": "file", "filename": lend.lend(disk.path)}}
     if disk.format == "qcow2":
         node["backing"] = None
-        if disk.base is not None:
+        if disk.base is not None and not alone:
             base: dict[str, Any] = {"driver": disk.base_format}
-            base["file"] = {"driver": "file", "filename": str(disk.base)}
+            base["file"] = {"driver": "file", "filename": lend.lend_shared(disk.base)}
             if disk.base_format == "qcow2":
                 base["backing"] = None
             node["backing"] = base
@@ -38,36 +42,33 @@ def layers(disk: DiskFile) -> str:
 
 
 def virtual_bytes(disk: DiskFile) -> int:
-    """The size that the guest sees."""
-    return int(_info(disk)["virtual-size"])
-
-
-def virtual_bytes_shared(disk: DiskFile) -> int:
-    """The same while somebody writes to the disk."""
-    return int(_info(disk, shared=True)["virtual-size"])
+    """The size that the guest sees, read from the header: the guest may run. Raises ImageUnusable."""
+    return inspect_overlay(disk)
 
 
 def has_checkpoint(disk: DiskFile) -> bool:
-    return any(one["name"] == NAME for one in _info(disk).get("snapshots", ()))
+    with qemu_img.Run() as run:
+        found = json.loads(run(["info", "--output=json", layers(disk, run, alone=True)], timeout_seconds=60))
+    return any(one["name"] == NAME for one in found.get("snapshots", ()))
 
 
 def keep(disk: DiskFile) -> None:
     """Remember the disk as it is; one that is remembered already stays so."""
     if not has_checkpoint(disk):
-        run(["qemu-img", "snapshot", "-c", NAME, layers(disk)], timeout_seconds=300)
+        _snapshot(disk, "-c")
 
 
 def restore(disk: DiskFile) -> None:
     """The disk is again as it was remembered, size and all; then that is forgotten."""
     if has_checkpoint(disk):
-        run(["qemu-img", "snapshot", "-a", NAME, layers(disk)], timeout_seconds=300)
+        _snapshot(disk, "-a")
         forget(disk)
 
 
 def forget(disk: DiskFile) -> None:
     """Content when nothing is remembered."""
     if has_checkpoint(disk):
-        run(["qemu-img", "snapshot", "-d", NAME, layers(disk)], timeout_seconds=300)
+        _snapshot(disk, "-d")
 
 
 def forget_running(control: Path, disks: int) -> None:
@@ -86,14 +87,16 @@ def forget_running(control: Path, disks: int) -> None:
 def grow(disk: DiskFile, size_bytes: int) -> None:
     """The disk has at least this size."""
     if virtual_bytes(disk) < size_bytes:
-        run(["qemu-img", "resize", "-q", layers(disk), str(size_bytes)], timeout_seconds=300)
+        with qemu_img.Run() as run:
+            run(["resize", "-q", layers(disk, run), str(size_bytes)], timeout_seconds=300)
 
 
 def copy(disk: DiskFile, target: Path) -> None:
     """The whole disk in one qcow2 file."""
     target.unlink(missing_ok=True)
-    run(["qemu-img", "convert", "-q", "-O", "qcow2", layers(disk), str(target)], timeout_seconds=COPY_SECONDS)
-    target.chmod(0o600)
+    with qemu_img.Run() as run:
+        words = ["convert", "-q", "-O", "qcow2", layers(disk, run), run.create(target)]
+        run(words, timeout_seconds=COPY_SECONDS)
 
 
 def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Callable[[], bool]) -> None:
@@ -102,8 +105,8 @@ def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Calla
     Raises HypervisorError, also when somebody `is_hurried`.
     """
     target.unlink(missing_ok=True)
-    run(["qemu-img", "create", "-q", "-f", "qcow2", str(target), str(size_bytes)], timeout_seconds=60)
-    target.chmod(0o600)
+    with qemu_img.Run() as run:
+        run(["create", "-q", "-f", "qcow2", run.create(target), str(size_bytes)], timeout_seconds=60)
     descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
 
     async def converse(client: QMPClient) -> None:
@@ -160,8 +163,6 @@ async def _clean_up(client: QMPClient) -> None:
             await client.execute("remove-fd", {"fdset-id": one["fdset-id"]})
 
 
-def _info(disk: DiskFile, *, shared: bool = False) -> dict[str, Any]:
-    alone = layers(replace(disk, base=None))  # `info` does not look below
-    words = ["qemu-img", "info", "--output=json", *(["--force-share"] if shared else []), alone]
-    found: dict[str, Any] = json.loads(run(words, timeout_seconds=60))
-    return found
+def _snapshot(disk: DiskFile, action: str) -> None:
+    with qemu_img.Run() as run:
+        run(["snapshot", action, NAME, layers(disk, run)], timeout_seconds=300)

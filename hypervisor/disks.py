@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from oslo_utils.imageutils import format_inspector
 
+from hypervisor import qemu_img
 from hypervisor.errors import HypervisorError, ImageUnusable
 from hypervisor.machine import DiskSpec, ImageRef
 from hypervisor.paths import MachinePaths, private_directory
@@ -211,11 +211,11 @@ def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
         raise ImageUnusable(f"The disk {path.stem} has no size.")
     temporary = path.with_name(f".{path.name}")
     temporary.unlink(missing_ok=True)
-    words = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    words = ["create", "-q", "-f", "qcow2"]
     if base is not None:
         words += ["-u", "-b", str(base.path), "-F", base.format]
-    run([*words, str(temporary), str(size_bytes)], timeout_seconds=60)
-    temporary.chmod(0o600)
+    with qemu_img.Run() as run:
+        run([*words, run.create(temporary), str(size_bytes)], timeout_seconds=60)
     os.rename(temporary, path)
 
 
@@ -228,17 +228,18 @@ def create_formatted(path: Path, size_bytes: int, filesystem: str, label: str) -
             file.truncate(size_bytes)
         raw.chmod(0o600)
         if filesystem == "swap":
-            run(["mkswap", str(raw)], timeout_seconds=60)
+            qemu_img.run(["mkswap", str(raw)], timeout_seconds=60)
         else:
             how = "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
-            run(["mkfs.ext4", "-q", "-F", "-L", label, "-E", how, str(raw)], timeout_seconds=FORMATTING_SECONDS)
-        run(
-            ["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(temporary)],
-            timeout_seconds=FORMATTING_SECONDS,
-        )
+            qemu_img.run(
+                ["mkfs.ext4", "-q", "-F", "-L", label, "-E", how, str(raw)], timeout_seconds=FORMATTING_SECONDS
+            )
+        temporary.unlink(missing_ok=True)
+        with qemu_img.Run() as run:
+            words = ["convert", "-q", "-f", "raw", "-O", "qcow2", run.lend(raw), run.create(temporary)]
+            run(words, timeout_seconds=FORMATTING_SECONDS)
     finally:
         raw.unlink(missing_ok=True)
-    temporary.chmod(0o600)
     os.rename(temporary, path)
 
 
@@ -250,13 +251,45 @@ def inspect(path: Path, disk_format: str) -> None:
     if disk_format in ("raw", "iso"):
         return
     name = {"vpc": "vhd"}.get(disk_format, disk_format)
-    try:
-        inspector = _INSPECTORS[name]()
-        with path.open("rb") as file:
-            while not inspector.complete and (chunk := file.read(1 << 16)):
-                inspector.eat_chunk(chunk)
+    with _parsing(disk_format):
+        inspector = _fed(_INSPECTORS[name](), path)
         inspector.finish()
         inspector.safety_check()
+
+
+def inspect_overlay(disk: DiskFile) -> int:
+    """Refuse a qcow2 file whose header a guest has changed to name a data file, or a backing file where it has no base.
+
+    Returns its virtual size in bytes. Raises ImageUnusable.
+    """
+    with _parsing("qcow2"):
+        inspector = format_inspector.QcowInspector()
+        _fed(inspector, disk.path)
+        if not inspector.format_match:
+            raise ImageUnusable(f"The disk {disk.name} is not a qcow2 file.")
+        try:
+            inspector.check_data_file()
+            inspector.check_unknown_features()
+            if disk.base is None:
+                inspector.check_backing_file()
+        except format_inspector.SafetyViolation as error:
+            raise ImageUnusable(f"The disk {disk.name} is refused: {error}.") from error
+        return inspector.virtual_size
+
+
+def _fed(inspector: format_inspector.FileInspector, path: Path) -> format_inspector.FileInspector:
+    with path.open("rb") as file:
+        while not inspector.complete and (chunk := file.read(1 << 16)):
+            inspector.eat_chunk(chunk)
+    return inspector
+
+
+@contextlib.contextmanager
+def _parsing(disk_format: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageUnusable:
+        raise
     except format_inspector.SafetyCheckFailed as error:
         raise ImageUnusable(f"The image is refused: {', '.join(sorted(map(str, error.failures)))}.") from error
     except Exception as error:  # the inspectors let errors of their parsing through
@@ -291,25 +324,11 @@ def _verify(image: ImageRef, path: Path) -> None:
 
 
 def _convert(image: ImageRef, source: Path, target: Path) -> None:
-    limits = ["prlimit", f"--as={2 * GIB}", f"--fsize={max(2 * image.virtual_size_bytes, GIB)}", "--core=0"]
-    powerless = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     driver = {"vhd": "vpc"}.get(image.disk_format, image.disk_format)
-    command = ["qemu-img", "convert", "-q", "-f", driver, "-O", "qcow2", str(source), str(target)]
     try:
-        run([*powerless, *limits, "--", *command], timeout_seconds=CONVERSION_SECONDS)
-        target.chmod(0o600)
+        with qemu_img.Run() as run:
+            words = ["convert", "-q", "-f", driver, "-O", "qcow2", run.lend_shared(source), run.create(target)]
+            most = max(2 * image.virtual_size_bytes, GIB)
+            run(words, timeout_seconds=CONVERSION_SECONDS, file_bytes=most)
     except HypervisorError as error:
         raise ImageUnusable(f"Image {image.id} cannot be converted from {image.disk_format}: {error}") from error
-
-
-def run(command: list[str], *, timeout_seconds: float) -> str:
-    """What a program says. Raises HypervisorError with what it complains about."""
-    try:
-        done = subprocess.run(
-            command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds
-        )
-    except subprocess.CalledProcessError as error:
-        raise HypervisorError(error.stderr.decode(errors="replace").strip() or str(error)) from error
-    except subprocess.TimeoutExpired as error:
-        raise HypervisorError(f"{command[0]} took more than {timeout_seconds:g} seconds.") from error
-    return done.stdout.decode(errors="replace")

@@ -203,7 +203,7 @@ class QemuHypervisor:
                 raise HypervisorError("The machine has no disk of its own.")
             if self.machines.process_of(paths) is not None:
                 hurry = self.machines.wait_for(spec.id)
-                size = checkpoints.virtual_bytes_shared(root)
+                size = checkpoints.virtual_bytes(root)
                 checkpoints.copy_running(paths.qmp, size, target, hurry.is_set)
             else:
                 checkpoints.copy(root, target)

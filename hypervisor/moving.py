@@ -33,7 +33,7 @@ class Moves:
         with self._machines.hold(spec.id) as paths:
             known = self._machines.known(spec.id)
             disks = tuple(
-                OfferedDisk(name=disk.name, size_bytes=checkpoints.virtual_bytes_shared(disk), alone=disk.base is None)
+                OfferedDisk(name=disk.name, size_bytes=checkpoints.virtual_bytes(disk), alone=disk.base is None)
                 for disk in self._machines.own_disks(known, paths)
             )
             if not live:

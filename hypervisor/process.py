@@ -105,6 +105,7 @@ def start(
             pass_fds=tuple(inherit),
             cwd="/",
             umask=0o077,
+            env=plain_environment(),
             check=True,
             timeout=30,
         )
@@ -114,6 +115,11 @@ def start(
         raise HypervisorError(f"{command[0]} cannot be started: {error}") from error
     finally:
         os.close(output)
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment of a program that is not ours: without SIXSTACK_*, which may hold passwords."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def find(pid_file: Path) -> Process | None:

@@ -15,6 +15,11 @@ PIECE_BYTES = 1 << 20
 WINDOW_BYTES = 256 << 20
 """The most memory a compressed file may ask for; `xz -9` needs 65 MiB, `zstd --ultra --long=27` 128 MiB."""
 
+FREE_BYTES = 1 << 30
+"""How much any file may unpack to."""
+RATIO = 1000
+"""How many bytes may come from each byte beyond that. gzip reaches 1032 and zstd more, with zeros only."""
+
 MAGIC = {b"\x1f\x8b\x08": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 MAGIC_BYTES = 10
 
@@ -121,13 +126,29 @@ def _codec(name: str) -> _Codec:
 class Unpacking:
     """Unpacks a file of one kind. Zeros after the last stream are padding, as gzip and xz allow."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, free_bytes: int = FREE_BYTES, ratio: int = RATIO) -> None:
         self.name = name
         self._codec = _codec(name)
         self._between = False
+        self._free_bytes, self._ratio = free_bytes, ratio
+        self._packed_bytes = self._unpacked_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What the next bytes unpack to, a MiB or so at a time. Raises BadRequest when they are damaged."""
+        """What the next bytes unpack to, a MiB or so at a time.
+
+        Raises BadRequest when they are damaged or unpack to more than `free_bytes` and `ratio` times what was fed.
+        """
+        self._packed_bytes += len(piece)
+        for unpacked in self._unpack(piece):
+            self._unpacked_bytes += len(unpacked)
+            if self._unpacked_bytes > max(self._free_bytes, self._ratio * self._packed_bytes):
+                raise BadRequest(
+                    f"The image is refused: it unpacks to more than {self._ratio} times its size. "
+                    "Upload it as qcow2, which stores no zeros."
+                )
+            yield unpacked
+
+    def _unpack(self, piece: bytes) -> Iterator[bytes]:
         try:
             while piece:
                 if self._between:
