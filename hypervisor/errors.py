@@ -15,3 +15,7 @@ class LaunchFailed(HypervisorError):
 
 class HostUnfit(HypervisorError):
     """The host lacks something every machine needs (root, /dev/net/tun, a program). Says what to do."""
+
+
+NETWORK_FAILED = "The host's network could not be set up."
+"""What users are shown when a program of the host's network fails; its own words go to the host's log."""

@@ -4,13 +4,49 @@ A MachineSpec is complete: whoever holds one can run the machine without asking 
 serialisable (`model_dump_json`), is kept beside the machine, and names images by id and hash, never by path.
 """
 
+import contextlib
+import json
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from hypervisor.addresses import check_routable, check_unicast, refuse_scope
+
+
+def _address(value: IPv6Interface) -> IPv6Interface:
+    refuse_scope(value)
+    check_routable(value.ip)
+    return value
+
+
+def _gateway(value: IPv6Address) -> IPv6Address:
+    check_unicast(value)
+    return value
+
+
+def _dns_server(value: IPv6Address) -> IPv6Address:
+    check_routable(value)
+    return value
+
+
+def _prefix(value: IPv6Network) -> IPv6Network:
+    refuse_scope(value)
+    return value
+
+
+Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+DomainName = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$")
+]
+GuestAddress = Annotated[IPv6Interface, AfterValidator(_address)]
+Gateway = Annotated[IPv6Address, AfterValidator(_gateway)]
+DnsServer = Annotated[IPv6Address, AfterValidator(_dns_server)]
+Prefix = Annotated[IPv6Network, AfterValidator(_prefix)]
 
 
 class Document(BaseModel):
@@ -59,22 +95,25 @@ class NicSpec(Document):
     """A network interface on one segment. Addresses carry the prefix length of their subnet. `inbound` is what reaches
     the guest, `outbound` what it sends; None is as fast as it goes. `allowed` are MACs and prefixes that the guest may
     send from beside its own, `ipv4_address` is mapped to the first address by NAT64, and an `isolated` guest does not
-    reach others on its segment."""
+    reach others on its segment.
 
-    port_id: str
+    Hosts do not trust the control plane: what cannot be an address, MAC or domain name is refused here, as it would
+    become part of configuration files and packet filter rules."""
+
+    port_id: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9-]+$")]
     network_id: str
     vni: int
-    mac: str
+    mac: Mac
     mtu: int
-    addresses: tuple[IPv6Interface, ...] = ()
-    gateway: IPv6Address | None = None
-    dns_servers: tuple[IPv6Address, ...] = ()
-    dns_search: tuple[str, ...] = ()
+    addresses: tuple[GuestAddress, ...] = ()
+    gateway: Gateway | None = None
+    dns_servers: tuple[DnsServer, ...] = ()
+    dns_search: tuple[DomainName, ...] = ()
     inbound: Rate | None = None
     outbound: Rate | None = None
     tag: str | None = None
     """What the user calls this interface, for the guest to know."""
-    allowed: tuple[tuple[str, IPv6Network], ...] = ()
+    allowed: tuple[tuple[Mac, Prefix], ...] = ()
     ipv4_address: IPv4Address | None = None
     isolated: bool = False
 
@@ -136,6 +175,43 @@ class MachineSpec(Document):
     topology: Topology | None = None
     cpu_limits: CpuLimits | None = None
     disk_limits: DiskLimits | None = None
+
+    @classmethod
+    def from_file(cls, content: bytes) -> Self:
+        """The spec that a host keeps beside a machine. One that an earlier release wrote with addresses that are
+        refused today is repaired: scope ids and unusable name servers are dropped. Raises ValidationError."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            with contextlib.suppress(ValueError, AttributeError, TypeError, LookupError):
+                document = json.loads(content)
+                document["nics"] = [_repaired(nic) for nic in document["nics"]]
+                return cls.model_validate_json(json.dumps(document))
+            raise
+
+
+def _repaired(nic: dict[str, Any]) -> dict[str, Any]:
+    servers = [_unscoped(server) for server in nic.get("dns_servers", ())]
+    return nic | {
+        "addresses": [_unscoped(address) for address in nic.get("addresses", ())],
+        "gateway": _unscoped(nic["gateway"]) if nic.get("gateway") else None,
+        "dns_servers": list(_usable(servers)),
+        "allowed": [[mac, _unscoped(prefix)] for mac, prefix in nic.get("allowed", ())],
+    }
+
+
+def _unscoped(text: str) -> str:
+    """The text without the scope id, and with the prefix length, if it has one."""
+    address, _, rest = text.partition("%")
+    _, slash, length = rest.rpartition("/")
+    return f"{address}{slash}{length}" if slash else address
+
+
+def _usable(servers: list[str]) -> Iterator[str]:
+    for server in servers:
+        with contextlib.suppress(ValueError):
+            check_routable(IPv6Address(server))
+            yield server
 
 
 class MachineState(StrEnum):

@@ -87,7 +87,7 @@ class Machines:
         """What the machine was last told to be."""
         path = self.paths.machine(machine_id).spec
         try:
-            return MachineSpec.model_validate_json(path.read_bytes())
+            return MachineSpec.from_file(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError:

@@ -20,7 +20,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from hypervisor import process
-from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.addresses import plain, plain_prefix
+from hypervisor.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.network import Destination, Links, forward_packets
 from hypervisor.paths import HostPaths, private_directory
 
@@ -152,8 +153,8 @@ class Translator:
             process.start(command, pid_file=pid_file, log=logged, inherit=[file.fileno()])
         found = process.find_soon(pid_file, 2)
         if found is None or found.wait(0.2):
-            words = process.log_tail(logged) or "the system's log may say why"
-            raise LaunchFailed(f"{program} does not start: {words}")
+            log.error("%s does not start: %s", program, process.log_tail(logged) or "the system's log may say why")
+            raise LaunchFailed(NETWORK_FAILED)
 
 
 def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, remembered: Path) -> str:
@@ -162,11 +163,11 @@ def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, remembered: Path) -
     lines = [
         f"tun-device {tunnel}",
         f"ipv4-addr {wanted.pool[1]}",
-        f"ipv6-addr {own}",
-        f"prefix {wanted.prefix}",
+        f"ipv6-addr {plain(own)}",
+        f"prefix {plain_prefix(wanted.prefix)}",
         f"dynamic-pool {wanted.pool}",
         f"data-dir {remembered}",
-        *(f"map {address} {guest}" for address, guest in wanted.mappings),
+        *(f"map {address} {plain(guest)}" for address, guest in wanted.mappings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -175,7 +176,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
     """The configuration of unbound. Who may ask is said by the packet filter."""
     lines = [
         "server:",
-        f"  interface: {resolver}",
+        f"  interface: {plain(resolver)}",
         "  access-control: ::/0 allow",
         f'  username: "{_account()}"',
         '  chroot: ""',
@@ -186,7 +187,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
         "  hide-identity: yes",
         "  hide-version: yes",
         '  module-config: "dns64 iterator"',
-        f"  dns64-prefix: {wanted.prefix}",
+        f"  dns64-prefix: {plain_prefix(wanted.prefix)}",
         "remote-control:",
         "  control-enable: no",
     ]
@@ -206,7 +207,7 @@ def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Addres
         f"add table ip6 {table}",
         f"add chain ip6 {table} enter {{ type filter hook input priority 0; }}",
         f"flush chain ip6 {table} enter",
-        f'add rule ip6 {table} enter ip6 daddr {resolver} iifname != "lo" iifname != "{bridges}" counter drop',
+        f'add rule ip6 {table} enter ip6 daddr {plain(resolver)} iifname != "lo" iifname != "{bridges}" counter drop',
         f"add chain ip6 {table} across {{ type filter hook forward priority 0; }}",
         f"flush chain ip6 {table} across",
         f'add rule ip6 {table} across oifname "{tunnel}" iifname != "{bridges}" counter drop',
@@ -224,4 +225,5 @@ def _account() -> str:
 def _nft(lines: list[str]) -> None:
     done = subprocess.run(["nft", "-f", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=30)
     if done.returncode != 0:
-        raise LaunchFailed(f"The rules of NAT64 cannot be set: {done.stderr.strip()}")
+        log.error("The rules of NAT64 cannot be set: %s", done.stderr.strip())
+        raise LaunchFailed(NETWORK_FAILED)

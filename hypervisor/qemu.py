@@ -88,7 +88,7 @@ def start_qemu(
         throttling.forget(group_name(paths))
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
-        raise LaunchFailed(f"qemu did not start: {words or error}") from error
+        raise LaunchFailed(f"qemu did not start: {error}") from error
 
 
 def _limit(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> None:

@@ -1,16 +1,25 @@
 """Router advertisements: one radvd for all segments of an installation on this host, started and reloaded by us."""
 
+import logging
 import os
 import pwd
+import re
 import signal
+import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from hypervisor import process
-from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.addresses import plain, plain_prefix
+from hypervisor.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.paths import HostPaths, private_directory
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,11 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
         f"  MinDelayBetweenRAs {timing.min_delay};",
         f"  AdvDefaultLifetime {timing.default_lifetime if advertisement.gateway else 0};",
         f"  AdvLinkMTU {advertisement.mtu};",
-        f"  AdvRASrcAddress {{ {advertisement.source}; }};",
+        f"  AdvRASrcAddress {{ {plain(advertisement.source)}; }};",
     ]
     for prefix in advertisement.prefixes:
         lines += [
-            f"  prefix {prefix} {{",
+            f"  prefix {plain_prefix(prefix)} {{",
             "    AdvOnLink on;",
             "    AdvAutonomous on;",
             f"    AdvValidLifetime {timing.valid_lifetime};",
@@ -67,7 +76,7 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
         ]
     if advertisement.dns_servers:
         lines.append(
-            f"  RDNSS {' '.join(map(str, advertisement.dns_servers))} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};"
+            f"  RDNSS {' '.join(map(plain, advertisement.dns_servers))} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};"
         )
     if advertisement.dns_search:
         lines.append(f"  DNSSL {' '.join(advertisement.dns_search)} {{ AdvDNSSLLifetime {timing.dns_lifetime}; }};")
@@ -85,23 +94,48 @@ class RouterAdvertiser:
         self.log = paths.radvd / "radvd.log"
         self.timing = timing
         self._lock = threading.Lock()
+        self._refused: tuple[str, str, frozenset[str]] = ("", "", frozenset())
+        """The last text that radvd refused, what was used instead, and the interfaces at fault: checked once."""
 
-    def apply(self, advertisements: tuple[Advertisement, ...]) -> None:
-        """Announce exactly these. With none there is no radvd."""
+    def apply(self, advertisements: tuple[Advertisement, ...]) -> frozenset[str]:
+        """Announce exactly these; with none there is no radvd. Returns the interfaces whose advertisement is refused.
+
+        radvd exits when it is told to reload a file that it cannot parse, and one file serves all networks of the host.
+        So a changed file is checked before it replaces the one in use. Of a refused interface the last advertisement
+        that was accepted stays.
+        """
         with self._lock:
             running = self.running()
             if not advertisements:
                 self._end(running)
-                return
-            text = radvd_conf(tuple(sorted(advertisements, key=lambda each: each.interface)), self.timing).encode()
+                return frozenset()
+            wanted = {
+                each.interface: _interface(each, self.timing)
+                for each in sorted(advertisements, key=lambda each: each.interface)
+            }
             private_directory(self.directory)
-            known = self.configuration.read_bytes() if self.configuration.exists() else b""
+            known = self.configuration.read_text() if self.configuration.exists() else ""
+            text, refused = self._checked(wanted, known)
+            if not text:
+                self._end(running)
+                return refused
             if known != text:
-                _rewrite(self.configuration, text)
+                _rewrite(self.configuration, text.encode())
             if running is None:
                 self._start()
             elif known != text:
                 running.send(signal.SIGHUP)
+            return refused
+
+    def _checked(self, wanted: Mapping[str, str], known: str) -> tuple[str, frozenset[str]]:
+        """The configuration to use, and the interfaces whose wanted block radvd refuses."""
+        text = "".join(wanted.values())
+        if text == self._refused[0]:
+            return self._refused[1:]
+        if text == known or _parses(text):
+            return text, frozenset()
+        self._refused = (text, *_without_faults(wanted, _blocks(known)))
+        return self._refused[1:]
 
     def running(self) -> process.Process | None:
         """The running radvd."""
@@ -119,7 +153,8 @@ class RouterAdvertiser:
             words = process.log_tail(self.log)
             if "not found" in words:
                 raise HostUnfit("radvd is missing: apt install radvd")
-            raise LaunchFailed(f"radvd does not start: {words}")
+            log.error("radvd does not start: %s", words)
+            raise LaunchFailed(NETWORK_FAILED)
 
     def _end(self, running: process.Process | None) -> None:
         if running is not None:
@@ -140,6 +175,40 @@ def _account() -> list[str]:
     except KeyError:
         return []
     return ["--username", "radvd"]
+
+
+def _without_faults(wanted: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, frozenset[str]]:
+    """The configuration without the blocks that radvd refuses, and the interfaces of these."""
+    kept, refused = [], set()
+    for interface, block in wanted.items():
+        if _parses(block):
+            kept.append(block)
+            continue
+        refused.add(interface)
+        if interface in known and _parses(known[interface]):
+            kept.append(known[interface])
+    return "".join(kept), frozenset(refused)
+
+
+def _blocks(text: str) -> dict[str, str]:
+    """The blocks of a configuration that `radvd_conf` wrote, by interface."""
+    blocks = re.split(r"(?m)^(?=interface )", text)
+    return {block.split()[1]: block for block in blocks if block.startswith("interface ")}
+
+
+def _parses(text: str) -> bool:
+    """Whether radvd accepts the configuration. Its reasons go to the log. Raises HostUnfit without radvd."""
+    command = ["radvd", "--configtest", "--logmethod", "stderr", "--config", "/dev/stdin"]
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=CHECK_SECONDS)
+    except FileNotFoundError:
+        raise HostUnfit("radvd is missing: apt install radvd") from None
+    except subprocess.TimeoutExpired:
+        log.error("radvd did not check its configuration within %d s", CHECK_SECONDS)
+        raise LaunchFailed(NETWORK_FAILED) from None
+    if done.returncode != 0:
+        log.error("radvd refuses a configuration: %s\n%s", done.stderr.strip(), text)
+    return done.returncode == 0
 
 
 def _rewrite(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 
+from hypervisor.errors import NETWORK_FAILED, LaunchFailed
 from hypervisor.machine import MachineSpec, NicSpec
 from hypervisor.network import METADATA, Links
 from hypervisor.radvd import Advertisement, RouterAdvertiser
@@ -53,7 +54,9 @@ class Segments:
             for nic in nics:
                 self._known[nic.vni] = self.links.ensure_segment(nic)
             self._remove_unneeded({nic.vni for nic in before})
-            self._advertise()
+            refused = self._advertise()
+            if any(self.links.bridge(nic.vni) in refused for nic in nics):
+                raise LaunchFailed(NETWORK_FAILED)
 
     def release(self, machine_id: str) -> None:
         """This machine needs nothing any more: segments that no other one needs go."""
@@ -141,15 +144,18 @@ class Segments:
             self.links.remove_segment(vni)
             self._known.pop(vni, None)
 
-    def _advertise(self) -> None:
-        """Everything that the segments present need to be told. radvd is only bothered when that has changed."""
+    def _advertise(self) -> frozenset[str]:
+        """Advertise what the segments present need; radvd reloads only when that has changed.
+
+        Returns the bridges whose advertisement radvd refuses; the others are served."""
         ports: dict[int, list[NicSpec]] = {}
         for nics in self._claims.values():
             for nic in nics:
                 if nic.addresses and nic.vni in self._known:
                     ports.setdefault(nic.vni, []).append(nic)
-        self.router.apply(tuple(self._advertisement(nics) for nics in ports.values()))
+        refused = self.router.apply(tuple(self._advertisement(nics) for nics in ports.values()))
         self._watcher(self.bridges())
+        return refused
 
     def _advertisement(self, nics: list[NicSpec]) -> Advertisement:
         newest = nics[-1]

@@ -17,18 +17,22 @@ only what is link-local or multicast, such as questions to the metadata service.
 """
 
 import json
+import logging
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
 from typing import Any
 
+from hypervisor.addresses import plain, plain_prefix
 from hypervisor.config_drive import slaac_address
-from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.machine import NicSpec, Rate
 from hypervisor.network import BRIDGE_MACS, LEAST_BURST, LINK_LOCAL, METADATA
 
 NFT_SECONDS = 30
+
+log = logging.getLogger(__name__)
 
 
 class SpoofingGuard:
@@ -116,7 +120,8 @@ class SpoofingGuard:
         if done.returncode != 0:
             if "Operation not permitted" in done.stderr:
                 raise HostUnfit("Packet filter rules need root (CAP_NET_ADMIN): start Sixstack as root.")
-            raise LaunchFailed(f"The rules against spoofing cannot be set: {done.stderr.strip()}")
+            log.error("The rules against spoofing cannot be set: %s", done.stderr.strip())
+            raise LaunchFailed(NETWORK_FAILED)
 
     def _list(self, kind: str, name: str) -> list[dict[str, Any]]:
         done = _nft(["--json", "list", kind, "bridge", self.table, name])
@@ -134,7 +139,7 @@ def own_addresses(nic: NicSpec) -> list[IPv6Address]:
 def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) -> list[str]:
     """The commands that make or renew the chain of one tap."""
     own = own_addresses(nic)
-    addresses = ", ".join(map(str, own))
+    addresses = ", ".join(map(plain, own))
     allowed = [prefix for _, prefix in nic.allowed]
     targets = ", ".join(map(_numbers, collapse_addresses([*map(IPv6Network, own), *allowed])))
     macs = ", ".join(sorted({nic.mac, *(mac for mac, _ in nic.allowed)}))
@@ -156,7 +161,7 @@ def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) ->
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
         *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
-        *(f"ether saddr {mac} ip6 saddr {prefix} accept" for mac, prefix in nic.allowed),
+        *(f"ether saddr {mac} ip6 saddr {plain_prefix(prefix)} accept" for mac, prefix in nic.allowed),
         "counter drop",
     ]
     return [
@@ -185,8 +190,8 @@ def _no_detours(nic: NicSpec) -> list[str]:
     rules = []
     for prefix in sorted({address.network for address in nic.addresses}):
         host = slaac_address(IPv6Interface(prefix), f"{BRIDGE_MACS}:00:00:00:00")
-        hosts = [str(IPv6Network((host, 80), strict=False)), *([str(nic.gateway)] if nic.gateway else [])]
-        rules.append(f"ip6 daddr {prefix} ip6 daddr != {{ {', '.join(hosts)} }} counter drop")
+        hosts = [str(IPv6Network((host, 80), strict=False)), *([plain(nic.gateway)] if nic.gateway else [])]
+        rules.append(f"ip6 daddr {plain_prefix(prefix)} ip6 daddr != {{ {', '.join(hosts)} }} counter drop")
     return rules
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.addresses import ipv6_address
 from app.caller import Caller
 from app.errors import BadRequest, Forbidden
 from network_api import quotas
@@ -320,7 +321,7 @@ def _address(network: Network, mac: str, wanted: str | None) -> str | None:
     if wanted is None:
         return str(eui64(prefix, mac))
     try:
-        address = IPv6Address(wanted)
+        address = ipv6_address(wanted)
     except ValueError:
         raise InvalidInput(f"'{wanted}' is not an IPv6 address; networks have IPv6 only.") from None
     if address not in prefix or address == prefix.network_address:

@@ -3,10 +3,12 @@
 import base64
 import binascii
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+from app.addresses import ipv6_address
 
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_:. -]{1,255}")
 
@@ -94,8 +96,15 @@ def _v4(value: Any) -> str:
 
 def _v6(value: Any) -> str:
     text = _string(value)
-    return str(IPv6Address(text)) if text else ""
+    return str(ipv6_address(text)) if text else ""
+
+
+def _ip(value: Any) -> str:
+    """An address of either version, as Nova takes it; networks refuse IPv4."""
+    text = _string(value)
+    return str(ipv6_address(text)) if ":" in text else str(IPv4Address(text))
 
 
 AccessV4 = Annotated[str, BeforeValidator(_v4)]
 AccessV6 = Annotated[str, BeforeValidator(_v6)]
+Address = Annotated[str, BeforeValidator(_ip)]

@@ -10,6 +10,7 @@ from compute_api.changes import Rebuild
 from compute_api.schemas.fields import (
     AccessV4,
     AccessV6,
+    Address,
     Boolean,
     DiskConfig,
     HostName,
@@ -114,7 +115,7 @@ class ResetState(Body):
 class FixedIp(Body):
     """An address that is asked for."""
 
-    ip_address: str
+    ip_address: Address
 
 
 class InterfaceFields(Body):

@@ -10,6 +10,7 @@ from app.web.bodies import Body, since, until
 from compute_api.schemas.fields import (
     AccessV4,
     AccessV6,
+    Address,
     Boolean,
     DiskConfig,
     HostName,
@@ -31,7 +32,7 @@ class Interface(Body):
 
     uuid: str | None = None
     port: str | None = None
-    fixed_ip: str | None = None
+    fixed_ip: Address | None = None
     tag: Annotated[Tag | None, since("2.32")] = None
 
     def request(self) -> NetworkRequest:

@@ -1,10 +1,11 @@
 """What bodies of the network API are made of. An attribute that can only have one value here says why."""
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from app.addresses import ipv6_address, ipv6_network, name_server
 from app.errors import BadRequest
 from app.web.bodies import Body
 
@@ -41,17 +42,32 @@ def only(*allowed: Any, why: str) -> BeforeValidator:
 
 
 def _ipv6_address(value: Any) -> IPv6Address:
-    address = ip_address(_string(value))
-    if isinstance(address, IPv4Address):
+    text = _string(value)
+    if _is_ipv4(text):
         raise ValueError(NO_IPV4)
-    return address
+    return ipv6_address(text)
+
+
+def _nameserver(value: Any) -> IPv6Address:
+    text = _string(value)
+    if _is_ipv4(text):
+        raise ValueError(NO_IPV4)
+    return name_server(text)
 
 
 def _ipv6_network(value: Any) -> IPv6Network:
-    network = ip_network(_string(value), strict=False)
-    if not isinstance(network, IPv6Network):
+    text = _string(value)
+    if _is_ipv4(text):
         raise ValueError(NO_IPV4)
-    return network
+    return ipv6_network(text)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _string(value: Any) -> str:
@@ -62,7 +78,8 @@ def _string(value: Any) -> str:
 
 Address = Annotated[IPv6Address, BeforeValidator(_ipv6_address)]
 Prefix = Annotated[IPv6Network, BeforeValidator(_ipv6_network)]
-Nameservers = Annotated[list[Address], Field(max_length=5)]
+Nameserver = Annotated[IPv6Address, BeforeValidator(_nameserver)]
+Nameservers = Annotated[list[Nameserver], Field(max_length=5)]
 
 
 def nothing(why: str) -> BeforeValidator:
@@ -76,10 +93,10 @@ Secured = Annotated[bool | None, only(True, None, why=ALWAYS_SECURED)]
 def _ipv4_address(value: Any) -> IPv4Address | None:
     if value in (None, ""):
         return None
-    address = ip_address(_string(value))
-    if not isinstance(address, IPv4Address):
-        raise ValueError("It must be an IPv4 address.")
-    return address
+    try:
+        return IPv4Address(_string(value))
+    except ValueError:
+        raise ValueError("It must be an IPv4 address.") from None
 
 
 Ipv4Address = Annotated[IPv4Address | None, BeforeValidator(_ipv4_address)]

@@ -1,0 +1,138 @@
+"""Addresses on a host: refused in specs, plain in configurations, and no network's mistake is another's."""
+
+import json
+import subprocess
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hypervisor import radvd
+from hypervisor.addresses import plain, plain_prefix
+from hypervisor.machine import MachineSpec, NicSpec
+from hypervisor.paths import HostPaths
+from hypervisor.spoofing import guard_rules
+
+NIC: dict[str, Any] = {
+    "port_id": "9fd63e5a-6b8f-4b5c-a3d1-000000000001",
+    "network_id": "n",
+    "vni": 5,
+    "mac": "02:00:f0:a9:c4:4e",
+    "mtu": 1430,
+    "addresses": ["2001:db8::5/64"],
+    "gateway": "2001:db8::1",
+    "dns_servers": ["2001:db8::53"],
+    "allowed": [["02:00:f0:a9:c4:4e", "2001:db8::/96"]],
+}
+SPEC: dict[str, Any] = {
+    "id": "one",
+    "name": "one",
+    "hostname": "one",
+    "project_id": "p",
+    "vcpus": 1,
+    "memory_mib": 64,
+    "disks": [],
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"addresses": ["2001:db8::5%x/64"]},
+        {"addresses": ["ff02::1/64"]},
+        {"gateway": "2001:db8::1%x"},
+        {"gateway": "::1"},
+        {"dns_servers": ["fe80::1%eth0"]},
+        {"dns_servers": ["fe80::1"]},
+        {"dns_servers": ["ff05::2"]},
+        {"dns_servers": ["::"]},
+        {"dns_search": ["a { };"]},
+        {"allowed": [["02:00:f0:a9:c4:4e", "2001:db8::%x/64"]]},
+        {"allowed": [["02:00:f0:a9:c4:4e } accept", "2001:db8::/64"]]},
+        {"mac": "02:00:f0:a9:c4:4e\n"},
+        {"port_id": '"x'},
+    ],
+)
+def test_a_host_refuses_a_spec_that_could_change_its_rules(change: dict[str, Any]) -> None:
+    assert MachineSpec.model_validate(SPEC | {"nics": [NIC]}).nics
+    with pytest.raises(ValidationError):
+        MachineSpec.model_validate(SPEC | {"nics": [NIC | change]})
+
+
+def test_a_stored_spec_of_an_earlier_release_is_repaired() -> None:
+    stored = NIC | {
+        "addresses": ["2001:db8::5%a b/64"],
+        "gateway": "2001:db8::1%9",
+        "dns_servers": ["fe80::1%eth0", "2001:db8::53%x"],
+        "allowed": [["02:00:f0:a9:c4:4e", "2001:db8::%x/96"]],
+    }
+    written = MachineSpec.model_validate(SPEC | {"nics": [NIC]}).model_dump(mode="json") | {"nics": [stored]}
+    spec = MachineSpec.from_file(json.dumps(written).encode())
+    assert spec == MachineSpec.model_validate(SPEC | {"nics": [NIC]})
+    with pytest.raises(ValidationError):
+        MachineSpec.from_file(b'{"id": "x"}')
+
+
+def test_configurations_are_written_from_numbers() -> None:
+    scoped = IPv6Address("2001:db8::1%x {")
+    assert plain(scoped) == "2001:db8::1"
+    assert plain_prefix(IPv6Network((scoped, 128))) == "2001:db8::1/128"
+    nic = NicSpec.model_construct(**NIC).model_copy(
+        update={
+            "addresses": (IPv6Interface("2001:db8::5/64"),),
+            "gateway": scoped,
+            "allowed": ((NIC["mac"], IPv6Network("2001:db8::1%x/128")),),
+            "outbound": None,
+        }
+    )
+    assert "%" not in "".join(guard_rules("table", "tap", nic, isolate=True))
+    advertised = advertisement("6babcd-000001", dns_servers=(scoped,), prefixes=(IPv6Network("2001:db8::%x/64"),))
+    assert "%" not in radvd.radvd_conf((advertised,), radvd.Timing())
+
+
+def advertisement(interface: str, **more: Any) -> radvd.Advertisement:
+    chosen: dict[str, Any] = {
+        "prefixes": (IPv6Network("2001:db8::/64"),),
+        "mtu": 1430,
+        "source": IPv6Address("fe80::1"),
+    }
+    return radvd.Advertisement(interface=interface, **chosen | more)
+
+
+def broken(interface: str) -> radvd.Advertisement:
+    return advertisement(interface, dns_search=("no } name",))
+
+
+class Recorder(radvd.RouterAdvertiser):
+    """Writes and checks configurations, and starts no radvd."""
+
+    def _start(self) -> None:
+        pass
+
+
+@pytest.fixture
+def advertiser(tmp_path: Path) -> Recorder:
+    try:
+        subprocess.run(["radvd", "--version"], capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no radvd")
+    return Recorder(HostPaths(tmp_path, None, "here"), radvd.Timing())
+
+
+def test_one_bad_network_does_not_end_the_others(advertiser: Recorder) -> None:
+    good, other = advertisement("6babcd-000001"), advertisement("6babcd-000003")
+    assert advertiser.apply((good, broken("6babcd-000002"), other)) == {"6babcd-000002"}
+    assert advertiser.configuration.read_text() == radvd.radvd_conf((good, other), advertiser.timing)
+
+
+def test_a_network_that_went_bad_keeps_its_last_good_advertisement(advertiser: Recorder) -> None:
+    before = (advertisement("6babcd-000001"), advertisement("6babcd-000002", mtu=1400))
+    assert advertiser.apply(before) == frozenset()
+    last = advertiser.configuration.read_text()
+    for _ in range(2):
+        assert advertiser.apply((before[0], broken("6babcd-000002"))) == {"6babcd-000002"}
+        assert advertiser.configuration.read_text() == last
+    assert advertiser.apply((before[0], advertisement("6babcd-000002", mtu=1300))) == frozenset()
+    assert "AdvLinkMTU 1300" in advertiser.configuration.read_text()
