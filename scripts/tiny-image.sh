@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the tiny guest: a Debian (or Ubuntu) kernel, busybox and dropbear in a disk of some 20 MB that boots in
-# seconds, even where every instruction is emulated. Nothing is mounted and no loop device is used.
+# Builds the tiny guest: a Debian (or Ubuntu) kernel, busybox, dropbear, scp and sftp-server in a disk of some 20 MB
+# that boots in seconds, even where every instruction is emulated. Nothing is mounted and no loop device is used.
 #
 #   scripts/tiny-image.sh            builds var/images/tiny.qcow2 unless it is there and made by these very files
 #   TINY_IMAGE=PATH                  builds it elsewhere
@@ -80,7 +80,8 @@ choose_packages() {
         packages+=("$name")
         for name in $(depends_of "$name"); do case $name in lib* | zlib*) queue+=("$name") ;; esac done
     done
-    packages+=(busybox-static)
+    # scp and sftp-server need libc only; the other dependencies of their packages stay out.
+    packages+=(busybox-static openssh-client openssh-sftp-server)
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 }
 
@@ -89,7 +90,7 @@ choose_packages || { refresh_package_lists "$log" && choose_packages; } ||
 
 # fetch: downloads the packages that are not here yet, in the versions apt would install (apt checks the signatures).
 fetch() { (cd "$debs" && apt-get -q -o APT::Sandbox::User=root download "${packages[@]}"); }
-note "fetching ${#packages[@]} packages (30 to 50 MB the first time): kernel, busybox, dropbear"
+note "fetching ${#packages[@]} packages (30 to 50 MB the first time): kernel, busybox, dropbear, scp"
 if ! quietly "$log" fetch; then
     refresh_package_lists "$log"
     choose_packages
@@ -113,7 +114,8 @@ release=${kernel##*/vmlinuz-}
 [ -d "$unpacked/lib/modules" ] || { mkdir -p "$unpacked/lib" && ln -s ../usr/lib/modules "$unpacked/lib/modules"; }
 busybox=$(first -path '*bin/busybox' -type f)
 dropbear=$(first -path '*bin/dropbear' -type f)
-dropbearkey=$(first -path '*bin/dropbearkey' -type f)
+scp=$(first -path '*bin/scp' -type f)
+sftp_server=$(first -path '*lib/openssh/sftp-server' -type f)
 
 # ------------------------------------------------------------------ initramfs: modules, find the root, go there
 
@@ -146,17 +148,22 @@ install -m 755 "$here/tiny-image/init" "$initramfs/init"
 
 note "root file system"
 root=$work/root
-mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,lib64,lib,dev,proc,sys,run,tmp,mnt,root/.ssh,var/lib/tiny,var/log,etc/dropbear}
+mkdir -p "$root"/{bin,sbin,usr/bin,usr/lib/openssh,usr/sbin,lib64,lib,dev,proc,sys,run,tmp,mnt,root/.ssh,var/lib/tiny,var/log,etc/dropbear}
 cp -R "$here/tiny-image/rootfs/." "$root/"
 cp "$busybox" "$root/bin/busybox"
 "$busybox" --list-full | while read -r applet; do
     [ -e "$root/$applet" ] || ln -s /bin/busybox "$root/$applet"
 done
-cp "$dropbear" "$dropbearkey" "$root/usr/sbin/"
-# The libraries the two need, as their own loader finds them.
+cp "$dropbear" "$root/usr/sbin/"
+cp "$scp" "$root/usr/bin/"
+cp "$sftp_server" "$root/usr/lib/openssh/"
+ln -s openssh/sftp-server "$root/usr/lib/sftp-server" # where dropbear looks for it
+# The libraries they need, as their own loader finds them.
 loader=$(first -name 'ld-linux-x86-64.so.2')
 paths=$(find "$unpacked" -type d \( -path '*/x86_64-linux-gnu' -o -name lib64 \) | paste -sd:)
-"$loader" --library-path "$paths" --list "$dropbear" | sed -n 's/.* => \([^ ]*\) .*/\1/p' |
+for program in "$dropbear" "$scp" "$sftp_server"; do
+    "$loader" --library-path "$paths" --list "$program" | sed -n 's/.* => \([^ ]*\) .*/\1/p'
+done | sort -u |
     while read -r library; do cp -L "$library" "$root/lib/"; done
 cp -L "$loader" "$root/lib64/"
 for library in "$root"/lib/libcrypt.so.1 "$root"/lib/libc.so.6; do

@@ -190,3 +190,39 @@ def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> 
     said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("HostUnfit")
     assert "root" in said.stdout
+
+
+def test_ssh_clients_find_their_host_key_and_copy_files(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
+) -> None:
+    private, public = ssh_key
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    host = make_host(OneImage(tiny_image))
+    host.ensure_running(spec)
+    ssh(spec, private, "true")
+
+    # One type each, as clients that accept no other: Go's prefer ecdsa, older ones know rsa only.
+    known = tmp_path / "known_hosts"
+    options = ["-i", str(private), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
+    options += ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}"]
+    address = spec.nics[0].addresses[0].ip
+    for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256"):
+        known.unlink(missing_ok=True)
+        for _ in range(2):  # the second time against the remembered key: it was kept
+            words = ["ssh", *options, "-o", f"HostKeyAlgorithms={kind}", f"root@{address}", "true"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, f"{kind}: {done.stderr}"
+
+    sent = tmp_path / "sent"
+    sent.write_bytes(os.urandom(100_000))
+    for name, protocol in (("scp", ["-O"]), ("sftp", ["-s"])):
+        fetched = tmp_path / name
+        for source, target in (
+            (str(sent), f"root@[{address}]:/root/{name}"),
+            (f"root@[{address}]:/root/{name}", str(fetched)),
+        ):
+            words = ["scp", "-q", *protocol, *options, source, target]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, f"{name}: {done.stderr}"
+        assert fetched.read_bytes() == sent.read_bytes()
+    host.remove(spec.id)
