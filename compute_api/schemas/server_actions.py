@@ -161,5 +161,5 @@ class SecurityGroup(Body):
 class FloatingIp(Body):
     """addFloatingIp and removeFloatingIp."""
 
-    address: str
-    fixed_address: str | None = None
+    address: Address
+    fixed_address: Address | None = None
