@@ -4,6 +4,8 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_args, get_type_hints
@@ -132,9 +134,11 @@ class Settings:
     token_seconds: int = 3600
     """How long a token is valid."""
     lockout_attempts: int = 10
-    """After how many wrong passwords in a row a user is locked out; 0 is never."""
+    """Wrong passwords in a row, from one source address, that lock a user out there; 0 is never."""
     lockout_seconds: int = 60
-    """For how long."""
+    """How long a lockout lasts, and how long wrong passwords count."""
+    trusted_proxies: str = ""
+    """Addresses or networks of reverse proxies whose X-Forwarded-For names the client, comma-separated."""
     password_pattern: str = ""
     """A regular expression that new passwords must match as a whole; any password will do when empty."""
     password_pattern_description: str = ""
@@ -165,6 +169,11 @@ class Settings:
             return _address("--console-listen", self.console_listen)
         host, port = self.address
         return host, port + 1 if port < 65535 else 0
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of `trusted_proxies`. Raises OperatorError."""
+        return _networks("SIXSTACK_TRUSTED_PROXIES", self.trusted_proxies)
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
@@ -202,6 +211,14 @@ def _address(option: str, text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise OperatorError(f"{option} wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {text!r}")
     return host.strip("[]"), int(port)
+
+
+@lru_cache(maxsize=8)
+def _networks(name: str, text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise OperatorError(f"{name}: {error}.") from None
 
 
 def _parsed(name: str, kind: Any, text: str) -> Any:

@@ -148,7 +148,7 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 
 def _check_host(settings: Settings) -> None:
-    settings.address, settings.console_address  # noqa: B018  raise for a wrong one
+    settings.address, settings.console_address, settings.proxies  # noqa: B018  raise for a wrong one
     if dns_settings.is_kept(settings):
         dns_settings.name_server(settings)  # raises likewise
     if not settings.agent:

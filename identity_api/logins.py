@@ -1,8 +1,9 @@
 """Logging in: who somebody proves to be, and what they then ask to be good for."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import update
@@ -11,7 +12,8 @@ from app import errors
 from app.clock import Clock
 from app.db import Database
 from app.settings import Settings
-from identity_api import passwords, proofs
+from identity_api import lockouts, passwords, proofs
+from identity_api.lockouts import Lockouts
 from identity_api.models import ApplicationCredential, User
 from identity_api.passwords import Verifier
 from identity_api.payload import Method, Payload, Scope
@@ -30,6 +32,8 @@ from identity_api.proofs import (
 from identity_api.remembered import Remembered
 from identity_api.subjects import UNAUTHORIZED, Subject
 from identity_api.tokens import Tokens
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -58,15 +62,15 @@ class Logins:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._settings = settings
+        self._lockouts = Lockouts(database, clock, settings)
         self._tokens = tokens
         self._verifier = verifier
         self._users: Remembered[str, User] = Remembered()
         self._credentials: Remembered[CredentialName, ApplicationCredential] = Remembered()
         self._scopes: Remembered[WantedScope, str] = Remembered()
 
-    def log_in(self, proofs: list[Proof], wanted: WantedScope | None) -> tuple[str, Subject]:
-        """The new token. `wanted` None: the user's default project, or nothing in particular.
+    def log_in(self, proofs: list[Proof], wanted: WantedScope | None, source: str) -> tuple[str, Subject]:
+        """The new token. `wanted` None: the user's default project, or unscoped. `source` is the client's address.
 
         Raises Unauthorized without saying what was wrong, NotFound for a token that is not good any more, as Keystone
         does, and TooManyRequests in a flood.
@@ -75,7 +79,7 @@ class Logins:
         proven = _Proven()
         for proof in proofs:
             if isinstance(proof, PasswordProof):
-                self._by_password(proven, proof)
+                self._by_password(proven, proof, source)
             elif isinstance(proof, TokenProof):
                 self._by_token(proven, proof, epoch)
             else:
@@ -85,23 +89,28 @@ class Logins:
         _check_factors(proven.user.options, proven)
         return self._issue(proven, proven.user, wanted, epoch)
 
-    def check_password(self, user: Reference, password: str) -> User:
-        """The user whose password this is, expired or not. Counts failures. Raises Unauthorized."""
+    def check_password(self, user: Reference, password: str, source: str) -> User:
+        """The user whose password this is, expired or not. `source` is the client's address; see lockouts.py.
+
+        Raises Unauthorized.
+        """
         with self._database.reading() as session:
             found = find_user(session, user)
-        locked = found is not None and self._locked(found)
-        digest = None if found is None or locked else found.password
-        fits = self._verifier.verify(digest, password, found.id if found else "")
-        if found is None or locked:
+        exempt = found is not None and bool(found.options.get("ignore_lockout_failure_attempts"))
+        subject = found.id if found else lockouts.subject_of_unknown(user)
+        attempt = self._lockouts.attempt(subject, source, exempt=exempt)
+        fits = self._verifier.verify(found.password if found else None, password, subject, source, attempt.take)
+        if found is None or not fits:
+            shown = found.id if found else "that does not exist"
+            reason = "locked out" if attempt.taken is False else "wrong password"
+            log.warning("Failed log-in of user %s from %s: %s", shown, source or "an unknown address", reason)
             raise errors.Unauthorized(UNAUTHORIZED)
-        if not fits:
-            self._count_failure(found)
-            raise errors.Unauthorized(UNAUTHORIZED)
-        self._count_success(found, password)
+        attempt.clear()
+        self._renew_hash(found, password)
         return found
 
-    def _by_password(self, proven: _Proven, proof: PasswordProof) -> None:
-        user = self.check_password(proof.user, proof.password)
+    def _by_password(self, proven: _Proven, proof: PasswordProof, source: str) -> None:
+        user = self.check_password(proof.user, proof.password, source)
         if not user.options.get("ignore_password_expiry") and self._is_over(user.password_expires_at):
             raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
         proven.is_user(user)
@@ -128,6 +137,8 @@ class Logins:
                 self._verifier.verify(None, proof.secret, "")  # a name that exists must not be quicker to refuse
             raise
         if not self._verifier.verify(found.digest, proof.secret, found.id) or self._is_over(found.expires_at):
+            if proof.named.id is None and found.digest.startswith(passwords.GENERATED):
+                self._verifier.verify(None, proof.secret, "")  # as slow as for a name that does not exist
             raise errors.Unauthorized(UNAUTHORIZED)
         proven.is_user(self._user(found.user_id, epoch))
         proven.methods |= Method.APPLICATION_CREDENTIAL
@@ -180,34 +191,14 @@ class Logins:
     def _is_over(self, end: datetime | None) -> bool:
         return end is not None and end <= self._clock.now()
 
-    def _locked(self, user: User) -> bool:
-        attempts = self._settings.lockout_attempts
-        if not attempts or user.failed_logins < attempts or user.failed_at is None:
-            return False
-        if user.options.get("ignore_lockout_failure_attempts"):
-            return False
-        return self._clock.now() < user.failed_at + timedelta(seconds=self._settings.lockout_seconds)
-
-    def _count_failure(self, user: User) -> None:
-        if not self._settings.lockout_attempts:
+    def _renew_hash(self, user: User, password: str) -> None:
+        """Hash the password again when its hash was made with other parameters than those of today."""
+        if not passwords.outdated(user.password or ""):
             return
-        now = self._clock.now()
-        since = user.failed_at
-        over = since is not None and now >= since + timedelta(seconds=self._settings.lockout_seconds)
-        failures: Any = 1 if over and user.failed_logins >= self._settings.lockout_attempts else User.failed_logins + 1
-        with self._database.transaction() as session:
-            session.execute(update(User).where(User.id == user.id).values(failed_logins=failures, failed_at=now))
-
-    def _count_success(self, user: User, password: str) -> None:
-        old = passwords.outdated(user.password or "")
-        if not user.failed_logins and not old:
-            return
-        values: dict[str, Any] = {"failed_logins": 0, "failed_at": None}
-        if old:
-            values["password"] = self._verifier.hash(password)
+        renewed = self._verifier.hash(password)
         with self._database.transaction() as session:
             unchanged = (User.id == user.id) & (User.password == user.password)
-            session.execute(update(User).where(unchanged).values(**values))
+            session.execute(update(User).where(unchanged).values(password=renewed))
 
 
 def _check_factors(options: Mapping[str, Any], proven: _Proven) -> None:

@@ -64,8 +64,6 @@ class User(Base):
     password: Mapped[str | None] = mapped_column(String(255))
     password_changed_at: Mapped[datetime | None]
     password_expires_at: Mapped[datetime | None]
-    failed_logins: Mapped[int] = mapped_column(default=0)
-    failed_at: Mapped[datetime | None]
     generation: Mapped[int] = mapped_column(default=0)
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     extra: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -75,6 +73,19 @@ class User(Base):
         UniqueConstraint("domain_id", "name"),
         Index("ix_identity_users_lower_name", func.lower(name)),
     )
+
+
+class PasswordAttempts(Base):
+    """Attempts to log in with a password since the last right one, by user and source address."""
+
+    __tablename__ = "identity_password_attempts"
+
+    subject: Mapped[str] = mapped_column(Id, primary_key=True)
+    """The user's id, or a hash of the name of a user that does not exist."""
+    source: Mapped[str] = mapped_column(String(45), primary_key=True)
+    """An IPv4 address, an IPv6 prefix, or the empty string where it is not known."""
+    attempts: Mapped[int]
+    attempted_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Group(Base):

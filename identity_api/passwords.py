@@ -69,6 +69,10 @@ def check_strength(password: str, settings: Settings) -> None:
         )
 
 
+def _always() -> bool:
+    return True
+
+
 class Verifier:
     """Checks passwords, a few at a time.
 
@@ -89,16 +93,17 @@ class Verifier:
         self._under_way: dict[bytes, Future[bool]] = {}
         self._nobody = hashed(secrets.token_hex(16))
 
-    def verify(self, digest: str | None, password: str, owner_id: str) -> bool:
+    def verify(
+        self, digest: str | None, password: str, owner_id: str, source: str = "", admit: Callable[[], bool] = _always
+    ) -> bool:
         """Whether the password fits. Without a digest it takes as long as with one, and fails.
 
-        Raises TooManyRequests when too many checks are under way.
+        `admit` is called just before a slow check, but not for a password that is remembered for this source address;
+        when it returns False the check takes as long, and fails. Raises TooManyRequests when too many are under way.
         """
         if digest is not None and digest.startswith(GENERATED):
             return hmac.compare_digest(digest, generated_digest(password, owner_id))
-        if len(password) > MAXIMUM_LENGTH:
-            return False
-        key = hmac.new(self._key, f"{owner_id}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
+        key = hmac.new(self._key, f"{owner_id}\0{source}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
         with self._lock:
             until = self._known.get(key)
             if until is not None and self._monotonic() < until:
@@ -108,18 +113,21 @@ class Verifier:
                 mine = self._under_way[key] = Future[bool]()
         if other is not None:
             return other.result()
-        return self._check_once(key, mine, digest, password)
+        return self._check_once(key, mine, digest, password, admit)
 
     def hash(self, password: str) -> str:
         """`hashed`, in the same queue."""
         with self._slot():
             return hashed(password)
 
-    def _check_once(self, key: bytes, mine: Future[bool], digest: str | None, password: str) -> bool:
-        """Check, and let those know who wait for the same."""
+    def _check_once(
+        self, key: bytes, mine: Future[bool], digest: str | None, password: str, admit: Callable[[], bool]
+    ) -> bool:
+        """Check, and resolve the future that equal checks wait for."""
         try:
             with self._slot():
-                fits = _fits(digest or self._nobody, password) and digest is not None
+                known = digest if admit() else None
+                fits = _fits(known or self._nobody, password) and known is not None
         except BaseException as error:
             mine.set_exception(error)
             raise

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.settings import Settings
-from identity_api import assignments, epoch
+from identity_api import assignments, epoch, lockouts
 from identity_api.models import Project, User
 from identity_api.projects import find_domain
 from identity_api.storing import check_name_is_free, merged, stored
@@ -88,8 +88,7 @@ def change(
             user.extra = {**user.extra, **extra}
         if password_hash is not None:
             _put_password(user, password_hash, now, settings)
-            user.failed_logins = 0
-            user.failed_at = None
+            lockouts.forget(session, user.id)
         if ends_tokens:
             user.generation = User.generation + 1
     epoch.bump(session)
@@ -114,6 +113,7 @@ def check_may_change_password(user: User, now: datetime, settings: Settings, new
 
 def remove(session: Session, user: User) -> None:
     """Delete the user with all credentials, memberships and roles."""
+    lockouts.forget(session, user.id)
     assignments.forget_actors(session, "user", [user.id])
     session.delete(user)
     session.flush()

@@ -11,6 +11,7 @@ from app.web.authentication import public
 from app.web.context import caller, database
 from app.web.policy import require
 from app.web.responses import empty, json
+from app.web.source_address import source_address
 from identity_api import effective
 from identity_api.listing import is_true
 from identity_api.routes.bodies import parsed, whole
@@ -30,7 +31,7 @@ ACCESS_RULES = "OpenStack-Identity-Access-Rules"
 @public
 def log_in() -> Response:
     body = parsed(LogIn, whole())
-    token, subject = identity().logins.log_in(body.auth.proofs(), body.auth.wanted())
+    token, subject = identity().logins.log_in(body.auth.proofs(), body.auth.wanted(), source_address())
     return json(_shown(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
 
 

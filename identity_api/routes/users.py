@@ -9,6 +9,7 @@ from app import errors
 from app.web.authentication import public
 from app.web.context import clock, database, settings
 from app.web.responses import empty, json
+from app.web.source_address import source_address
 from identity_api import passwords, users
 from identity_api.listing import listed
 from identity_api.models import Group, Membership, User
@@ -100,7 +101,7 @@ def delete(user_id: str) -> Response:
 def change_password(user_id: str) -> Response:
     """The old password is the proof, so that one that has expired can be changed as well."""
     body = fields(PasswordChange, "user")
-    if not identity().logins.check_password(Reference(id=user_id), body.original_password).enabled:
+    if not identity().logins.check_password(Reference(id=user_id), body.original_password, source_address()).enabled:
         raise errors.Unauthorized(UNAUTHORIZED)
     with database().reading() as session:
         user = users.find(session, user_id)

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_val
 
 from app import errors
 from app.web.bodies import Body
+from identity_api.passwords import MAXIMUM_LENGTH
 from identity_api.payload import Scope
 from identity_api.proofs import (
     CredentialName,
@@ -18,7 +19,8 @@ from identity_api.proofs import (
 )
 
 Short = Annotated[str, StringConstraints(max_length=255)]
-Secret = Annotated[str, StringConstraints(max_length=8192)]
+Secret = Annotated[str, StringConstraints(max_length=MAXIMUM_LENGTH)]
+Token = Annotated[str, StringConstraints(max_length=8192)]
 
 
 class Open(Body):
@@ -63,7 +65,7 @@ class PasswordMethod(Open):
 
 
 class TokenMethod(Open):
-    id: Secret
+    id: Token
 
 
 class ApplicationCredentialMethod(Open):

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 from argon2 import PasswordHasher
+from sqlalchemy import func, select
 
 from app.clock import ManualClock
 from app.db import Database
 from app.factory import create_app
 from app.settings import Settings
-from identity_api.models import User
+from identity_api.models import PasswordAttempts, User
 from tests.api.conftest import Api, Template
-from tests.api.identity_fixtures import V3, authenticate, by_password, make, member_of
+from tests.api.identity_fixtures import V3, authenticate, bearer, by_credential, by_password, make, member_of
 
 Rules = Callable[..., tuple[Api, Api]]
 
@@ -30,6 +31,13 @@ def cloud(settings: Settings, database: Database, clock: ManualClock, template: 
         return client, Api(client.client, answer.headers["X-Subject-Token"], answer.json["token"]["project"]["id"])
 
     return made
+
+
+def at(client: Api, address: str) -> Api:
+    """The same client at another address."""
+    moved = client.client.application.test_client()
+    moved.environ_base["REMOTE_ADDR"] = address
+    return replace(client, client=moved)
 
 
 def status(client: Api, user_id: str, password: str) -> int:
@@ -66,16 +74,116 @@ def test_a_user_without_password_cannot_log_in(client: Api, as_admin: Api) -> No
 def test_guessing_locks_the_user_out_for_a_while(cloud: Rules, clock: ManualClock) -> None:
     client, admin = cloud(lockout_attempts=3, lockout_seconds=60)
     user_id = make(admin, "user", password="right")["id"]
-    for _ in range(2):
-        assert status(client, user_id, "wrong") == 401
-    assert status(client, user_id, "right") == 201
     for _ in range(3):
         assert status(client, user_id, "wrong") == 401
     assert status(client, user_id, "right") == 401
     assert change(client, user_id, "right", "other") == 401
     clock.advance(60)
-    assert status(client, user_id, "wrong") == 401
+    for _ in range(2):
+        assert status(client, user_id, "wrong") == 401
     assert status(client, user_id, "right") == 201
+    for _ in range(3):
+        assert status(client, user_id, "wrong") == 401
+
+
+def test_parallel_guesses_are_limited_like_others(cloud: Rules, caplog: pytest.LogCaptureFixture) -> None:
+    client, admin = cloud(lockout_attempts=5)
+    user_id = make(admin, "user", password="right")["id"]
+    statuses: list[int] = []
+
+    def guess(number: int) -> None:
+        statuses.append(status(Api(client.client.application.test_client()), user_id, f"wrong {number}"))
+
+    threads = [threading.Thread(target=guess, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [401] * 16
+    assert caplog.text.count("127.0.0.1: wrong password") == 5
+    assert caplog.text.count("127.0.0.1: locked out") == 11
+    assert status(client, user_id, "right") == 401
+
+
+def test_a_lockout_is_for_one_source_address(cloud: Rules, caplog: pytest.LogCaptureFixture) -> None:
+    client, admin = cloud(lockout_attempts=2)
+    user_id = make(admin, "user", password="right")["id"]
+    for address in ("2001:db8::1", "2001:db8::2", "192.0.2.7", "::ffff:192.0.2.7"):
+        assert status(at(client, address), user_id, "wrong") == 401
+    assert f"Failed log-in of user {user_id} from 2001:db8::2: wrong password" in caplog.text
+    assert status(at(client, "2001:db8::3"), user_id, "right") == 401  # the same /64
+    assert status(at(client, "192.0.2.7"), user_id, "right") == 401
+    assert status(at(client, "2001:db8:0:1::1"), user_id, "right") == 201
+    assert status(at(client, "192.0.2.8"), user_id, "right") == 201
+    assert status(at(client, "192.0.2.7"), user_id, "right") == 401
+
+
+def test_who_has_logged_in_lately_is_not_locked_out(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=2)
+    user_id, password = member_of(admin, admin.project_id)
+    assert status(client, user_id, password) == 201
+    for _ in range(3):
+        assert status(client, user_id, "wrong") == 401
+        assert status(at(client, "192.0.2.7"), user_id, "wrong") == 401
+    assert status(client, user_id, password) == 201
+    assert status(at(client, "192.0.2.7"), user_id, password) == 401
+
+
+def test_application_credentials_work_during_a_lockout(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=1)
+    user_id, password = member_of(admin, admin.project_id)
+    scope = {"project": {"id": admin.project_id}}
+    user = bearer(client, authenticate(at(client, "192.0.2.7"), by_password(user_id, password), scope))
+    fields = {"name": "ci", "secret": "chosen"}
+    path = f"{V3}/users/{user_id}/application_credentials"
+    made = user.post(path, json={"application_credential": fields}).json["application_credential"]
+    for _ in range(2):
+        assert status(client, user_id, "wrong") == 401
+    assert status(client, user_id, password) == 401
+    assert authenticate(client, by_credential(made["id"], "chosen")).status_code == 201
+    assert user.get(path).status_code == 200
+
+
+def test_users_that_do_not_exist_are_counted_alike(cloud: Rules, caplog: pytest.LogCaptureFixture) -> None:
+    client, _ = cloud(lockout_attempts=2)
+    for _ in range(3):
+        assert status(client, "a" * 32, "wrong") == 401
+    assert caplog.text.count("that does not exist from 127.0.0.1: wrong password") == 2
+    assert caplog.text.count("that does not exist from 127.0.0.1: locked out") == 1
+
+
+def test_counters_that_are_over_are_deleted(cloud: Rules, clock: ManualClock, database: Database) -> None:
+    client, _ = cloud(lockout_attempts=2, lockout_seconds=60)
+
+    def count() -> int:
+        with database.reading() as session:
+            return session.scalar(select(func.count()).select_from(PasswordAttempts)) or 0
+
+    for number in range(3):
+        assert status(client, f"{number:032}", "wrong") == 401
+    assert count() == 3
+    clock.advance(60)
+    assert status(client, "a" * 32, "wrong") == 401
+    assert count() == 1
+
+
+def test_the_address_behind_a_trusted_proxy_counts(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=1, trusted_proxies="127.0.0.1, 2001:db8:f::/48")
+    user_id = make(admin, "user", password="right")["id"]
+    behind = replace(client, headers={"X-Forwarded-For": "198.51.100.1, 192.0.2.7, 2001:db8:f::2"})
+    assert status(behind, user_id, "wrong") == 401
+    assert status(behind, user_id, "right") == 401
+    forged = replace(client, headers={"X-Forwarded-For": "198.51.100.2, 192.0.2.7"})
+    assert status(forged, user_id, "right") == 401
+    assert status(at(forged, "192.0.2.7"), user_id, "right") == 401
+    assert status(client, user_id, "right") == 201
+
+
+def test_a_forwarded_address_counts_for_nothing_without_a_trusted_proxy(cloud: Rules) -> None:
+    client, admin = cloud(lockout_attempts=1)
+    user_id = make(admin, "user", password="right")["id"]
+    assert status(replace(client, headers={"X-Forwarded-For": "192.0.2.7"}), user_id, "wrong") == 401
+    assert status(replace(client, headers={"X-Forwarded-For": "192.0.2.8"}), user_id, "right") == 401
 
 
 def test_guessing_by_changing_the_password_counts_too(cloud: Rules) -> None:
@@ -144,7 +252,7 @@ def test_a_log_in_renews_a_hash_of_other_parameters(client: Api, as_admin: Api, 
     assert status(client, user_id, "right") == 201
 
 
-@pytest.mark.parametrize("password", ["", " ", "pässwörd 🔑", "a" * 4096])
+@pytest.mark.parametrize("password", ["", " ", "pässwörd 🔑", "a" * 4095])
 def test_any_text_may_be_a_password(client: Api, as_admin: Api, password: str) -> None:
     user_id = make(as_admin, "user", password=password)["id"]
     assert status(client, user_id, password) == 201
@@ -154,6 +262,9 @@ def test_any_text_may_be_a_password(client: Api, as_admin: Api, password: str) -
 def test_a_password_that_is_too_long_is_refused(client: Api, as_admin: Api) -> None:
     answer = as_admin.post(f"{V3}/users", json={"user": {"name": "x", "password": "a" * 4097}})
     assert answer.status_code == 403
+    for user_id in (make(as_admin, "user", password="right")["id"], "a" * 32):
+        assert status(client, user_id, "a" * 4097) == 400
+        assert change(client, user_id, "a" * 4097, "other") == 400
 
 
 def test_one_password_is_not_enough_where_two_proofs_are_wanted(client: Api, as_admin: Api) -> None:

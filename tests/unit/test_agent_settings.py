@@ -49,3 +49,8 @@ def test_a_command_beside_the_environment_of_its_cloud_says_what_is_missing(
     monkeypatch.delenv("SIXSTACK_DATABASE_URL", raising=False)
     assert main(["host", "list", "--state", str(tmp_path)]) == 1
     assert "set SIXSTACK_DATABASE_URL" in capsys.readouterr().err
+
+
+def test_trusted_proxies_are_networks() -> None:
+    with pytest.raises(OperatorError, match="SIXSTACK_TRUSTED_PROXIES: 'nonsense'"):
+        _ = Settings(trusted_proxies="2001:db8::/48, nonsense").proxies

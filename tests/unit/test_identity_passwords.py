@@ -45,6 +45,15 @@ def test_a_password_of_nobody_costs_the_same_and_never_fits(hashes: list[str]) -
     assert hashes == ["x"]
 
 
+def test_a_check_that_is_not_admitted_costs_the_same_and_fails(hashes: list[str]) -> None:
+    verifier, digest = Verifier(4), passwords.hashed("right")
+    assert not verifier.verify(digest, "right", "user", "2001:db8::1", lambda: False)
+    assert hashes == ["right"]
+    assert verifier.verify(digest, "right", "user", "2001:db8::1")
+    assert verifier.verify(digest, "right", "user", "2001:db8::1", lambda: False)
+    assert not verifier.verify(digest, "right", "user", "2001:db8::2", lambda: False)
+
+
 def test_a_right_password_is_remembered_for_a_while_and_a_wrong_one_never(hashes: list[str]) -> None:
     now = 0.0
     verifier, digest = Verifier(4, monotonic=lambda: now), passwords.hashed("right")
