@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from app.errors import Forbidden
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRule:
@@ -39,3 +41,9 @@ class Caller:
     def project(self) -> str:
         """The project the token is scoped to; the empty string, which owns nothing, when there is none."""
         return self.project_id or ""
+
+    def require_project(self) -> str:
+        """The project that owns what this caller creates. Raises Forbidden for a token without a project."""
+        if not self.project_id:
+            raise Forbidden("A token for a project is needed to create something in it.")
+        return self.project_id

@@ -32,7 +32,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from app.errors import OperatorError
+from app import patterns
+from app.errors import BadRequest, OperatorError
 from app.hot_reads import Holder, HotReads
 
 NAMING = {
@@ -77,9 +78,12 @@ WAIT_SECONDS = 20
 """How long a thread waits for a connection that others have."""
 RECYCLE_SECONDS = 1800
 """Connections are made anew after so long, so that they spread over servers behind one name."""
+PATTERN_TIMEOUT_MS = 3000
+"""How long PostgreSQL may match regular expressions of users in one statement."""
 ADVICE = "PostgreSQL's is postgresql+psycopg://USER@HOST/NAME."
 _SQL_IS_WRONG = 1  # SQLITE_ERROR
 _NO_SUCH_TABLE = "42P01"
+_QUERY_CANCELED = "57014"
 _READ_ONLY = "25006"  # what a standby answers that was the primary before
 
 
@@ -184,6 +188,29 @@ class Database:
         with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
+    @contextmanager
+    def reading_with_patterns(self) -> Iterator[Session]:
+        """`reading` for queries with regular expressions of users.
+
+        SQLite calls RE2, which is linear. PostgreSQL's own engine gets a statement timeout. Raises BadRequest when it
+        is exceeded.
+        """
+        with self.reading() as session:
+            if self.is_sqlite:
+                yield session
+                return
+            connection = session.connection()
+            connection.exec_driver_sql(f"SET statement_timeout = {PATTERN_TIMEOUT_MS}")
+            try:
+                yield session
+            except exc.DBAPIError as error:
+                if _state(error.orig) != _QUERY_CANCELED:
+                    raise
+                raise BadRequest("The regular expression takes too long to match. Use a simpler one.") from None
+            finally:
+                if not connection.invalidated:
+                    connection.exec_driver_sql("RESET statement_timeout")
+
     def hold(self, holder: Holder) -> PoolProxiedConnection:
         """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
 
@@ -261,6 +288,7 @@ def _pragmas(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        connection.create_function("regexp", 2, patterns.matches, deterministic=True)
 
     return set_pragmas
 

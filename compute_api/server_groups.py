@@ -36,13 +36,14 @@ def listed(session: Session, project_id: str | None, *, limit: int, offset: int)
 def create(
     session: Session, now: datetime, caller: Caller, name: str, policy: str, max_server_per_host: int | None
 ) -> ServerGroup:
-    """Make a group. Raises QuotaExceeded."""
-    limit = quotas.limits(session, caller.project)["server_groups"]
-    if 0 <= limit <= count(session, caller.project):
+    """Make a group. Raises QuotaExceeded, and Forbidden for a token without a project."""
+    project_id = caller.require_project()
+    limit = quotas.limits(session, project_id)["server_groups"]
+    if 0 <= limit <= count(session, project_id):
         raise errors.QuotaExceeded("Quota exceeded, too many server groups.")
     made = ServerGroup(
         id=str(uuid4()),
-        project_id=caller.project,
+        project_id=project_id,
         user_id=caller.user_id,
         name=name,
         policy=policy,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -126,6 +127,12 @@ class Wanted:
     limit: int = 1000
     marker: str | None = None
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether any filter is a regular expression."""
+        texts = (self.name, self.ip, self.ip6)
+        return any(text is not None for text in texts) or not PATTERNS.keys().isdisjoint(self.equal)
+
 
 def key(database: Database, caller: Caller, server_id: str) -> Key:
     """One of the caller's servers; an admin finds every project's. Raises NotFound."""
@@ -141,14 +148,19 @@ def keys(database: Database, wanted: Wanted) -> list[Key]:
     if wanted == Wanted(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
         values = {"project": wanted.project_id, "most": wanted.limit}
         return cast("list[Key]", database.hot.rows(_PROJECTS, values))
-    with database.reading() as session:
+    with _reading(database, wanted) as session:
         return cast("list[Key]", session.execute(page(session, _KEYS, wanted)).all())
 
 
-def names(session: Session, wanted: Wanted) -> Sequence[tuple[str, str]]:
+def names(database: Database, wanted: Wanted) -> Sequence[tuple[str, str]]:
     """The page of servers as ids and names. Raises BadRequest, see `page`."""
-    query = page(session, select(Server.id, Server.name), wanted)
-    return cast("Sequence[tuple[str, str]]", session.execute(query).all())
+    with _reading(database, wanted) as session:
+        query = page(session, select(Server.id, Server.name), wanted)
+        return cast("Sequence[tuple[str, str]]", session.execute(query).all())
+
+
+def _reading(database: Database, wanted: Wanted) -> AbstractContextManager[Session]:
+    return database.reading_with_patterns() if wanted.has_patterns else database.reading()
 
 
 def read(session: Session, sequence: Sequence[int]) -> list[Server]:

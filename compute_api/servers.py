@@ -97,12 +97,13 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
 
     A server that no host has room for exists afterwards in ERROR, with a fault that says what was missing.
     """
+    project_id = caller.require_project()
     flavor = _flavor(session, caller, new.flavor_id)
     flavor_specs.check_possible(flavor.extra_specs, flavor.vcpus)
     image = usable_image(session, caller, new.image_id, flavor)
     key = _key(session, caller, new.key_name)
     wanted = _networks(session, caller, new)
-    limits = quotas.limits(session, caller.project)
+    limits = quotas.limits(session, project_id)
     _check_metadata(limits, new.metadata)
     if new.host and not new.forced and not hosts.is_known(session, new.host):
         raise errors.BadRequest(f"Compute host {new.host} could not be found.")
@@ -111,7 +112,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     group = _group(session, caller, new.group_id)
     count = quotas.claim(
         session,
-        caller.project,
+        project_id,
         limits,
         instances=new.max_count,
         cores=flavor.vcpus,
@@ -129,7 +130,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
         hostname = new.hostname or sanitized_hostname(name, server_id)
         server = Server(
             id=server_id,
-            project_id=caller.project,
+            project_id=project_id,
             user_id=caller.user_id,
             name=name,
             description=new.description,

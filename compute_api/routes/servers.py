@@ -54,8 +54,7 @@ def create_server() -> Response:
 @require("os_compute_api:servers:index")
 def list_servers() -> Response:
     wanted = queries.servers("index")
-    with database().reading() as session:
-        found = server_lists.names(session, wanted)
+    found = server_lists.names(database(), wanted)
     base = base_url()
     shown = [orjson.dumps(views.brief(server_id, name, base)) for server_id, name in found]
     return _page("/servers", shown, found[-1][0] if found else "", wanted)

@@ -34,8 +34,8 @@ def create() -> Response:
     if new.owner is not None and new.owner != g.caller.project_id and not g.caller.is_admin:
         raise errors.Forbidden(f"You are not permitted to create images owned by '{new.owner}'.")
     _check_visibility(new.visibility, {"project_id": new.owner or g.caller.project_id})
-    if new.owner is None and not g.caller.project_id:
-        raise errors.Forbidden("The token is not scoped to a project, so nobody would own the image.")
+    if new.owner is None:
+        g.caller.require_project()
     with database().transaction() as session:
         image = images.create(session, g.caller, new, clock().now())
     headers = {

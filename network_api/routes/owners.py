@@ -7,11 +7,9 @@ from app.web.policy import enforce
 
 def new_owner(owner: str | None) -> str:
     """The project that the new thing is to belong to; only an admin may create for another one."""
-    project_id = owner or caller().project
+    project_id = owner or caller().require_project()
     if project_id != caller().project and not caller().is_admin:
         raise Forbidden("Only an operator may create something for another project.")
-    if not project_id:
-        raise Forbidden("A token for a project is needed to create something in it.")
     return project_id
 
 

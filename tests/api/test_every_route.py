@@ -1,13 +1,14 @@
 """Walks every route of every API: a rule is declared, no token gives 401, and faults have the service's own shape."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 
 from app.factory import RULES
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Host
+from tests.api.identity_fixtures import authenticate, bearer, by_password, give, make
 
 SHAPES = {
     "identity": lambda body: {"code", "title", "message"} <= set(body["error"]),
@@ -63,6 +64,67 @@ def test_no_route_fails_on_made_up_ids_or_an_empty_body(app: Flask, as_admin: Ap
             elif answer.status_code >= 400 and parsed is not None and not SHAPES[path.split("/")[1]](parsed):
                 wrong.append((method, path, body, answer.text[:100]))
     assert wrong == []
+
+
+@pytest.fixture(params=["domain", "system", "unscoped"])
+def without_project(as_admin: Api, client: Api, request: pytest.FixtureRequest) -> Api:
+    """A member of the default domain or of the system, with a token for that; or a token for nothing."""
+    user = make(as_admin, "user", password="letmein")
+    scopes = {"domain": {"domain": {"id": "default"}}, "system": {"system": {"all": True}}, "unscoped": None}
+    place = {"domain": "domains/default", "system": "system"}.get(request.param)
+    if place:
+        give(as_admin, f"{place}/users/{user['id']}", "member")
+    return bearer(client, authenticate(client, by_password(user["id"], "letmein"), scopes[request.param]))
+
+
+def test_a_token_without_a_project_reads_and_writes_nothing(app: Flask, without_project: Api) -> None:
+    """Outside of identity every route answers 403, or 410 and 501 where there is nothing behind it.
+
+    Volume refuses a project in the path that is not the token's with 400 before it looks at rules.
+    """
+    wrong = []
+    for method, path, endpoint in routes(app):
+        service = path.split("/")[1]
+        if service == "identity" or getattr(app.view_functions[endpoint], "public", False):
+            continue
+        for body in (None, {}, {"nonsense": 1}):
+            kwargs = {} if method in ("GET", "DELETE") else {"json": body}
+            answer = without_project.request(method, path, **kwargs)
+            refusals = (400, 403) if path.startswith("/volume/v3/1") else (403, 410, 501)
+            if answer.status_code not in refusals or not SHAPES[service](answer.get_json(silent=True)):
+                wrong.append((method, path, body, answer.status_code))
+    assert wrong == []
+
+
+def test_projectless_tokens_share_no_servers_and_no_groups(
+    as_member: Api, image: str, without_project: Api, host: Host
+) -> None:
+    server = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}}
+    group = {"server_group": {"name": "x", "policies": ["affinity"]}}
+    for path, body in (("servers", server), ("os-server-groups", group)):
+        assert without_project.post(f"/compute/v2.1/{path}", json=body).status_code == 403
+        assert without_project.get(f"/compute/v2.1/{path}").status_code == 403
+
+
+def test_an_admin_of_the_system_manages_but_owns_nothing(
+    as_admin: Api, client: Api, make_server: Callable[..., str]
+) -> None:
+    server_id = make_server()
+    user = make(as_admin, "user", password="letmein")
+    give(as_admin, f"system/users/{user['id']}", "admin")
+    login = authenticate(client, by_password(user["id"], "letmein"), {"system": {"all": True}})
+    operator = bearer(client, login)
+    found = operator.get("/compute/v2.1/servers?all_tenants=1").json["servers"]
+    assert [server["id"] for server in found] == [server_id]
+    assert operator.get("/compute/v2.1/os-hypervisors").status_code == 200
+    assert operator.post(f"/compute/v2.1/servers/{server_id}/action", json={"os-stop": None}).status_code == 202
+    own = {
+        "/compute/v2.1/servers": {"server": {"name": "x", "imageRef": server_id, "flavorRef": "1"}},
+        "/compute/v2.1/os-server-groups": {"server_group": {"name": "x", "policies": ["affinity"]}},
+        "/network/v2.0/networks": {"network": {"name": "x"}},
+        "/image/v2/images": {"name": "x", "disk_format": "raw", "container_format": "bare"},
+    }
+    assert {path: operator.post(path, json=body).status_code for path, body in own.items()} == dict.fromkeys(own, 403)
 
 
 @pytest.mark.parametrize("service", sorted(SHAPES))

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import insert, select, text
 
+from app import db
 from app.clock import ManualClock
+from app.db import Database
+from app.errors import BadRequest
+from compute_api.models import Server
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -163,3 +169,35 @@ def test_a_project_in_the_path(as_member: Api, as_admin: Api, three: dict[str, s
     answer = as_member.get(f"{COMPUTE}/{as_admin.project_id}/servers")
     assert answer.status_code == 400
     assert "doesn't match Context's project_id" in answer.json["badRequest"]["message"]
+
+
+@pytest.mark.parametrize("pattern", ["a*a*a*b", "(a+)+$x", ".*?.*?.*?b", "(a|aa)+$x"])
+def test_backtracking_patterns_cost_no_more_than_others(
+    as_member: Api, make_server: Callable[..., str], database: Database, pattern: str
+) -> None:
+    """Hundreds of long names: with a backtracking engine the request would last for hours."""
+    server_id = make_server(name="a" * 255, work=False)
+    with database.transaction() as session:
+        row = session.execute(select(Server.__table__).where(Server.id == server_id)).one()._mapping
+        copies = [{**row, "id": str(uuid4()), "seq": row["seq"] + at} for at in range(1, 300)]
+        session.execute(insert(Server.__table__), copies)
+    assert names(as_member, urlencode({"name": pattern})) == []
+    assert names(as_member, urlencode({"name": pattern, "changes-since": "2020-01-01T00:00:00Z"})) == []
+    assert len(names(as_member, urlencode({"name": "^a+$"}))) == 300
+
+
+def test_invalid_patterns_are_refused(as_member: Api) -> None:
+    for pattern in ("(", "(a)\\1", "(?=a)", "a{99999}", "x" * 256):
+        for parameter in ("name", "ip"):
+            answer = as_member.get("/compute/v2.1/servers?" + urlencode({parameter: pattern}))
+            assert answer.status_code == 400, pattern
+
+
+def test_postgresql_stops_matching_after_a_while(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite calls RE2")
+    monkeypatch.setattr(db, "PATTERN_TIMEOUT_MS", 20)
+    with pytest.raises(BadRequest, match="takes too long"), database.reading_with_patterns() as session:
+        session.execute(text("SELECT pg_sleep(60)"))
+    with database.reading() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == "0"
