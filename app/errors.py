@@ -47,6 +47,10 @@ class Conflict(SixstackError):
     """Not in this state, or the name is taken."""
 
 
+class PreconditionFailed(SixstackError):
+    """The resource is not in the state that the request's If-Match names."""
+
+
 class Gone(SixstackError):
     """It was here once; OpenStack has removed it."""
 

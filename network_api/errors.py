@@ -163,6 +163,15 @@ class Ipv4AddressInUse(errors.Conflict):
         super().__init__(f"IPv4 address {address} is mapped to another port already.")
 
 
+class RevisionMismatch(errors.PreconditionFailed):
+    """The resource has changed since the client read it."""
+
+    kind = "RevisionNumberConstraintFailed"
+
+    def __init__(self, expected: int, current: int) -> None:
+        super().__init__(f"Constrained to {expected}, but current revision is {current}")
+
+
 class NoSegmentLeft(errors.Unavailable):
     """Every VNI of the range is a network."""
 

@@ -1,9 +1,10 @@
 """Networks, their /64, ports, the prefixes /64s come from and the numbers segments get."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, Connection, ForeignKey, String, event, inspect
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 
 from app.db import Base, Json
 
@@ -24,6 +25,7 @@ class SubnetPool(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    revision_number: Mapped[int] = mapped_column(BigInteger, default=1)
 
 
 class SegmentRange(Base):
@@ -59,6 +61,7 @@ class Network(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    revision_number: Mapped[int] = mapped_column(BigInteger, default=1)
 
     subnet: Mapped["Subnet | None"] = relationship(
         back_populates="network", uselist=False, lazy="joined", cascade="all, delete-orphan", passive_deletes=True
@@ -82,6 +85,7 @@ class Subnet(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    revision_number: Mapped[int] = mapped_column(BigInteger, default=1)
 
     network: Mapped[Network] = relationship(back_populates="subnet", lazy="raise")
 
@@ -116,6 +120,7 @@ class Port(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    revision_number: Mapped[int] = mapped_column(BigInteger, default=1)
 
 
 class NetworkQuota(Base):
@@ -128,3 +133,14 @@ class NetworkQuota(Base):
     subnet: Mapped[int | None]
     port: Mapped[int | None]
     subnetpool: Mapped[int | None]
+
+
+@event.listens_for(Network, "before_update")
+@event.listens_for(Subnet, "before_update")
+@event.listens_for(Port, "before_update")
+@event.listens_for(SubnetPool, "before_update")
+def _count_revision(_mapper: Mapper[Any], _connection: Connection, target: Any) -> None:
+    """Each change of a row makes a new revision. Statements that bypass the unit of work count for themselves."""
+    changed = {attribute.key for attribute in inspect(target).attrs if attribute.history.has_changes()}
+    if changed - {"cursor", "revision_number"}:
+        target.revision_number += 1

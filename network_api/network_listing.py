@@ -37,6 +37,7 @@ NETWORKS = listing.Resource(
         "port_security_enabled": listing.constant(True),
         "ipv4_address_scope": listing.constant(None),
         "ipv6_address_scope": listing.constant(None),
+        "revision_number": listing.number(COLUMNS.revision_number),
         **listing.tag_filters(COLUMNS.tags),
     },
     sorts={
@@ -49,5 +50,6 @@ NETWORKS = listing.Resource(
         "mtu": COLUMNS.mtu,
         "created_at": COLUMNS.created_at,
         "updated_at": COLUMNS.updated_at,
+        "revision_number": COLUMNS.revision_number,
     },
 )

@@ -25,6 +25,7 @@ SUBNET_POOLS = listing.Resource(
         "default_prefixlen": listing.constant(64),
         "min_prefixlen": listing.constant(64),
         "max_prefixlen": listing.constant(64),
+        "revision_number": listing.number(COLUMNS.revision_number),
         **listing.tag_filters(COLUMNS.tags),
     },
     sorts={
@@ -34,5 +35,6 @@ SUBNET_POOLS = listing.Resource(
         "tenant_id": COLUMNS.project_id,
         "created_at": COLUMNS.created_at,
         "updated_at": COLUMNS.updated_at,
+        "revision_number": COLUMNS.revision_number,
     },
 )

@@ -56,6 +56,7 @@ SHOWN = (
     cast(COLUMNS.tags, Text).label("tags"),
     COLUMNS.created_at,
     COLUMNS.updated_at,
+    COLUMNS.revision_number,
     COLUMNS.binding_host,
 )
 """What `views.ports.port` takes, in its order. JSON stays text, as it goes out as it is."""
@@ -83,6 +84,7 @@ PORTS = listing.Resource(
         "port_security_enabled": listing.constant(True),
         "security_groups": _security_groups,
         "fixed_ips": _fixed_ips,
+        "revision_number": listing.number(COLUMNS.revision_number),
         **listing.tag_filters(COLUMNS.tags),
     },
     sorts={
@@ -98,5 +100,6 @@ PORTS = listing.Resource(
         "admin_state_up": COLUMNS.admin_state_up,
         "created_at": COLUMNS.created_at,
         "updated_at": COLUMNS.updated_at,
+        "revision_number": COLUMNS.revision_number,
     },
 )

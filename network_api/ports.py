@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Network
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -176,6 +176,7 @@ def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, devic
             of_server=False,
             status=BUILD,
             updated_at=now,
+            revision_number=Port.revision_number + 1,
         )
         .returning(Port.id)
         .execution_options(synchronize_session=False)
@@ -188,10 +189,12 @@ def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, devic
 
 def set_status(session: Session, device_id: str, active: bool) -> None:
     """Show the server's ports as ACTIVE, or DOWN; a port whose administrator set it down stays DOWN."""
+    status = ACTIVE if active else DOWN
+    may_change = Port.admin_state_up if active else true()
     session.execute(
         update(Port)
-        .where(Port.device_id == device_id, Port.admin_state_up if active else Port.status != DOWN)
-        .values(status=ACTIVE if active else DOWN)
+        .where(Port.device_id == device_id, Port.status != status, may_change)
+        .values(status=status, revision_number=Port.revision_number + 1)
         .execution_options(synchronize_session=False)
     )
 
@@ -201,7 +204,7 @@ def rebind(session: Session, device_id: str, host: str | None) -> None:
     session.execute(
         update(Port)
         .where(Port.device_id == device_id)
-        .values(binding_host=host)
+        .values(binding_host=host, revision_number=Port.revision_number + 1)
         .execution_options(synchronize_session=False)
     )
 
@@ -214,7 +217,15 @@ def release(session: Session, now: datetime, device_id: str) -> None:
     session.execute(
         update(Port)
         .where(Port.device_id == device_id)
-        .values(device_id="", device_owner="", binding_host=None, attached=0, status=DOWN, updated_at=now)
+        .values(
+            device_id="",
+            device_owner="",
+            binding_host=None,
+            attached=0,
+            status=DOWN,
+            updated_at=now,
+            revision_number=Port.revision_number + 1,
+        )
         .execution_options(synchronize_session=False)
     )
 

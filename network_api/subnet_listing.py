@@ -48,6 +48,7 @@ SUBNETS = listing.Resource(
         "ipv6_ra_mode": listing.constant("slaac"),
         "ipv6_address_mode": listing.constant("slaac"),
         "segment_id": listing.constant(None),
+        "revision_number": listing.number(COLUMNS.revision_number),
         **listing.tag_filters(COLUMNS.tags),
     },
     sorts={
@@ -60,5 +61,6 @@ SUBNETS = listing.Resource(
         "gateway_ip": GATEWAY,
         "created_at": COLUMNS.created_at,
         "updated_at": COLUMNS.updated_at,
+        "revision_number": COLUMNS.revision_number,
     },
 )

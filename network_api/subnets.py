@@ -124,7 +124,7 @@ def delete(session: Session, network: Network, subnet: Subnet) -> None:
     session.execute(
         update(Port)
         .where(Port.subnet_id == subnet.id)
-        .values(subnet_id=None, ip_address=None)
+        .values(subnet_id=None, ip_address=None, revision_number=Port.revision_number + 1)
         .execution_options(synchronize_session=False)
     )
     network.subnet = None

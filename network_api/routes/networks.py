@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Row
 
+from app.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import allowed, enforce, require
@@ -17,8 +18,10 @@ from network_api.network_listing import NETWORKS
 from network_api.routes.asked import Document, listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on, new_owner
+from network_api.routes.revisions import check_revision
 from network_api.routes.telling import tell_hosts
-from network_api.schemas.networks import ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
+from network_api.schemas.fields import ONE_SEGMENT
+from network_api.schemas.networks import ChangedNetwork, ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
 from network_api.views import networks as views
 
 blueprint = Blueprint("network_networks", __name__)
@@ -54,6 +57,7 @@ def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
         for new in wanted:
             if new.shared:
                 enforce("create_network:shared")
+            _refuse_segment(new, "create_network")
             network = networks.create(
                 session,
                 now,
@@ -77,6 +81,8 @@ def change(network_id: str) -> Response:
     with database().transaction() as session:
         network = networks.find(session, caller(), network_id, lock=True)
         enforce_on("update_network", network.project_id)
+        _refuse_segment(body, "update_network")
+        check_revision(network)
         if "shared" in changes and changes["shared"] != network.shared:
             enforce_on("update_network:shared", network.project_id)
         told_anew = changes.get("isolated", network.isolated) != network.isolated
@@ -93,5 +99,13 @@ def delete(network_id: str) -> Response:
     with database().transaction() as session:
         network = networks.find(session, caller(), network_id, lock=True)
         enforce_on("delete_network", network.project_id)
+        check_revision(network)
         networks.delete(session, network)
     return empty()
+
+
+def _refuse_segment(body: ChangedNetwork, action: str) -> None:
+    """Raise Forbidden, or BadRequest for an operator, when the body asks for a segment of its own."""
+    for name in body.wanted_segment():
+        enforce(f"{action}:{name}")
+        raise BadRequest(f"Invalid input for field/attribute {name}. {ONE_SEGMENT}")

@@ -20,6 +20,7 @@ from network_api.port_listing import PORTS
 from network_api.routes.asked import Document, listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on, new_owner
+from network_api.routes.revisions import check_revision
 from network_api.routes.telling import tell_hosts
 from network_api.schemas.ports import ChangedPort, ChangePort, CreatePort, CreatePorts, NewPort
 from network_api.views import ports as views
@@ -94,6 +95,7 @@ def change(port_id: str) -> Response:
     with database().transaction() as session:
         port = ports.find(session, caller(), port_id, lock=True)
         enforce_on("update_port", port.project_id)
+        check_revision(port)
         if port.device_id and changes.get("device_owner", port.device_owner) != port.device_owner:
             raise BadRequest("A port that a server has is the server's.")
         network = _network_of(session, port)
@@ -120,6 +122,7 @@ def delete(port_id: str) -> Response:
     with database().transaction() as session:
         port = ports.find(session, caller(), port_id, lock=True)
         enforce_on("delete_port", port.project_id)
+        check_revision(port)
         ports.remove(session, port)
     return empty()
 

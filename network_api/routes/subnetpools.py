@@ -10,6 +10,7 @@ from network_api import pools
 from network_api.pool_listing import SUBNET_POOLS
 from network_api.routes.asked import listed, shown
 from network_api.routes.owners import new_owner
+from network_api.routes.revisions import check_revision
 from network_api.schemas.subnetpools import ChangeSubnetPool, CreateSubnetPool
 from network_api.views.subnetpools import subnetpool
 
@@ -54,6 +55,7 @@ def change(pool_id: str) -> Response:
     changes = body.sent("name", "description", "prefixes")
     with database().transaction() as session:
         pool = pools.find(session, caller(), pool_id, lock=True)
+        check_revision(pool)
         pools.change(session, clock().now(), pool, changes)
         row = SUBNET_POOLS.row(session, caller(), pool_id)
     return json({"subnetpool": subnetpool(row)})
@@ -63,5 +65,7 @@ def change(pool_id: str) -> Response:
 @require("delete_subnetpool")
 def delete(pool_id: str) -> Response:
     with database().transaction() as session:
-        pools.delete(session, pools.find(session, caller(), pool_id, lock=True))
+        pool = pools.find(session, caller(), pool_id, lock=True)
+        check_revision(pool)
+        pools.delete(session, pool)
     return empty()

@@ -17,6 +17,7 @@ from network_api.prefixes import holds
 from network_api.routes.asked import listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on
+from network_api.routes.revisions import check_revision
 from network_api.routes.telling import tell_hosts
 from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnet
 from network_api.subnet_listing import SUBNETS
@@ -63,6 +64,7 @@ def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
                 dns_nameservers=[str(address) for address in new.dns_nameservers],
                 tags=new.tags,
             )
+            new.check_pools(views.allocation_pools(subnet.cidr, subnet.gateway_ip))
             made.append(SUBNETS.row(session, caller(), subnet.id))
     return [views.subnet(row) for row in made]
 
@@ -103,6 +105,12 @@ def change(subnet_id: str) -> Response:
     with database().transaction() as session:
         subnet = subnets.find(session, caller(), subnet_id, lock=True)
         enforce_on("update_subnet", subnet.project_id)
+        check_revision(subnet)
+        gateway = changes.get("gateway_ip", subnet.gateway_ip)
+        body.check_pools(
+            views.allocation_pools(subnet.cidr, subnet.gateway_ip),
+            views.allocation_pools(subnet.cidr, str(gateway) if gateway else None),
+        )
         told_anew = changes.get("dns_nameservers", subnet.dns_nameservers) != subnet.dns_nameservers
         subnets.change(session, clock().now(), subnet, changes)
         if told_anew:
@@ -117,6 +125,7 @@ def delete(subnet_id: str) -> Response:
     with database().transaction() as session:
         subnet = subnets.find(session, caller(), subnet_id, lock=True)
         enforce_on("delete_subnet", subnet.project_id)
+        check_revision(subnet)
         network = networks.find(session, caller(), subnet.network_id, lock=True)
         subnets.delete(session, network, subnet)
     return empty()

@@ -19,6 +19,7 @@ from network_api.schemas.fields import (
 )
 
 Segment = Annotated[Any, nothing(ONE_SEGMENT)]
+PROVIDER = ("network_type", "physical_network", "segmentation_id")
 
 
 class ChangedNetwork(Owned):
@@ -32,15 +33,21 @@ class ChangedNetwork(Owned):
     router_external: Annotated[bool, only(False, why=NEVER_EXTERNAL), Field(alias="router:external")] = False
     is_default: Annotated[bool, only(False, None, why="The operator's network is the default one.")] = False
     port_security_enabled: Secured = True
-    network_type: Annotated[Segment, Field(alias="provider:network_type")] = None
-    physical_network: Annotated[Segment, Field(alias="provider:physical_network")] = None
-    segmentation_id: Annotated[Segment, Field(alias="provider:segmentation_id")] = None
+    network_type: Annotated[Any, Field(alias="provider:network_type")] = None
+    physical_network: Annotated[Any, Field(alias="provider:physical_network")] = None
+    segmentation_id: Annotated[Any, Field(alias="provider:segmentation_id")] = None
     segments: Segment = None
     vlan_transparent: Segment = None
     mtu: Annotated[Any, nothing("The MTU follows from the cloud's uplink.")] = None
     qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
     dns_domain: Annotated[Any, nothing("There is no DNS integration.")] = None
     availability_zone_hints: Annotated[Any, nothing(NO_ZONES)] = None
+
+    def wanted_segment(self) -> list[str]:
+        """The provider attributes that have a value: what only operators may ask for, and nobody can have."""
+        fields = type(self).model_fields
+        wanted = [name for name in PROVIDER if getattr(self, name) not in (None, "")]
+        return [str(fields[name].alias) for name in wanted]
 
 
 class NewNetwork(ChangedNetwork):

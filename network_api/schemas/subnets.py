@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from app.web.bodies import Body
+from network_api.errors import InvalidInput
 from network_api.schemas.fields import (
     ALWAYS_SLAAC,
     NO_IPV4,
@@ -24,6 +25,13 @@ ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
 Slaac = Annotated[str | None, only("slaac", None, why=ALWAYS_SLAAC)]
 
 
+class AllocationPool(Body):
+    """A range of addresses, both ends included."""
+
+    start: Address
+    end: Address
+
+
 class ChangedSubnet(Owned):
     """What can be changed of a subnet. `gateway_ip` null is none: servers have no way out of their network."""
 
@@ -32,11 +40,18 @@ class ChangedSubnet(Owned):
     gateway_ip: Address | None = None
     dns_nameservers: Nameservers = []
     enable_dhcp: Annotated[bool, only(True, why=ALWAYS_SLAAC)] = True
-    allocation_pools: Annotated[Any, nothing(NO_POOLS)] = None
+    allocation_pools: list[AllocationPool] | None = None
     host_routes: Annotated[Any, nothing(NO_ROUTES)] = None
     service_types: Annotated[Any, nothing("Every subnet serves every kind of port.")] = None
     segment_id: Annotated[Any, nothing("A network has one segment.")] = None
     dns_publish_fixed_ip: Annotated[Any, nothing("There is no DNS integration.")] = None
+
+    def check_pools(self, *known: list[dict[str, str]]) -> None:
+        """Raise InvalidInput for other allocation pools than these: a client may send back what it was shown."""
+        if self.allocation_pools:
+            wanted = [{"start": str(pool.start), "end": str(pool.end)} for pool in self.allocation_pools]
+            if wanted not in known:
+                raise InvalidInput(NO_POOLS)
 
 
 class NewSubnet(ChangedSubnet):

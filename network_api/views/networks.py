@@ -31,6 +31,7 @@ def network(row: Row[Any], *, provider: bool) -> dict[str, Any]:
         "tags": row.tags,
         "created_at": stamp(row.created_at),
         "updated_at": stamp(row.updated_at),
+        "revision_number": row.revision_number,
     }
     if provider:
         body["provider:network_type"] = "vxlan"

@@ -35,6 +35,7 @@ def port(row: Sequence[Any], *, binding: bool) -> dict[str, Any]:
         tags,
         created_at,
         updated_at,
+        revision,
         host,
     ) = row
     body = {
@@ -59,6 +60,7 @@ def port(row: Sequence[Any], *, binding: bool) -> dict[str, Any]:
         "tags": Fragment(tags),
         "created_at": stamp(created_at),
         "updated_at": stamp(updated_at),
+        "revision_number": revision,
     }
     if binding:
         body["binding:host_id"] = host or ""

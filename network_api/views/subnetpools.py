@@ -28,4 +28,5 @@ def subnetpool(row: Row[Any]) -> dict[str, Any]:
         "tags": row.tags,
         "created_at": stamp(row.created_at),
         "updated_at": stamp(row.updated_at),
+        "revision_number": row.revision_number,
     }

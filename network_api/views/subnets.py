@@ -33,6 +33,7 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
         "tags": row.tags,
         "created_at": stamp(row.created_at),
         "updated_at": stamp(row.updated_at),
+        "revision_number": row.revision_number,
     }
 
 

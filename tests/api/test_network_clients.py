@@ -1,0 +1,120 @@
+# ruff: noqa: F401, F811 (fixtures)
+"""What existing clients expect of Neutron: paths with .json, revisions, statuses."""
+
+from typing import Any
+
+import pytest
+
+from network_api import ports
+from tests.api.network_fixtures import Actor, Cloud, cloud, member, operator, other
+from tests.api.test_network_networks import V2, make_network, make_subnet, put_server_on
+
+
+def make_port(actor: Actor, network_id: str, **fields: Any) -> dict[str, Any]:
+    made: dict[str, Any] = actor.post(f"{V2}/ports", {"port": {"network_id": network_id, **fields}})["port"]
+    return made
+
+
+def test_paths_may_end_in_json(member: Actor) -> None:
+    network = member.post(f"{V2}/networks.json", {"network": {"name": "own"}})["network"]
+    path = f"{V2}/networks/{network['id']}.json"
+    assert member.put(path, {"network": {"name": "new"}})["network"]["name"] == "new"
+    assert member.get(f"{V2}/networks.json?name=new&fields=id")["networks"] == [{"id": network["id"]}]
+    for kind in ("ports", "subnets", "floatingips", "routers", "security-groups", "extensions", "quotas/demo"):
+        assert member.get(f"{V2}/{kind}.json")
+    member.delete(path)
+    assert member.refused("GET", path)[:2] == (404, "NetworkNotFound")
+
+
+def test_a_tag_may_end_in_json(member: Actor) -> None:
+    network = make_network(member)
+    assert member.call("PUT", f"{V2}/networks/{network['id']}/tags/a.json")[0] == 201
+    assert member.get(f"{V2}/networks/{network['id']}/tags.json")["tags"] == ["a.json"]
+
+
+def test_revisions_grow_with_each_change(cloud: Cloud, member: Actor) -> None:
+    network = make_network(member)
+    assert network["revision_number"] >= 1
+    subnet = make_subnet(member, network["id"])
+    port = make_port(member, network["id"])
+    for kind, thing in (("network", network), ("subnet", subnet), ("port", port)):
+        path = f"{V2}/{kind}s/{thing['id']}"
+        before = member.get(path)[kind]["revision_number"]
+        changed = member.put(path, {kind: {"description": "new"}})[kind]["revision_number"]
+        assert changed > before
+        member.put(f"{path}/tags", {"tags": ["a"]})
+        tagged = member.get(path)[kind]["revision_number"]
+        assert tagged > changed
+        assert member.get(path)[kind]["revision_number"] == tagged, "reading changes nothing"
+        assert member.get(f"{V2}/{kind}s?revision_number={tagged}&id={thing['id']}")[f"{kind}s"] != []
+    port_id = put_server_on(cloud, network["id"])
+    before = member.get(f"{V2}/ports/{port_id}")["port"]["revision_number"]
+    with cloud.database.transaction() as session:
+        ports.set_status(session, "server-1", active=True)
+    active = member.get(f"{V2}/ports/{port_id}")["port"]
+    assert (active["status"], active["revision_number"]) == ("ACTIVE", before + 1)
+
+
+@pytest.mark.parametrize("kind", ["network", "subnet", "port"])
+def test_a_change_can_depend_on_the_revision(member: Actor, kind: str) -> None:
+    network = make_network(member)
+    made = {"network": network, "subnet": make_subnet(member, network["id"])}
+    made["port"] = make_port(member, network["id"])
+    path = f"{V2}/{kind}s/{made[kind]['id']}"
+    current = member.get(path)[kind]["revision_number"]
+
+    def conditional(method: str, constraint: str) -> tuple[int, Any]:
+        headers = {"X-Auth-Token": member.token, "If-Match": constraint}
+        body = {kind: {"name": "x"}} if method == "PUT" else None
+        response = member.client.open(path, method=method, json=body, headers=headers)
+        return response.status_code, response.get_json(silent=True)
+
+    status, body = conditional("PUT", f"revision_number={current + 1}")
+    assert (status, body["NeutronError"]["type"]) == (412, "RevisionNumberConstraintFailed")
+    assert member.get(path)[kind]["name"] == made[kind]["name"]
+    assert conditional("PUT", f"revision_number={current}")[0] == 200
+    assert conditional("DELETE", f"revision_number={current}")[0] == 412
+    for wrong in ("revision_number=x", "revision_number=1, revision_number=2", "revision_number=-1"):
+        assert conditional("PUT", wrong)[0] == 400
+    assert conditional("PUT", '"another-tag"')[0] == 200
+    now = member.get(path)[kind]["revision_number"]
+    if kind != "network":
+        assert conditional("DELETE", f'"revision_number={now}"')[0] == 204
+
+
+def test_what_a_subnet_showed_can_be_sent_back(member: Actor) -> None:
+    subnet = make_subnet(member, make_network(member)["id"])
+    path = f"{V2}/subnets/{subnet['id']}"
+    same = {name: subnet[name] for name in ("name", "gateway_ip", "allocation_pools", "host_routes", "enable_dhcp")}
+    assert member.put(path, {"subnet": same})["subnet"]["allocation_pools"] == subnet["allocation_pools"]
+    other = {"allocation_pools": [{"start": subnet["gateway_ip"], "end": subnet["gateway_ip"]}]}
+    status, _, message = member.refused("PUT", path, {"subnet": other})
+    assert status == 400
+    assert "not taken from a range" in message
+    cidr = "2a0a:e5c1:111:77::/64"
+    pools = [{"start": "2a0a:e5c1:111:77::2", "end": "2a0a:e5c1:111:77:ffff:ffff:ffff:ffff"}]
+    made = make_subnet(member, make_network(member)["id"], cidr=cidr, allocation_pools=pools)
+    assert made["allocation_pools"] == pools
+
+
+@pytest.mark.parametrize("name", ["network_type", "physical_network", "segmentation_id"])
+def test_provider_attributes_are_for_operators(member: Actor, operator: Actor, name: str) -> None:
+    body = {"network": {f"provider:{name}": 7 if name == "segmentation_id" else "vlan"}}
+    network = make_network(member)
+    for method, path in (("POST", f"{V2}/networks"), ("PUT", f"{V2}/networks/{network['id']}")):
+        assert member.refused(method, path, body)[0] == 403
+        status, _, message = operator.refused(method, path, body)
+        assert status == 400
+        assert "numbers its segments itself" in message
+
+
+def test_a_taken_address_is_a_conflict(member: Actor) -> None:
+    network = make_network(member)
+    subnet = make_subnet(member, network["id"])
+    port, free = make_port(member, network["id"]), make_port(member, network["id"])
+    for address in (port["fixed_ips"][0]["ip_address"], subnet["gateway_ip"]):
+        fixed_ips = [{"subnet_id": subnet["id"], "ip_address": address}]
+        new = {"port": {"network_id": network["id"], "fixed_ips": fixed_ips}}
+        assert member.refused("POST", f"{V2}/ports", new)[:2] == (409, "IpAddressAlreadyAllocated")
+        path = f"{V2}/ports/{free['id']}"
+        assert member.refused("PUT", path, {"port": {"fixed_ips": fixed_ips}})[:2] == (409, "IpAddressAlreadyAllocated")
