@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.settings import Settings
 from compute_agent.host import MACHINES_ENDED
+from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineState
 from hypervisor.protocol import Hypervisor
 
@@ -13,12 +14,17 @@ GRACE_SECONDS = 10.0
 def end_machines(hypervisor: Hypervisor, settings: Settings) -> int:
     """Power buttons first, force after a grace; then links and radvd go. Returns how many guests ran.
 
-    Leaves a mark, so that the next `up` starts them again instead of showing them as shut off.
+    Leaves a mark, so that the next `up` starts them again instead of showing them as shut off. Raises HypervisorError
+    when a guest cannot be ended, after all others were.
     """
+    hypervisor.repair_processes()
     running = [one.id for one in hypervisor.reports() if one.state not in (MachineState.SHUTOFF, MachineState.ABSENT)]
     if running:
         (settings.state / MACHINES_ENDED).touch()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda machine: hypervisor.ensure_stopped(machine, grace_seconds=GRACE_SECONDS), running))
+        ended = [pool.submit(hypervisor.ensure_stopped, one, grace_seconds=GRACE_SECONDS) for one in running]
+    failures = [str(error) for one in ended if (error := one.exception()) is not None]
+    if failures:
+        raise HypervisorError("; ".join(failures))
     hypervisor.close_down()
     return len(running)

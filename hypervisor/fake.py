@@ -354,6 +354,9 @@ class FakeHypervisor:
             machine = self.machines.get(machine_id)
             return None if machine is None else machine.spec
 
+    def repair_processes(self) -> None:
+        self._enter("repair_processes", "")
+
     def repair(self) -> None:
         self._enter("repair", "")
 

@@ -74,7 +74,11 @@ class QemuHypervisor:
             cpu_model=computer.processor_model(),
         )
 
+    def repair_processes(self) -> None:
+        self.machines.repair_processes()
+
     def repair(self) -> None:
+        self.machines.repair_processes()
         remove_remains(self.paths.machines)
         running = []
         for machine_id in self.paths.machine_ids():
@@ -96,6 +100,7 @@ class QemuHypervisor:
         self.disks.evict(lambda image_id: image_id in in_use or self.machines.uses_image(image_id), keep)
 
     def close_down(self) -> None:
+        self.machines.repair_processes()
         self.segments.close_down()
         self.translator.close_down()
 

@@ -26,6 +26,7 @@ from hypervisor.network import Links
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, write
 from hypervisor.process import Process
 from hypervisor.qemu import group_name, start_qemu
+from hypervisor.qemu_processes import MachineProcess, find_machine_processes
 from hypervisor.runs import Run, last_run
 from hypervisor.segments import Segments
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A guest that KVM cannot run falls over in its boot loader or early kernel.
 DOUBTFUL_SECONDS = 60.0
+# Pause between two presses of a guest's power button.
+POWER_BUTTON_SECONDS = 2.0
 
 
 class Machines:
@@ -75,6 +78,43 @@ class Machines:
         if running is None and paths.qmp.exists() and qmp.somebody_listens(paths.qmp):
             running = process.find_soon(paths.pid, 2)
         return running
+
+    def end_processes(self, machine_id: str, paths: MachinePaths) -> None:
+        """End every qemu of the machine, also one that no pid file names. Raises HypervisorError when one stays."""
+        running = process.find(paths.pid)
+        if running is not None:
+            # On SIGTERM qemu writes back what it holds, and ends.
+            running.end()
+        for one in find_machine_processes(self.config.installation, self.paths, machine_id):
+            one.process.end()
+
+    def repair_processes(self) -> None:
+        """Compare the qemu processes of this host with the files of its machines, and settle what does not match.
+
+        A process that uses the files of its machine gets its pid file back; any other one that no pid file names is
+        an orphan and is ended. Machines that are being worked on are left alone until the next call.
+        """
+        found = find_machine_processes(self.config.installation, self.paths)
+        for machine_id in sorted({one.machine_id for one in found if not self._is_named_by_pid_file(one)}):
+            with self._hold_if_idle(machine_id) as paths:
+                if paths is not None:
+                    self._settle_processes(machine_id, paths)
+
+    def _settle_processes(self, machine_id: str, paths: MachinePaths) -> None:
+        for one in find_machine_processes(self.config.installation, self.paths, machine_id):
+            if self._is_named_by_pid_file(one):
+                continue
+            is_known = paths.spec.exists() and self.paths.is_ours(machine_id)
+            if is_known and process.find(paths.pid) is None and one.writes_console_of(paths):
+                log.warning("machine %s: process %d has lost its pid file; written again", machine_id, one.process.pid)
+                with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                    process.write_pid_file(paths.pid, one.process)
+                continue
+            log.error("machine %s: process %d belongs to no machine of this host; ended", machine_id, one.process.pid)
+            one.process.end()
+
+    def _is_named_by_pid_file(self, one: MachineProcess) -> bool:
+        return process.find(self.paths.machine(one.machine_id).pid) == one.process
 
     def running(self, machine_id: str, paths: MachinePaths) -> Process:
         """The same. Raises HypervisorError when there is none."""
@@ -149,12 +189,10 @@ class Machines:
         """
         accelerator = accelerator or self.accelerators.choice().accelerator
         is_new = not paths.spec.exists()
+        owner = self.paths.owner(spec.id)
         with ExitStack() as undo:
-            if is_new:
-                undo.callback(self.release, spec.id)
-                undo.callback(remove_directory, paths.directory)
+            undo.callback(self._undo_launch, spec.id, paths, is_new=is_new, owner=owner)
             private_directory(paths.directory)
-            undo.callback(self.paths.own, spec.id, self.paths.owner(spec.id))
             self.paths.own(spec.id, self.config.host_name)
             write(paths.spec, spec.model_dump_json().encode())
             self.use_images(spec)
@@ -191,6 +229,20 @@ class Machines:
         started_at = last_run(paths).started_at
         return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
 
+    def _undo_launch(self, machine_id: str, paths: MachinePaths, *, is_new: bool, owner: str | None) -> None:
+        """End the process first: while it runs, its files are what it is found by."""
+        try:
+            self.end_processes(machine_id, paths)
+        except (HypervisorError, OSError):
+            log.exception("machine %s: its qemu cannot be ended, so its files stay", machine_id)
+            return
+        throttling.forget(group_name(paths))
+        if is_new:
+            remove_directory(paths.directory)
+            self.release(machine_id)
+        else:
+            self.paths.own(machine_id, owner)
+
     def _start(
         self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: Run, memory: Path | None
     ) -> None:
@@ -211,17 +263,26 @@ class Machines:
     def stop(self, paths: MachinePaths, grace_seconds: float) -> None:
         """The process is gone after this: asked to power off first, when there is time for that."""
         running = self.process_of(paths)
-        if running is not None:
-            if grace_seconds > 0:
-                hurry = self.wait_for(paths.directory.name)
-                with contextlib.suppress(HypervisorError):
-                    if qmp.state(paths.qmp)[0] is MachineState.RUNNING:
-                        qmp.execute(paths.qmp, "system_powerdown")
-                        _wait(running, grace_seconds, hurry)
-            # On SIGTERM qemu writes back what it holds, and ends.
-            running.end()
+        if running is not None and grace_seconds > 0:
+            self._power_off(running, paths, grace_seconds)
+        self.end_processes(paths.directory.name, paths)
         throttling.forget(group_name(paths))
         paths.memory.unlink(missing_ok=True)
+
+    def _power_off(self, running: Process, paths: MachinePaths, grace_seconds: float) -> None:
+        """Press the ACPI power button repeatedly, as a guest that still boots ignores it, and wait for the end of qemu.
+
+        Returns without it at the end of the grace period, when the machine is hurried, or when no guest runs.
+        """
+        hurry = self.wait_for(paths.directory.name)
+        deadline = time.monotonic() + grace_seconds
+        while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+            with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait notices
+                if qmp.state(paths.qmp)[0] is not MachineState.RUNNING:
+                    return
+                qmp.execute(paths.qmp, "system_powerdown")
+            if _wait(running, min(left, POWER_BUTTON_SECONDS), hurry):
+                return
 
     def wait_for(self, machine_id: str) -> threading.Event:
         """Set when somebody else waits for what begins now."""
@@ -314,15 +375,24 @@ class Machines:
         return True
 
     def mend_if_idle(self, machine_id: str) -> None:
-        """The same for a machine that nobody is busy with: whoever is may take a minute."""
+        """The same, unless the machine is being worked on, which may take a minute."""
+        with self._hold_if_idle(machine_id) as paths:
+            if paths is not None:
+                self._mend(machine_id, paths)
+
+    @contextlib.contextmanager
+    def _hold_if_idle(self, machine_id: str) -> Iterator[MachinePaths | None]:
+        """`hold` without waiting: None while another thread holds the machine."""
         with self._locks_guard:
             lock = self._locks.setdefault(machine_id, threading.RLock())
-        if lock.acquire(blocking=False):
-            try:
-                with self.hold(machine_id) as paths:
-                    self._mend(machine_id, paths)
-            finally:
-                lock.release()
+        if not lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            with self.hold(machine_id) as paths:
+                yield paths
+        finally:
+            lock.release()
 
 
 def _is_about_kvm(error: LaunchFailed) -> bool:
@@ -339,9 +409,10 @@ def _take_memory(paths: MachinePaths) -> Path | None:
     return taken
 
 
-def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> None:
-    """Until the process is gone, the time is over or somebody is in a hurry."""
+def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> bool:
+    """Wait until the process has ended (True), the time is over or the machine is hurried (False)."""
     deadline = time.monotonic() + timeout_seconds
     while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
         if running.wait(min(left, 0.25)):
-            return
+            return True
+    return False

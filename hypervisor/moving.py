@@ -122,9 +122,9 @@ class Moves:
                     sending.give_up(paths.qmp)
                     if not plan.paused:
                         sending.go_on(paths.qmp)
-            elif _is_outgoing(paths, plan):
+            elif _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
                 self._machines.stop(paths, 0)
-                paths.outgoing.unlink()
+                paths.outgoing.unlink(missing_ok=True)
                 if plan.start:
                     self._machines.launch(self._machines.known(spec.id), paths)
             credentials.forget(paths.key)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypervisor.errors import HostUnfit, HypervisorError
+from hypervisor.paths import write
 
 # The shell notes its own pid and start time and then becomes the program: from the first moment on whoever looks finds
 # it, whatever happens to us. `setsid --fork` makes it nobody's child, so that it never becomes a zombie of ours.
@@ -145,6 +146,20 @@ def find_soon(pid_file: Path, timeout_seconds: float) -> Process | None:
 def boot_id() -> str:
     """Changes with every boot of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is none."""
+    stat = _stat(pid)
+    return None if stat is None else stat[1]
+
+
+def write_pid_file(pid_file: Path, process: Process) -> None:
+    """Make `find` return a running program whose pid file was lost. Raises FileNotFoundError when it has ended."""
+    stat = Path(f"/proc/{process.pid}/stat").read_text()
+    if _started(stat) != process.started:
+        raise FileNotFoundError(f"/proc/{process.pid}/stat")
+    write(pid_file, f"{boot_id()} {stat}".encode())
 
 
 def log_tail(log: Path, limit: int = 1000) -> str:

@@ -167,6 +167,11 @@ class Hypervisor(Protocol):
         """The document kept beside the machine."""
         ...
 
+    def repair_processes(self) -> None:
+        """Part of `repair`: machines whose process is there but no longer known are known again; processes that belong
+        to no machine are ended."""
+        ...
+
     def repair(self) -> None:
         """Called at start and now and then: links, radvd and rules are as the running machines need them."""
         ...

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 FIRST_UID = 0x7000_0000
 UIDS = 0x0F00_0000
 LAUNCH_SECONDS = 30.0
+RETRY_SECONDS = 0.2
 
 
 def start_qemu(
@@ -71,24 +73,48 @@ def start_qemu(
             generation_id=generation_id,
             frozen=frozen,
         )
-        process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
+        try:
+            process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
+        except BaseException:
+            _end(paths)
+            raise
     try:
         if memory is not None:
             suspending.go_on(paths.qmp)
-        state, word = qmp.state(paths.qmp, timeout_seconds=LAUNCH_SECONDS)
+        state, word = _first_state(paths)
         wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
         if state is not wanted:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
         if not frozen:
             _limit(spec, paths, disks)
     except HypervisorError as error:
-        running = process.find_soon(paths.pid, 0.5)
-        if running is not None:
-            running.end()
-        throttling.forget(group_name(paths))
+        _end(paths)
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
         raise LaunchFailed(f"qemu did not start: {error}") from error
+    except BaseException:
+        _end(paths)
+        raise
+
+
+def _first_state(paths: MachinePaths) -> tuple[MachineState, str]:
+    """The state of a qemu that was just started. Raises HypervisorError when it has ended, or at LAUNCH_SECONDS."""
+    deadline = time.monotonic() + LAUNCH_SECONDS
+    while True:
+        try:
+            return qmp.state(paths.qmp, timeout_seconds=max(0.1, deadline - time.monotonic()))
+        except qmp.NobodyAnswers:
+            running = process.find_soon(paths.pid, 0.5)
+            if running is None or running.wait(RETRY_SECONDS) or time.monotonic() > deadline:
+                raise
+
+
+def _end(paths: MachinePaths) -> None:
+    """End a qemu that was just started, if there is one."""
+    running = process.find_soon(paths.pid, 0.5)
+    if running is not None:
+        running.end()
+    throttling.forget(group_name(paths))
 
 
 def _limit(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,10 @@ _STATES = {
     "watchdog": MachineState.CRASHED,
 }
 
+
+# Backoff between attempts to connect to a qemu that is busy with other clients.
+FIRST_PAUSE_SECONDS = 0.005
+LONGEST_PAUSE_SECONDS = 0.2
 
 # The answer to somebody who has died meanwhile may come to whoever connects next, in place of the greeting.
 GREETINGS = 3
@@ -79,7 +84,7 @@ def somebody_listens(path: Path) -> bool:
                 connection.connect(name)
         except (FileNotFoundError, ConnectionError):
             return False
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the backlog of the listening socket is full
             return True
         return True
 
@@ -105,12 +110,12 @@ def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeo
 
 
 def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
+    deadline = time.monotonic() + timeout_seconds
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_seconds)
         try:
-            with short_name(path) as name:
-                connection.connect(name)
+            connect(connection, path, deadline)
         except (FileNotFoundError, ConnectionError) as error:
             raise NobodyAnswers("qemu is not there.") from error
         connection.setblocking(False)
@@ -123,6 +128,24 @@ def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], ti
         raise NobodyAnswers("qemu went away.") from error
     finally:
         connection.close()
+
+
+def connect(connection: socket.socket, path: Path, deadline: float) -> None:
+    """Connect, with backoff while the backlog is full. Raises TimeoutError at the deadline (monotonic seconds).
+
+    A Unix socket never waits for a place in the backlog when it has a timeout: connect(2) fails with EAGAIN. qemu keeps
+    a backlog of one, and serves one client at a time.
+    """
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with short_name(path) as name:
+                return connection.connect(name)
+        except BlockingIOError as error:
+            if time.monotonic() + pause > deadline:
+                raise TimeoutError from error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 async def _converse(connection: socket.socket, conversation: Callable[[QMPClient], Awaitable[T]]) -> T:

@@ -64,6 +64,16 @@ def test_a_guest_boots_is_reached_and_obeys(
     later.remove(two.id)
 
 
+def test_a_guest_that_still_boots_powers_off(make_host: HostMaker, tiny_image: Path) -> None:
+    host = make_host(OneImage(tiny_image))
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES))
+    host.ensure_running(spec)
+    assert host.ensure_stopped(spec.id, grace_seconds=120).state is MachineState.SHUTOFF
+    assert b"Power down" in host.console_log(spec.id)
+    host.ensure_running(spec)
+    host.remove(spec.id)
+
+
 def test_qemu_has_no_power_over_the_host(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), admin_pass="secret-of-the-user")
     host = make_host(OneImage(blank_image))

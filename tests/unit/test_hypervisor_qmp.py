@@ -1,34 +1,77 @@
 """Conversations with qemu, by a stand-in at the other end of the socket."""
 
+import contextlib
 import json
 import socket
 import threading
 from pathlib import Path
 
+import pytest
+
 from hypervisor import qmp
+from hypervisor.errors import HypervisorError
 from hypervisor.machine import MachineState
 
 GREETING = b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\n'
 ANSWERS = {"qmp_capabilities": {}, "query-status": {"status": "running"}}
 
 
+def serve_status(listener: socket.socket, first: bytes = b"") -> None:
+    """Accept one client, send `first` before the greeting, and answer its commands until it leaves."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(first + GREETING)
+        while asked := connection.recv(4096):
+            request = json.loads(asked)
+            answer = {"return": ANSWERS[request["execute"]]}
+            if "id" in request:
+                answer["id"] = request["id"]
+            connection.sendall(json.dumps(answer).encode() + b"\r\n")
+
+
 def test_what_somebody_who_died_had_asked_is_not_taken_for_the_greeting(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
 
     def serve(listener: socket.socket) -> None:
-        for first in (b'{"return": {}}\r\n', b""):
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(first + GREETING)
-                while asked := connection.recv(4096):
-                    request = json.loads(asked)
-                    answer = {"return": ANSWERS[request["execute"]]}
-                    if "id" in request:
-                        answer["id"] = request["id"]
-                    connection.sendall(json.dumps(answer).encode() + b"\r\n")
+        serve_status(listener, b'{"return": {}}\r\n')
+        serve_status(listener)
 
     with qmp.listen(path) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         assert qmp.state(path) == (MachineState.RUNNING, "running")
         thread.join()
+
+
+def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with qmp.listen(path) as listener, contextlib.ExitStack() as others:
+        listener.listen(0)
+        waiting = others.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        waiting.connect(str(path))
+        assert qmp.somebody_listens(path)
+
+        def serve() -> None:
+            refused.wait()
+            listener.accept()[0].close()
+            serve_status(listener)
+
+        refused = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        one_more = others.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        one_more.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one_more.connect(str(path))
+        threading.Timer(0.05, refused.set).start()
+        assert qmp.state(path) == (MachineState.RUNNING, "running")
+        thread.join()
+
+
+def test_a_backlog_that_stays_full_is_an_answer_that_did_not_come(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with qmp.listen(path) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
+        listener.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(HypervisorError, match=r"did not answer within 0\.1 seconds"):
+            qmp.state(path, timeout_seconds=0.1)
