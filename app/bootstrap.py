@@ -43,7 +43,8 @@ def prepare(settings: Settings, chosen: Installation) -> None:
 
     Raises OperatorError on a machine that shares the database of a cloud and not its keys.
     """
-    from compute_api import listening
+    from app import seal
+    from compute_api import host_credentials, listening
     from identity_api import keys
 
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
@@ -61,6 +62,9 @@ def prepare(settings: Settings, chosen: Installation) -> None:
                 "installation.json from the machine where it was begun, or mount its keys/ there."
             )
         keys.ensure(keys.directory(settings))
+        keys.ensure(seal.directory(settings))
+        with database.transaction() as session:
+            host_credentials.seal_old(session, seal.Seal(settings), SystemClock().now())
         if clouds is None:
             refresh_clouds(settings)
     finally:

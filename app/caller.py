@@ -31,6 +31,8 @@ class Caller:
     audit_ids: tuple[str, ...] = ()
     application_credential_id: str | None = None
     access_rules: tuple[AccessRule, ...] | None = field(default=None)
+    grant: bytes = field(default=b"", repr=False)
+    """The contents of the token, by which identity can tell later whether it is still valid."""
 
     @property
     def is_admin(self) -> bool:

@@ -7,11 +7,12 @@ stand on, and fill those that an operation of its own is to make; nothing else.
 import re
 from base64 import b64decode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from sqlalchemy.orm import Session
 from werkzeug.http import parse_range_header
 
 from app import errors
+from app.seal import Seal
 from app.web.authentication import public
 from app.web.context import clock, database, settings
 from app.web.responses import empty
@@ -88,7 +89,14 @@ def _host(session: Session) -> str:
     given = request.authorization
     if given is None or given.type != "basic":
         raise errors.Unauthorized("A host says its name and its secret.")
-    return host_credentials.authenticate(session, given.username or "", given.password or "")
+    return host_credentials.authenticate(session, _seal(), given.username or "", given.password or "")
+
+
+def _seal() -> Seal:
+    seal: Seal | None = current_app.extensions.get("sixstack.host-seal")
+    if seal is None:
+        seal = current_app.extensions["sixstack.host-seal"] = Seal(settings())
+    return seal
 
 
 def _object(image_id: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from app.broker_management import Management
 from app.clock import SystemClock
 from app.db import Database
 from app.errors import Conflict, OperatorError
+from app.seal import Seal
 from app.settings import Settings
 from compute_agent.credential import HostCredential
 from compute_api import finishing, host_credentials, host_removal, hosts, listening
@@ -41,7 +42,7 @@ def add(settings: Settings, parsed: argparse.Namespace) -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         with database.transaction() as session:
-            secret = host_credentials.create(session, SystemClock().now(), name)
+            secret = host_credentials.create(session, Seal(settings), SystemClock().now(), name)
     finally:
         database.dispose()
     parts = urlsplit(url)

@@ -1,32 +1,50 @@
-"""What a host on another computer shows the image API: a secret made when the host was added, kept as its hash."""
+"""Credentials of hosts on other computers: a secret each, made when the host is added.
+
+The database has its SHA-256, which is the key of a host's proofs and therefore sealed: rows of the database, or a
+backup of it, prove nothing without `state/keys`.
+"""
 
 import hashlib
 import hmac
+import logging
+import re
 import secrets
 from datetime import datetime
 
+from cryptography.fernet import InvalidToken
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from app import errors
+from app.seal import Seal
 from compute_api import aside, operations
 from compute_api.models import HostCredential, Operation, Server
 
+log = logging.getLogger(__name__)
 
-def create(session: Session, now: datetime, name: str) -> str:
-    """A new secret for the host; an older one is no longer good."""
+PLAIN = re.compile("[0-9a-f]{64}")
+
+
+def create(session: Session, seal: Seal, now: datetime, name: str) -> str:
+    """A new secret for the host; invalidates an older one."""
     secret = secrets.token_urlsafe(32)
     remove(session, name)
-    session.add(HostCredential(host=name, secret_hash=_hash(secret), created_at=now))
+    session.add(HostCredential(host=name, sealed_hash=seal.close(_hash(secret), now), created_at=now))
     return secret
 
 
-def authenticate(session: Session, name: str, secret: str) -> str:
-    """The name of the host. Raises Unauthorized when there is no such host or the secret is another."""
-    found = session.get(HostCredential, name)
-    if not hmac.compare_digest(found.secret_hash if found else "", _hash(secret)) or found is None:
+def seal_old(session: Session, seal: Seal, now: datetime) -> None:
+    """Seal the hashes that were stored as they are by earlier versions. Idempotent."""
+    for credential in session.scalars(select(HostCredential)):
+        if PLAIN.fullmatch(credential.sealed_hash):
+            credential.sealed_hash = seal.close(credential.sealed_hash, now)
+
+
+def authenticate(session: Session, seal: Seal, name: str, secret: str) -> str:
+    """The name of the host. Raises Unauthorized for an unknown host or a wrong secret."""
+    if not hmac.compare_digest(_hash_of(session, seal, name) or "", _hash(secret)):
         raise errors.Unauthorized("This host is not known here, or its secret is wrong.")
-    return found.host
+    return name
 
 
 def proof(secret: str, words: str) -> str:
@@ -35,10 +53,10 @@ def proof(secret: str, words: str) -> str:
     return _proof(_hash(secret), words)
 
 
-def has_proven(session: Session, name: str, words: str, given: str) -> bool:
-    """Whether it is the host of that name that has made the proof."""
-    found = session.get(HostCredential, name)
-    return found is not None and hmac.compare_digest(_proof(found.secret_hash, words).encode(), given.encode())
+def has_proven(session: Session, seal: Seal, name: str, words: str, given: str) -> bool:
+    """Whether the proof for these words was made with the secret of the host."""
+    secret_hash = _hash_of(session, seal, name)
+    return secret_hash is not None and hmac.compare_digest(_proof(secret_hash, words).encode(), given.encode())
 
 
 def known(session: Session, name: str) -> bool:
@@ -66,6 +84,17 @@ def making(session: Session, host: str, image_id: str) -> Operation:
         if operation.arguments.get("image_id") == image_id:
             return operation
     raise errors.Forbidden("This host makes no such image.")
+
+
+def _hash_of(session: Session, seal: Seal, name: str) -> str | None:
+    found = session.get(HostCredential, name)
+    if found is None:
+        return None
+    try:
+        return seal.open(found.sealed_hash)
+    except InvalidToken:
+        log.error("The credential of host %s was sealed with other keys than those in keys/credential", name)
+        return None
 
 
 def _proof(secret_hash: str, words: str) -> str:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base
@@ -288,12 +288,14 @@ class QuotaLimit(Base):
 
 
 class HostCredential(Base):
-    """That a host on another computer may come, and how it is known."""
+    """The credential of a host on another computer."""
 
     __tablename__ = "host_credentials"
 
     host: Mapped[str] = mapped_column(String(255), primary_key=True)
-    secret_hash: Mapped[str] = mapped_column(String(64))
+    sealed_hash: Mapped[str] = mapped_column(Text)
+    """The SHA-256 of its secret, which is also the key of its proofs, sealed by `app.seal`. Those of earlier versions
+    are sealed by `sixstack up`."""
     created_at: Mapped[datetime]
 
 
@@ -342,7 +344,7 @@ class ServerSize(Base):
 
 
 class ConsoleToken(Base):
-    """Somebody may look at a console for a while; only the token's hash is kept."""
+    """A token that opens a console of a server; only its hash is kept."""
 
     __tablename__ = "console_tokens"
 
@@ -350,6 +352,9 @@ class ConsoleToken(Base):
     server_id: Mapped[str] = mapped_column(String(36))
     host: Mapped[str] = mapped_column(String(255))
     console_type: Mapped[str] = mapped_column(String(16))
+    issuer: Mapped[bytes] = mapped_column(LargeBinary)
+    """The contents of the identity token that asked for it (`Caller.grant`), without which it ends."""
+    uses_left: Mapped[int]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,26 +14,12 @@ import orjson
 from sqlalchemy.orm import Session
 
 from app import errors
-from app.settings import Settings
+from app.seal import Seal
 from identity_api import projects, users
-from identity_api.keys import Keys
 from identity_api.models import Credential
 from identity_api.storing import stored
 
 EC2 = "ec2"
-
-
-class Seal:
-    """Encrypts and decrypts blobs. The keys lie beside those of tokens and never rotate."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._keys = Keys(Path(settings.state) / "keys" / "credential")
-
-    def close(self, blob: str, now: datetime) -> str:
-        return self._keys.encrypt(blob.encode(), int(now.timestamp())).decode()
-
-    def open(self, credential: Credential) -> str:
-        return self._keys.decrypt(credential.sealed.encode()).decode()
 
 
 def find(session: Session, credential_id: str) -> Credential:
@@ -101,7 +86,7 @@ def change_blob(seal: Seal, credential: Credential, blob: str, now: datetime) ->
 
 def ec2_keys(seal: Seal, credential: Credential) -> Mapping[str, Any]:
     """Access key, secret and what else an EC2 credential holds."""
-    return _keys_of(seal.open(credential))
+    return _keys_of(seal.open(credential.sealed))
 
 
 def _keys_of(blob: str) -> Mapping[str, Any]:

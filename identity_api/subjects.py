@@ -94,6 +94,7 @@ class Subject:
             audit_ids=self.audit_ids,
             application_credential_id=it.credential.id if it.credential else None,
             access_rules=None if rules is None else tuple(rule for _, rule in rules),
+            grant=self.payload.pack(),
         )
 
 

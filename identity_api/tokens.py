@@ -171,6 +171,22 @@ class Tokens:
         return standing
 
 
+def is_current(session: Session, now: datetime, grant: bytes) -> bool:
+    """Whether a token with these contents (`Caller.grant`) is valid at this moment; reads the tables each time."""
+    try:
+        payload = Payload.unpack(grant)
+    except ValueError:
+        return False
+    if payload.expires_at <= now or session.scalar(REVOKED, {"audit_id": payload.audit_id}) is not None:
+        return False
+    place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
+    try:
+        standing = subjects.look_up(session, effective.graph(session), *place)
+    except errors.Unauthorized:
+        return False
+    return standing.generation == payload.generation and standing.holds(now)
+
+
 def _shown(token: str) -> str:
     """A token's digest, for messages that others may read."""
     return urlsafe_b64encode(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()[:9]).decode()

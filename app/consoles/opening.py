@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +14,7 @@ from app.consoles import address
 from app.consoles.ends import End, SocketEnd
 from app.consoles.hosts import Hosts
 from app.db import Database
+from app.seal import Seal
 from app.settings import Settings
 from compute_agent.consoles import receive
 from compute_api import consoles, host_credentials
@@ -30,16 +32,17 @@ class Consoles:
         self._here = settings.host_name if settings.agent else None
         self._place = {"url": address.for_hosts(settings, port), "port": port}
         self._database, self._clock = database, SystemClock()
+        self._seal = Seal(settings)
         self._local, self._remote = LocalAsk(settings.state), remote
         self.hosts = Hosts(self._prove)
 
     def check(self, token: str) -> None:
-        """Raises NotFound for a token that is good for nothing. Blocks."""
+        """Raises NotFound for an invalid token. Does not use it. Blocks."""
         self._found(token)
 
     async def open(self, token: str) -> End:
-        """The console that the token is for. Raises SixstackError in words."""
-        found = await asyncio.to_thread(self._found, token)
+        """The console that the token is for. Uses it once, whether the console opens or not. Raises SixstackError."""
+        found = await asyncio.to_thread(self._use, token)
         kind = KINDS[consoles.ConsoleType(found.console_type)]
         if found.host == self._here:
             return await SocketEnd.of(await asyncio.to_thread(self._open_here, found.server_id, kind))
@@ -59,15 +62,27 @@ class Consoles:
             raise errors.Unavailable("The console does not answer just now. Try again.") from None
 
     def _found(self, token: str) -> ConsoleToken:
-        try:
-            with self._database.reading() as session:
-                found = consoles.find(session, self._clock.now(), token)
-        except SQLAlchemyError:
-            raise errors.Unavailable("The database does not answer just now.") from None
+        with self._answering(), self._database.reading() as session:
+            return self._reachable(consoles.find(session, self._clock.now(), token))
+
+    def _use(self, token: str) -> ConsoleToken:
+        with self._answering(), self._database.transaction() as session:
+            return self._reachable(consoles.use(session, self._clock.now(), token))
+
+    def _reachable(self, found: ConsoleToken) -> ConsoleToken:
+        """Raises NotFound for a token of another host when there is no way to ask hosts."""
         if found.host != self._here and self._remote is None:
             raise errors.NotFound("Token not found")
         return found
 
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raises Unavailable in place of the errors of the database."""
+        try:
+            yield
+        except SQLAlchemyError:
+            raise errors.Unavailable("The database does not answer just now.") from None
+
     def _prove(self, host: str, words: str, proof: str) -> bool:
         with self._database.reading() as session:
-            return host_credentials.has_proven(session, host, words, proof)
+            return host_credentials.has_proven(session, self._seal, host, words, proof)

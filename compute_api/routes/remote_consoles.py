@@ -68,7 +68,7 @@ def _url(server_id: str, kind: str, *, is_known: bool) -> str:
     ask()(host, "check_console", server_id)
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        token = consoles.issue(session, clock().now(), server, ConsoleType(kind))
+        token = consoles.issue(session, clock().now(), server, ConsoleType(kind), caller())
     if kind == ConsoleType.SERIAL:
         return f"{base.replace('http', 'ws', 1)}/?token={token}"
     place = urlsplit(base).path.lstrip("/")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
+from app.seal import Seal
 from app.web.context import Parts, database
 from identity_api import effective
 from identity_api.catalog import CatalogEntry, entries
@@ -14,7 +15,6 @@ from identity_api.logins import Logins
 from identity_api.models import Project
 from identity_api.passwords import Verifier
 from identity_api.remembered import Remembered
-from identity_api.stored_credentials import Seal
 from identity_api.tokens import Tokens
 
 Found = TypeVar("Found")

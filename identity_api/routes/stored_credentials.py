@@ -155,7 +155,7 @@ def _check_reach(project_id: str | None, *, writing: bool = False) -> None:
 
 
 def _shown(found: Credential) -> Shown:
-    return views.credential(found, identity().seal.open(found))
+    return views.credential(found, identity().seal.open(found.sealed))
 
 
 def _shown_ec2(found: Credential) -> Shown:

@@ -1,5 +1,6 @@
 """URLs of consoles: who gets them, when, with which words they are refused, and how long their tokens are good."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,11 +13,14 @@ from sqlalchemy import select, update
 from app.clock import ManualClock
 from app.consoles import address
 from app.db import Database
+from app.errors import NotFound
+from app.seal import Seal
 from app.settings import Settings
-from compute_api import host_credentials
+from compute_api import consoles, host_credentials
 from compute_api.models import ConsoleToken, Server
 from compute_api.routes.context import ASK
 from tests.api.conftest import Api, Host
+from tests.api.identity_fixtures import V3, new_bearer, take
 
 SERVERS = "/compute/v2.1/servers"
 TOKENS = "/compute/v2.1/os-console-auth-tokens"
@@ -121,7 +125,7 @@ def test_a_machine_without_consoles_is_refused_before_there_is_a_url(
 
 
 def test_a_host_on_another_computer_has_consoles_once_it_was_added(
-    as_member: Api, make_server: MakeServer, host: Host, database: Database, app: Flask
+    as_member: Api, make_server: MakeServer, host: Host, database: Database, app: Flask, settings: Settings
 ) -> None:
     server_id = make_server()
     with database.transaction() as session:
@@ -135,7 +139,7 @@ def test_a_host_on_another_computer_has_consoles_once_it_was_added(
         "Unavailable console type: this server is on a host whose consoles are not served.",
     )
     with database.transaction() as session:
-        host_credentials.create(session, datetime.now(UTC), "elsewhere")
+        host_credentials.create(session, Seal(settings), datetime.now(UTC), "elsewhere")
     assert as_member.at("2.6").post(path, json=NOVNC).status_code == 200
 
 
@@ -174,3 +178,75 @@ def test_a_token_dies_with_its_server(as_member: Api, as_admin: Api, make_server
     as_member.delete(f"{SERVERS}/{server_id}")
     host.work()
     assert as_admin.at("2.31").get(f"{TOKENS}/{token_of(url)}").status_code == 404
+
+
+@pytest.fixture
+def new_token(make_server: MakeServer, host: Host) -> Callable[[Api], str]:
+    """`new_token(api)`: a token for the screen of a server, asked for by this user."""
+    path = f"{SERVERS}/{make_server()}/remote-consoles"
+    return lambda api: token_of(api.at("2.6").post(path, json=NOVNC).json["remote_console"]["url"])
+
+
+def test_a_token_opens_five_connections_and_no_more(
+    as_member: Api, new_token: Callable[[Api], str], database: Database, clock: ManualClock
+) -> None:
+    token, opened = new_token(as_member), []
+
+    def connect() -> None:
+        try:
+            with database.transaction() as session:
+                opened.append(consoles.use(session, clock.now(), token).server_id)
+        except NotFound:
+            pass
+
+    threads = [threading.Thread(target=connect) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 5
+    with database.reading() as session, pytest.raises(NotFound):
+        consoles.find(session, clock.now(), token)
+
+
+def _revoke(user: Api, _admin: Api) -> None:
+    user.delete(f"{V3}/auth/tokens", headers={"X-Subject-Token": user.token or ""})
+
+
+def _disable(user: Api, admin: Api) -> None:
+    admin.patch(f"{V3}/users/{user.user_id}", json={"user": {"enabled": False}})
+
+
+def _take_role(user: Api, admin: Api) -> None:
+    take(admin, f"projects/{user.project_id}/users/{user.user_id}", "member")
+
+
+@pytest.mark.parametrize("end", [_revoke, _disable, _take_role])
+def test_a_token_ends_with_the_rights_of_its_issuer(
+    end: Callable[[Api, Api], None],
+    as_member: Api,
+    as_admin: Api,
+    new_token: Callable[[Api], str],
+    database: Database,
+    clock: ManualClock,
+) -> None:
+    user = new_bearer(as_admin, Api(as_admin.client), as_member.project_id)
+    token, other = new_token(user), new_token(as_member)
+    with database.transaction() as session:
+        consoles.use(session, clock.now(), token)
+    end(user, as_admin)
+    with database.transaction() as session, pytest.raises(NotFound):
+        consoles.use(session, clock.now(), token)
+    assert as_admin.at("2.31").get(f"{TOKENS}/{token}").status_code == 404
+    assert as_admin.at("2.31").get(f"{TOKENS}/{other}").status_code == 200
+
+
+def test_a_token_does_not_outlive_the_token_of_its_issuer(
+    as_member: Api, new_token: Callable[[Api], str], database: Database, clock: ManualClock
+) -> None:
+    user = as_member.get(f"{V3}/auth/tokens", headers={"X-Subject-Token": as_member.token or ""}).json["token"]
+    clock.advance((datetime.fromisoformat(user["expires_at"]) - clock.now()).total_seconds() - 60)
+    token = new_token(as_member)
+    clock.advance(60)
+    with database.reading() as session, pytest.raises(NotFound):
+        consoles.find(session, clock.now(), token)

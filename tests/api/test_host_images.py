@@ -2,17 +2,22 @@
 
 import base64
 import hashlib
+import hmac
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from app import errors
+from app import bootstrap, errors, installation
 from app.db import Database
+from app.seal import Seal
+from app.settings import Settings
 from compute_api import host_credentials
+from compute_api.models import HostCredential
 from hypervisor.errors import ImageUnusable
 from hypervisor.machine import ImageRef, SnapshotFile
 from image_api.remote import RemoteImages
@@ -22,12 +27,12 @@ DATA = bytes(range(256)) * 4096
 
 
 @pytest.fixture
-def proof(database: Database, host: Host) -> Callable[[str], dict[str, str]]:
+def proof(database: Database, host: Host, settings: Settings) -> Callable[[str], dict[str, str]]:
     """Headers of a host that was added."""
 
     def headers(name: str) -> dict[str, str]:
         with database.transaction() as session:
-            secret = host_credentials.create(session, datetime.now(UTC), name)
+            secret = host_credentials.create(session, Seal(settings), datetime.now(UTC), name)
         return {"Authorization": "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()}
 
     return headers
@@ -234,3 +239,35 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
     snapshot.path.write_bytes(DATA)
     with pytest.raises(Exception, match="could not be sent"):
         images.upload("some-image", snapshot)
+
+
+def test_a_row_of_the_database_does_not_prove_a_host(database: Database, settings: Settings) -> None:
+    now, seal = datetime.now(UTC), Seal(settings)
+    with database.transaction() as session:
+        secret = host_credentials.create(session, seal, now, "elsewhere")
+    with database.reading() as session:
+        row = session.get_one(HostCredential, "elsewhere").sealed_hash
+        assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_credentials.proof(secret, "w"))
+        made = hmac.new(row.encode(), b"w", hashlib.sha256).hexdigest()
+        assert not host_credentials.has_proven(session, seal, "elsewhere", "w", made)
+        assert hashlib.sha256(secret.encode()).hexdigest() not in row
+
+
+def test_credentials_of_earlier_versions_go_on_working(database: Database, settings: Settings) -> None:
+    plain, seal = hashlib.sha256(b"secret").hexdigest(), Seal(settings)
+    with database.transaction() as session:
+        session.add(HostCredential(host="elsewhere", sealed_hash=plain, created_at=datetime.now(UTC)))
+    for _ in range(2):
+        bootstrap.prepare(settings, installation.load(settings))
+        with database.reading() as session:
+            assert plain not in session.get_one(HostCredential, "elsewhere").sealed_hash
+            assert host_credentials.authenticate(session, seal, "elsewhere", "secret") == "elsewhere"
+            assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_credentials.proof("secret", "w"))
+
+
+def test_a_credential_sealed_with_other_keys_is_refused(database: Database, settings: Settings, tmp_path: Path) -> None:
+    with database.transaction() as session:
+        secret = host_credentials.create(session, Seal(settings), datetime.now(UTC), "elsewhere")
+    other = Seal(replace(settings, state=tmp_path / "other"))
+    with database.reading() as session, pytest.raises(errors.Unauthorized):
+        host_credentials.authenticate(session, other, "elsewhere", secret)
