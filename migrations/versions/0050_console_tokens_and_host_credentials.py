@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0050_console_tokens"
-down_revision = "0042_password_attempts"
+down_revision = "0043_network_revisions"
 branch_labels = None
 depends_on = None
 
