@@ -1,7 +1,8 @@
-"""Whether KVM is any good here: asked cheaply, tried if need be, remembered, and distrusted when a guest fell over."""
+"""Chooses the accelerator of a host: cheap checks, then a probe guest of our own, whose result is kept until reboot."""
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -15,11 +16,15 @@ from hypervisor.errors import HostUnfit
 from hypervisor.paths import write
 from hypervisor.process import Identity, boot_id
 
+log = logging.getLogger(__name__)
+
 Wanted = Literal["auto", "kvm", "tcg"]
 KVM = Path("/dev/kvm")
 PROBE_LOOPS = 20_000_000
 PROBE_SECONDS = 2.0
 PROBE_EXIT_CODE = 33
+RECHECK_PROBE_SECONDS = 10.0
+RECHECK_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Accelerators:
         self.program = program
         self._lock = threading.Lock()
         self._choice: Choice | None = None
+        self._rechecked: float | None = None
 
     def choice(self) -> Choice:
         """What the next guest is started with. Raises HostUnfit when KVM is demanded and not there."""
@@ -47,14 +53,31 @@ class Accelerators:
                 self._choice = self._decide()
             return self._choice
 
-    def distrust(self, reason: str) -> bool:
-        """A guest fell over under KVM: use TCG from now on. False when KVM was demanded, so nothing changes."""
-        if self.wanted == "kvm":
-            return False
+    def may_fall_back(self) -> bool:
+        """Whether a machine that KVM cannot run may use TCG; not where the operator demands KVM."""
+        return self.wanted != "kvm"
+
+    def recheck(self) -> None:
+        """Probe KVM again after a guest failed under it, and use TCG from now on when our own probe fails twice.
+
+        A guest can provoke a failure of its own, so that alone changes nothing for other machines. Guests can also load
+        the host: these probes have more time than the first one. They run once in RECHECK_SECONDS at most.
+        """
         with self._lock:
-            self._choice = Choice("tcg", reason)
+            now = time.monotonic()
+            is_recent = self._rechecked is not None and now - self._rechecked < RECHECK_SECONDS
+            if is_recent or self._choice is None or self._choice.accelerator != "kvm" or not self.may_fall_back():
+                return
+            self._rechecked = now
+        if self._probe(RECHECK_PROBE_SECONDS) is None:
+            return
+        failure = self._probe(RECHECK_PROBE_SECONDS)
+        if failure is None:
+            return
+        log.error("KVM does not work any more, new guests run under TCG: %s", failure)
+        with self._lock:
+            self._choice = Choice("tcg", failure)
             self._remember(self._choice)
-        return True
 
     def _decide(self) -> Choice:
         if self.wanted == "tcg":
@@ -87,8 +110,8 @@ class Accelerators:
         self.memory.parent.mkdir(parents=True, exist_ok=True)
         write(self.memory, json.dumps({"key": self._key(), "choice": asdict(choice)}).encode())
 
-    def _probe(self) -> str | None:
-        return probe(self.program)
+    def _probe(self, timeout_seconds: float = PROBE_SECONDS) -> str | None:
+        return probe(self.program, timeout_seconds=timeout_seconds)
 
 
 def why_no_kvm() -> str | None:
@@ -127,7 +150,7 @@ def probe_rom() -> bytes:
     return bytes(rom)
 
 
-def probe(program: str, accelerator: str = "kvm") -> str | None:
+def probe(program: str, accelerator: str = "kvm", *, timeout_seconds: float = PROBE_SECONDS) -> str | None:
     """Run the ROM. None when the processor counts as fast as a real one, otherwise what is wrong."""
     # Numbers of nobody in particular, as machines have them.
     identity = Identity(0x7FFF0000, 0x7FFF0000, kvm_groups() if accelerator == "kvm" else ())
@@ -145,9 +168,9 @@ def probe(program: str, accelerator: str = "kvm") -> str | None:
             command = identity.command() + command
         started = time.monotonic()
         try:
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS)
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            return f"KVM is too slow to be real: a loop took more than {PROBE_SECONDS:g} seconds."
+            return f"KVM is too slow to be real: a loop took more than {timeout_seconds:g} seconds."
         except FileNotFoundError:
             raise HostUnfit(f"{program} is missing: apt install qemu-system-x86") from None
         if done.returncode == PROBE_EXIT_CODE:

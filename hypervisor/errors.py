@@ -13,6 +13,10 @@ class LaunchFailed(HypervisorError):
     """qemu did not start, or its guest fell over before it ran."""
 
 
+class AcceleratorFailed(LaunchFailed):
+    """KVM cannot run this guest; TCG may."""
+
+
 class HostUnfit(HypervisorError):
     """The host lacks something every machine needs (root, /dev/net/tun, a program). Says what to do."""
 

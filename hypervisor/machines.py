@@ -20,12 +20,12 @@ from hypervisor.config import HostConfig
 from hypervisor.config_drive import config_drive
 from hypervisor.console import trim_console
 from hypervisor.disks import DiskFile, Disks
-from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.errors import AcceleratorFailed, HypervisorError, LaunchFailed
 from hypervisor.machine import MachineReport, MachineSpec, MachineState
 from hypervisor.network import Links
 from hypervisor.paths import HostPaths, MachinePaths, private_directory, remove_directory, write
 from hypervisor.process import Process
-from hypervisor.qemu import group_name, start_qemu
+from hypervisor.qemu import INTERNAL_ERROR, group_name, start_qemu
 from hypervisor.qemu_processes import MachineProcess, find_machine_processes
 from hypervisor.runs import Run, last_run
 from hypervisor.segments import Segments
@@ -33,7 +33,7 @@ from hypervisor.segments import Segments
 log = logging.getLogger(__name__)
 
 # A guest that KVM cannot run falls over in its boot loader or early kernel.
-DOUBTFUL_SECONDS = 60.0
+DOUBTFUL_SECONDS = 120.0
 # Pause between two presses of a guest's power button.
 POWER_BUTTON_SECONDS = 2.0
 
@@ -155,7 +155,9 @@ class Machines:
             return MachineReport(id=machine_id, state=MachineState.SHUTOFF)
         run = last_run(paths)
         try:
-            state, _ = qmp.state(paths.qmp)
+            state, word = qmp.state(paths.qmp)
+            if word == INTERNAL_ERROR and self._may_be_mended(run):
+                state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
         except qmp.NobodyAnswers:
             running = self.process_of(paths)
             state = MachineState.SHUTOFF if running is None or running.wait(5) else MachineState.CRASHED
@@ -214,18 +216,17 @@ class Machines:
                 if memory is not None:
                     os.rename(memory, paths.memory)
                     raise
-                if accelerator != "kvm" or not _is_about_kvm(error) or not self.accelerators.distrust(str(error)):
+                if not isinstance(error, AcceleratorFailed) or not self.accelerators.may_fall_back():
                     raise
-                log.warning("%s The guest is started under TCG, as all later ones are.", error)
+                log.warning("machine %s: %s It is started under TCG.", spec.id, error)
                 accelerator = "tcg"
                 run = replace(run, accelerator=accelerator)
                 run.keep(paths)
                 self._start(spec, paths, disks, run, None)
+                self.accelerators.recheck()
             if memory is not None:
                 memory.unlink(missing_ok=True)
             undo.pop_all()
-        if accelerator == "kvm":
-            self._watch(spec.id)
         started_at = last_run(paths).started_at
         return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
 
@@ -334,51 +335,39 @@ class Machines:
         """Whether a machine of this host stands on the image."""
         return any(image_id in ids for ids in list(self._images.values()))
 
-    def _watch(self, machine_id: str) -> None:
-        """Look at a guest under KVM for its first while; the launch does not wait for that."""
+    def mend_if_idle(self, machine_id: str) -> None:
+        """Start a guest again under TCG that fell into `internal-error` early under KVM.
 
-        def watch() -> None:
-            deadline = time.monotonic() + DOUBTFUL_SECONDS
-            while time.monotonic() < deadline:
-                time.sleep(0.5)
-                with self.hold(machine_id) as paths:
-                    try:
-                        if self.process_of(paths) is None or self._mend(machine_id, paths):
-                            return
-                    except HypervisorError:
-                        log.exception("machine %s fell over under KVM and cannot be started again", machine_id)
-                        return
+        Not when the machine is being worked on, which may take a minute; the next call looks again.
+        """
+        if not self._may_be_mended(last_run(self.paths.machine(machine_id))):
+            return
+        with self._hold_if_idle(machine_id) as paths:
+            if paths is not None:
+                try:
+                    self._mend(machine_id, paths)
+                except HypervisorError:
+                    log.exception("machine %s failed under KVM and cannot be started under TCG", machine_id)
 
-        threading.Thread(target=watch, name=f"watch-{machine_id}", daemon=True).start()
+    def _may_be_mended(self, run: Run) -> bool:
+        """Whether the run is under KVM and so young that KVM may be at fault, not the guest's later doings."""
+        age = (datetime.now(UTC) - run.started_at).total_seconds()
+        return run.accelerator == "kvm" and age < DOUBTFUL_SECONDS and self.accelerators.may_fall_back()
 
-    def _mend(self, machine_id: str, paths: MachinePaths) -> bool:
-        """Start a guest again under TCG that fell into `internal-error` early under KVM. True when that was done."""
-        run = last_run(paths)
-        young = (datetime.now(UTC) - run.started_at).total_seconds() < 2 * DOUBTFUL_SECONDS
-        if run.accelerator != "kvm" or not young:
-            return False
+    def _mend(self, machine_id: str, paths: MachinePaths) -> None:
         running, spec = self.process_of(paths), self.spec(machine_id)
-        if running is None or spec is None:
-            return False
+        if running is None or spec is None or not self._may_be_mended(last_run(paths)):
+            return
         try:
             _, word = qmp.state(paths.qmp)
         except HypervisorError:
-            return False
-        if word != "internal-error":
-            return False
-        reason = f"A guest ({machine_id}) fell into qemu's internal-error state under KVM."
-        if not self.accelerators.distrust(reason):
-            return False
-        log.warning("%s It is started again under TCG, as all later ones are.", reason)
+            return
+        if word != INTERNAL_ERROR:
+            return
+        log.warning("machine %s: internal-error under KVM; it is started again under TCG", machine_id)
         running.end()
         self.launch(spec, paths, accelerator="tcg")
-        return True
-
-    def mend_if_idle(self, machine_id: str) -> None:
-        """The same, unless the machine is being worked on, which may take a minute."""
-        with self._hold_if_idle(machine_id) as paths:
-            if paths is not None:
-                self._mend(machine_id, paths)
+        self.accelerators.recheck()
 
     @contextlib.contextmanager
     def _hold_if_idle(self, machine_id: str) -> Iterator[MachinePaths | None]:
@@ -393,10 +382,6 @@ class Machines:
                 yield paths
         finally:
             lock.release()
-
-
-def _is_about_kvm(error: LaunchFailed) -> bool:
-    return any(word in str(error).lower() for word in ("kvm", "internal-error"))
 
 
 def _take_memory(paths: MachinePaths) -> Path | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hypervisor import process, qmp, suspending, throttling
 from hypervisor.accelerator import kvm_groups
 from hypervisor.disks import DiskFile
-from hypervisor.errors import HypervisorError, LaunchFailed
+from hypervisor.errors import AcceleratorFailed, HypervisorError, LaunchFailed
 from hypervisor.machine import MachineSpec, MachineState, NicSpec
 from hypervisor.network import Links
 from hypervisor.paths import MachinePaths
@@ -26,6 +26,7 @@ FIRST_UID = 0x7000_0000
 UIDS = 0x0F00_0000
 LAUNCH_SECONDS = 30.0
 RETRY_SECONDS = 0.2
+INTERNAL_ERROR = "internal-error"
 
 
 def start_qemu(
@@ -83,6 +84,8 @@ def start_qemu(
             suspending.go_on(paths.qmp)
         state, word = _first_state(paths)
         wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
+        if word == INTERNAL_ERROR and accelerator == "kvm":
+            raise AcceleratorFailed("The guest failed under KVM: internal-error.")
         if state is not wanted:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
         if not frozen:
@@ -91,7 +94,8 @@ def start_qemu(
         _end(paths)
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
-        raise LaunchFailed(f"qemu did not start: {error}") from error
+        is_about_kvm = isinstance(error, AcceleratorFailed) or (accelerator == "kvm" and "kvm" in words.lower())
+        raise (AcceleratorFailed if is_about_kvm else LaunchFailed)(f"qemu did not start: {error}") from error
     except BaseException:
         _end(paths)
         raise
