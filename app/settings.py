@@ -63,6 +63,10 @@ class Settings:
     """Underlay addresses of all hosts, comma-separated, where the underlay has no multicast."""
     isolate_guests: bool = False
     """Guests of one network reach their router and what is behind it, but not each other."""
+    guests_reach_host: bool = False
+    """Let guests reach every service of their host; otherwise only metadata, the resolver and `guests_reach_ports`."""
+    guests_reach_ports: str = ""
+    """TCP ports of hosts that guests may reach, such as 8774 for the API, comma-separated."""
     forward: bool = False
     """Let the kernel pass guests' packets on between networks and to the uplink; `nat64` does so too."""
     nat64: bool = False
@@ -73,6 +77,8 @@ class Settings:
     """IPv4 addresses that guests have inside the translator; they leave as the host's own."""
     nat64_map: str = ""
     """IPv4 addresses that belong to one guest each, such as 192.0.2.7=2001:db8::7, comma-separated."""
+    nat64_allow: str = ""
+    """Private IPv4 networks that guests may reach through NAT64, such as 10.1.0.0/16, comma-separated."""
     dns_forwarders: str = ""
     """Name servers that the host's DNS64 resolver asks, comma-separated; the root when empty."""
     dns_zone: str = ""

@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from pathlib import Path
 
 from app.addresses import ipv6_address
@@ -45,7 +45,10 @@ def make_hypervisor(
         uplink=settings.uplink,
         peers=peers,
         isolate_guests=settings.isolate_guests,
+        guests_reach_host=settings.guests_reach_host,
+        guests_reach_ports=_guests_reach_ports(settings),
         forward=settings.forward,
+        nat64_allow=_nat64_allow(settings),
         nat64=_nat64(settings) if settings.nat64 else None,
         accelerator=settings.accelerator,  # type: ignore[arg-type]
         dns_servers=dns_servers,
@@ -71,6 +74,23 @@ def _ports(text: str) -> range:
     if not 1024 <= first < last <= 65535:
         raise OperatorError(f"--migration-ports: at least two of 1024 to 65535 are needed, not {text}.")
     return range(first, last + 1)
+
+
+def _guests_reach_ports(settings: Settings) -> tuple[int, ...]:
+    words = _words(settings.guests_reach_ports)
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words):
+        raise OperatorError(
+            f"--guests-reach-ports wants TCP ports, such as 8774,8775, not {settings.guests_reach_ports}."
+        )
+    return tuple(map(int, words))
+
+
+def _nat64_allow(settings: Settings) -> tuple[IPv4Network, ...]:
+    try:
+        networks = [IPv4Network(word) for word in _words(settings.nat64_allow)]
+    except ValueError as error:
+        raise OperatorError(f"SIXSTACK_NAT64_ALLOW: {error}.") from None
+    return tuple(collapse_addresses(networks))
 
 
 def _migration_address(settings: Settings) -> IPv6Address | None:

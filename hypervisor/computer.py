@@ -9,6 +9,9 @@ from pathlib import Path
 from hypervisor.errors import HostUnfit
 from hypervisor.network import TUN
 
+# Of the IPv6 neighbour table, which all networks of a host share. The kernel's defaults are 128, 512 and 1024 entries.
+NEIGHBOURS = Path("/proc/sys/net/ipv6/neigh/default")
+NEIGHBOUR_LIMITS = {"gc_thresh3": 65536, "gc_thresh2": 32768, "gc_thresh1": 8192}
 QEMU_PACKAGE = "apt install qemu-system-x86"
 PROGRAMS = {
     "qemu-img": "apt install qemu-utils",
@@ -33,6 +36,22 @@ def check(qemu: str) -> None:
         raise HostUnfit(
             f"{TUN} cannot be opened ({error.strerror}): `modprobe tun`, or give it to the container."
         ) from error
+
+
+def raise_neighbour_limits(directory: Path = NEIGHBOURS) -> None:
+    """Raise the limits of the IPv6 neighbour table that are lower than hosts need.
+
+    Raises HostUnfit when that is forbidden. Only the first network namespace has these limits.
+    """
+    for name, wanted in NEIGHBOUR_LIMITS.items():
+        limit = directory / name
+        try:
+            if int(limit.read_text()) < wanted:
+                limit.write_text(str(wanted))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise HostUnfit(f"{limit} cannot be set to {wanted}: {error.strerror}.") from error
 
 
 def processors() -> int:

@@ -1,7 +1,7 @@
 """What an operator decides about a host."""
 
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
 
 from hypervisor.accelerator import Wanted
@@ -20,7 +20,9 @@ class HostConfig:
     hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
     KVM: one that all hosts have lets them move between hosts whose processors differ. All hosts may have their machines
     in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all. Images that
-    no machine stands on just now are kept up to `image_cache_gib` for the next one.
+    no machine stands on just now are kept up to `image_cache_gib` for the next one. On the host guests reach
+    metadata, the resolver and `guests_reach_ports` (TCP) only, unless `guests_reach_host`; through NAT64, of private
+    networks `nat64_allow` only.
     """
 
     state: Path
@@ -29,7 +31,10 @@ class HostConfig:
     uplink: str = "lo"
     peers: tuple[IPv6Address, ...] = ()
     isolate_guests: bool = False
+    guests_reach_host: bool = False
+    guests_reach_ports: tuple[int, ...] = ()
     forward: bool = False
+    nat64_allow: tuple[IPv4Network, ...] = ()
     nat64: Nat64 | None = None
     accelerator: Wanted = "auto"
     dns_servers: tuple[IPv6Address, ...] = ()

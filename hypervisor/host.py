@@ -12,12 +12,13 @@ from hypervisor.config import HostConfig
 from hypervisor.console import console_tail, trim_console
 from hypervisor.disks import Disks, disk_bytes
 from hypervisor.errors import HypervisorError
+from hypervisor.host_filter import HostFilter
 from hypervisor.machine import Diagnostics, HostReport, MachineReport, MachineSpec, MachineState, SnapshotFile
 from hypervisor.machines import Machines
 from hypervisor.migration import Landing, Offer, Plan, Progress, Sent
 from hypervisor.moving import Moves
 from hypervisor.nat64 import Translator
-from hypervisor.network import Links, forward_packets
+from hypervisor.network import METADATA, Links, forward_packets
 from hypervisor.paths import HostPaths, remove_directory, remove_remains, write
 from hypervisor.protocol import ImageSource
 from hypervisor.qemu import machine_identity
@@ -39,17 +40,34 @@ class QemuHypervisor:
         self.config = config
         self.paths = HostPaths(config.state.resolve(), config.shared_machines, config.host_name)
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
-        self.guard = SpoofingGuard(config.installation, self.links.tap, isolate=config.isolate_guests)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
         self.translator = Translator(
             config.installation, self.paths, self.links, config.nat64, lambda: self.segments.mapped()
         )
         resolvers = config.dns_servers or ((self.translator.resolver,) if config.nat64 else ())
+        self.guard = SpoofingGuard(
+            config.installation,
+            self.links.tap,
+            isolate=config.isolate_guests,
+            host_filter=HostFilter(
+                config.installation,
+                METADATA,
+                uplink=config.uplink,
+                peers=config.peers,
+                resolvers=resolvers,
+                tcp_ports=config.guests_reach_ports,
+                is_open=config.guests_reach_host,
+                ipv4_pool=config.nat64.pool if config.nat64 else None,
+                allowed_ipv4=config.nat64_allow,
+            ),
+            nat64_prefix=config.nat64.prefix if config.nat64 else None,
+        )
         self.segments = Segments(self.links, self.guard, self.router, resolvers, config.dns_search)
         self.disks = Disks(self.paths.bases, images)
         self.machines = Machines(config, self.paths, self.links, self.segments, self.disks)
         self._moves = Moves(self.machines)
         self._version: int | None = None
+        self._limits_raised = False
 
     # --- the host ---------------------------------------------------------------------------------------------------
 
@@ -87,6 +105,7 @@ class QemuHypervisor:
             if self.machines.process_of(paths) is not None:
                 running.append(machine_id)
                 self.machines.mend_if_idle(machine_id)
+        self._raise_limits()
         self.segments.repair(running)
         if self.config.forward:
             forward_packets()
@@ -94,6 +113,15 @@ class QemuHypervisor:
             self.translator.ensure()
         except HypervisorError as error:
             log.error("Guests have no way to IPv4: %s", error)
+
+    def _raise_limits(self) -> None:
+        """Once: a container may forbid it, and guests run all the same."""
+        if not self._limits_raised:
+            self._limits_raised = True
+            try:
+                computer.raise_neighbour_limits()
+            except HypervisorError as error:
+                log.warning("%s", error)
 
     def evict_images(self, in_use: frozenset[str]) -> None:
         keep = self.config.image_cache_gib << 30

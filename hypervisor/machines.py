@@ -57,7 +57,9 @@ class Machines:
             spec = self.spec(machine_id)
             if spec is not None:
                 self.use_images(spec)
-                segments.remember(machine_id, spec.nics)
+                machine = paths.machine(machine_id)
+                moving = any(path.exists() for path in (machine.incoming, machine.outgoing, machine.key))
+                segments.remember(machine_id, spec.nics, away=moving)
 
     @contextlib.contextmanager
     def hold(self, machine_id: str) -> Iterator[MachinePaths]:

@@ -85,6 +85,7 @@ class Moves:
                 if not sender.has_left():
                     if not sender.is_leaving():
                         sender.send_disks()
+                    self._machines.segments.leave(spec.id)
                     sender.send_memory()
             return Sent(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
 
@@ -108,6 +109,7 @@ class Moves:
                 self._vanish(spec.id, paths)
                 return False
             landing.settle(paths.qmp)
+            self._machines.segments.claim(spec.id, spec.nics)
             announcing.announce_router(self._machines.links, spec.nics)
             if sent is not None and sent.console is not None:
                 prepend(paths.console, unpack(sent.console))
@@ -122,6 +124,7 @@ class Moves:
                     sending.give_up(paths.qmp)
                     if not plan.paused:
                         sending.go_on(paths.qmp)
+                    self._machines.segments.claim(spec.id, self._machines.known(spec.id).nics)
             elif _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
                 self._machines.stop(paths, 0)
                 paths.outgoing.unlink(missing_ok=True)
@@ -142,6 +145,7 @@ class Moves:
         """The guest is off and all of its disks are there; it stays off, and its disks stay."""
         if not _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
             self._machines.stop(paths, grace_seconds)
+            self._machines.segments.leave(known.id)
             write(paths.outgoing, plan.id.encode())
             self._start_bare(known, paths, self._machines.own_disks(known, paths), frozen=True)
         with self._sender(known, plan, landing, paths) as sender:
@@ -216,7 +220,7 @@ class Moves:
         credentials.keep(paths.key, plan.key)
         write(paths.spec, spec.model_dump_json().encode())
         if plan.live:
-            self._machines.segments.claim(spec.id, spec.nics)
+            self._machines.segments.claim(spec.id, spec.nics, awaited=True)
             write(paths.config_drive, unpack(offer.config_drive or ""))
             files.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
             machine_type = offer.machine_type or "q35"

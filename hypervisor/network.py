@@ -29,12 +29,12 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
+from hypervisor.host_filter import VXLAN_PORT
 from hypervisor.machine import NicSpec, Rate
 
 T = TypeVar("T")
 Destination = IPv4Address | IPv4Network | IPv6Address | IPv6Network
 
-VXLAN_PORT = 4789
 VXLAN_TTL = 5
 GROUPS = int(IPv6Address("ff05::"))
 IFA_F_NODAD = 0x02

@@ -34,21 +34,28 @@ class Segments:
         self.dns_search = dns_search
         self._lock = threading.RLock()
         self._claims: dict[str, Nics] = {}
+        # Machines that are on their way to or from another host: their guests may run there.
+        self._away: set[str] = set()
         # Indices of bridge and VXLAN device; others mean that somebody removed them, and our taps hang in the air.
         self._known: dict[int, tuple[int, int]] = {}
         self._watcher: Callable[[dict[int, int]], None] = lambda _: None
 
-    def remember(self, machine_id: str, nics: Nics) -> None:
+    def remember(self, machine_id: str, nics: Nics, *, away: bool = False) -> None:
         """A machine found on this host. Nothing is done until `repair`."""
         with self._lock:
             self._claims[machine_id] = nics
+            if away:
+                self._away.add(machine_id)
 
-    def claim(self, machine_id: str, nics: Nics) -> None:
-        """From now on this machine needs the segments of its ports, and the rules for them."""
+    def claim(self, machine_id: str, nics: Nics, *, awaited: bool = False) -> None:
+        """From now on this machine needs the segments of its ports, and the rules for them.
+
+        `awaited`: its guest runs on another host until this is called again without."""
         with self._lock:
             before = self._claims.get(machine_id, ())
             self._claims[machine_id] = nics
-            self.guard.ensure(nics)
+            (self._away.add if awaited else self._away.discard)(machine_id)
+            self.guard.ensure(nics, awaited=awaited)
             ports = {nic.port_id for nic in nics}
             self.guard.remove([nic for nic in before if nic.port_id not in ports])
             for nic in nics:
@@ -58,17 +65,25 @@ class Segments:
             if any(self.links.bridge(nic.vni) in refused for nic in nics):
                 raise LaunchFailed(NETWORK_FAILED)
 
+    def leave(self, machine_id: str) -> None:
+        """The guest of this machine may run on another host from now on, until `claim` brings it back."""
+        with self._lock:
+            self._away.add(machine_id)
+            self.guard.disown(self._claims.get(machine_id, ()))
+
     def release(self, machine_id: str) -> None:
         """This machine needs nothing any more: segments that no other one needs go."""
         with self._lock:
             gone = self._claims.pop(machine_id, None)
+            self._away.discard(machine_id)
             if gone is None:
                 return
+            # Links first: VXLAN devices never outlive the rules for them.
+            self._remove_unneeded({nic.vni for nic in gone})
             if self._claims:
                 self.guard.remove(gone)
             else:
                 self.guard.close_down()
-            self._remove_unneeded({nic.vni for nic in gone})
             self._advertise()
 
     def repair(self, running: Iterable[str]) -> None:
@@ -76,16 +91,18 @@ class Segments:
         with self._lock:
             present = self.links.segments()
             self._remove_unneeded(present.keys() | self._known.keys())
+            # Rules first, as in `claim`.
+            here = [nic for one, nics in self._claims.items() if one not in self._away for nic in nics]
+            if self._claims:
+                self.guard.repair([nic for nics in self._claims.values() for nic in nics], here)
+            else:
+                self.guard.close_down()
             needed = [nic for machine_id in running for nic in self._claims.get(machine_id, ())]
             broken = {nic.vni for nic in needed if self._known.get(nic.vni, (0, 0)) != present.get(nic.vni)}
             for nic in needed:
                 if nic.vni in broken:
                     self._known[nic.vni] = self.links.ensure_segment(nic)
                     self.links.ensure_plugged(nic)
-            if self._claims:
-                self.guard.repair([nic for nics in self._claims.values() for nic in nics])
-            else:
-                self.guard.close_down()
             self._advertise()
 
     def watch(self, watcher: Callable[[dict[int, int]], None]) -> None:
@@ -132,9 +149,9 @@ class Segments:
         """No segment, rule or radvd is left, whoever claims one."""
         with self._lock:
             self.router.apply(())
-            self.guard.close_down()
             for vni in self.links.segments():
                 self.links.remove_segment(vni)
+            self.guard.close_down()
             self._known.clear()
             self._watcher({})
 

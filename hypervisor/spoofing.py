@@ -7,6 +7,10 @@ chain, so the cost does not grow with the number of guests:
 
 What arrives from other hosts has passed their rules. Only what each host says for itself to its own guests is dropped
 there: router advertisements, and neighbour discovery for the addresses that all hosts have (gateways and metadata).
+Frames from there with the MAC of a guest that runs here are dropped as well: they would move the MAC to another port.
+
+What guests may send to the host itself is decided in the table of host_filter.py, which is written in the same
+transaction.
 
 Rules are in place before the tap exists. A guest may use its own MAC; as source its link-local address (the EUI-64 one)
 and the addresses assigned to its port; and it may speak for these only in neighbour discovery. The owner of its network
@@ -27,10 +31,13 @@ from typing import Any
 from hypervisor.addresses import plain, plain_prefix
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
+from hypervisor.host_filter import HostFilter
 from hypervisor.machine import NicSpec, Rate
 from hypervisor.network import BRIDGE_MACS, LEAST_BURST, LINK_LOCAL, METADATA
 
 NFT_SECONDS = 30
+# Neighbour solicitations from addresses of a pair: each new source costs an entry in the host's neighbour table.
+NEW_SOURCES = "limit rate over 20/second burst 200 packets"
 
 log = logging.getLogger(__name__)
 
@@ -38,41 +45,76 @@ log = logging.getLogger(__name__)
 class SpoofingGuard:
     """The rules of one installation. `tap_name` gives the name of a port's tap."""
 
-    def __init__(self, installation: str, tap_name: Callable[[str], str], *, isolate: bool = False) -> None:
-        """`isolate`: guests reach their router and what is behind it, but not each other on their segment."""
+    def __init__(
+        self,
+        installation: str,
+        tap_name: Callable[[str], str],
+        *,
+        isolate: bool = False,
+        host_filter: HostFilter | None = None,
+        nat64_prefix: IPv6Network | None = None,
+    ) -> None:
+        """`isolate`: guests reach their router and what is behind it, but not each other on their segment.
+        `nat64_prefix`: reached from a port's own addresses only, as each source takes an address of the IPv4 pool."""
         self.installation = installation
         self.table = f"sixstack_{installation}"
         self.tap_name = tap_name
         self.isolate = isolate
+        self.host_filter = host_filter or HostFilter(installation, METADATA)
+        self.nat64_prefix = nat64_prefix
         self._lock = threading.Lock()
+        # VXLAN device and MAC of each guest that runs here; None until the set in the kernel is known to be ours.
+        self._here: frozenset[str] | None = None
         # An earlier run may have written other rules: it was another release, or had other settings.
         self._is_as_we_write_it = False
 
-    def ensure(self, nics: Iterable[NicSpec]) -> None:
-        """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing."""
+    def ensure(self, nics: Iterable[NicSpec], *, awaited: bool = False) -> None:
+        """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing.
+
+        `awaited`: the guest still runs on another host, so that frames with its MAC arrive from there."""
         nics = list(nics)
         lines = []
         for nic in nics:
-            lines += guard_rules(self.table, self.tap_name(nic.port_id), nic, isolate=self.isolate)
+            tap = self.tap_name(nic.port_id)
+            lines += guard_rules(self.table, tap, nic, isolate=self.isolate, nat64_prefix=self.nat64_prefix)
         lines += [line for nic in nics for line in apart(self.table, self.tap_name(nic.port_id), nic.isolated)]
         lines += self._gateways(nics)
         lines += [line for nic in nics if nic.addresses for line in self._ways_out(nic)]
         if lines:
-            self._run([*self._table(), *lines])
+            self._run([*self._table(), *lines, *self._segments(nics), *self._macs(nics, are_here=not awaited)])
+            self._note(nics, are_here=not awaited)
+
+    def disown(self, nics: Iterable[NicSpec]) -> None:
+        """The guest of these ports may run on another host from now on; its rules stay."""
+        nics = list(nics)
+        if nics:
+            self._run([*self._table(), *self._macs(nics, are_here=False)])
+            self._note(nics, are_here=False)
 
     def remove(self, nics: Iterable[NicSpec]) -> None:
         """The rules of these ports go; content if they are gone."""
-        self._remove([self.tap_name(nic.port_id) for nic in nics])
+        nics = list(nics)
+        self._remove([self.tap_name(nic.port_id) for nic in nics], self._macs(nics, are_here=False))
+        self._note(nics, are_here=False)
 
-    def repair(self, nics: Iterable[NicSpec]) -> None:
-        """Exactly these ports are guarded: after somebody flushed the rule set, or after a crash of ours."""
+    def repair(self, nics: Iterable[NicSpec], here: Iterable[NicSpec] = ()) -> None:
+        """Exactly these ports are guarded: after somebody flushed the rule set, or after a crash of ours.
+        `here`: those of guests that run on this host and nowhere else."""
         wanted = {self.tap_name(nic.port_id): nic for nic in nics}
         present = self.guarded()
+        if wanted and not self._host_filter_is_whole():
+            self._is_as_we_write_it = False
         missing = [nic for tap, nic in wanted.items() if tap not in present]
         if missing or (wanted and not self._is_as_we_write_it):
-            self.ensure(missing if self._is_as_we_write_it else wanted.values())
+            self._here = None
+            self.ensure(missing if self._is_as_we_write_it else wanted.values(), awaited=True)
             self._is_as_we_write_it = True
         self._remove(sorted(present - wanted.keys()))
+        macs = frozenset(map(self._mac, here))
+        if wanted and macs != self._here:
+            added = [f"add element bridge {self.table} here {{ {', '.join(sorted(macs))} }}"] if macs else []
+            self._run([*self._table(), f"flush set bridge {self.table} here", *added])
+            self._here = macs
 
     def guarded(self) -> set[str]:
         """Names of the taps that have rules."""
@@ -86,11 +128,13 @@ class SpoofingGuard:
         return sum(counter["packets"] for counter in counters)
 
     def close_down(self) -> None:
-        """The whole table goes."""
-        self._run([f"add table bridge {self.table}", f"delete table bridge {self.table}"])
+        """Both tables go."""
+        tables = (f"bridge {self.table}", self.host_filter.table)
+        self._run([f"{verb} table {table}" for table in tables for verb in ("add", "delete")])
+        self._here = None
 
-    def _remove(self, taps: list[str]) -> None:
-        lines = []
+    def _remove(self, taps: list[str], more: Iterable[str] = ()) -> None:
+        lines = [*more]
         for tap in taps:
             chain, element = f"bridge {self.table} {_chain(tap)}", f'bridge {self.table} taps {{ "{tap}"'
             # Made before they are removed, so that it does not matter whether they are there.
@@ -101,7 +145,35 @@ class SpoofingGuard:
             self._run([*self._table(), *lines])
 
     def _table(self) -> list[str]:
-        return _table(self.table, self.installation, isolate=self.isolate)
+        tables = _table(self.table, self.installation, isolate=self.isolate, nat64_prefix=self.nat64_prefix)
+        return [*self.host_filter.commands(), *tables]
+
+    def _host_filter_is_whole(self) -> bool:
+        """Whether the table of the host filter has all of its rules."""
+        done = _nft(["--json", "--terse", "list", "table", *self.host_filter.table.split()])
+        items = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+        return sum("rule" in item for item in items) == self.host_filter.rule_count()
+
+    def _segments(self, nics: list[NicSpec]) -> list[str]:
+        """VNIs whose frames are accepted from the uplink only. One that is not used here any more does no harm."""
+        vnis = ", ".join(map(str, sorted({nic.vni for nic in nics})))
+        return [f"add element {self.host_filter.table} segments {{ {vnis} }}"]
+
+    def _mac(self, nic: NicSpec) -> str:
+        return f'"6v{self.installation}-{nic.vni:06x}" . {nic.mac}'
+
+    def _macs(self, nics: list[NicSpec], *, are_here: bool) -> list[str]:
+        """The commands that let the MACs of these ports in from taps only, or from other hosts as well."""
+        if not nics:
+            return []
+        elements = f"element bridge {self.table} here {{ {', '.join(sorted(set(map(self._mac, nics))))} }}"
+        # Added before it is deleted, so that it does not matter whether it is there.
+        return [f"add {elements}", *([] if are_here else [f"delete {elements}"])]
+
+    def _note(self, nics: list[NicSpec], *, are_here: bool) -> None:
+        if self._here is not None:
+            macs = frozenset(map(self._mac, nics))
+            self._here = self._here | macs if are_here else self._here - macs
 
     def _gateways(self, nics: Iterable[NicSpec]) -> list[str]:
         """Addresses are never given twice, so one that is not a gateway here any more does no harm."""
@@ -136,7 +208,9 @@ def own_addresses(nic: NicSpec) -> list[IPv6Address]:
     return sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
 
 
-def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) -> list[str]:
+def guard_rules(
+    table: str, tap: str, nic: NicSpec, *, isolate: bool = False, nat64_prefix: IPv6Network | None = None
+) -> list[str]:
     """The commands that make or renew the chain of one tap."""
     own = own_addresses(nic)
     addresses = ", ".join(map(plain, own))
@@ -149,7 +223,8 @@ def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) ->
         "ether type != ip6 counter drop",
         # What only routers and DHCP servers say.
         "icmpv6 type { nd-router-advert, nd-redirect } counter drop",
-        "udp sport 547 udp dport 546 counter drop",
+        # To DHCPv6 clients, from any port: there is no DHCPv6 server on these networks.
+        "udp dport 546 counter drop",
         # Neighbour discovery is never fragmented, except to hide from rules like these.
         "ip6 daddr ff00::/8 exthdr frag exists counter drop",
         # The target of an advertisement, and that of a question that comes from nobody: "is this address taken?"
@@ -161,6 +236,8 @@ def guard_rules(table: str, tap: str, nic: NicSpec, *, isolate: bool = False) ->
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
         *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
+        *([f"ip6 daddr {nat64_prefix} counter drop"] if allowed and nat64_prefix else []),
+        *([f"icmpv6 type nd-neighbor-solicit {NEW_SOURCES} counter drop"] if allowed else []),
         *(f"ether saddr {mac} ip6 saddr {plain_prefix(prefix)} accept" for mac, prefix in nic.allowed),
         "counter drop",
     ]
@@ -206,8 +283,9 @@ def _limits(rate: Rate | None) -> list[str]:
     return limits
 
 
-def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
+def _table(table: str, installation: str, *, isolate: bool, nat64_prefix: IPv6Network | None) -> list[str]:
     shared = [
+        "iifname . ether saddr @here counter drop",
         f"ip6 saddr {METADATA} counter drop",
         f"ip6 daddr {METADATA} counter drop",
         "icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter drop",
@@ -221,10 +299,13 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         "counter drop",
     ]
     which = f'"6t{installation}*"' if isolate else "@apart"
+    # NAT64 serves the guests of this host; those of others have passed no rule that knows of it.
+    translated = [f'iifname "6v{installation}-*" ip6 daddr {nat64_prefix} counter drop'] if nat64_prefix else []
     return [
         f"add table bridge {table}",
         f"add map bridge {table} taps {{ type ifname : verdict; }}",
         f"add set bridge {table} gateways {{ typeof @th,64,128; }}",
+        f"add set bridge {table} here {{ typeof iifname . ether saddr; }}",
         f"add set bridge {table} apart {{ type ifname; }}",
         f"add set bridge {table} closed {{ type ifname; }}",
         f"add chain bridge {table} others",
@@ -241,6 +322,7 @@ def _table(table: str, installation: str, *, isolate: bool) -> list[str]:
         f"add chain bridge {table} host {{ type filter hook input priority -200; policy accept; }}",
         f"flush chain bridge {table} host",
         f"add rule bridge {table} host iifname @closed ip6 daddr != {{ fe80::/10, ff00::/8 }} counter drop",
+        *(f"add rule bridge {table} host {rule}" for rule in translated),
     ]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from hypervisor.config_drive import slaac_address
 from hypervisor.machine import KeySpec, NicSpec
+from hypervisor.nat64 import Nat64
 from hypervisor.network import METADATA
 from hypervisor.spoofing import LINK_LOCAL
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
@@ -87,6 +88,7 @@ FORBIDDEN = {
     "a router's advertisement as a fragment": frame(extended(FRAGMENT, icmp(ROUTER_ADVERT))),
     "a redirect": frame(ipv6(OWN_LINK_LOCAL, icmp(REDIRECT, OTHER))),
     "a DHCP server's answer": frame(ipv6(OWN_LINK_LOCAL, struct.pack("!HHHH", 547, 546, 8, 0), header=UDP)),
+    "a datagram to DHCP clients": frame(ipv6(OWN, struct.pack("!HHHH", 40000, 546, 8, 0), header=UDP)),
     "an advertisement of another's address": frame(ipv6(OWN, icmp(ADVERT, OTHER))),
     "an advertisement of the gateway's address": frame(ipv6(OWN, icmp(ADVERT, GATEWAY))),
     "an advertisement hidden behind options": frame(extended(DESTINATION, icmp(ADVERT, GATEWAY))),
@@ -154,15 +156,17 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
     some = IPv6Network((int(PREFIX.network.network_address) + (5 << 32), 96))
     pairs = ((virtual, IPv6Network(shared)), (HOSTILE.mac, some))
     nic, within, beyond = HOSTILE.model_copy(update={"allowed": pairs}), some[77], IPv6Address(int(some[-1]) + 1)
-    host = make_host(OneImage(blank_image))
+    host = make_host(OneImage(blank_image), nat64=Nat64())
     host.links.ensure_segment(nic)
     host.guard.ensure([nic, VICTIM])
+    translated = IPv6Address("64:ff9b::c105:5d0a")
     taps = host.links.open_tap(nic, 65534), host.links.open_tap(VICTIM, 65534)
     allowed = (
         frame(ipv6(shared, icmp(ECHO)), source=virtual),
         frame(ipv6(shared, icmp(ADVERT, shared)), source=virtual),
         frame(ipv6(within, icmp(ECHO))),
         frame(ipv6(within, icmp(ADVERT, within))),
+        frame(ipv6(OWN, icmp(ECHO), to=translated)),
         *ALLOWED.values(),
     )
     forbidden = (
@@ -171,10 +175,16 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
         frame(ipv6(beyond, icmp(ECHO))),
         frame(ipv6(within, icmp(ADVERT, beyond))),
         frame(ipv6(within, bytes(20), header=TCP, to=METADATA)),
+        # Each source takes an address of the NAT64 pool.
+        frame(ipv6(within, icmp(ECHO), to=translated)),
         *FORBIDDEN.values(),
     )
     assert [number for number, sent in enumerate(allowed) if not seen(taps, sent, number)] == []
     assert [number for number, sent in enumerate(forbidden) if seen(taps, sent, 100 + number)] == []
+    # A flood of sources fills no neighbour table.
+    for number in range(600):
+        os.write(taps[0], VNET_HEADER + frame(ipv6(some[number], icmp(SOLICIT, OTHER))))
+    assert host.guard.dropped(nic) > 300
     # All of the prefix, which its own address is in: what a guest with changing addresses needs.
     host.guard.ensure([nic.model_copy(update={"allowed": ((HOSTILE.mac, PREFIX.network),)})])
     assert [number for number, sent in enumerate(allowed[2:]) if not seen(taps, sent, 300 + number)] == []

@@ -19,6 +19,9 @@ from compute_agent.host import make_hypervisor
         ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_PREFIX": "2001:db8::/97"}, "NAT64 prefix"),
         ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_MAP": "192.0.2.7"}, "SIXSTACK_NAT64_"),
         ({"SIXSTACK_NAT64": "yes", "SIXSTACK_NAT64_MAP": "192.168.240.7=2001:db8::7"}, "cannot be mapped"),
+        ({"SIXSTACK_NAT64_ALLOW": "10.0.0.1/8"}, "SIXSTACK_NAT64_ALLOW"),
+        ({"SIXSTACK_GUESTS_REACH_PORTS": "8774,https"}, "--guests-reach-ports"),
+        ({"SIXSTACK_GUESTS_REACH_PORTS": "70000"}, "--guests-reach-ports"),
         ({"SIXSTACK_MIGRATION_PORTS": "49152"}, "--migration-ports is two numbers"),
         ({"SIXSTACK_MIGRATION_PORTS": "80-90"}, "of 1024 to 65535"),
         ({"SIXSTACK_MIGRATION_ADDRESS": "192.0.2.1"}, "--migration-address"),
@@ -33,7 +36,9 @@ def test_a_wrong_setting_is_named(tmp_path: Path, environ: dict[str, str], words
 
 
 def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
-    settings = Settings.read({"state": tmp_path, "nat64": True, "peers": "fd00::1,fd00::2"}, {})
+    settings = Settings.read(
+        {"state": tmp_path, "nat64": True, "peers": "fd00::1,fd00::2", "guests_reach_ports": "8774"}, {}
+    )
     assert Settings.read({}, settings.environ()) == settings
 
 

@@ -1,0 +1,438 @@
+"""What a guest reaches on its host, and where a segment takes frames from: real packets from taps and the underlay."""
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from hypervisor.host import QemuHypervisor
+from hypervisor.machine import NicSpec
+from hypervisor.nat64 import Nat64
+from hypervisor.network import METADATA
+from tests.host.support import HostMaker, OneImage, inside, network_namespace
+from tests.host.test_spoofing import (
+    FRAGMENT,
+    GATEWAY,
+    HOSTILE,
+    ICMPV6,
+    OWN,
+    OWN_LINK_LOCAL,
+    TCP,
+    UDP,
+    VICTIM,
+    VNET_HEADER,
+    frame,
+    icmp,
+    ipv6,
+    mac,
+    on,
+)
+
+VXLAN_PORT = 4789
+UNDERLAY = IPv6Address("fd00:aaaa::1")
+OTHER_HOST = IPv6Address("fd00:aaaa::2")
+STRANGER = IPv6Address("fd00:aaaa::66")
+ELSEWHERE = on(0x668, 2)
+SYN, ACK, RST = 2, 16, 4
+ECHO, ECHO_REPLY = 128, 129
+
+
+def ip(*words: object) -> None:
+    subprocess.run(["ip", *map(str, words)], check=True)
+
+
+def checksum(source: IPv6Address, to: IPv6Address, kind: int, body: bytes) -> int:
+    whole = source.packed + to.packed + struct.pack("!II", len(body), kind) + body + b"\0" * (len(body) % 2)
+    total = sum(struct.unpack(f"!{len(whole) // 2}H", whole))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF or 0xFFFF
+
+
+def whole(source: IPv6Address, to: IPv6Address, kind: int, body: bytes, place: int) -> bytes:
+    """The body with its checksum, which is at `place`."""
+    return body[:place] + struct.pack("!H", checksum(source, to, kind, body)) + body[place + 2 :]
+
+
+def udp(source: IPv6Address, to: IPv6Address, port: int, payload: bytes, *, sport: int = 40000) -> bytes:
+    return whole(source, to, UDP, struct.pack("!HHHH", sport, port, 8 + len(payload), 0) + payload, 6)
+
+
+def tcp(source: IPv6Address, to: IPv6Address, port: int, flags: int, number: int) -> bytes:
+    return whole(source, to, TCP, struct.pack("!HHIIBBHHH", 40000 + number, port, 1, 0, 0x50, flags, 1024, 0, 0), 16)
+
+
+def vxlan(vni: int, inner: bytes) -> bytes:
+    return struct.pack("!II", 0x08 << 24, vni << 8) + inner
+
+
+def own_source(to: IPv6Address) -> IPv6Address:
+    return OWN_LINK_LOCAL if to.is_link_local else OWN
+
+
+class Guest:
+    """A guest's end of a tap on the host `host`."""
+
+    def __init__(self, host: QemuHypervisor, nic: NicSpec) -> None:
+        self.nic = nic
+        self.router = host.links.bridge_mac(nic.vni)
+        self.tap = host.links.open_tap(nic, 65534)
+
+    def send(self, packet: bytes, to: str | None = None) -> None:
+        ethernet = mac(to or self.router) + mac(self.nic.mac) + b"\x86\xdd"
+        os.write(self.tap, VNET_HEADER + ethernet + packet)
+
+    def receive(self, wanted: Callable[[bytes], bool], until: Callable[[bytes], bool]) -> bytes | None:
+        """The next frame that is wanted; None when another one says that none will come."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if select.select([self.tap], [], [], 0.5)[0]:
+                received = os.read(self.tap, 65536)[len(VNET_HEADER) :]
+                if wanted(received):
+                    return received
+                if until(received):
+                    return None
+                self.answer_solicitation(received)
+        raise AssertionError("neither the wanted frame nor the last one arrived")
+
+    def answer_solicitation(self, received: bytes) -> None:
+        """The host looks for its neighbour before it sends to it."""
+        if received[12:14] == b"\x86\xdd" and received[20] == ICMPV6 and received[54] == 135:
+            target, asker = IPv6Address(received[62:78]), IPv6Address(received[22:38])
+            if target in (OWN, OWN_LINK_LOCAL):
+                option = b"\x02\x01" + mac(self.nic.mac)
+                body = struct.pack("!BBHI", 136, 0, 0, 0x6000_0000) + target.packed + option
+                self.send(ipv6(target, whole(target, asker, ICMPV6, body, 2), to=asker))
+
+    def ping(self, to: IPv6Address, mark: bytes) -> Callable[[bytes], bool]:
+        """Send a packet that the host answers, after all that was sent before; matches the answer."""
+        source = own_source(to)
+        body = struct.pack("!BBHI", ECHO, 0, 0, 0) + mark
+        self.send(ipv6(source, whole(source, to, ICMPV6, body, 2), to=to))
+        return lambda received: received[20] == ICMPV6 and received[54] == ECHO_REPLY and received.endswith(mark)
+
+    def reaches_tcp(self, to: IPv6Address, port: int, *, flags: int = SYN, number: int = 0) -> bool:
+        """Whether the host answers a segment, be it only that nothing listens there."""
+        source = own_source(to)
+        self.send(ipv6(source, tcp(source, to, port, flags, number), header=TCP, to=to))
+        last = self.ping(to, b"tcp %d %d" % (port, number))
+        return self.receive(lambda got: got[20] == TCP and got[54:56] == struct.pack("!H", port), last) is not None
+
+
+def make_guest(host: QemuHypervisor, *others: NicSpec) -> Iterator[Guest]:
+    """A guest whose network, with those of the others, is set up as for a machine."""
+    host.segments.claim("hostile", (HOSTILE,))
+    if others:
+        host.segments.claim("others", others)
+    guest = Guest(host, HOSTILE)
+    try:
+        yield guest
+    finally:
+        os.close(guest.tap)
+        host.segments.release("hostile")
+        host.segments.release("others")
+
+
+@pytest.fixture
+def uplink(namespace: None) -> Iterator[int]:
+    """A link to another computer, which is in the namespace returned. Packets stay in order on one processor."""
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    outside = network_namespace()
+    ip("link", "add", "dev", "uplink", "type", "veth", "peer", "name", "eth0")
+    ip("link", "set", "dev", "eth0", "netns", f"/proc/{os.getpid()}/fd/{outside}")
+    ip("address", "add", f"{UNDERLAY}/64", "dev", "uplink", "nodad")
+    ip("link", "set", "dev", "uplink", "up")
+    with inside(outside):
+        for address in (OTHER_HOST, STRANGER):
+            ip("address", "add", f"{address}/64", "dev", "eth0", "nodad")
+        ip("link", "set", "dev", "eth0", "up")
+    try:
+        yield outside
+    finally:
+        os.sched_setaffinity(0, processors)
+        os.close(outside)
+
+
+def inner(mark: bytes, *, source: str = "02:de:ad:be:ef:00") -> bytes:
+    return frame(ipv6(IPv6Address("fe80::dead:beef"), icmp(ECHO, None, mark)), source=source)
+
+
+def arrives(tap: int, mark: bytes, last: bytes) -> bool:
+    """Whether a frame with that mark came before the last one."""
+    deadline = time.monotonic() + 10
+    found = False
+    while time.monotonic() < deadline:
+        if select.select([tap], [], [], 0.5)[0]:
+            received = os.read(tap, 65536)
+            if received.endswith(last):
+                return found
+            found = found or received.endswith(mark)
+    raise AssertionError("the last frame did not arrive")
+
+
+def multicast_reaches(bridge: str, payload: bytes) -> None:
+    """A frame of the host's own to all that is on a bridge: it comes after whatever was on its way."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((bridge, 0))
+        sender.send(frame(ipv6(IPv6Address("fe80::1"), icmp(ECHO, None, payload)), source="0a:36:00:00:00:01"))
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_guest_writes_into_no_other_network(make_host: HostMaker, blank_image: Path, is_open: bool) -> None:
+    """VXLAN to any address of the host, whole or in fragments; also where guests may reach the host."""
+    host = make_host(OneImage(blank_image), guests_reach_host=is_open)
+    ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
+    with contextlib.contextmanager(make_guest)(host, ELSEWHERE) as guest:
+        victim = host.links.open_tap(ELSEWHERE, 65534)
+        packet = vxlan(ELSEWHERE.vni, inner(b"injected"))
+        for number, to in enumerate((GATEWAY, METADATA, UNDERLAY, IPv6Address("ff05::668"))):
+            source = own_source(to)
+            guest.send(ipv6(source, udp(source, to, VXLAN_PORT, packet), header=UDP, to=to))
+            body = udp(source, to, VXLAN_PORT, packet)
+            for cut in (8, 16):
+                parts = ((0, body[:cut], 1), (cut, body[cut:], 0))
+                for offset, part, more in parts:
+                    header = struct.pack("!BBHI", UDP, 0, offset | more, 7 + number * 8 + cut)
+                    guest.send(ipv6(source, header + part, header=FRAGMENT, to=to))
+        guest.receive(guest.ping(GATEWAY, b"all sent"), lambda _: False)
+        multicast_reaches(host.links.bridge(ELSEWHERE.vni), b"the last")
+        assert not arrives(victim, b"injected", b"the last")
+        os.close(victim)
+
+
+def send_vxlan(namespace: int, source: IPv6Address, vni: int, payload: bytes) -> None:
+    with inside(namespace), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        sender.bind((str(source), 0))
+        sender.sendto(vxlan(vni, payload), (str(UNDERLAY), VXLAN_PORT))
+
+
+@pytest.mark.parametrize("peers", [(), (UNDERLAY, OTHER_HOST)])
+def test_frames_come_from_the_underlay_only(
+    make_host: HostMaker, blank_image: Path, uplink: int, peers: tuple[IPv6Address, ...]
+) -> None:
+    host = make_host(OneImage(blank_image), uplink="uplink", peers=peers)
+    with contextlib.contextmanager(make_guest)(host) as guest:
+        send_vxlan(uplink, STRANGER, HOSTILE.vni, inner(b"stranger"))
+        send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
+        assert arrives(guest.tap, b"stranger", b"other host") is (peers == ())
+    # The same installation without an uplink takes none at all.
+    host = make_host(OneImage(blank_image))
+    with contextlib.contextmanager(make_guest)(host) as guest:
+        send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as after:
+            after.bind((str(UNDERLAY), 9))
+            after.settimeout(10)
+            with inside(uplink), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"after", (str(UNDERLAY), 9))
+            assert after.recv(9) == b"after"
+        multicast_reaches(host.links.bridge(HOSTILE.vni), b"the last")
+        assert not arrives(guest.tap, b"other host", b"the last")
+
+
+def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, blank_image: Path, uplink: int) -> None:
+    """Frames from the underlay with its MAC are dropped, unless it may run on another host."""
+    host = make_host(OneImage(blank_image), uplink="uplink")
+
+    def takes(number: int) -> bool:
+        """Whether a frame with the victim's MAC got through."""
+        last = b"last %d" % number
+        send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"taken %d" % number, source=VICTIM.mac))
+        send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(last))
+        return arrives(guest.tap, b"taken %d" % number, last)
+
+    with contextlib.contextmanager(make_guest)(host, VICTIM) as guest:
+        victim = host.links.open_tap(VICTIM, 65534)
+        os.write(victim, VNET_HEADER + frame(ipv6(VICTIM.addresses[0].ip, icmp(ECHO)), source=VICTIM.mac))
+        assert not takes(1)
+        shown = subprocess.run(
+            ["bridge", "fdb", "show", "br", host.links.bridge(HOSTILE.vni)], check=True, capture_output=True, text=True
+        )
+        learnt = [line for line in shown.stdout.splitlines() if line.startswith(VICTIM.mac) and "master" in line]
+        assert learnt, "the bridge knows where the victim is"
+        assert not [line for line in learnt if host.links.vxlan(HOSTILE.vni) in line]
+        host.segments.leave("others")
+        assert takes(2), "a guest that migrates goes on reaching its neighbours"
+        host.segments.repair(["hostile", "others"])
+        assert takes(3)
+        host.segments.claim("others", (VICTIM,))
+        assert not takes(4)
+        host.segments.claim("others", (VICTIM,), awaited=True)
+        assert takes(5), "a guest that is awaited"
+        host.segments.claim("others", (VICTIM,))
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        assert takes(6)
+        host.segments.repair(["hostile", "others"])
+        assert not takes(7)
+        os.close(victim)
+
+
+def listen_everywhere(ports: tuple[int, ...]) -> tuple[list[socket.socket], dict[int, socket.socket]]:
+    """TCP and UDP services of the host on all of its addresses."""
+    streams, datagrams = [], {}
+    for port in ports:
+        streams.append(socket.create_server(("::", port), family=socket.AF_INET6))
+        datagrams[port] = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        datagrams[port].bind(("::", port))
+        datagrams[port].setblocking(False)
+    return streams, datagrams
+
+
+PORTS = (22, 53, 80, 123, 546, 547, 5432, 5672, 8774, 8775, 9997, 49152)
+
+
+def reached(guest: Guest, addresses: tuple[IPv6Address, ...]) -> set[tuple[str, IPv6Address, int]]:
+    """All of the probed services that a guest reaches on its host."""
+    streams, datagrams = listen_everywhere(PORTS)
+    found = set()
+    try:
+        for to in addresses:
+            source = own_source(to)
+            for port in PORTS:
+                if guest.reaches_tcp(to, port):
+                    found.add(("tcp", to, port))
+                guest.send(ipv6(source, udp(source, to, port, str(to).encode()), header=UDP, to=to))
+            guest.receive(guest.ping(to, b"udp sent"), lambda _: False)
+            for port in PORTS:
+                with contextlib.suppress(BlockingIOError):
+                    assert datagrams[port].recv(100) == str(to).encode()
+                    found.add(("udp", to, port))
+    finally:
+        for one in (*streams, *datagrams.values()):
+            one.close()
+    return found
+
+
+def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Path) -> None:
+    """Exactly this list. By address and port, over TCP and UDP, with a service on each of them."""
+    ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
+    ip("address", "add", "fd00:aaaa::53/128", "dev", "lo", "nodad")
+    resolver = IPv6Address("fd00:aaaa::53")
+    own = IPv6Address(f"fd00:6:6:6:{mac_address(make_host(OneImage(blank_image)))}")
+    addresses = (GATEWAY, METADATA, UNDERLAY, resolver, own)
+    metadata = ("tcp", METADATA, 80)
+    cases: list[tuple[dict[str, object], set[tuple[str, IPv6Address, int]]]] = [
+        ({}, {metadata}),
+        ({"dns_servers": (resolver,)}, {metadata, ("tcp", resolver, 53), ("udp", resolver, 53)}),
+        ({"guests_reach_ports": (8774,)}, {metadata, *(("tcp", to, 8774) for to in addresses)}),
+        (
+            {"guests_reach_host": True},
+            {(kind, to, port) for kind in ("tcp", "udp") for to in addresses for port in PORTS}
+            # DHCPv6 clients are told nothing by guests, whoever they are.
+            - {("udp", to, 546) for to in addresses},
+        ),
+    ]
+    for settings, expected in cases:
+        host = make_host(OneImage(blank_image), **settings)
+        with contextlib.contextmanager(make_guest)(host) as guest:
+            assert reached(guest, addresses) == expected, settings
+            protocols = [header for header in (4, 41, 47, 50, 89, 132, 136) if reaches_protocol(guest, header)]
+            assert protocols == ([] if not host.config.guests_reach_host else protocols)
+
+
+def mac_address(host: QemuHypervisor) -> str:
+    """The interface identifier that the host has on the bridge of the guest."""
+    octets = bytearray(mac(host.links.bridge_mac(HOSTILE.vni)))
+    octets[0] ^= 2
+    return f"{octets[0]:02x}{octets[1]:02x}:{octets[2]:02x}ff:fe{octets[3]:02x}:{octets[4]:02x}{octets[5]:02x}"
+
+
+def reaches_protocol(guest: Guest, header: int) -> bool:
+    """Whether the host answers another protocol than TCP, UDP and ICMPv6, be it with an error."""
+    guest.send(ipv6(OWN, bytes(40), header=header, to=GATEWAY))
+    last = guest.ping(GATEWAY, b"protocol %d" % header)
+    return guest.receive(lambda got: got[20] == ICMPV6 and got[54] in (1, 4), last) is not None
+
+
+def test_the_host_reaches_its_guests_and_hears_their_answers(make_host: HostMaker, blank_image: Path) -> None:
+    host = make_host(OneImage(blank_image))
+    with (
+        contextlib.contextmanager(make_guest)(host) as guest,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking,
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as connecting,
+    ):
+        asking.sendto(b"question", (str(OWN), 123))
+        question = guest.receive(lambda got: got.endswith(b"question"), lambda _: False)
+        assert question is not None
+        host_address, port = IPv6Address(question[22:38]), int.from_bytes(question[54:56])
+        asking.settimeout(10)
+        # Only from where it was asked.
+        for sport, answer in ((124, b"forged"), (123, b"answer")):
+            body = udp(OWN, host_address, port, answer, sport=sport)
+            guest.send(ipv6(OWN, body, header=UDP, to=host_address))
+        assert asking.recv(100) == b"answer"
+        connecting.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            connecting.connect((str(OWN), 7))
+        opening = guest.receive(lambda got: got[20] == TCP, lambda _: False)
+        assert opening is not None
+        sport, sequence = struct.unpack("!H2xI", opening[54:62])
+        reply = struct.pack("!HHIIBBHHH", 7, sport, 1, sequence + 1, 0x50, RST | ACK, 0, 0, 0)
+        guest.send(ipv6(OWN, whole(OWN, host_address, TCP, reply, 16), header=TCP, to=host_address))
+        assert select.select([], [connecting], [], 10)[1]
+        assert connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 111, "refused, which the guest has said"
+
+
+def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: HostMaker, blank_image: Path) -> None:
+    host = make_host(OneImage(blank_image))
+
+    def tables() -> str:
+        return subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+
+    with contextlib.contextmanager(make_guest)(host) as guest:
+        service = socket.create_server(("::", 9997), family=socket.AF_INET6)
+        table = host.guard.host_filter.table
+        for number, damage in enumerate((f"delete table {table}", f"flush table {table}", f"flush chain {table} host")):
+            subprocess.run(["nft", *damage.split()], check=True)
+            assert guest.reaches_tcp(GATEWAY, 9997, number=2 * number)
+            host.segments.repair(["hostile"])
+            assert not guest.reaches_tcp(GATEWAY, 9997, number=2 * number + 1)
+        service.close()
+        # Another process with the same state, after ours was killed, changes the rules as it was told to.
+        later = make_host(OneImage(blank_image), guests_reach_ports=(9998,))
+        later.segments.remember("hostile", (HOSTILE,))
+        later.segments.repair(["hostile"])
+        assert guest.reaches_tcp(GATEWAY, 9998, number=90)
+        assert host.config.installation in tables()
+    assert host.config.installation not in tables()
+
+
+def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: Path) -> None:
+    """Each address that is not there costs the host an entry in its neighbour table."""
+    host = make_host(OneImage(blank_image), forward=True)
+    host.repair()
+    with contextlib.contextmanager(make_guest)(host, ELSEWHERE) as guest:
+        base = int(ELSEWHERE.addresses[0].network.network_address) + (1 << 32)
+        for number in range(600):
+            to = IPv6Address(base + number)
+            guest.send(ipv6(OWN, icmp(ECHO), to=to))
+        guest.receive(guest.ping(GATEWAY, b"all sent"), lambda _: False)
+        words = ["ip", "-6", "neighbour", "show", "nud", "all", "dev", host.links.bridge(ELSEWHERE.vni)]
+        shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        asked = [line for line in shown.splitlines() if str(IPv6Address(base))[:-2] in line]
+        assert 100 < len(asked) < 500
+
+
+def test_private_networks_are_not_reached_through_nat64(make_host: HostMaker, blank_image: Path) -> None:
+    """What the translator sends on: nothing to private networks but those that the operator lists."""
+    wanted = Nat64(pool=IPv4Network("198.51.100.0/24"))
+    listed = (IPv4Network("10.1.0.0/16"),)
+    host = make_host(OneImage(blank_image), nat64=wanted, nat64_allow=listed)
+    rules = [rule for rule in host.guard.host_filter.chains()["across"] if "ip daddr" in rule]
+    assert rules[0].endswith("{ 10.1.0.0/16 } accept")
+    for address in ("10.0.0.1", "172.16.9.9", "192.168.1.1", "169.254.169.254", "100.64.0.1", "198.51.100.7"):
+        networks = rules[1].split("{")[1].split("}")[0].split(",")
+        assert any(IPv4Address(address) in IPv4Network(network.strip()) for network in networks), address
+    with contextlib.contextmanager(make_guest)(host):
+        shown = subprocess.run(
+            ["nft", "list", "table", *host.guard.host_filter.table.split()], check=True, capture_output=True, text=True
+        )
+        assert "169.254.0.0/16" in shown.stdout
