@@ -71,9 +71,11 @@ def preference(session: Session, server: Server) -> Preference:
         if group is not None:
             among &= server_groups.preference(session, group, server.id)
     if same := wish.get("same_host"):
-        among &= Preference(only=_hosts_of(session, same), reason="the hint same_host names servers elsewhere")
+        among &= Preference(only=_hosts_of(session, server, same), reason="the hint same_host names servers elsewhere")
     if different := wish.get("different_host"):
-        among &= Preference(never=_hosts_of(session, different), reason="the hint different_host names servers there")
+        among &= Preference(
+            never=_hosts_of(session, server, different), reason="the hint different_host names servers there"
+        )
     return among & _by_aggregates(session, server.flavor.get("extra_specs", {}))
 
 
@@ -93,8 +95,14 @@ def why_not(session: Session, now: datetime, server: Server, zone: str | None) -
     return hosts.why_not(session, now, **accounts.held(server), zone=zone, preference=among)
 
 
-def _hosts_of(session: Session, server_ids: Sequence[str]) -> tuple[str, ...]:
-    query = select(Server.host).where(Server.id.in_(server_ids), Server.deleted.is_(False), Server.host.is_not(None))
+def _hosts_of(session: Session, server: Server, server_ids: Sequence[str]) -> tuple[str, ...]:
+    """The hosts of these servers; those of other projects count as unknown, so that hints reveal nothing of them."""
+    query = select(Server.host).where(
+        Server.id.in_(server_ids),
+        Server.project_id == server.project_id,
+        Server.deleted.is_(False),
+        Server.host.is_not(None),
+    )
     return tuple(sorted({host for host in session.scalars(query) if host}))
 
 

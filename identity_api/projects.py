@@ -48,6 +48,7 @@ def create(
             raise errors.BadRequest("A domain cannot have a parent.")
         domain_id = None
     else:
+        assert domain_id is not None
         domain_id, parent_id = _place(session, domain_id, parent_id)
     check_tags(columns.get("tags") or [])
     project = Project(
@@ -158,18 +159,16 @@ def check_tags(tags: Sequence[str]) -> None:
         raise errors.BadRequest("Invalid input for field 'tags': the same tag is there twice.")
 
 
-def _place(session: Session, domain_id: str | None, parent_id: str | None) -> tuple[str, str]:
-    """Domain and parent of a new project."""
+def _place(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:
+    """Domain and parent of a new project, checked."""
     if parent_id is None:
-        assert domain_id is not None
         domain = session.get(Project, domain_id)
         if domain is None or not domain.is_domain:
             raise errors.NotFound(f"Could not find domain: {domain_id}.")
         return domain_id, domain_id
     parent = find(session, parent_id)
     owner = parent.id if parent.is_domain else parent.domain_id
-    assert owner is not None
-    if domain_id is not None and domain_id != owner:
+    if domain_id != owner:
         raise errors.BadRequest(
             f"Cannot create project, the parent (with ID {parent_id}) is in another domain than {domain_id}."
         )
@@ -177,7 +176,7 @@ def _place(session: Session, domain_id: str | None, parent_id: str | None) -> tu
         raise errors.Forbidden(f"Cannot create project since it has disabled parents {parent_id}.")
     if not parent.is_domain and len(above(session, parent)) + 2 > MAXIMUM_DEPTH:
         raise errors.Forbidden(f"Max hierarchy depth reached for {parent_id} branch.")
-    return owner, parent_id
+    return domain_id, parent_id
 
 
 def _check_parents_enabled(session: Session, project: Project) -> None:

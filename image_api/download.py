@@ -6,9 +6,10 @@ checked. Redirections are checked like the first URL. No proxy, no cookies, no c
 
 import http.client
 import ipaddress
+import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -17,18 +18,46 @@ from app.errors import BadRequest
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 15
 READ_SECONDS = 60
 REDIRECTIONS = 5
 READ_BYTES = 1 << 20
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-REFUSED_NETWORKS: tuple[Network, ...] = (
-    ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 of some site: it can stand for any IPv4 address
-    ipaddress.IPv6Network("2002::/16"),  # 6to4, likewise
-    ipaddress.IPv6Network("2001::/32"),  # Teredo, likewise
-    ipaddress.IPv4Network("100.64.0.0/10"),
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has given out of IPv6; loopback, unique local, link-local, site-local and multicast lie outside."""
+SPECIAL_PURPOSE: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "2001::/23",  # protocol assignments, Teredo among them, which can stand for any IPv4 address
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which can stand for any IPv4 address
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
 )
+"""IANA's special-purpose registries for IPv4 and IPv6, as far as they lie within GLOBAL_UNICAST. Kept here, because
+`is_global` depends on the version of Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +97,37 @@ class Reach:
             raise BadRequest(f"URI for web-download does not pass filtering: {reason}.")
         return parts
 
-    def check_address(self, address: Address) -> None:
-        """Raise BadRequest for an address that users must not reach through us."""
+    def allows(self, address: Address) -> bool:
+        """Whether users may download from the address."""
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
-        if any(address in network for network in self.allowed if network.version == address.version):
-            return
-        refused = any(
-            address in network for network in (*REFUSED_NETWORKS, *self.refused) if network.version == address.version
-        )
-        inner = address
-        if isinstance(address, ipaddress.IPv6Address) and address in NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if refused or not inner.is_global or inner.is_multicast or inner.is_reserved:
-            raise BadRequest(f"URI for web-download does not pass filtering: {address} is not a public address.")
+        if _is_in(address, self.allowed):
+            return True
+        if _is_in(address, self.refused):
+            return False
+        if isinstance(address, ipaddress.IPv6Address):
+            if address in NAT64:
+                return self.allows(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+            if address not in GLOBAL_UNICAST:
+                return False
+        return not _is_in(address, SPECIAL_PURPOSE)
 
     def resolve(self, host: str, port: int) -> list[Address]:
-        """Every address of a host, all of them allowed. Raises BadRequest."""
+        """Every address of a host, all of them allowed. Raises BadRequest.
+
+        The message is the same for names that do not resolve and for addresses that are refused: it reveals nothing
+        of names that only this machine can resolve.
+        """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise BadRequest(f"The host {host} was not found: {_reason(error)}.") from None
+            log.info("web-download: %s cannot be resolved: %s", host, _reason(error))
+            raise _not_public(host) from None
         addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
         for address in addresses:
-            self.check_address(address)
+            if not self.allows(address):
+                log.info("web-download: %s resolves to %s, which is refused", host, address)
+                raise _not_public(host)
         return addresses
 
 
@@ -140,7 +176,9 @@ def _connect(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
             error = failure
             continue
         try:
-            _check_not_ourselves(plain, address, reach)
+            if _is_ourselves(plain) and not _is_in(address, reach.allowed):
+                log.info("web-download: %s at %s is this machine, which is refused", host, address)
+                raise _not_public(host)
             plain.settimeout(READ_SECONDS)
             connection = http.client.HTTPConnection(host, port)
             connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
@@ -154,12 +192,17 @@ def _connect(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
     raise BadRequest(f"{host} cannot be reached: {_reason(error)}.")
 
 
-def _check_not_ourselves(connected: socket.socket, address: Address, reach: Reach) -> None:
+def _is_ourselves(connected: socket.socket) -> bool:
     """A connection whose two ends have one address ends on this machine."""
-    if connected.getsockname()[0] == connected.getpeername()[0] and not any(
-        address in network for network in reach.allowed if network.version == address.version
-    ):
-        raise BadRequest("URI for web-download does not pass filtering: that is this cloud itself.")
+    return bool(connected.getsockname()[0] == connected.getpeername()[0])
+
+
+def _is_in(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def _not_public(host: str) -> BadRequest:
+    return BadRequest(f"URI for web-download does not pass filtering: {host} was not found or has no public address.")
 
 
 def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:

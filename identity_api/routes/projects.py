@@ -50,16 +50,14 @@ def list_all() -> Response:
 @guard("identity:create_project", targets.new_project)
 def create() -> Response:
     body = fields(NewProject, "project")
-    domain_id = body.domain_id
-    if domain_id is None and body.parent_id is None:
-        domain_id = targets.new_domain_id("project")
+    domain_id, parent_id = targets.new_project_place()
     with database().transaction() as session:
         project = projects.create(
             session,
             clock().now(),
             name=body.name,
             domain_id=domain_id,
-            parent_id=body.parent_id,
+            parent_id=parent_id,
             is_domain=body.is_domain,
             description=body.description or "",
             enabled=body.enabled,

@@ -116,11 +116,7 @@ def new_group(path: Path) -> Found:  # noqa: ARG001
 def new_project(path: Path) -> Found:  # noqa: ARG001
     if raw("project").get("is_domain"):
         return {}
-    parent_id = raw("project").get("parent_id")
-    parent = reading(lambda session: session.get(Project, parent_id)) if isinstance(parent_id, str) else None
-    if parent is not None and "domain_id" not in raw("project"):
-        return {"target.project.domain_id": parent.domain_id or parent.id}
-    return {"target.project.domain_id": new_domain_id("project")}
+    return {"target.project.domain_id": new_project_place()[0]}
 
 
 def new_role(path: Path) -> Found:  # noqa: ARG001
@@ -155,5 +151,23 @@ def listed_domain_id() -> str | None:
 
 def new_domain_id(kind: str) -> str:
     """The domain of a new object: the one in the body, the one of the caller's token, or the default domain."""
-    given = raw(kind).get("domain_id")
-    return given if isinstance(given, str) and given else caller().domain_id or DEFAULT_DOMAIN
+    return _given(kind, "domain_id") or caller().domain_id or DEFAULT_DOMAIN
+
+
+def new_project_place() -> tuple[str, str | None]:
+    """(domain, parent) of the new project, for the rule and for creating it; null counts as absent.
+
+    Without a domain it is the parent's. `projects.create` refuses a parent in another domain, so what the rule was
+    asked about is what is created.
+    """
+    domain_id, parent_id = _given("project", "domain_id"), _given("project", "parent_id")
+    if domain_id is None and parent_id is not None:
+        parent = reading(lambda session: session.get(Project, parent_id))
+        domain_id = (parent.domain_id or parent.id) if parent is not None else None
+    return domain_id or new_domain_id("project"), parent_id
+
+
+def _given(kind: str, name: str) -> str | None:
+    """A field of the object in the body; None unless it is a text with something in it."""
+    value = raw(kind).get(name)
+    return value if isinstance(value, str) and value else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -295,6 +296,26 @@ def test_hints_say_beside_whom_a_server_is(
     assert "the hint different_host names servers there" in nowhere["fault"]["message"]
     body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}, "os:scheduler_hints": {"same_host": "x"}}
     assert as_member.post(f"{COMPUTE}/servers", json=body).status_code == 400
+
+
+def test_hints_reveal_no_hosts_of_other_projects(
+    as_admin: Api, as_member: Api, make_server: Callable[..., str], image: str, host: Host, other: Host
+) -> None:
+    """Another project's server is as unknown as one that does not exist: no host is beside it, none is avoided."""
+    as_member.patch(
+        f"/image/v2/images/{image}",
+        json=[{"op": "replace", "path": "/visibility", "value": "community"}],
+        headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+    )
+    foreign = make_server()
+    hosts = {}
+    for hint, named in (("same_host", foreign), ("same_host", str(uuid4())), ("different_host", foreign)):
+        body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}, "os:scheduler_hints": {hint: named}}
+        answer = as_admin.post(f"{COMPUTE}/servers", json=body)
+        assert answer.status_code == 202, answer.text
+        hosts[hint, named == foreign] = where(as_admin, answer.json["server"]["id"])
+    assert hosts["same_host", True] is hosts["same_host", False] is None
+    assert hosts["different_host", True] == where(as_admin, make_server())
 
 
 @pytest.mark.parametrize("key", ["aggregate_instance_extra_specs:disk", "disk"])

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.api.conftest import Api
-from tests.api.identity_fixtures import V3, authenticate, bearer, by_token, give, make, new_bearer
+from tests.api.identity_fixtures import V3, authenticate, bearer, by_password, by_token, give, make, new_bearer
 
 
 def test_a_new_user_is_shown_without_its_password(as_admin: Api) -> None:
@@ -155,6 +155,23 @@ def test_a_system_reader_reads_everything_and_writes_nothing(as_admin: Api, clie
         assert auditor.get(f"{V3}/{path}").status_code == 200, path
     assert auditor.post(f"{V3}/users", json={"user": {"name": "x"}}).status_code == 403
     assert auditor.delete(f"{V3}/users/{as_admin.user_id}").status_code == 403
+
+
+def test_a_domains_manager_makes_no_projects_in_other_domains(as_admin: Api, client: Api) -> None:
+    domain, other = make(as_admin, "domain"), make(as_admin, "domain")
+    theirs = make(as_admin, "project", domain_id=other["id"])
+    boss = make(as_admin, "user", domain_id=domain["id"], password="letmein")
+    give(as_admin, f"domains/{domain['id']}/users/{boss['id']}", "manager")
+    login = authenticate(client, by_password(boss["id"], "letmein"), {"domain": {"id": domain["id"]}})
+    manager = bearer(client, login)
+    own = make(manager, "project")
+    for place in ({}, {"domain_id": None}, {"domain_id": ""}, {"domain_id": domain["id"]}, {"domain_id": other["id"]}):
+        for parent in (theirs["id"], other["id"]):
+            body = {"project": {"name": "x", "parent_id": parent, **place}}
+            assert manager.post(f"{V3}/projects", json=body).status_code in (400, 403), body
+    below = make(manager, "project", parent_id=own["id"], domain_id=None)
+    assert (below["domain_id"], below["parent_id"]) == (domain["id"], own["id"])
+    assert make(manager, "project", parent_id=None, domain_id=None)["domain_id"] == domain["id"]
 
 
 def test_a_projects_manager_and_reader_are_nobody_in_identity(as_admin: Api, client: Api) -> None:

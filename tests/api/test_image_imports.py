@@ -245,6 +245,17 @@ def test_urls_that_are_not_for_downloads_are_refused_at_once(cloud: ImageCloud, 
         "[64:ff9b::7f00:1]",
         "[64:ff9b::a00:1]",
         "[2002:7f00:1::]",
+        "[fec0::1]",
+        "[3fff::1]",
+        "[5f00::1]",
+        "[100::1]",
+        "[2001:2::1]",
+        "[2001:db8::1]",
+        "[::7f00:1]",
+        "192.0.0.8",
+        "192.88.99.1",
+        "198.18.0.1",
+        "255.255.255.255",
         "[2a0a:e5c1:111::1]",
         "2130706433",
         "0x7f.1",
@@ -259,7 +270,29 @@ def test_addresses_that_only_the_cloud_can_reach_are_not_reached(
     assert worker.run_once()
     [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
     assert task["status"] == "failure"
-    assert "not a public address" in task["message"]
+    assert f"{host.strip('[]')} was not found or has no public address" in task["message"]
+
+
+def test_a_refused_name_and_an_unknown_one_look_alike(
+    member: Actor, worker: ImportWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message reveals neither that an internal name exists nor its address."""
+
+    def resolve(host: str, port: int, **more: Any) -> Any:
+        if host == "internal.example":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.20.30.40", port))]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    messages = set()
+    for host in ("internal.example", "nowhere.example"):
+        image_id = member.create()["id"]
+        assert start(member, image_id, "web-download", uri=f"http://{host}/disk") == 202
+        assert worker.run_once()
+        [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
+        messages.add(task["message"].replace(host, "HOST"))
+    [message] = messages
+    assert "10.20.30.40" not in message
 
 
 @pytest.mark.parametrize(("path", "status"), [("/disk", "success"), ("/to/{url}/disk", "failure")])
@@ -288,7 +321,7 @@ def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
     [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
     assert task["status"] == status, task
     assert Web.seen == [path.format(url=url)], "nothing was asked of 127.0.0.1"
-    assert status == "success" or "127.0.0.1 is not a public address" in task["message"]
+    assert status == "success" or "rebinding.example was not found or has no public address" in task["message"]
 
 
 @pytest.mark.parametrize("method", ["glance-direct", "web-download"])
