@@ -19,6 +19,7 @@ from app.clock import SystemClock
 from app.db import Database, is_unreachable, reason
 from app.errors import OperatorError
 from app.installation import Installation
+from app.reserved import reserved_prefixes
 from app.settings import Settings
 
 
@@ -41,12 +42,14 @@ def main() -> int:
 def prepare(settings: Settings, chosen: Installation) -> None:
     """May be done at every start. clouds.yaml is there before its passwords take effect.
 
-    Raises OperatorError on a machine that shares the database of a cloud and not its keys.
+    Raises OperatorError on a machine that shares the database of a cloud and not its keys, and for a wrong setting of
+    reserved prefixes.
     """
     from app import seal
     from compute_api import host_credentials, listening
     from identity_api import keys
 
+    reserved_prefixes(settings)
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         migrate(database)

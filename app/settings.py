@@ -59,6 +59,9 @@ class Settings:
     """An IPv6 prefix, /48 to /64, that networks get their /64 from; a random ULA /48 when unset."""
     uplink: str = "lo"
     """The link VXLAN packets leave by; `lo` sends nothing out."""
+    reserved_prefixes: str = ""
+    """IPv6 prefixes, comma-separated, that users cannot choose for their networks, such as those of the operator's own
+    name servers, databases and offices. Prefixes of `peers` and name servers of the settings are reserved as well."""
     peers: str = ""
     """Underlay addresses of all hosts, comma-separated, where the underlay has no multicast."""
     isolate_guests: bool = False

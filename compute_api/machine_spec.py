@@ -76,6 +76,7 @@ def _nic(nic: ports.Nic, asked: flavor_specs.Wish, tag: str | None) -> NicSpec:
         allowed=tuple((mac, IPv6Network(address)) for mac, address in nic.allowed),
         ipv4_address=IPv4Address(nic.ipv4_address) if nic.ipv4_address else None,
         isolated=nic.isolated,
+        prefix_by_user=nic.prefix_by_user,
         tag=tag,
         inbound=asked.inbound,
         outbound=asked.outbound,

@@ -30,6 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from hypervisor.config_drive import slaac_address
 from hypervisor.errors import HostUnfit, LaunchFailed
 from hypervisor.host_filter import VXLAN_PORT
+from hypervisor.host_prefixes import refuse_host_prefix
 from hypervisor.machine import NicSpec, Rate
 
 T = TypeVar("T")
@@ -207,6 +208,7 @@ class Links:
         bridge_name, vxlan_name = self.bridge(nic.vni), self.vxlan(nic.vni)
         bridge = _index(bridge_name)
         if bridge is None:
+            refuse_host_prefix(nic, self.installation, self.peers)
             bridge = _add(
                 ip,
                 bridge_name,

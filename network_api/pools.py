@@ -46,6 +46,11 @@ def holding(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool |
     return next((pool for pool in seen if holds(pool, cidr)), None)
 
 
+def is_in_any(session: Session, cidr: IPv6Network) -> bool:
+    """Whether the /64 lies in a pool, of whatever project."""
+    return any(holds(pool, cidr) for pool in session.scalars(select(SubnetPool)))
+
+
 def create(
     session: Session,
     now: datetime,

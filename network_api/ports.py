@@ -27,6 +27,7 @@ from network_api.errors import (
     PortNotFound,
 )
 from network_api.models import Network, Port, Subnet
+from network_api.prefixes import is_local
 from network_api.visibility import OWN_PROJECT, asking, seen_by
 
 ACTIVE = "ACTIVE"
@@ -40,7 +41,8 @@ class Nic:
 
     `addresses` carry the prefix length, as in 2001:db8::1/64. `dns_servers` is empty where the subnet names none.
     `allowed` are pairs of a MAC and an address or prefix that its guest may send from as well, `ipv4_address` is mapped
-    to the first address, and the guests of an `isolated` network do not reach each other.
+    to the first address, and the guests of an `isolated` network do not reach each other. `prefix_by_user` marks a ULA
+    of no pool.
     """
 
     port_id: str
@@ -57,6 +59,7 @@ class Nic:
     allowed: tuple[tuple[str, str], ...] = ()
     ipv4_address: str | None = None
     isolated: bool = False
+    prefix_by_user: bool = False
 
 
 Pair = tuple[IPv6Network, str | None]
@@ -288,6 +291,8 @@ NICS = (
         Port.allowed_address_pairs,
         Port.ipv4_address,
         Network.isolated,
+        Subnet.cidr,
+        Subnet.subnet_pool_id,
     )
     .join(Network, Network.id == Port.network_id)
     .outerjoin(Subnet, Subnet.id == Port.subnet_id)
@@ -301,7 +306,7 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
     rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
     for row in rows:
         device_id, port_id, network_id, name, vni, mtu, mac, address, gateway, dns, subnet_id, status, *more = row
-        pairs, ipv4_address, isolated = more
+        pairs, ipv4_address, isolated, cidr, pool_id = more
         nic = Nic(
             port_id=port_id,
             network_id=network_id,
@@ -317,6 +322,7 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
             allowed=tuple((pair["mac_address"], pair["ip_address"]) for pair in pairs),
             ipv4_address=ipv4_address,
             isolated=isolated,
+            prefix_by_user=cidr is not None and pool_id is None and is_local(IPv6Network(cidr)),
         )
         found.setdefault(device_id, []).append(nic)
     return found

@@ -12,6 +12,15 @@ SUBNET_LENGTH = 64
 """SLAAC works with /64 only."""
 
 
+LOCAL = IPv6Network("fd00::/8")
+"""Unique local addresses (RFC 4193), which anyone may choose."""
+
+
+def is_local(cidr: IPv6Network) -> bool:
+    """Whether the prefix is of unique local addresses."""
+    return cidr.subnet_of(LOCAL)
+
+
 def networks_of(pool: SubnetPool) -> list[IPv6Network]:
     """The pool's prefixes, lowest first."""
     return sorted(IPv6Network(text) for text in pool.prefixes)

@@ -22,6 +22,7 @@ RULES: dict[str, str] = {
     "delete_network": MEMBER_OR_ADMIN,
     "create_subnet": MEMBER_OR_ADMIN,
     "create_subnet:cidr": ADMIN,
+    "create_subnet:local_cidr": MEMBER_OR_ADMIN,
     "get_subnet": READER_OR_ADMIN,
     "update_subnet": MEMBER_OR_ADMIN,
     "delete_subnet": MEMBER_OR_ADMIN,

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.caller import Caller
@@ -87,8 +88,13 @@ def create(
         created_at=now,
         updated_at=now,
     )
-    network.subnet = subnet
     session.flush()
+    try:
+        with session.begin_nested():
+            network.subnet = subnet
+            session.flush()
+    except IntegrityError:
+        raise _overlapping(cidr, network.id) from None
     for port in session.scalars(select(Port).where(Port.network_id == network.id, Port.ip_address.is_(None))):
         port.subnet_id, port.ip_address = subnet.id, str(eui64(cidr, port.mac_address))
     session.flush()
@@ -137,9 +143,11 @@ def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
     if cidr.is_multicast or cidr.is_link_local or cidr.is_loopback or cidr.is_unspecified:
         raise InvalidInput(f"{cidr} has no addresses that servers could use.")
     if session.scalar(select(exists().where(Subnet.cidr == str(cidr)))):
-        raise InvalidInput(
-            f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet."
-        )
+        raise _overlapping(cidr, network_id)
+
+
+def _overlapping(cidr: IPv6Network, network_id: str) -> InvalidInput:
+    return InvalidInput(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet.")
 
 
 def _gateway(cidr: IPv6Network, wanted: IPv6Address | First | None) -> str | None:

@@ -1,19 +1,21 @@
 """/v2.0/subnets."""
 
 from collections.abc import Mapping
+from ipaddress import IPv6Network
 from typing import Any
 
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, Forbidden
+from app.reserved import reserved_prefixes
 from app.web.bodies import json_body, parse
-from app.web.context import caller, clock, database
+from app.web.context import caller, clock, database, settings
 from app.web.policy import allowed, require
 from app.web.responses import empty, json
 from network_api import networks, pools, subnets
 from network_api.models import Network, Port, SubnetPool
-from network_api.prefixes import holds
+from network_api.prefixes import holds, is_local
 from network_api.routes.asked import listed, shown
 from network_api.routes.bulk import created
 from network_api.routes.owners import enforce_on
@@ -88,11 +90,21 @@ def _pool(session: Session, new: NewSubnet) -> SubnetPool | None:
         return pools.default_pool(session)
     found = pools.holding(session, caller(), new.cidr)
     if found is None and not allowed("create_subnet:cidr"):
+        if is_local(new.cidr) and allowed("create_subnet:local_cidr") and not pools.is_in_any(session, new.cidr):
+            _refuse_reserved(new.cidr)
+            return None
         ours = ", ".join(pools.default_pool(session).prefixes)
         raise Forbidden(
-            f"{new.cidr} is not of this cloud's prefix, {ours}: choose a /64 of that, or leave the choice to the cloud."
+            f"{new.cidr} is not of this cloud's prefix, {ours}: choose a /64 of that or of fd00::/8, or leave the "
+            "choice to the cloud."
         )
     return found
+
+
+def _refuse_reserved(cidr: IPv6Network) -> None:
+    """Raise Forbidden for a prefix that the operator uses: hosts would send their own traffic to guests."""
+    if any(cidr.overlaps(reserved) for reserved in reserved_prefixes(settings())):
+        raise Forbidden(f"{cidr} is reserved by the operator of this cloud.")
 
 
 @blueprint.put("/subnets/<subnet_id>")

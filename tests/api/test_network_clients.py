@@ -1,6 +1,7 @@
 # ruff: noqa: F401, F811 (fixtures)
 """What existing clients expect of Neutron: paths with .json, revisions, statuses."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,33 @@ def test_a_taken_address_is_a_conflict(member: Actor) -> None:
         assert member.refused("POST", f"{V2}/ports", new)[:2] == (409, "IpAddressAlreadyAllocated")
         path = f"{V2}/ports/{free['id']}"
         assert member.refused("PUT", path, {"port": {"fixed_ips": fixed_ips}})[:2] == (409, "IpAddressAlreadyAllocated")
+
+
+def test_a_user_chooses_a_local_prefix(member: Actor, other: Actor) -> None:
+    subnet = make_subnet(member, make_network(member)["id"], cidr="fd12:3456:789a:1::/64")
+    assert (subnet["cidr"], subnet["subnetpool_id"]) == ("fd12:3456:789a:1::/64", None)
+    assert subnet["gateway_ip"] == "fd12:3456:789a:1::1"
+    port = make_port(member, subnet["network_id"])
+    assert port["fixed_ips"][0]["ip_address"].startswith("fd12:3456:789a:1:")
+    taken = {"subnet": {"network_id": make_network(other)["id"], "cidr": "fd12:3456:789a:1::/64"}}
+    status, kind, message = other.refused("POST", f"{V2}/subnets", taken)
+    assert (status, kind) == (400, "InvalidInput")
+    assert "overlaps" in message
+
+
+@pytest.mark.parametrize("cidr", ["2001:db8:9::/64", "fc00:1::/64", "fe80::/64", "ff05::/64", "::/64"])
+def test_other_prefixes_remain_the_operators(member: Actor, cidr: str) -> None:
+    new = {"subnet": {"network_id": make_network(member)["id"], "cidr": cidr}}
+    assert member.refused("POST", f"{V2}/subnets", new)[0] in (400, 403)
+
+
+def test_local_prefixes_of_the_operator_are_refused(cloud: Cloud, member: Actor, operator: Actor) -> None:
+    operator.post(f"{V2}/subnetpools", {"subnetpool": {"name": "private", "prefixes": ["fd77::/48"]}})
+    parts = cloud.client.application.extensions["sixstack"]
+    settings = replace(parts.settings, reserved_prefixes="fd88::/32", peers="fd99::1,fd99::2")
+    cloud.client.application.extensions["sixstack"] = replace(parts, settings=settings)
+    network = make_network(member)
+    for cidr in ("fd77:0:0:5::/64", "fd88:0:1:2::/64", "fd99::/64"):
+        new = {"subnet": {"network_id": network["id"], "cidr": cidr}}
+        assert member.refused("POST", f"{V2}/subnets", new)[0] == 403, cidr
+    assert make_subnet(member, network["id"], cidr="fd99:0:0:1::/64")

@@ -1,0 +1,75 @@
+# ruff: noqa: F401, F811 (fixtures)
+"""A prefix that a user chooses never takes the place of one that the host uses itself."""
+
+import socket
+import subprocess
+from ipaddress import IPv6Address, IPv6Interface
+from pathlib import Path
+
+import pytest
+
+from hypervisor.config_drive import slaac_address
+from hypervisor.errors import LaunchFailed
+from hypervisor.machine import MachineSpec
+from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
+
+
+def spec_on(prefix: str, image: Path, *, by_user: bool = True) -> MachineSpec:
+    spec = make_spec(1, image_ref(image, "raw", 1 << 20))
+    within = IPv6Interface(prefix)
+    nic = spec.nics[0].model_copy(
+        update={
+            "addresses": (IPv6Interface((slaac_address(within, spec.nics[0].mac), 64)),),
+            "gateway": within.network[1],
+            "prefix_by_user": by_user,
+        }
+    )
+    return spec.model_copy(update={"nics": (nic,)})
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def underlay(namespace: None) -> str:
+    """A link with an address and a route, as a host's own network has them."""
+    run("ip", "link", "add", "up6", "type", "bridge")
+    run("ip", "link", "set", "up6", "up")
+    run("ip", "-6", "addr", "add", "fd00:a:a:a::1/64", "dev", "up6", "nodad")
+    run("ip", "-6", "route", "add", "fd00:b::/32", "via", "fd00:a:a:a::2", "dev", "up6")
+    run("ip", "-6", "route", "add", "unreachable", "fc00::/7", "dev", "lo")
+    return "up6"
+
+
+@pytest.mark.parametrize("prefix", ["fd00:a:a:a::/64", "fd00:b:1:2::/64"])
+def test_a_prefix_of_the_host_is_refused(underlay: str, make_host: HostMaker, blank_image: Path, prefix: str) -> None:
+    host = make_host(OneImage(blank_image))
+    spec = spec_on(prefix, blank_image)
+    with pytest.raises(LaunchFailed, match="in use by this cloud's hosts"):
+        host.ensure_running(spec)
+    host.remove(spec.id)
+
+
+def test_other_prefixes_are_free_to_choose(underlay: str, make_host: HostMaker, blank_image: Path) -> None:
+    host = make_host(OneImage(blank_image))
+    spec = spec_on("fd00:c:1:2::/64", blank_image)
+    host.ensure_running(spec)
+    host.ensure_nics(spec)
+    host.remove(spec.id)
+
+
+def test_a_server_that_the_host_is_connected_to_is_not_taken(
+    underlay: str, make_host: HostMaker, blank_image: Path
+) -> None:
+    run("ip", "-6", "addr", "add", "fd00:d:d:d::1/128", "dev", "lo", "nodad")
+    host = make_host(OneImage(blank_image))
+    spec = spec_on("fd00:d:d:d::/64", blank_image)
+    with (
+        socket.create_server(("fd00:d:d:d::1", 0), family=socket.AF_INET6) as server,
+        socket.create_connection(server.getsockname()[:2]),
+    ):
+        run("ip", "-6", "addr", "del", "fd00:d:d:d::1/128", "dev", "lo")
+        with pytest.raises(LaunchFailed, match="in use by this cloud's hosts"):
+            host.ensure_running(spec)
+    host.remove(spec.id)
