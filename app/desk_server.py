@@ -17,7 +17,7 @@ from typing import Any
 from kombu import Connection, Consumer, Message
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import errors, processes
+from app import errors, log_context, processes
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
@@ -179,7 +179,7 @@ class DeskServer(Listener):
 
 def main() -> int:
     """Run until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
     assert settings.broker_url is not None

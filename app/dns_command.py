@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection
 from ipaddress import IPv6Address, IPv6Network
 
-from app import dns_settings, dns_status, processes
+from app import dns_settings, dns_status, log_context, processes
 from app.clock import SystemClock
 from app.db import Database, is_unreachable, reason
 from app.errors import OperatorError
@@ -45,7 +45,7 @@ def sync(settings: Settings, every_seconds: float | None) -> int:
 
 def main() -> int:
     """For ever, with the settings in SIXSTACK_*; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
     return sync(settings, settings.dns_sync_seconds)

@@ -1,7 +1,6 @@
 """Puts everything together: the one module that knows every part."""
 
 import gc
-import logging
 from typing import Any, cast
 
 import yaml
@@ -18,7 +17,7 @@ import network_api.routes
 import network_api.rules
 import volume_api.routes
 import volume_api.rules
-from app import host_images, processes
+from app import host_images, log_context, processes
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
@@ -92,7 +91,7 @@ def furnish(app: Flask, settings: Settings, *, database: Database | None = None,
 def from_environment() -> Flask:
     """What the server's worker processes load; `sixstack up` has put the settings into SIXSTACK_*."""
     processes.end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     app = create_app(Settings.read({}))
     image_api.routes.start(app)
     gc.freeze()  # what was loaded stays: looking through it for garbage again and again would stop requests for 0.1 s

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from app import dns_settings, dns_status, installation, processes
+from app import dns_settings, dns_status, installation, log_context, processes
 from app.errors import OperatorError
 from app.settings import Settings
 
@@ -44,7 +44,7 @@ class Child:
 
 def up(settings: Settings) -> int:
     """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     _check_host(settings)
     with _only_one(settings), _port(settings):
         pass

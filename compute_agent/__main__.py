@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app import installation, processes
+from app import installation, log_context, processes
 from app.clock import SystemClock
 from app.db import Database
 from app.errors import OperatorError
@@ -28,7 +28,7 @@ log = logging.getLogger("compute_agent")
 
 def main() -> int:
     """Run until SIGTERM. Exit status 1 with one line when the host is unfit."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
     try:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+from app import log_context
 from app.db import is_unreachable
+from app.log_context import LogContext
 from compute_agent.desk import Desk, Survey, Wanted
 from compute_agent.work import carry_out
 from compute_api.states import MigrationStep, PowerState, TaskState, VmState
@@ -195,12 +197,17 @@ class Agent:
 
     def _do(self, operation_id: int) -> bool:
         """Returns whether it was this call that did it."""
+        with log_context.within(LogContext()):
+            return self._do_within(operation_id)
+
+    def _do_within(self, operation_id: int) -> bool:
         work = None
         try:
             if self._stopping.is_set():
                 return True
             work = self._desk.claim(operation_id)
             if work is not None:
+                log_context.begin(LogContext(request_id=work.request_id, server_id=work.machine_id))
                 with nullcontext() if work.task in WAITING else self._busy:
                     outcome = carry_out(work, self._hypervisor, self._grace_seconds)
                 done = work

@@ -45,6 +45,8 @@ class Work:
     arguments: dict[str, Any]
     store_image: Callable[[SnapshotFile], None]
     image_is_stored: Callable[[], bool]
+    request_id: str = ""
+    """Of the API request that asked for it, for logs; empty from a control plane of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class LocalDesk:
             operation.arguments,
             store_image=lambda snapshot: self._store_image(operation, snapshot),
             image_is_stored=lambda: self.image_is_stored(operation.id),
+            request_id=operation.request_id,
         )
 
     def give_back(self, operation_id: int) -> None:

@@ -70,9 +70,9 @@ def _ports(text: str) -> range:
     try:
         first, last = map(int, text.split("-"))
     except ValueError:
-        raise OperatorError(f"--migration-ports is two numbers, such as 49152-49215, not {text}.") from None
+        raise OperatorError(f"SIXSTACK_MIGRATION_PORTS is two numbers, such as 49152-49215, not {text}.") from None
     if not 1024 <= first < last <= 65535:
-        raise OperatorError(f"--migration-ports: at least two of 1024 to 65535 are needed, not {text}.")
+        raise OperatorError(f"SIXSTACK_MIGRATION_PORTS: at least two of 1024 to 65535 are needed, not {text}.")
     return range(first, last + 1)
 
 
@@ -97,7 +97,7 @@ def _migration_address(settings: Settings) -> IPv6Address | None:
     try:
         return IPv6Address(settings.migration_address) if settings.migration_address else None
     except ValueError as error:
-        raise OperatorError(f"--migration-address: {error}; hosts reach each other by IPv6.") from None
+        raise OperatorError(f"SIXSTACK_MIGRATION_ADDRESS: {error}; hosts reach each other by IPv6.") from None
 
 
 def _nat64(settings: Settings) -> Nat64:

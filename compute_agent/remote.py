@@ -10,7 +10,7 @@ from typing import IO
 
 from kombu import Queue
 
-from app import installation, processes
+from app import installation, log_context, processes
 from app.errors import OperatorError, Unavailable
 from app.settings import Settings
 from compute_agent import credential
@@ -69,7 +69,7 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 def run(settings: Settings) -> int:
     """Run machines until SIGTERM. Guests go on."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     logging.getLogger("celery").setLevel(logging.WARNING)
     given = credential.load(settings.state)
     settings = _settings(settings, given)

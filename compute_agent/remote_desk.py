@@ -71,6 +71,7 @@ class RemoteDesk:
             arguments,
             store_image=lambda snapshot: self._upload(arguments["image_id"], snapshot),
             image_is_stored=lambda: bool(self._ask("image_is_stored", operation_id=operation_id)),
+            request_id=document.get("request_id") or "",
         )
 
     def give_back(self, operation_id: int) -> None:

@@ -57,6 +57,7 @@ def _work_document(work: Work | None) -> dict[str, Any] | None:
         "machine_id": work.machine_id,
         "spec": _spec_document(work.spec),
         "arguments": work.arguments,
+        "request_id": work.request_id,
     }
 
 

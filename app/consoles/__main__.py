@@ -8,7 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from app import processes
+from app import log_context, processes
 from app.consoles import address, pages
 from app.consoles.opening import Consoles
 from app.consoles.proxy import Proxy
@@ -26,7 +26,7 @@ THREADS = 64
 
 def main() -> int:
     """Serve until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
     address.forget(settings)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, g, request
 
-from app import errors, patterns
+from app import errors, log_context, patterns
 from app.caller import AccessRule, Caller
 from app.web.services import CATALOG_TYPE, Service, service_of
 
@@ -16,6 +16,8 @@ Authenticator = Callable[[str], Caller]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+SERVER_ID = re.compile("[0-9a-fA-F-]{1,36}")
+"""Other words of a path do not go into logs."""
 REQUIRED = "The request you have made requires authentication."
 
 
@@ -36,6 +38,10 @@ def install(app: Flask, authenticate: Authenticator) -> None:
         if not token:
             raise errors.Unauthorized(REQUIRED)
         caller = authenticate(token)
+        context = log_context.current()
+        context.project_id = caller.project_id or ""
+        server_id = (request.view_args or {}).get("server_id", "")
+        context.server_id = server_id if SERVER_ID.fullmatch(server_id) else ""
         if caller.access_rules is not None:
             _check_access_rules(caller.access_rules)
         g.caller = caller

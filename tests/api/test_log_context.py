@@ -1,0 +1,113 @@
+"""Lines of the log name the request, the project and the server that they belong to."""
+
+import logging
+from collections.abc import Callable, Iterator
+from io import StringIO
+
+import pytest
+from flask import Flask
+
+from app import log_context
+from compute_agent import wire
+from compute_agent.agent import Agent
+from compute_agent.desk import LocalDesk
+from compute_agent.remote_desk import RemoteDesk
+from hypervisor.errors import HypervisorError
+from hypervisor.fake import FakeHypervisor
+from hypervisor.machine import MachineReport, MachineSpec
+from tests.api.conftest import Api, Host
+from tests.api.identity_fixtures import V3, authenticate, by_password
+
+SERVERS = "/compute/v2.1/servers"
+GLOBAL_ID = "req-01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[str]]]:
+    """`lines()`: what was logged, as processes of the cloud write it."""
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(log_context.ContextFilter())
+    handler.setFormatter(logging.Formatter(log_context.FORMAT))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield lambda: stream.getvalue().splitlines()
+    finally:
+        root.removeHandler(handler)
+
+
+def test_a_500_is_logged_with_the_request_that_users_report(
+    as_member: Api, app: Flask, monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[str]]
+) -> None:
+    def fail(**_: str) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setitem(app.view_functions, "compute.show_server", fail)
+    server_id = "01234567-89ab-cdef-0123-456789abcdef"
+    headers = {"X-OpenStack-Request-ID": GLOBAL_ID}
+    answer = as_member.client.get(f"{SERVERS}/{server_id}", headers={**headers, "X-Auth-Token": as_member.token or ""})
+    assert answer.status_code == 500
+    request_id = answer.headers["X-Openstack-Request-Id"]
+    assert request_id != GLOBAL_ID
+    assert answer.headers["X-Compute-Request-Id"] == request_id
+    assert request_id in answer.text
+    (line,) = [line for line in lines() if "failed" in line]
+    context = f"[request_id={request_id} global_request_id={GLOBAL_ID} project_id={as_member.project_id} "
+    assert f"{context}server_id={server_id}]" in line
+
+
+@pytest.mark.parametrize("sent", ["", "req-1", "01234567-89ab-cdef-0123-456789abcdef", f"{GLOBAL_ID} admin logged in"])
+def test_other_ids_of_clients_are_not_logged(client: Api, lines: Callable[[], list[str]], sent: str) -> None:
+    client.headers["X-OpenStack-Request-ID"] = sent
+    answer = authenticate(client, by_password("a" * 32, "wrong"))
+    assert f"[request_id={answer.headers['X-Openstack-Request-Id']}]" in lines()[-1]
+
+
+def test_a_line_of_one_request_does_not_name_another(
+    client: Api, as_member: Api, lines: Callable[[], list[str]]
+) -> None:
+    assert as_member.get(f"{V3}/auth/projects").status_code == 200
+    authenticate(client, by_password("a" * 32, "wrong"))
+    assert "project_id" not in lines()[-1]
+
+
+class RemoteLike(RemoteDesk):
+    """The desk of a host on another computer, without a broker in between."""
+
+    def __init__(self, desk: LocalDesk) -> None:
+        self._desk = desk
+
+    def _ask(self, name: str, **arguments: object) -> object:
+        return wire.carry_out(self._desk, {"ask": name, **arguments})
+
+
+class Broken(FakeHypervisor):
+    """A host where nothing starts."""
+
+    def ensure_running(self, spec: MachineSpec) -> MachineReport:
+        logging.getLogger("hypervisor.qemu").info("starting %s", spec.name)
+        raise HypervisorError("no power")
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_hosts_log_the_request_that_asked_for_it(
+    as_member: Api,
+    host: Host,
+    make_server: Callable[..., str],
+    lines: Callable[[], list[str]],
+    is_remote: bool,
+) -> None:
+    server_id = make_server(work=False)
+    (action,) = as_member.get(f"{SERVERS}/{server_id}/os-instance-actions").json["instanceActions"]
+    desk = RemoteLike(host.desk) if is_remote else host.desk
+    agent = Agent(desk, Broken("fake-host"), threads=1, grace_seconds=1.0)
+    (operation_id,) = host.desk.waiting()
+    logging.getLogger("hypervisor.qemu").setLevel(logging.INFO)
+    agent.carry_out(operation_id)
+    agent.stop()
+    agent.run()
+    context = f"[request_id={action['request_id']} server_id={server_id}]"
+    starting, failed = (line for line in lines() if "starting" in line or "no power" in line)
+    assert context in starting
+    assert context in failed
