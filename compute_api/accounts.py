@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypedDict
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import errors
@@ -92,8 +93,58 @@ def grow(session: Session, now: datetime, server: Server, before: Room) -> bool:
             raise errors.QuotaExceeded(
                 f"Quota exceeded for {name}: Requested {need}, but already used {have} of {limits[name]} {name}"
             )
+    _check_user_growth(session, server, more)
     quotas.add(session, server.project_id, cores=more["vcpus"], ram=more["memory_mib"])
     return not any(more.values()) or hosts.claim(session, now, **more, zone=None, host=server.host) is not None
+
+
+def user_usage(session: Session, project_id: str, user_id: str) -> dict[str, int]:
+    """Return the instances, cores and RAM (MiB) of the user's servers in the project."""
+    own = (Server.project_id == project_id, Server.user_id == user_id, Server.deleted.is_(False))
+    holds = [held(server) for server in session.scalars(select(Server).where(*own))]
+    return {
+        "instances": len(holds),
+        "cores": sum(one["vcpus"] for one in holds),
+        "ram": sum(one["memory_mib"] for one in holds),
+    }
+
+
+def within_user_limits(
+    session: Session, project_id: str, user_id: str, flavor: dict[str, Any], *, count: int, at_least: int
+) -> int:
+    """Return how many of `count` new servers the user's own limits allow, `at_least` or more. Raises QuotaExceeded.
+
+    The project's quota is claimed before, so that requests of one project follow each other.
+    """
+    limits = quotas.user_limits(session, project_id, user_id)
+    each = {name: need for name, need in _needs(flavor).items() if limits.get(name, -1) >= 0 and need > 0}
+    if not each:
+        return count
+    used = user_usage(session, project_id, user_id)
+    fits = min(count, *((limits[name] - used[name]) // need for name, need in each.items()))
+    if fits < max(at_least, 1):
+        quotas.refuse(used, limits, each, count)
+    return fits
+
+
+def _needs(flavor: dict[str, Any]) -> dict[str, int]:
+    return {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
+
+
+def _check_user_growth(session: Session, server: Server, more: Room) -> None:
+    """Raise QuotaExceeded when the user's own limits leave no room. `server` is counted with its larger flavor."""
+    limits = quotas.user_limits(session, server.project_id, server.user_id)
+    growth = {"cores": more["vcpus"], "ram": more["memory_mib"]}
+    if not any(need > 0 and limits.get(name, -1) >= 0 for name, need in growth.items()):
+        return
+    session.flush()
+    used = user_usage(session, server.project_id, server.user_id)
+    for name, need in growth.items():
+        have = used[name] - need
+        if need > 0 and 0 <= limits.get(name, -1) < have + need:
+            raise errors.QuotaExceeded(
+                f"Quota exceeded for {name}: Requested {need}, but already used {have} of {limits[name]} {name}"
+            )
 
 
 def settle(session: Session, server: Server) -> None:

@@ -50,7 +50,8 @@ def create(
 ) -> KeyPair:
     """Keep a public key; the project's limit says how many. Conflict when the name is taken, QuotaExceeded."""
     count = session.scalar(select(func.count()).where(KeyPair.user_id == user_id)) or 0
-    limit = quotas.limits(session, project_id)["key_pairs"]
+    limits = quotas.limits(session, project_id) | quotas.user_limits(session, project_id, user_id)
+    limit = limits["key_pairs"]
     if count >= limit >= 0:
         raise errors.QuotaExceeded("Quota exceeded, too many key pairs.")
     made = KeyPair(

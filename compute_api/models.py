@@ -287,6 +287,17 @@ class QuotaLimit(Base):
     limit: Mapped[int]
 
 
+class UserQuotaLimit(Base):
+    """A limit of one user within a project; -1 is unlimited. Without a row the project's limit applies."""
+
+    __tablename__ = "user_quota_limits"
+
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    resource: Mapped[str] = mapped_column(String(64), primary_key=True)
+    limit: Mapped[int]
+
+
 class HostCredential(Base):
     """The credential of a host on another computer."""
 

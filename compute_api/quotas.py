@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app import errors
-from compute_api.models import ProjectUsage, QuotaLimit
+from compute_api.models import ProjectUsage, QuotaLimit, UserQuotaLimit
 
 DEFAULTS: dict[str, int] = {
     "instances": 100,
@@ -39,6 +39,9 @@ _LIMITS = (
     .where(QuotaLimit.project_id.in_((NOBODY, bindparam("project"))))
     .order_by(QuotaLimit.project_id)
 )
+_USER_LIMITS = select(UserQuotaLimit.resource, UserQuotaLimit.limit).where(
+    UserQuotaLimit.project_id == bindparam("project"), UserQuotaLimit.user_id == bindparam("user")
+)
 _TAKE = (
     update(ProjectUsage)
     .where(ProjectUsage.project_id == bindparam("project"))
@@ -66,8 +69,44 @@ def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> 
 
 
 def reset(session: Session, project_id: str) -> None:
-    """Back to the defaults."""
+    """Remove the limits of the project and of its users: the defaults apply."""
     session.execute(sql_delete(QuotaLimit).where(QuotaLimit.project_id == project_id))
+    session.execute(sql_delete(UserQuotaLimit).where(UserQuotaLimit.project_id == project_id))
+
+
+def user_limits(session: Session, project_id: str, user_id: str) -> dict[str, int]:
+    """Return the limits that the user has in the project beside the project's own."""
+    return dict(session.execute(_USER_LIMITS, {"project": project_id, "user": user_id}).all())
+
+
+def set_user_limits(session: Session, project_id: str, user_id: str, wanted: Mapping[str, int]) -> None:
+    """Limit what one user may use of the project's quota."""
+    own = (UserQuotaLimit.project_id == project_id, UserQuotaLimit.user_id == user_id)
+    session.execute(sql_delete(UserQuotaLimit).where(*own, UserQuotaLimit.resource.in_(wanted)))
+    session.add_all(
+        UserQuotaLimit(project_id=project_id, user_id=user_id, resource=name, limit=limit)
+        for name, limit in wanted.items()
+    )
+
+
+def reset_user(session: Session, project_id: str, user_id: str) -> None:
+    """Remove the user's limits: the project's apply."""
+    own = (UserQuotaLimit.project_id == project_id, UserQuotaLimit.user_id == user_id)
+    session.execute(sql_delete(UserQuotaLimit).where(*own))
+
+
+def largest_user_limits(session: Session, project_id: str, user_id: str) -> dict[str, int]:
+    """Return the largest limits the user may get: the project's less those of its other users; -1 is unlimited."""
+    others = (
+        select(UserQuotaLimit.resource, func.sum(UserQuotaLimit.limit))
+        .where(UserQuotaLimit.project_id == project_id, UserQuotaLimit.user_id != user_id, UserQuotaLimit.limit > 0)
+        .group_by(UserQuotaLimit.resource)
+    )
+    given = dict(session.execute(others).all())
+    return {
+        name: limit if limit < 0 else max(limit - int(given.get(name, 0)), 0)
+        for name, limit in limits(session, project_id).items()
+    }
 
 
 def usage(session: Session, project_id: str) -> dict[str, int]:
@@ -101,7 +140,7 @@ def claim(
     if over := instances - fits if enough else instances:
         add(session, project_id, **{name: -over * need for name, need in each.items()})
     if not enough:
-        _refuse(used, limit, each, instances)
+        refuse(used, limit, each, instances)
     return fits
 
 
@@ -135,7 +174,8 @@ def _ensure_row(session: Session, project_id: str) -> None:
     session.execute(insert(ProjectUsage).values(row).on_conflict_do_nothing())
 
 
-def _refuse(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
+def refuse(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
+    """Raise QuotaExceeded in Nova's words, naming each resource that is over its limit."""
     over = [
         name for name, need in each.items() if limit[name] >= 0 and used[name] + need * max(instances, 1) > limit[name]
     ]

@@ -15,7 +15,18 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
-from compute_api import aside, flavor_specs, flavors, hosts, keypairs, operations, quotas, scheduling, server_groups
+from compute_api import (
+    accounts,
+    aside,
+    flavor_specs,
+    flavors,
+    hosts,
+    keypairs,
+    operations,
+    quotas,
+    scheduling,
+    server_groups,
+)
 from compute_api.faults import failed
 from compute_api.finishing import buried, reference
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
@@ -119,6 +130,12 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
         ram=flavor.ram,
         at_least=new.min_count,
     )
+    allowed = accounts.within_user_limits(
+        session, project_id, caller.user_id, flavor_copy(flavor), count=count, at_least=new.min_count
+    )
+    if less := count - allowed:
+        quotas.add(session, project_id, instances=-less, cores=-less * flavor.vcpus, ram=-less * flavor.ram)
+        count = allowed
     if group:
         server_groups.check_members(session, group, count)
     admin_pass = new.admin_pass or secrets.token_urlsafe(9)

@@ -1,9 +1,10 @@
-"""Routes of quotas: a project's, everybody's defaults, and the class `default` that changes those."""
+"""Routes of quotas: of a project, of a user in it, the defaults, and the class `default` that changes those."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, request
+from sqlalchemy.orm import Session
 
 from app import errors
 from app.web.bodies import json_body
@@ -11,7 +12,7 @@ from app.web.context import database
 from app.web.microversion import v
 from app.web.policy import enforce, require
 from app.web.responses import json
-from compute_api import quotas, server_groups
+from compute_api import accounts, quotas, server_groups
 from compute_api.routes import queries
 from compute_api.routes.blueprint import compute
 from compute_api.routes.context import transaction, version
@@ -28,7 +29,7 @@ def show_quota(project_id: str) -> Response:
     queries.only("user_id")
     enforce("os_compute_api:os-quota-sets:show", {"project_id": project_id})
     with database().reading() as session:
-        return json({"quota_set": {"id": project_id, **_shown(quotas.limits(session, project_id))}})
+        return json({"quota_set": {"id": project_id, **_shown(_limits(session, project_id))}})
 
 
 @compute.get("/os-quota-sets/<project_id>/detail")
@@ -37,11 +38,8 @@ def show_quota_detail(project_id: str) -> Response:
     queries.only("user_id")
     enforce("os_compute_api:os-quota-sets:detail", {"project_id": project_id})
     with database().reading() as session:
-        limits = _shown(quotas.limits(session, project_id))
-        used = {
-            **quotas.usage(session, project_id),
-            "server_groups": server_groups.count(session, project_id),
-        }
+        limits = _shown(_limits(session, project_id))
+        used = _usage(session, project_id) | {"server_groups": server_groups.count(session, project_id)}
     detail = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     return json({"quota_set": {"id": project_id, **detail}})
 
@@ -57,33 +55,30 @@ def show_quota_defaults(project_id: str) -> Response:
 @require("os_compute_api:os-quota-sets:update")
 def update_quota(project_id: str) -> Response:
     queries.only("user_id")
-    if "user_id" in request.args:
-        raise errors.BadRequest("Quotas of single users are not kept here, only those of projects.")
     asked = _asked("quota_set")
     force = queries.true(str(asked.pop("force", "false")))
     asked.pop("tenant_id", None)
     wanted = _numbers(asked, set(_shown(quotas.DEFAULTS)))
     with transaction() as session:
-        used = quotas.usage(session, project_id)
-        for name, limit in wanted.items():
-            if not force and 0 <= limit < used.get(name, 0):
-                raise errors.BadRequest(
-                    f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
-                    f"{used[name]}."
-                )
-        quotas.set_limits(session, project_id, wanted)
+        if not force:
+            _check_range(session, project_id, wanted)
+        if (user_id := _user_id()) is None:
+            quotas.set_limits(session, project_id, wanted)
+        else:
+            quotas.set_user_limits(session, project_id, user_id, wanted)
         session.flush()
-        return json({"quota_set": _shown(quotas.limits(session, project_id))})
+        return json({"quota_set": _shown(_limits(session, project_id))})
 
 
 @compute.delete("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:delete")
 def delete_quota(project_id: str) -> Response:
     queries.only("user_id")
-    if "user_id" in request.args:
-        raise errors.BadRequest("Quotas of single users are not kept here, only those of projects.")
     with transaction() as session:
-        quotas.reset(session, project_id)
+        if (user_id := _user_id()) is None:
+            quotas.reset(session, project_id)
+        else:
+            quotas.reset_user(session, project_id, user_id)
     return Response(status=202)
 
 
@@ -106,6 +101,43 @@ def update_quota_class(name: str) -> Response:
         quotas.set_limits(session, quotas.NOBODY, wanted)
         session.flush()
         return json({"quota_class_set": _class(quotas.defaults(session))})
+
+
+def _user_id() -> str | None:
+    """Return the user that the request is about, None for the whole project. Raises BadRequest."""
+    user_id = request.args.get("user_id")
+    if user_id is not None and not (len(user_id) <= 64 and user_id.isprintable()):
+        raise errors.BadRequest(f"Invalid input for query parameters user_id. Value: {user_id[:64]!r}")
+    return user_id or None
+
+
+def _limits(session: Session, project_id: str) -> dict[str, int]:
+    """Return the limits of the project, or of the user in it that the request names."""
+    user_id = _user_id()
+    own = {} if user_id is None else quotas.user_limits(session, project_id, user_id)
+    return quotas.limits(session, project_id) | own
+
+
+def _usage(session: Session, project_id: str) -> dict[str, int]:
+    user_id = _user_id()
+    if user_id is None:
+        return quotas.usage(session, project_id)
+    return accounts.user_usage(session, project_id, user_id)
+
+
+def _check_range(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
+    """Raise BadRequest for limits below what is used, or above what the project leaves to the user."""
+    user_id = _user_id()
+    used = _usage(session, project_id)
+    largest = {} if user_id is None else quotas.largest_user_limits(session, project_id, user_id)
+    for name, limit in wanted.items():
+        if 0 <= limit < used.get(name, 0):
+            raise errors.BadRequest(
+                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
+                f"{used[name]}."
+            )
+        if (most := largest.get(name, -1)) >= 0 and (limit < 0 or limit > most):
+            raise errors.BadRequest(f"Quota limit {limit} for {name} must be less than or equal to {most}.")
 
 
 def _asked(key: str) -> dict[str, Any]:
