@@ -28,7 +28,7 @@ NEW_NEIGHBOURS = "limit rate over 20/second burst 200 packets"
 class HostFilter:
     """Access of one installation's guests to their host.
 
-    `resolvers`: addresses where guests may ask DNS. `tcp_ports`: what the operator offers to guests beside that.
+    `resolvers`: addresses where guests may send DNS queries. `tcp_ports`: other services that the operator offers.
     `is_open`: guests reach every service of the host; VXLAN stays filtered. `ipv4_pool`: the NAT64 pool, which is not
     a destination. `allowed_ipv4`: private networks that guests may reach through NAT64.
     """

@@ -7,24 +7,22 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 
 from hypervisor.host import QemuHypervisor
-from hypervisor.machine import NicSpec
-from hypervisor.nat64 import Nat64
 from hypervisor.network import METADATA
 from tests.host.support import HostMaker, OneImage, inside, network_namespace
+from tests.host.taps import ACK, ECHO, RST, Guest, guest_on, own_source, udp, vxlan, whole
 from tests.host.test_spoofing import (
     FRAGMENT,
     GATEWAY,
     HOSTILE,
     ICMPV6,
     OWN,
-    OWN_LINK_LOCAL,
     TCP,
     UDP,
     VICTIM,
@@ -41,104 +39,10 @@ UNDERLAY = IPv6Address("fd00:aaaa::1")
 OTHER_HOST = IPv6Address("fd00:aaaa::2")
 STRANGER = IPv6Address("fd00:aaaa::66")
 ELSEWHERE = on(0x668, 2)
-SYN, ACK, RST = 2, 16, 4
-ECHO, ECHO_REPLY = 128, 129
 
 
 def ip(*words: object) -> None:
     subprocess.run(["ip", *map(str, words)], check=True)
-
-
-def checksum(source: IPv6Address, to: IPv6Address, kind: int, body: bytes) -> int:
-    whole = source.packed + to.packed + struct.pack("!II", len(body), kind) + body + b"\0" * (len(body) % 2)
-    total = sum(struct.unpack(f"!{len(whole) // 2}H", whole))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF or 0xFFFF
-
-
-def whole(source: IPv6Address, to: IPv6Address, kind: int, body: bytes, place: int) -> bytes:
-    """The body with its checksum, which is at `place`."""
-    return body[:place] + struct.pack("!H", checksum(source, to, kind, body)) + body[place + 2 :]
-
-
-def udp(source: IPv6Address, to: IPv6Address, port: int, payload: bytes, *, sport: int = 40000) -> bytes:
-    return whole(source, to, UDP, struct.pack("!HHHH", sport, port, 8 + len(payload), 0) + payload, 6)
-
-
-def tcp(source: IPv6Address, to: IPv6Address, port: int, flags: int, number: int) -> bytes:
-    return whole(source, to, TCP, struct.pack("!HHIIBBHHH", 40000 + number, port, 1, 0, 0x50, flags, 1024, 0, 0), 16)
-
-
-def vxlan(vni: int, inner: bytes) -> bytes:
-    return struct.pack("!II", 0x08 << 24, vni << 8) + inner
-
-
-def own_source(to: IPv6Address) -> IPv6Address:
-    return OWN_LINK_LOCAL if to.is_link_local else OWN
-
-
-class Guest:
-    """A guest's end of a tap on the host `host`."""
-
-    def __init__(self, host: QemuHypervisor, nic: NicSpec) -> None:
-        self.nic = nic
-        self.router = host.links.bridge_mac(nic.vni)
-        self.tap = host.links.open_tap(nic, 65534)
-
-    def send(self, packet: bytes, to: str | None = None) -> None:
-        ethernet = mac(to or self.router) + mac(self.nic.mac) + b"\x86\xdd"
-        os.write(self.tap, VNET_HEADER + ethernet + packet)
-
-    def receive(self, wanted: Callable[[bytes], bool], until: Callable[[bytes], bool]) -> bytes | None:
-        """The next frame that is wanted; None when another one says that none will come."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if select.select([self.tap], [], [], 0.5)[0]:
-                received = os.read(self.tap, 65536)[len(VNET_HEADER) :]
-                if wanted(received):
-                    return received
-                if until(received):
-                    return None
-                self.answer_solicitation(received)
-        raise AssertionError("neither the wanted frame nor the last one arrived")
-
-    def answer_solicitation(self, received: bytes) -> None:
-        """The host looks for its neighbour before it sends to it."""
-        if received[12:14] == b"\x86\xdd" and received[20] == ICMPV6 and received[54] == 135:
-            target, asker = IPv6Address(received[62:78]), IPv6Address(received[22:38])
-            if target in (OWN, OWN_LINK_LOCAL):
-                option = b"\x02\x01" + mac(self.nic.mac)
-                body = struct.pack("!BBHI", 136, 0, 0, 0x6000_0000) + target.packed + option
-                self.send(ipv6(target, whole(target, asker, ICMPV6, body, 2), to=asker))
-
-    def ping(self, to: IPv6Address, mark: bytes) -> Callable[[bytes], bool]:
-        """Send a packet that the host answers, after all that was sent before; matches the answer."""
-        source = own_source(to)
-        body = struct.pack("!BBHI", ECHO, 0, 0, 0) + mark
-        self.send(ipv6(source, whole(source, to, ICMPV6, body, 2), to=to))
-        return lambda received: received[20] == ICMPV6 and received[54] == ECHO_REPLY and received.endswith(mark)
-
-    def reaches_tcp(self, to: IPv6Address, port: int, *, flags: int = SYN, number: int = 0) -> bool:
-        """Whether the host answers a segment, be it only that nothing listens there."""
-        source = own_source(to)
-        self.send(ipv6(source, tcp(source, to, port, flags, number), header=TCP, to=to))
-        last = self.ping(to, b"tcp %d %d" % (port, number))
-        return self.receive(lambda got: got[20] == TCP and got[54:56] == struct.pack("!H", port), last) is not None
-
-
-def make_guest(host: QemuHypervisor, *others: NicSpec) -> Iterator[Guest]:
-    """A guest whose network, with those of the others, is set up as for a machine."""
-    host.segments.claim("hostile", (HOSTILE,))
-    if others:
-        host.segments.claim("others", others)
-    guest = Guest(host, HOSTILE)
-    try:
-        yield guest
-    finally:
-        os.close(guest.tap)
-        host.segments.release("hostile")
-        host.segments.release("others")
 
 
 @pytest.fixture
@@ -191,7 +95,7 @@ def test_a_guest_writes_into_no_other_network(make_host: HostMaker, blank_image:
     """VXLAN to any address of the host, whole or in fragments; also where guests may reach the host."""
     host = make_host(OneImage(blank_image), guests_reach_host=is_open)
     ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
-    with contextlib.contextmanager(make_guest)(host, ELSEWHERE) as guest:
+    with guest_on(host, ELSEWHERE) as guest:
         victim = host.links.open_tap(ELSEWHERE, 65534)
         packet = vxlan(ELSEWHERE.vni, inner(b"injected"))
         for number, to in enumerate((GATEWAY, METADATA, UNDERLAY, IPv6Address("ff05::668"))):
@@ -220,13 +124,13 @@ def test_frames_come_from_the_underlay_only(
     make_host: HostMaker, blank_image: Path, uplink: int, peers: tuple[IPv6Address, ...]
 ) -> None:
     host = make_host(OneImage(blank_image), uplink="uplink", peers=peers)
-    with contextlib.contextmanager(make_guest)(host) as guest:
+    with guest_on(host) as guest:
         send_vxlan(uplink, STRANGER, HOSTILE.vni, inner(b"stranger"))
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
         assert arrives(guest.tap, b"stranger", b"other host") is (peers == ())
     # The same installation without an uplink takes none at all.
     host = make_host(OneImage(blank_image))
-    with contextlib.contextmanager(make_guest)(host) as guest:
+    with guest_on(host) as guest:
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as after:
             after.bind((str(UNDERLAY), 9))
@@ -249,7 +153,7 @@ def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, bl
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(last))
         return arrives(guest.tap, b"taken %d" % number, last)
 
-    with contextlib.contextmanager(make_guest)(host, VICTIM) as guest:
+    with guest_on(host, VICTIM) as guest:
         victim = host.links.open_tap(VICTIM, 65534)
         os.write(victim, VNET_HEADER + frame(ipv6(VICTIM.addresses[0].ip, icmp(ECHO)), source=VICTIM.mac))
         assert not takes(1)
@@ -332,7 +236,7 @@ def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Pat
     ]
     for settings, expected in cases:
         host = make_host(OneImage(blank_image), **settings)
-        with contextlib.contextmanager(make_guest)(host) as guest:
+        with guest_on(host) as guest:
             assert reached(guest, addresses) == expected, settings
             protocols = [header for header in (4, 41, 47, 50, 89, 132, 136) if reaches_protocol(guest, header)]
             assert protocols == ([] if not host.config.guests_reach_host else protocols)
@@ -352,10 +256,28 @@ def reaches_protocol(guest: Guest, header: int) -> bool:
     return guest.receive(lambda got: got[20] == ICMPV6 and got[54] in (1, 4), last) is not None
 
 
+def test_a_guest_sends_no_vxlan_to_other_hosts(make_host: HostMaker, blank_image: Path, uplink: int) -> None:
+    """Routed to the underlay, it would be taken for the underlay's own."""
+    host = make_host(OneImage(blank_image), uplink="uplink", forward=True)
+    host.repair()
+    with inside(uplink):
+        taken, other = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
+        taken.bind((str(OTHER_HOST), VXLAN_PORT))
+        other.bind((str(OTHER_HOST), 8472))
+    with guest_on(host) as guest, taken, other:
+        for port in (VXLAN_PORT, 8472):
+            guest.send(ipv6(OWN, udp(OWN, OTHER_HOST, port, b"routed"), header=UDP, to=OTHER_HOST))
+        other.settimeout(10)
+        assert other.recv(100) == b"routed", "guests reach what the host routes to"
+        taken.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            taken.recv(100)
+
+
 def test_the_host_reaches_its_guests_and_hears_their_answers(make_host: HostMaker, blank_image: Path) -> None:
     host = make_host(OneImage(blank_image))
     with (
-        contextlib.contextmanager(make_guest)(host) as guest,
+        guest_on(host) as guest,
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking,
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as connecting,
     ):
@@ -387,7 +309,7 @@ def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: Host
     def tables() -> str:
         return subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
 
-    with contextlib.contextmanager(make_guest)(host) as guest:
+    with guest_on(host) as guest:
         service = socket.create_server(("::", 9997), family=socket.AF_INET6)
         table = host.guard.host_filter.table
         for number, damage in enumerate((f"delete table {table}", f"flush table {table}", f"flush chain {table} host")):
@@ -409,7 +331,7 @@ def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: 
     """Each address that is not there costs the host an entry in its neighbour table."""
     host = make_host(OneImage(blank_image), forward=True)
     host.repair()
-    with contextlib.contextmanager(make_guest)(host, ELSEWHERE) as guest:
+    with guest_on(host, ELSEWHERE) as guest:
         base = int(ELSEWHERE.addresses[0].network.network_address) + (1 << 32)
         for number in range(600):
             to = IPv6Address(base + number)
@@ -419,20 +341,3 @@ def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: 
         shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         asked = [line for line in shown.splitlines() if str(IPv6Address(base))[:-2] in line]
         assert 100 < len(asked) < 500
-
-
-def test_private_networks_are_not_reached_through_nat64(make_host: HostMaker, blank_image: Path) -> None:
-    """What the translator sends on: nothing to private networks but those that the operator lists."""
-    wanted = Nat64(pool=IPv4Network("198.51.100.0/24"))
-    listed = (IPv4Network("10.1.0.0/16"),)
-    host = make_host(OneImage(blank_image), nat64=wanted, nat64_allow=listed)
-    rules = [rule for rule in host.guard.host_filter.chains()["across"] if "ip daddr" in rule]
-    assert rules[0].endswith("{ 10.1.0.0/16 } accept")
-    for address in ("10.0.0.1", "172.16.9.9", "192.168.1.1", "169.254.169.254", "100.64.0.1", "198.51.100.7"):
-        networks = rules[1].split("{")[1].split("}")[0].split(",")
-        assert any(IPv4Address(address) in IPv4Network(network.strip()) for network in networks), address
-    with contextlib.contextmanager(make_guest)(host):
-        shown = subprocess.run(
-            ["nft", "list", "table", *host.guard.host_filter.table.split()], check=True, capture_output=True, text=True
-        )
-        assert "169.254.0.0/16" in shown.stdout

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ from hypervisor.errors import HostUnfit
 from hypervisor.machine import KeySpec
 from hypervisor.nat64 import PROGRAMS, Nat64
 from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec, network_namespace, ssh
+from tests.host.taps import guest_on, udp
+from tests.host.test_spoofing import OWN, UDP, ipv6
 
 # Public addresses, as tayga keeps private ones away from the well-known prefix. They never leave the namespaces.
 HOST, WORLD, MAPPED = IPv4Address("193.5.93.1"), IPv4Address("193.5.93.10"), IPv4Address("193.5.94.50")
@@ -189,6 +191,49 @@ def test_nobody_outside_uses_translator_or_resolver(
     assert web.clients == []
     host.close_down()
     assert not (host.paths.state / "nat64").exists()
+
+
+def test_guests_reach_listed_private_networks_only(
+    make_host: HostMaker, world: tuple[int, WebServer], blank_image: Path
+) -> None:
+    """By NAT64 with a prefix of one's own: neither other private networks nor services of the host."""
+    outside, _ = world
+    prefix = IPv6Network("2a0a:e5c1:ffff:64::/96")
+    listed, private, metadata = map(IPv4Address, ("10.1.0.9", "10.2.0.9", "169.254.169.254"))
+    host = make_host(
+        OneImage(blank_image),
+        uplink="uplink",
+        nat64=Nat64(prefix=prefix),
+        nat64_allow=(IPv4Network("10.1.0.0/16"),),
+    )
+    host.repair()
+    sockets = {}
+    for address in (listed, private, metadata):
+        ip("route", "add", address, "via", WORLD)
+        with inside(outside):
+            ip("address", "add", f"{address}/32", "dev", "lo")
+            sockets[address] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sockets[address].bind((str(address), 9997))
+    with inside(outside):
+        sockets[WORLD] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sockets[WORLD].bind((str(WORLD), 9997))
+    sockets[HOST] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sockets[HOST].bind(("", 9997))
+    with guest_on(host) as guest:
+        # tayga passes packets on in order: what is awaited is sent last.
+        for address in (private, metadata, HOST, listed, WORLD):
+            to = prefix[int(address)]
+            guest.send(ipv6(OWN, udp(OWN, to, 9997, b"translated"), header=UDP, to=to))
+        for address in (listed, WORLD):
+            sockets[address].settimeout(10)
+            assert sockets[address].recv(100) == b"translated"
+        for address in (private, metadata, HOST):
+            sockets[address].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sockets[address].recv(100)
+    for one in sockets.values():
+        one.close()
+    host.close_down()
 
 
 def test_a_host_that_forwards_keeps_listening_to_its_router(make_host: HostMaker, blank_image: Path) -> None:
