@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import errors
 from app.caller import Caller
+from app.numbers import integer
 from compute_api import accounts, aside, hosts, listening, migration_steps, operations, scheduling, servers
 from compute_api.machine_spec import disks
 from compute_api.migration_steps import UNDER_WAY
@@ -200,10 +201,11 @@ def live_of(session: Session, server: Server) -> list[Migration]:
 
 def find_live(session: Session, server: Server, migration_id: str) -> Migration:
     """A live migration of the server that is under way. Raises NotFound."""
-    known = None
-    if migration_id.isdecimal() and len(migration_id) < 19:
-        query = select(Migration).where(Migration.id == int(migration_id), Migration.server_id == server.id)
-        known = session.scalar(query)
+    try:
+        number = integer(migration_id)
+    except ValueError:
+        number = -1
+    known = session.scalar(select(Migration).where(Migration.id == number, Migration.server_id == server.id))
     if known is None:
         raise errors.NotFound(f"Migration {migration_id} for server {server.id} could not be found.")
     if known.migration_type != LIVE:

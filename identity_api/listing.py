@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app import errors
+from app.numbers import capped_integer
 from identity_api.storing import same_name
 
 Row = TypeVar("Row")
@@ -80,11 +81,15 @@ def _limit(arguments: Mapping[str, str]) -> int | None:
     text = arguments.get("limit")
     if text is None or text == "":
         return None
-    if not text.isdecimal() or int(text) == 0:
+    try:
+        limit = capped_integer(text)
+    except ValueError:
+        limit = 0
+    if limit <= 0:
         raise errors.BadRequest(
             f"Invalid input for field/attribute limit. Value: {text}. It must be a positive number."
         )
-    return min(int(text), 10_000)
+    return min(limit, 10_000)
 
 
 def _compared(column: InstrumentedAttribute[Any], operator: str, value: str) -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app import errors
 from app.caller import Caller
+from app.numbers import integer
 from image_api.images import is_visible, visible_to
 from image_api.models import Image, ImageMember
 from image_api.states import STORED, MemberStatus, Visibility
@@ -205,11 +206,13 @@ def _time_condition(name: str, value: str) -> ColumnElement[bool]:
 def _number(name: str, value: str) -> int:
     operator, _, rest = value.partition(":")
     text = rest if operator == "eq" else value
-    if not re.fullmatch(r"-?\d{1,18}", text):
-        raise errors.BadRequest(f"Unable to filter on {name}: the value must be an integer, not {value!r}.")
-    if int(text) < 0:
+    try:
+        number = integer(text)
+    except ValueError:
+        raise errors.BadRequest(f"Unable to filter on {name}: the value must be an integer, not {value!r}.") from None
+    if number < 0:
         raise errors.BadRequest(f"Unable to filter on {name}: the value must not be negative.")
-    return int(text)
+    return number
 
 
 def _truth(name: str, value: str) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy.sql import ColumnElement
 
 from app.caller import Caller
 from app.errors import BadRequest, NotFound
+from app.numbers import integer
 from network_api.errors import InvalidInput
 from network_api.visibility import asking, seen_by
 
@@ -149,9 +150,11 @@ def number(column: ColumnElement[int]) -> Filter:
     """Equal to one of the numbers."""
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
-        if not all(value.isdecimal() for value in values):
-            raise InvalidInput(f"{list(values)} are not numbers.")
-        return column.in_([int(value) for value in values])
+        try:
+            numbers = [integer(value) for value in values]
+        except ValueError:
+            raise InvalidInput(f"{list(values)} are not numbers.") from None
+        return column.in_(numbers)
 
     return condition
 

@@ -16,6 +16,8 @@ MALFORMED = "The server could not comply with the request since it is either mal
 
 LARGEST = 1 << 20
 """Bytes of a JSON body: sixteen times the largest user_data."""
+DEEPEST = 100
+"""Levels of arrays and objects in a JSON body; what is kept is written into answers, whose encoder stops at 254."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,31 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def json_body() -> Any:
-    """The JSON of this request. Raises BadRequest when it is none; a body over LARGEST bytes is a 413, unread."""
+    """The JSON of this request. Raises BadRequest when it is none, or is nested deeper than DEEPEST; a body over
+    LARGEST bytes is a 413, unread."""
     request.max_content_length = min(request.max_content_length or LARGEST, LARGEST)
+    text = request.get_data(cache=False)
     try:
-        return orjson.loads(request.get_data(cache=False) or b"null")
+        body = orjson.loads(text or b"null")
     except orjson.JSONDecodeError:
         raise errors.BadRequest(MALFORMED) from None
+    if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deeper(body, DEEPEST):
+        raise errors.BadRequest(f"The body is nested deeper than {DEEPEST} levels.")
+    return body
+
+
+def _is_deeper(body: Any, levels: int) -> bool:
+    level = [body]
+    for _ in range(levels):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def parse(model: type[Parsed], body: Any, version: Version | None = None) -> Parsed:

@@ -137,6 +137,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(PoolTimeout, _database)
     app.register_error_handler(DataError, _unstorable)
     app.register_error_handler(OverflowError, _too_large)
+    app.register_error_handler(RecursionError, _too_large)
+    app.register_error_handler(ValueError, _value)
     app.register_error_handler(StatementError, _unbound)
     app.register_error_handler(Exception, _unexpected)
 
@@ -186,10 +188,15 @@ def _database(error: Exception) -> Response:
     return _expected(errors.Unavailable(UNREACHABLE, headers={"Retry-After": "1"}))
 
 
-def _too_large(error: OverflowError) -> Response:
-    """A number or a time out of the range that SQLite or a datetime has."""
+def _too_large(error: Exception) -> Response:
+    """A number or a time out of the range that SQLite or a datetime has, or a value nested too deeply."""
     log.info("%s %s holds a value out of range: %s", request.method, request.path, error)
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
+
+
+def _value(error: ValueError) -> Response:
+    """Python refuses to convert a text of thousands of digits."""
+    return _too_large(error) if "Exceeds the limit" in str(error) else _unexpected(error)
 
 
 def _unbound(error: StatementError) -> Response:

@@ -53,9 +53,9 @@ class Microversions:
             return self.minimum
         if text == "latest":
             return self.maximum
-        if not re.fullmatch(r"[1-9]\d*\.(0|[1-9]\d*)", text):
+        if not re.fullmatch(r"[1-9][0-9]{0,8}\.(0|[1-9][0-9]{0,8})", text):
             raise errors.BadRequest(
-                f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
+                f"API Version String {text[:40]} is of invalid format. Must be of format MajorNum.MinorNum."
             )
         version = v(text)
         if not self.minimum <= version <= self.maximum:

@@ -8,6 +8,7 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from app import errors
+from app.numbers import capped_integer
 
 MAXIMUM = 1000
 
@@ -25,9 +26,10 @@ def page(arguments: MultiDict[str, str], *, default: int = MAXIMUM, maximum: int
     text = arguments.get("limit")
     if text is None or text == "":
         return Page(default, arguments.get("marker") or None)
-    if not text.lstrip("-").isdigit():
-        raise errors.BadRequest("limit param must be an integer")
-    limit = int(text)
+    try:
+        limit = capped_integer(text)
+    except ValueError:
+        raise errors.BadRequest("limit param must be an integer") from None
     if limit < 0:
         raise errors.BadRequest("limit param must be positive")
     return Page(min(limit, maximum), arguments.get("marker") or None)

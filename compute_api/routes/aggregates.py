@@ -7,6 +7,7 @@ from flask import Response
 from pydantic import Field
 
 from app import errors
+from app.numbers import integer
 from app.web.bodies import Body, json_body, parse
 from app.web.context import clock, database, settings
 from app.web.microversion import v
@@ -159,7 +160,7 @@ def aggregate_action(aggregate_id: str) -> Response:
 
 def _number(text: str) -> int:
     try:
-        number = int(text)
+        number = integer(text)
     except ValueError:
         raise errors.BadRequest(f"Invalid input received: id must be an integer: {text}") from None
     if not -1 <= number < 2**31:

@@ -7,6 +7,7 @@ from flask import Response, request
 from pydantic import Field
 
 from app import errors
+from app.numbers import integer
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import caller, database
 from app.web.links import url
@@ -129,9 +130,10 @@ def _is_public(text: str) -> bool | None:
 
 def _number(name: str) -> int:
     text = request.args.get(name, "0")
-    if not text.isdigit():
-        raise errors.BadRequest(f"Invalid {name} filter [{text}]")
-    return int(text)
+    try:
+        return integer(text)
+    except ValueError:
+        raise errors.BadRequest(f"Invalid {name} filter [{text}]") from None
 
 
 def _descending() -> bool:

@@ -9,6 +9,7 @@ from flask import request
 from oslo_utils import timeutils
 
 from app import errors
+from app.numbers import integer
 from app.web.context import caller
 from app.web.microversion import v
 from app.web.pagination import page
@@ -193,9 +194,10 @@ def _statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _power_state(text: str) -> int:
-    if not text.isdigit():
-        raise errors.BadRequest(f"Invalid power_state '{text}'")
-    return int(text)
+    try:
+        return integer(text)
+    except ValueError:
+        raise errors.BadRequest(f"Invalid power_state '{text}'") from None
 
 
 def _tags(name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from app import errors
+from app.numbers import integer
 from app.web.bodies import json_body
 from app.web.context import database
 from app.web.microversion import v
@@ -155,8 +156,8 @@ def _numbers(asked: Mapping[str, Any], known: set[str]) -> dict[str, int]:
         if name not in known:
             raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
         try:
-            number = None if isinstance(value, bool | float) else int(value)
-        except (TypeError, ValueError):
+            number = integer(value) if isinstance(value, str) else value if type(value) is int else None
+        except ValueError:
             number = None
         if number is None:
             raise errors.BadRequest(

@@ -7,6 +7,7 @@ from flask import Response, request
 from pydantic import Field
 
 from app import errors
+from app.numbers import capped_integer
 from app.web.bodies import Body, json_body, parse, since, until
 from app.web.context import caller, clock, database
 from app.web.microversion import v
@@ -62,11 +63,15 @@ def _number(name: str, default: int) -> int:
     text = request.args.get(name, "")
     if text == "":
         return default
-    if not text.isdigit():
+    try:
+        number = capped_integer(text)
+    except ValueError:
+        number = -1
+    if number < 0:
         raise errors.BadRequest(
             f"Invalid input for query parameters {name}. Value: {text}. '{text}' does not match '^[0-9]*$'"
         )
-    return min(int(text), 1000) if name == "limit" else int(text)
+    return min(number, 1000) if name == "limit" else number
 
 
 @compute.post("/os-server-groups")

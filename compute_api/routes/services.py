@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import errors
+from app.numbers import capped_integer
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import clock, database
 from app.web.microversion import v
@@ -126,9 +127,11 @@ def _find(session: Session, service_id: str) -> Host:
             raise errors.BadRequest(f"Invalid uuid {service_id}")
         found = session.scalar(select(Host).where(Host.id == service_id.lower()))
     else:
-        if not service_id.isdigit():
-            raise errors.BadRequest(f"Invalid input received: id must be an integer: {service_id}")
-        found = session.scalar(select(Host).where(Host.seq == min(int(service_id), 2**62)))
+        try:
+            number = capped_integer(service_id)
+        except ValueError:
+            raise errors.BadRequest(f"Invalid input received: id must be an integer: {service_id}") from None
+        found = session.scalar(select(Host).where(Host.seq == number))
     if found is None:
         raise errors.NotFound(f"Service {service_id} could not be found.")
     return found

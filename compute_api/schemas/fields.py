@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from app.addresses import ipv6_address
+from app.numbers import integer
 
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_:. -]{1,255}")
 
@@ -44,7 +45,7 @@ def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"{value!r} is not an integer")
     try:
-        return int(value)
+        return integer(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError(f"{value!r} is not an integer") from None
 

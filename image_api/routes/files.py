@@ -9,6 +9,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.http import parse_range_header
 
 from app import errors
+from app.numbers import integer
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
@@ -129,7 +130,10 @@ def _expected_bytes() -> int | None:
         drain()
         raise errors.BadRequest("Over HTTP/2, image data must have a Content-Length.")
     text = request.headers.get("X-OpenStack-Image-Size", "")
-    return int(text) if text.isdigit() and len(text) < 19 else None
+    try:
+        return max(integer(text), 0) if text else None
+    except ValueError:
+        return None
 
 
 def _check_room(expected: int | None, most: int) -> None:

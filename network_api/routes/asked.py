@@ -8,6 +8,7 @@ from flask import Response, request
 from sqlalchemy import Row
 
 from app.errors import BadRequest
+from app.numbers import integer
 from app.web.context import caller, database
 from app.web.links import url
 from app.web.responses import json
@@ -23,14 +24,18 @@ def asked() -> Asked:
     arguments = request.args
     if arguments.keys().isdisjoint(CONTROL):
         return Asked(filters=dict(arguments.lists()))
-    limit = arguments.get("limit", "0")
-    if not limit.isdecimal():
-        raise BadRequest(f"Bad limit request: Limit must be an integer 0 or greater and not '{limit}'.")
+    text = arguments.get("limit", "0")
+    try:
+        limit = integer(text)
+    except ValueError:
+        limit = -1
+    if limit < 0:
+        raise BadRequest(f"Bad limit request: Limit must be an integer 0 or greater and not '{text}'.")
     return Asked(
         filters={name: values for name, values in arguments.lists() if name not in CONTROL},
         sorts=_sorts(),
-        limit=int(limit),
-        marker=(arguments.get("marker") or None) if int(limit) else None,
+        limit=limit,
+        marker=(arguments.get("marker") or None) if limit else None,
         reverse=arguments.get("page_reverse", "").lower() == "true",
     )
 
