@@ -1,11 +1,15 @@
 """Puts everything together: the one module that knows every part."""
 
 import gc
-from typing import Any, cast
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 import compute_api.routes
 import compute_api.rules
@@ -25,6 +29,9 @@ from app.web import authentication, faults, request_id
 from app.web.context import Parts
 from app.web.policy import Policy
 from identity_api.tokens import Tokens
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 RULES = {
     **identity_api.rules.RULES,
@@ -49,6 +56,10 @@ class Sixstack(Flask):
 
     def ensure_sync(self, func: Any) -> Any:
         return func
+
+    def wsgi_app(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        environ["PATH_INFO"] = merge_slashes(environ["PATH_INFO"])
+        return super().wsgi_app(environ, start_response)
 
 
 def create_app(settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> Flask:
@@ -86,6 +97,22 @@ def furnish(app: Flask, settings: Settings, *, database: Database | None = None,
     app.extensions["sixstack.tokens"] = Tokens(database, clock, settings)
     for service in (identity_api, image_api, compute_api):
         service.routes.furnish(app)
+
+
+def merge_slashes(path: str) -> str:
+    """The path with every run of slashes as one, as OpenStack's servers route it."""
+    return re.sub("/{2,}", "/", path) if "//" in path else path
+
+
+def is_streamed(app: Flask, method: str, path: str) -> bool:
+    """Whether the view for this request reads its body piece by piece."""
+    if method != "PUT":
+        return False
+    try:
+        endpoint, _ = app.url_map.bind("").match(merge_slashes(path), method)
+    except (HTTPException, RequestRedirect):
+        return False
+    return bool(getattr(app.view_functions[endpoint], "streamed", False))
 
 
 def from_environment() -> Flask:

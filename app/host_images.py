@@ -16,11 +16,12 @@ from app.seal import Seal
 from app.web.authentication import public
 from app.web.context import clock, database, settings
 from app.web.responses import empty
+from app.web.transfers import streamed
 from compute_api import backups, host_credentials
 from image_api import snapshots
 from image_api.models import Image
 from image_api.names import disk_object
-from image_api.routes.files import drain, received
+from image_api.routes.files import drain, received, send_object
 from image_api.routes.parts import store
 from image_api.routes.transfers import transfers
 from image_api.states import ImageStatus
@@ -46,18 +47,11 @@ def disk(image_id: str) -> Response:
         (start, stop), status = found, 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    end = transfers().begin()
-    try:
-        body = store().read(name, start, stop - start)
-    except BaseException:
-        end()
-        raise
-    response = Response(body, status, headers, content_type="application/octet-stream")
-    response.call_on_close(end)
-    return response
+    return send_object(name, (start, stop), (status, headers), f"host {host}")
 
 
 @blueprint.put("/snapshots/<image_id>")
+@streamed
 @public
 def snapshot(image_id: str) -> Response:
     """Fill an image that is to be made on the host that sends it. `Content-Digest` (RFC 9530) has the sha-512 of it."""
@@ -69,13 +63,14 @@ def snapshot(image_id: str) -> Response:
         raise errors.BadRequest("A snapshot is qcow2 or raw.")
     sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
-        operation = host_credentials.making(session, _host(session), image_id)
+        host = _host(session)
+        operation = host_credentials.making(session, host, image_id)
         made = backups.snapshot(session, operation, disk_format, sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
         drain()
         return empty()
-    with transfers().one():
+    with transfers().one(f"host {host}"):
         try:
             pieces = received(request.content_length)
             snapshots.keep(database(), clock(), store(), made, pieces, settings().image_quota_gib)

@@ -8,9 +8,11 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
-from app import processes
+from app import factory, processes
 from app.db import is_unreachable
 from app.settings import Settings
+from app.web.rsgi import Gateway, Limits
+from app.web.transfers import MinimumRate
 from image_api.startup import put_in_order
 
 log = logging.getLogger("sixstack.api")
@@ -24,19 +26,31 @@ def main() -> None:
     if not _in_order(settings):  # requests are answered 503 until the database is back
         threading.Thread(target=_put_in_order_later, args=(settings,), daemon=True).start()
     Granian(
-        "app.factory:from_environment",
+        "app.server:gateway",
         factory=True,
         address=host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         workers=settings.workers,
-        blocking_threads=settings.worker_threads + settings.transfer_threads,
         log_level=LogLevels.error,
         websockets=False,
         respawn_failed_workers=True,
         respawn_interval=0.5,
         workers_kill_timeout=10,
     ).serve()
+
+
+def gateway() -> Gateway:
+    """The application of a worker process, as granian loads it."""
+    settings = Settings.read({})
+    app = factory.from_environment()
+    limits = Limits(
+        request_threads=settings.worker_threads,
+        upload_threads=settings.transfer_threads + settings.worker_threads,  # some refuse uploads, others receive them
+        body_seconds=settings.request_body_seconds,
+        rate=MinimumRate(settings.transfer_min_kib, settings.transfer_grace_seconds),
+    )
+    return Gateway(app, lambda method, path: factory.is_streamed(app, method, path), limits)
 
 
 def _in_order(settings: Settings) -> bool:

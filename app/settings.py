@@ -52,6 +52,12 @@ class Settings:
     """Threads of each API worker: how many slow requests (log-ins) may be under way."""
     transfer_threads: int = 32
     """Uploads and downloads of images that may be under way in each API worker, besides other requests."""
+    transfer_min_kib: int = 64
+    """KiB per second that an upload or download must reach, or it is ended; 0 is without limit."""
+    transfer_grace_seconds: float = 30.0
+    """Seconds that a transfer may be slower than that, or pause."""
+    request_body_seconds: float = 10.0
+    """Seconds in which the body of a request other than an upload must arrive."""
     agent_threads: int = 4
     """Machines that are being started or ended at the same time."""
 

@@ -95,7 +95,7 @@ class FileStore:
     def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
         file = (self.directory / name).open("rb", buffering=0)
         os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_SEQUENTIAL)  # the kernel reads further ahead
-        return _pieces(file, start, length)
+        return FilePieces(file, start, length)
 
     def size(self, name: str) -> int:
         return (self.directory / name).stat().st_size
@@ -206,18 +206,33 @@ class FileWriter:
         self._path.unlink(missing_ok=True)
 
 
-def _pieces(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
-    """Opens before the first piece is asked for, so that a file deleted meanwhile is still read to its end."""
+class FilePieces:
+    """A range of an open file in pieces. The file may be deleted meanwhile: it is open already.
 
-    def pieces() -> Iterator[bytes]:
-        with file:
-            file.seek(start)
-            left = length
-            while left and (piece := file.read(min(READ_BYTES, left))):
-                left -= len(piece)
-                yield piece
+    `source`, descriptor and offset, is for servers that send files by themselves.
+    """
 
-    return pieces()
+    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
+        self._file = file
+        self._left = length
+        self.source = file.fileno(), start
+        file.seek(start)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._file.read(min(READ_BYTES, self._left)) if self._left else b""
+        if not piece:
+            self.close()
+            raise StopIteration
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._left = 0
+        self._file.close()
 
 
 def _runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:

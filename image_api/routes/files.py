@@ -1,6 +1,7 @@
 """/v2/images/{id}/file and /stage: the bytes in and out, streamed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 
 from flask import Blueprint, Response, g, request
@@ -13,33 +14,35 @@ from app.numbers import integer
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
+from app.web.transfers import Upload, download_of, streamed
 from image_api import images, uploads
 from image_api.ingest import EmptyUpload, Stored, pieces_of
 from image_api.models import Image
 from image_api.names import staged_object, upload_object
 from image_api.routes.parts import find, limits, store
 from image_api.routes.transfers import transfers
-from image_api.routes.wire import Wire
 from image_api.states import STORED, ImageStatus
 
 blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
 
-DRAIN_BYTES = 64 << 30
-"""How much of a refused upload is still read, so that the client gets to hear why."""
+DRAIN_BYTES = 64 << 20
+"""Bytes of a refused upload that are read before it is answered: most clients read no response until all is sent."""
 
 
 @blueprint.put("/file")
+@streamed
 @require("upload_image")
 def upload(image_id: str) -> Response:
-    with transfers().one():
+    with transfers().one(g.caller.project):
         return _take(image_id, ImageStatus.SAVING, upload_object(image_id), images.set_active)
 
 
 @blueprint.put("/stage")
+@streamed
 @require("modify_image")
 def stage(image_id: str) -> Response:
-    """Inspected and hashed already here, so that what is wrong with the bytes is said to who sends them."""
-    with transfers().one():
+    """Inspect and hash the bytes already here, so that the response says what is wrong with them."""
+    with transfers().one(g.caller.project):
         return _take(image_id, ImageStatus.UPLOADING, staged_object(image_id), images.set_stored)
 
 
@@ -81,43 +84,45 @@ def download(image_id: str) -> Response:
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(None, status, headers, content_type="application/octet-stream")
-    end = transfers().begin()
+    return send_object(upload_object(image_id), (start, stop), (status, headers), g.caller.project)
+
+
+def send_object(name: str, span: tuple[int, int], head: tuple[int, dict[str, str]], owner: str) -> Response:
+    """The response, status and headers given, with bytes `span` of an object. Raises Unavailable, FileNotFoundError."""
+    start, stop = span
+    end = transfers().begin(owner)
     try:
-        body = store().read(upload_object(image_id), start, stop - start)
+        pieces = store().read(name, start, stop - start)
     except BaseException:
         end()
         raise
-    response = Response(body, status, headers, content_type="application/octet-stream")
-    response.call_on_close(end)
-    return response
+    body = download_of(pieces, stop - start, end)
+    return Response(body, *head, content_type="application/octet-stream", direct_passthrough=True)
 
 
 def received(expected: int | None) -> Iterator[bytes]:
-    """The body of this request. Raises BadRequest when it breaks off before it is whole."""
+    """The body of this request. Raises BadRequest when it breaks off before it is complete."""
     count = 0
-    wire = Wire(request.environ) if request.content_length is None else None
     try:
         for piece in pieces_of(request.stream.read):
             count += len(piece)
-            if wire:
-                wire.received(count)
             yield piece
     except (ClientDisconnected, OSError) as error:
         raise errors.BadRequest(f"The upload broke off after {count} bytes.") from error
-    if wire and not wire.whole(count):
-        raise errors.BadRequest(f"The upload broke off after {count} bytes.")
     if expected is not None and count != expected:
         raise errors.BadRequest(f"The upload broke off: {count} of {expected} bytes arrived.")
 
 
 def drain() -> None:
-    """Read what the client still sends; most only listen once they have sent everything."""
+    """Read what the client still sends, before the response: most clients read none until they have sent everything."""
+    body = request.environ["wsgi.input"]
+    if isinstance(body, Upload):
+        body.drain_bytes = DRAIN_BYTES  # by the event loop, when this thread has finished
+        return
     left = DRAIN_BYTES
-    try:
+    with suppress(Exception):  # the client is gone
         while left > 0 and (piece := request.stream.read(1 << 20)):
             left -= len(piece)
-    except Exception:  # it is gone, and nobody is left to tell
-        return
 
 
 def _expected_bytes() -> int | None:

@@ -1,11 +1,12 @@
-"""How many uploads and downloads a process has under way: each holds a thread for as long as the client likes.
+"""Limits how many uploads and downloads a process has under way, and how many of them one project has.
 
-The server has that many threads more than other requests need, so that slow clients never keep the API from answering.
+Each holds a thread for as long as its client takes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import cast
 
 from flask import current_app
@@ -16,33 +17,46 @@ RETRY_SECONDS = "10"
 
 
 class Transfers:
-    """Places for transfers in this process."""
+    """Places for transfers in this process. One owner, a project or a host, has a quarter of them at most."""
 
     def __init__(self, most: int) -> None:
-        self._places = BoundedSemaphore(most)
+        self._most = most
+        self._share = max(1, most // 4)
+        self._held: Counter[str] = Counter()
+        self._lock = Lock()
 
-    def begin(self) -> Callable[[], None]:
-        """Take a place; what is returned gives it back, once however often it is called. Raises Unavailable."""
-        if not self._places.acquire(blocking=False):
-            headers = {"Retry-After": RETRY_SECONDS}
-            raise Unavailable("Too many images are being transferred just now; try again soon.", headers=headers)
+    def begin(self, owner: str) -> Callable[[], None]:
+        """Take a place; the function returned gives it back, once however often it is called. Raises Unavailable."""
+        with self._lock:
+            if self._held.total() >= self._most:
+                raise _unavailable("Too many images are being transferred; try again soon.")
+            if self._held[owner] >= self._share:
+                raise _unavailable(f"This project has {self._share} image transfers under way; try again soon.")
+            self._held[owner] += 1
         held = [True]
 
         def end() -> None:
-            if held:
-                held.clear()
-                self._places.release()
+            with self._lock:
+                if held:
+                    held.clear()
+                    self._held[owner] -= 1
+                    if not self._held[owner]:
+                        del self._held[owner]
 
         return end
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, owner: str) -> Iterator[None]:
         """A place for as long as the block runs."""
-        end = self.begin()
+        end = self.begin(owner)
         try:
             yield
         finally:
             end()
+
+
+def _unavailable(message: str) -> Unavailable:
+    return Unavailable(message, headers={"Retry-After": RETRY_SECONDS})
 
 
 def transfers() -> Transfers:
