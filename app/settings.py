@@ -126,6 +126,8 @@ class Settings:
     """The address of this host by which guests come from other hosts; the uplink's own when empty."""
     reserved_memory_mib: int = 512
     """Memory of the host that is never given to machines."""
+    min_free_disk_mib: int = 1024
+    """What has to be free of a host's disk for new servers, migrations to it, resizes and snapshots."""
     cpu_ratio: float = 16.0
     memory_ratio: float = 1.0
     disk_ratio: float = 1.0

@@ -31,6 +31,7 @@ REGISTER_SECONDS = 300.0
 INSIST_SECONDS = 1.0
 STUCK_SECONDS = 120.0
 WAITING_THREADS = 32
+NO_SPACE = "The host's disk is full. The guest is paused and continues by itself when there is room; nothing is lost."
 WAITING = frozenset(
     {
         TaskState.POWERING_OFF,
@@ -268,6 +269,13 @@ class Agent:
                 )
             case VmState.ACTIVE | VmState.STOPPED | VmState.SUSPENDED | VmState.RESIZED, MachineState.ABSENT:
                 self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, "The disks of this server are gone.")
+            case VmState.ACTIVE, MachineState.NO_SPACE:
+                log.error("Server %s is paused: the disk of this host is full", one.id)
+                self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, NO_SPACE)
+            case VmState.RESCUED | VmState.RESIZED, MachineState.NO_SPACE if one.power_state == PowerState.RUNNING:
+                self._desk.tell(one, VmState(one.vm_state), PowerState.PAUSED, NO_SPACE)
+            case VmState.RESCUED | VmState.RESIZED, MachineState.RUNNING if one.power_state == PowerState.PAUSED:
+                self._desk.tell(one, VmState(one.vm_state), PowerState.RUNNING, "")
             case VmState.ACTIVE, MachineState.PAUSED:
                 self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, "")
             case VmState.PAUSED | VmState.STOPPED | VmState.SUSPENDED, MachineState.RUNNING:

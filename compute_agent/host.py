@@ -60,6 +60,7 @@ def make_hypervisor(
         cpu_model=settings.cpu_model,
         shared_machines=Path(settings.shared_machines) if settings.shared_machines else None,
         image_cache_gib=max(0, settings.image_cache_gib),
+        min_free_disk_mib=max(0, settings.min_free_disk_mib),
     )
     hypervisor = QemuHypervisor(config, images or make_source(settings))
     hypervisor.check()

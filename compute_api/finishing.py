@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -140,7 +141,16 @@ def reported(session: Session, now: datetime, server: Server, vm_state: VmState,
     counted = session.scalar(statement.returning(Server.id)) is not None
     if counted:
         ports.set_status(session, server.id, power == PowerState.RUNNING)
+        if power == PowerState.PAUSED and why:
+            _note_pause(session, now, server, why)
     return counted
+
+
+def _note_pause(session: Session, now: datetime, server: Server, why: str) -> None:
+    """Record why its host has paused a server, as an instance action of its owner's that went wrong."""
+    request_id = f"req-{uuid4()}"
+    operations.begin_action(session, now, server, "pause", request_id, server.user_id)
+    operations.end_action(session, now, server.id, request_id, why)
 
 
 def buried(session: Session, now: datetime, server: Server) -> None:

@@ -38,6 +38,7 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
     host.accelerator_reason = report.accelerator_reason
     host.hypervisor_version = report.hypervisor_version
     host.cpu_model = report.cpu_model
+    host.disk_is_low = report.disk_is_low
     host.heartbeat.last_seen = now
     session.flush()
     return host
@@ -155,6 +156,7 @@ def _claiming(given: frozenset[str], locks: str) -> ReturningUpdate[Host]:
         .where(
             Host.disabled.is_(False),
             Host.forced_down.is_(False),
+            Host.disk_is_low.is_(False),
             Heartbeat.last_seen >= wanted("silent_before"),
             Host.vcpus_limit - Host.vcpus_used >= wanted("vcpus"),
             Host.memory_mib_limit - Host.memory_mib_used >= wanted("memory_mib"),
@@ -225,6 +227,8 @@ def why_not(
             short = ["it is disabled"]
         elif not is_up(host, silent):
             short = ["it is down"]
+        elif host.disk_is_low:
+            short = ["its disk is almost full"]
         reasons.setdefault(", ".join(short) or "taken meanwhile", []).append(host.name)
     known = [(why, names) for why, names in reasons.items() if names]
     said = [f"{_few(names)}: {why}" for why, names in known[:FEW]]

@@ -191,6 +191,7 @@ class Host(Base):
     accelerator_reason: Mapped[str | None] = mapped_column(Text)
     hypervisor_version: Mapped[int] = mapped_column(default=0)
     cpu_model: Mapped[str] = mapped_column(String(255), default="")
+    disk_is_low: Mapped[bool] = mapped_column(default=False)
     disabled: Mapped[bool] = mapped_column(default=False)
     disabled_reason: Mapped[str | None] = mapped_column(String(255))
     forced_down: Mapped[bool] = mapped_column(default=False)

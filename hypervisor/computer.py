@@ -75,6 +75,14 @@ def disk_gib(directory: Path) -> int:
     return status.f_blocks * status.f_frsize >> 30
 
 
+def free_disk_mib(directory: Path) -> int:
+    """What is free for us of the file system that holds a directory, which need not exist yet."""
+    while not directory.exists():
+        directory = directory.parent
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize >> 20
+
+
 def qemu_version(qemu: str) -> int:
     """7.2.18 is 7002018."""
     try:

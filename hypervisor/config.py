@@ -20,9 +20,10 @@ class HostConfig:
     hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
     KVM: one that all hosts have lets them move between hosts whose processors differ. All hosts may have their machines
     in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all. Images that
-    no machine stands on just now are kept up to `image_cache_gib` for the next one. On the host guests reach
-    metadata, the resolver and `guests_reach_ports` (TCP) only, unless `guests_reach_host`; through NAT64, of private
-    networks `nat64_allow` only.
+    no machine stands on just now are kept up to `image_cache_gib` for the next one. While less than `min_free_disk_mib`
+    of the machines' file system is free, no work is accepted that needs more of it. On the host guests reach metadata,
+    the resolver and `guests_reach_ports` (TCP) only, unless `guests_reach_host`; through NAT64, of private networks
+    `nat64_allow` only.
     """
 
     state: Path
@@ -47,3 +48,4 @@ class HostConfig:
     cpu_model: str = ""
     shared_machines: Path | None = None
     image_cache_gib: int = 0
+    min_free_disk_mib: int = 1024

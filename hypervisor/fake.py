@@ -27,7 +27,7 @@ from hypervisor.remote_console import ConsoleKind
 
 # Where fakes of one process await machines of each other, by plan; machines of other processes come with fresh disks.
 _AWAITED: dict[str, "FakeMachine"] = {}
-ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.CRASHED})
+ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.NO_SPACE, MachineState.CRASHED})
 
 
 @dataclass
@@ -60,6 +60,7 @@ class FakeHypervisor:
     disk_gib: int = 10_000
     accelerator: str = "tcg"
     accelerator_reason: str | None = "this host is not real"
+    disk_is_low: bool = False
     images: ImageSource | None = None
     machines: dict[str, FakeMachine] = field(default_factory=dict)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -91,6 +92,18 @@ class FakeHypervisor:
         with self._lock:
             self.machines[machine_id].state = MachineState.CRASHED
 
+    def fill_disk(self, machine_id: str) -> None:
+        """The host has no room for what the guest writes, nor for new work."""
+        self.disk_is_low = True
+        with self._lock:
+            self.machines[machine_id].state = MachineState.NO_SPACE
+
+    def free_disk(self, machine_id: str) -> None:
+        """There is room again, and the guest has continued."""
+        self.disk_is_low = False
+        with self._lock:
+            self.machines[machine_id].state = MachineState.RUNNING
+
     def lose(self, machine_id: str) -> None:
         """As if disk and process had vanished from the host."""
         with self._lock:
@@ -108,6 +121,7 @@ class FakeHypervisor:
             accelerator_reason=self.accelerator_reason,
             hypervisor_version=7_002_022,
             cpu_model="fake",
+            disk_is_low=self.disk_is_low,
         )
 
     def ensure_running(self, spec: MachineSpec) -> MachineReport:

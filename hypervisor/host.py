@@ -90,6 +90,7 @@ class QemuHypervisor:
             accelerator_reason=choice.reason,
             hypervisor_version=self._version,
             cpu_model=computer.processor_model(),
+            disk_is_low=self.machines.disk_is_low(),
         )
 
     def repair_processes(self) -> None:
@@ -105,6 +106,7 @@ class QemuHypervisor:
             if self.machines.process_of(paths) is not None:
                 running.append(machine_id)
                 self.machines.mend_if_idle(machine_id)
+                self.machines.continue_if_room(machine_id)
         self._raise_limits()
         self.segments.repair(running)
         if self.config.forward:
@@ -143,7 +145,7 @@ class QemuHypervisor:
             running = self.machines.process_of(paths)
             if running is not None:
                 found = self.machines.look(spec.id, paths)
-                if found.state in (MachineState.RUNNING, MachineState.PAUSED):
+                if found.state in (MachineState.RUNNING, MachineState.PAUSED, MachineState.NO_SPACE):
                     return found
                 running.end()
             return self.machines.launch(spec, paths, go_on=True)
@@ -192,6 +194,7 @@ class QemuHypervisor:
             before = self.machines.known(spec.id)
             if start and self.machines.runs_as(spec, paths):
                 return self.machines.look(spec.id, paths)
+            self.machines.check_free_disk()
             self.machines.stop(paths, grace_seconds)
             kept = self.machines.own_disks(before, paths)
             try:
@@ -230,6 +233,7 @@ class QemuHypervisor:
         with self.machines.hold(spec.id) as paths:
             if not paths.spec.exists():
                 raise HypervisorError(f"Machine {spec.id} is not here.")
+            self.machines.check_free_disk()
             target = paths.snapshot(name)
             root = next(iter(self.machines.own_disks(spec, paths)), None)
             if root is None:

@@ -222,7 +222,8 @@ class MachineState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     SHUTOFF = "shutoff"  # its disks are here, its process is not
-    CRASHED = "crashed"  # qemu is there but the guest cannot go on (internal-error, io-error, guest-panicked)
+    NO_SPACE = "no-space"  # qemu paused the guest at a write: the host's file system is full (run state io-error)
+    CRASHED = "crashed"  # qemu is there but the guest cannot go on (internal-error, guest-panicked)
     ABSENT = "absent"  # nothing of it is here
 
 
@@ -289,3 +290,4 @@ class HostReport(Document):
     accelerator_reason: str | None = None
     hypervisor_version: int  # qemu 7.2.18 is 7002018, as Nova writes it
     cpu_model: str = ""
+    disk_is_low: bool = False  # less is free than new work needs (min_free_disk_mib)

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A guest that KVM cannot run falls over in its boot loader or early kernel.
 DOUBTFUL_SECONDS = 120.0
+# What has to be free before a guest that had no space left continues.
+CONTINUE_MIB = 16
 # Pause between two presses of a guest's power button.
 POWER_BUTTON_SECONDS = 2.0
 
@@ -53,6 +55,7 @@ class Machines:
         self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
         self._images: dict[str, frozenset[str]] = {}
         self._machine_type: str | None = None
+        self._without_space: set[str] = set()
         for machine_id in paths.machine_ids():
             spec = self.spec(machine_id)
             if spec is not None:
@@ -158,6 +161,9 @@ class Machines:
         run = last_run(paths)
         try:
             state, word = qmp.state(paths.qmp)
+            self._without_space.discard(machine_id)
+            if state is MachineState.NO_SPACE:
+                self._without_space.add(machine_id)
             if word == INTERNAL_ERROR and self._may_be_mended(run):
                 state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
         except qmp.NobodyAnswers:
@@ -175,6 +181,8 @@ class Machines:
         """Start a machine that does not run, or only have everything ready for its start."""
         if start:
             return self.launch(spec, paths)
+        if not paths.spec.exists():
+            self.check_free_disk()
         private_directory(paths.directory)
         self.paths.own(spec.id, self.config.host_name)
         self.use_images(spec)
@@ -193,6 +201,8 @@ class Machines:
         """
         accelerator = accelerator or self.accelerators.choice().accelerator
         is_new = not paths.spec.exists()
+        if is_new:
+            self.check_free_disk()
         owner = self.paths.owner(spec.id)
         with ExitStack() as undo:
             undo.callback(self._undo_launch, spec.id, paths, is_new=is_new, owner=owner)
@@ -318,6 +328,7 @@ class Machines:
         """Its links and images may go."""
         self.segments.release(machine_id)
         self._images.pop(machine_id, None)
+        self._without_space.discard(machine_id)
 
     def use_images(self, spec: MachineSpec) -> None:
         """The images of the spec are not evicted while the machine is here."""
@@ -336,6 +347,30 @@ class Machines:
     def uses_image(self, image_id: str) -> bool:
         """Whether a machine of this host stands on the image."""
         return any(image_id in ids for ids in list(self._images.values()))
+
+    def disk_is_low(self) -> bool:
+        """Whether less of the machines' file system is free than new work needs."""
+        return computer.free_disk_mib(self.paths.machines) < self.config.min_free_disk_mib
+
+    def check_free_disk(self) -> None:
+        """Raise HypervisorError when the disk is too full for more work; machines that are here go on."""
+        free = computer.free_disk_mib(self.paths.machines)
+        if free < self.config.min_free_disk_mib:
+            raise HypervisorError(
+                f"The disk of host {self.config.host_name} is almost full: {free} MiB are free, and new work is "
+                f"accepted from {self.config.min_free_disk_mib} MiB on."
+            )
+
+    def continue_if_room(self, machine_id: str) -> None:
+        """Continue a guest that a full file system has paused, once there is room again. qemu repeats its writes."""
+        if machine_id not in self._without_space:
+            return
+        if computer.free_disk_mib(self.paths.machines) < CONTINUE_MIB:
+            return
+        with self._hold_if_idle(machine_id) as paths, contextlib.suppress(HypervisorError):
+            if paths is not None and qmp.state(paths.qmp)[0] is MachineState.NO_SPACE:
+                qmp.execute(paths.qmp, "cont")
+                log.info("machine %s continues: its file system has room again", machine_id)
 
     def mend_if_idle(self, machine_id: str) -> None:
         """Start a guest again under TCG that fell into `internal-error` early under KVM.

@@ -67,6 +67,7 @@ class Moves:
                 if not paths.incoming.exists():
                     raise HypervisorError(f"Machine {spec.id} runs on this host.")
             self._check_offer(spec, plan, offer)
+            self._machines.check_free_disk()
             self._vanish(spec.id, paths)
             with ExitStack() as undo:
                 undo.callback(self._vanish, spec.id, paths)

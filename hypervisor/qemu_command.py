@@ -173,7 +173,9 @@ def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
                 base["backing"] = None
             node["backing"] = base
     words += ["-blockdev", json.dumps(node)]
-    device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": disk_device(number), "drive": drive}
+    # A full file system of the host pauses the guest, which repeats the write when it continues; other errors are the
+    # guest's to handle.
+    device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": disk_device(number), "drive": drive, "werror": "enospc"}
     if disk.cdrom:
         device = {"driver": "ide-cd", "id": f"ide-{drive}", "bus": f"ide.{number}", "drive": drive}
     if is_awaited and not disk.read_only:

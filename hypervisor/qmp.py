@@ -28,7 +28,7 @@ _STATES = {
     "postmigrate": MachineState.PAUSED,
     "shutdown": MachineState.SHUTOFF,
     "internal-error": MachineState.CRASHED,
-    "io-error": MachineState.CRASHED,
+    "io-error": MachineState.NO_SPACE,
     "guest-panicked": MachineState.CRASHED,
     "watchdog": MachineState.CRASHED,
 }

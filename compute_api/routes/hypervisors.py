@@ -242,7 +242,7 @@ def _sizes(host: Host, loads: Mapping[str | None, _Load]) -> dict[str, int]:
         "local_gb_used": host.disk_gib_used,
         "free_ram_mb": host.memory_mib - host.memory_mib_used,
         "free_disk_gb": host.disk_gib - host.disk_gib_used,
-        "disk_available_least": host.disk_gib_limit - host.disk_gib_used,
+        "disk_available_least": 0 if host.disk_is_low else host.disk_gib_limit - host.disk_gib_used,
         "current_workload": load.busy,
         "running_vms": load.running,
     }

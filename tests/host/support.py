@@ -159,7 +159,7 @@ def make_host(namespace: None, tmp_path: Path) -> Iterator[HostMaker]:
             host.close_down()
         for host in made:
             host.close()
-    assert left == []
+    assert left == [], left
     assert traces(installation, tmp_path / "state") == []
 
 
