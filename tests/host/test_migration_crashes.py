@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.disks import run
 from hypervisor.errors import HypervisorError
 from hypervisor.host import QemuHypervisor
 from hypervisor.machine import MachineSpec, MachineState
 from hypervisor.migration import Landing, Plan, Sent
+from hypervisor.qemu_img import run
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 # Does one step and kills itself just before or just after a function is called.
