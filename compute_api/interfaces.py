@@ -80,7 +80,15 @@ def let_go(session: Session, now: datetime, server: Server, port_id: str) -> Non
     session.execute(
         update(Port)
         .where(*mine)
-        .values(device_id="", device_owner="", binding_host=None, attached=0, status=ports.DOWN, updated_at=now)
+        .values(
+            device_id="",
+            device_owner="",
+            binding_host=None,
+            attached=0,
+            status=ports.DOWN,
+            updated_at=now,
+            revision_number=Port.revision_number + 1,
+        )
         .execution_options(synchronize_session=False)
     )
     if address and server.access_ipv6 == address:

@@ -234,7 +234,8 @@ def release(session: Session, now: datetime, device_id: str) -> None:
 
 
 def change(session: Session, now: datetime, port: Port, network: Network, changes: Mapping[str, Any]) -> None:
-    """Set name, description, device_owner, tags, admin_state_up, mac_address, ip_address, pairs or ipv4_address.
+    """Set name, description, device_owner, tags, admin_state_up, binding_host, mac_address, ip_address, pairs or
+    ipv4_address.
 
     A new MAC brings a new address where the old one was made of the old MAC; an `ip_address` of None takes it away, of
     "" makes one of the MAC. Raises PortBound for a new state, MAC or address while a server has the port,

@@ -67,6 +67,8 @@ def create(
     Ports that wait on the network get their address. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
     """
     if network.subnet is not None:
+        if cidr is not None and cidr.overlaps(IPv6Network(network.subnet.cidr)):
+            raise _overlapping(cidr, network.id)
         raise SubnetExists(network.id)
     quotas.take(session, network.project_id, "subnet")
     if cidr is None:

@@ -14,7 +14,7 @@ from app.web.context import caller, clock, database
 from app.web.policy import allowed, enforce, require
 from app.web.responses import empty, json
 from network_api import networks, ports
-from network_api.errors import SubnetNotFound
+from network_api.errors import PortBound, SubnetNotFound
 from network_api.models import Network, Port
 from network_api.port_listing import PORTS
 from network_api.routes.asked import Document, listed, shown
@@ -69,12 +69,15 @@ def _create_one(session: Session, now: Any, new: NewPort) -> Port:
         enforce_on("create_port:allowed_address_pairs", network.project_id)
     if new.ipv4_address:
         enforce("create_port:ipv4_address")
+    if new.host_id:
+        enforce("create_port:binding:host_id")
     return ports.create(
         session,
         now,
         project_id=new_owner(new.owner),
         network=network,
         device_owner=new.device_owner,
+        host=new.host_id or None,
         mac=new.mac_address,
         address=address,
         addressed=new.fixed_ips != [],
@@ -109,6 +112,11 @@ def change(port_id: str) -> Response:
         if "ipv4_address" in body.model_fields_set:
             enforce("update_port:ipv4_address")
             changes["ipv4_address"] = body.ipv4_address
+        if "host_id" in body.model_fields_set and (body.host_id or None) != port.binding_host:
+            enforce("update_port:binding:host_id")
+            if port.device_id:
+                raise PortBound(port.id, port.device_id)
+            changes["binding_host"] = body.host_id or None
         ports.change(session, clock().now(), port, network, changes)
         if changes.keys() & {"pairs", "ipv4_address"}:
             tell_hosts(session, Port.id == port.id)

@@ -65,7 +65,7 @@ class ChangedPort(Owned):
     vnic_type: Annotated[str, only("normal", why="There are virtio taps only."), Field(alias="binding:vnic_type")] = (
         "normal"
     )
-    host_id: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:host_id")] = None
+    host_id: Annotated[Name | None, Field(alias="binding:host_id")] = None
     profile: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:profile")] = None
 
     @property

@@ -149,3 +149,27 @@ def test_local_prefixes_of_the_operator_are_refused(cloud: Cloud, member: Actor,
         new = {"subnet": {"network_id": network["id"], "cidr": cidr}}
         assert member.refused("POST", f"{V2}/subnets", new)[0] == 403, cidr
     assert make_subnet(member, network["id"], cidr="fd99:0:0:1::/64")
+
+
+def test_an_operator_binds_a_bare_port_to_a_host(cloud: Cloud, member: Actor, operator: Actor) -> None:
+    network = make_network(member)
+    make_subnet(member, network["id"])
+    new = {"port": {"network_id": network["id"], "binding:host_id": "rack1"}}
+    assert member.refused("POST", f"{V2}/ports", new)[0] == 403
+    port = operator.post(f"{V2}/ports", new)["port"]
+    assert (port["binding:host_id"], port["status"]) == ("rack1", "DOWN")
+    path = f"{V2}/ports/{make_port(member, network['id'])['id']}"
+    change = {"port": {"binding:host_id": "rack2"}}
+    assert member.refused("PUT", path, change)[0] == 403
+    assert operator.put(path, change)["port"]["binding:host_id"] == "rack2"
+    assert operator.put(path, {"port": {"binding:host_id": ""}})["port"]["binding:vif_type"] == "unbound"
+    bound = f"{V2}/ports/{put_server_on(cloud, network['id'])}"
+    assert operator.refused("PUT", bound, change)[:2] == (409, "PortBound")
+
+
+def test_the_same_prefix_twice_on_a_network_overlaps(member: Actor) -> None:
+    subnet = make_subnet(member, make_network(member)["id"])
+    again = {"subnet": {"network_id": subnet["network_id"], "cidr": subnet["cidr"]}}
+    status, _, message = member.refused("POST", f"{V2}/subnets", again)
+    assert status == 400
+    assert "overlaps" in message
