@@ -77,6 +77,7 @@ def _nic(nic: ports.Nic, asked: flavor_specs.Wish, tag: str | None) -> NicSpec:
         ipv4_address=IPv4Address(nic.ipv4_address) if nic.ipv4_address else None,
         isolated=nic.isolated,
         prefix_by_user=nic.prefix_by_user,
+        routes=tuple((IPv6Network(destination), IPv6Address(nexthop)) for destination, nexthop in nic.routes),
         tag=tag,
         inbound=asked.inbound,
         outbound=asked.outbound,

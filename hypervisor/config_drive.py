@@ -5,7 +5,7 @@ import io
 import json
 import secrets
 from collections.abc import Mapping
-from ipaddress import IPv6Address, IPv6Interface
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
 import pycdlib
@@ -75,8 +75,9 @@ def _device(nic: NicSpec, slot: int | None) -> dict[str, Any]:
 def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:
     """network_data.json.
 
-    An address that a guest forms by itself from its MAC is announced as `ipv6_slaac` without address and routes: with
-    them cloud-init writes a second default route beside the one from the router's advertisement. Others are static.
+    An address that a guest forms by itself from its MAC is announced as `ipv6_slaac` without address and default route:
+    with them cloud-init writes a second default route beside the one from the router's advertisement. Other addresses
+    are static. Host routes of the subnet are listed with each address.
     """
     links: list[dict[str, Any]] = []
     networks: list[dict[str, Any]] = []
@@ -104,8 +105,16 @@ def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:
                     "netmask": str(address.netmask),
                     "routes": [],
                 }
+            routes = [_route(*route) for route in nic.routes if route[1] in address.network]
+            if routes:
+                network["routes"] = routes
             networks.append(network)
     return {"links": links, "networks": networks, "services": services}
+
+
+def _route(destination: IPv6Network, nexthop: IPv6Address) -> dict[str, str]:
+    network, netmask = str(destination.network_address), str(destination.netmask)
+    return {"network": network, "netmask": netmask, "gateway": str(nexthop)}
 
 
 def slaac_address(within: IPv6Interface, mac: str) -> IPv6Address:

@@ -116,6 +116,8 @@ class NicSpec(Document):
     allowed: tuple[tuple[Mac, Prefix], ...] = ()
     ipv4_address: IPv4Address | None = None
     isolated: bool = False
+    routes: tuple[tuple[Prefix, Gateway], ...] = ()
+    """Destinations that the guest reaches by these addresses of its subnet, such as another guest that routes."""
     prefix_by_user: bool = False
     """The prefix is a ULA that a user has chosen: a host refuses it where it uses that prefix itself."""
 

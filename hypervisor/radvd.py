@@ -46,6 +46,8 @@ class Advertisement:
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
     gateway: bool = True
+    routes: tuple[IPv6Network, ...] = ()
+    """Prefixes that guests reach by this router (RFC 4191, route information)."""
 
 
 def radvd_conf(advertisements: tuple[Advertisement, ...], timing: Timing) -> str:
@@ -74,6 +76,8 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
             f"    AdvPreferredLifetime {timing.preferred_lifetime};",
             "  };",
         ]
+    for route in advertisement.routes:
+        lines += [f"  route {plain_prefix(route)} {{", f"    AdvRouteLifetime {timing.default_lifetime};", "  };"]
     if advertisement.dns_servers:
         lines.append(
             f"  RDNSS {' '.join(map(plain, advertisement.dns_servers))} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};"

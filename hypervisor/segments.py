@@ -184,4 +184,5 @@ class Segments:
             dns_servers=newest.dns_servers or self.dns_servers,
             dns_search=newest.dns_search or self.dns_search,
             gateway=newest.gateway is not None,
+            routes=tuple(sorted({prefix for prefix, nexthop in newest.routes if nexthop == newest.gateway})),
         )

@@ -82,6 +82,7 @@ class Subnet(Base):
     cidr: Mapped[str] = mapped_column(String(43), unique=True)
     gateway_ip: Mapped[str | None] = mapped_column(String(39))
     dns_nameservers: Mapped[list[str]] = mapped_column(default=list)
+    host_routes: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -42,7 +42,7 @@ class Nic:
     `addresses` carry the prefix length, as in 2001:db8::1/64. `dns_servers` is empty where the subnet names none.
     `allowed` are pairs of a MAC and an address or prefix that its guest may send from as well, `ipv4_address` is mapped
     to the first address, and the guests of an `isolated` network do not reach each other. `prefix_by_user` marks a ULA
-    of no pool.
+    of no pool. `routes` are destinations and next hops, both of IPv6.
     """
 
     port_id: str
@@ -60,6 +60,7 @@ class Nic:
     ipv4_address: str | None = None
     isolated: bool = False
     prefix_by_user: bool = False
+    routes: tuple[tuple[str, str], ...] = ()
 
 
 Pair = tuple[IPv6Network, str | None]
@@ -294,6 +295,7 @@ NICS = (
         Network.isolated,
         Subnet.cidr,
         Subnet.subnet_pool_id,
+        Subnet.host_routes,
     )
     .join(Network, Network.id == Port.network_id)
     .outerjoin(Subnet, Subnet.id == Port.subnet_id)
@@ -307,7 +309,7 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
     rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
     for row in rows:
         device_id, port_id, network_id, name, vni, mtu, mac, address, gateway, dns, subnet_id, status, *more = row
-        pairs, ipv4_address, isolated, cidr, pool_id = more
+        pairs, ipv4_address, isolated, cidr, pool_id, routes = more
         nic = Nic(
             port_id=port_id,
             network_id=network_id,
@@ -323,6 +325,7 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
             allowed=tuple((pair["mac_address"], pair["ip_address"]) for pair in pairs),
             ipv4_address=ipv4_address,
             isolated=isolated,
+            routes=tuple((route["destination"], route["nexthop"]) for route in routes or ()),
             prefix_by_user=cidr is not None and pool_id is None and is_local(IPv6Network(cidr)),
         )
         found.setdefault(device_id, []).append(nic)

@@ -60,6 +60,7 @@ def create(
     name: str = "",
     description: str = "",
     dns_nameservers: Sequence[str] = (),
+    host_routes: Sequence[Mapping[str, str]] = (),
     tags: Sequence[str] = (),
 ) -> Subnet:
     """The network's subnet: the given /64, or the next of the pool. Without a gateway no packet leaves the network.
@@ -86,6 +87,7 @@ def create(
         cidr=str(cidr),
         gateway_ip=_gateway(cidr, gateway),
         dns_nameservers=list(dns_nameservers),
+        host_routes=_routes(cidr, host_routes),
         tags=list(tags),
         created_at=now,
         updated_at=now,
@@ -104,7 +106,7 @@ def create(
 
 
 def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str, Any]) -> None:
-    """Set name, description, dns_nameservers, tags or gateway_ip.
+    """Set name, description, dns_nameservers, host_routes, tags or gateway_ip.
 
     Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
     """
@@ -114,8 +116,13 @@ def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str
             raise SubnetInUse(subnet.id)
         if gateway and session.scalar(select(exists().where(Port.ip_address == gateway))):
             raise IpAddressInUse(gateway, subnet.id)
-    for name, value in changes.items():
-        setattr(subnet, name, gateway if name == "gateway_ip" else value)
+    plain = {**changes}
+    if "gateway_ip" in changes:
+        plain["gateway_ip"] = gateway
+    if "host_routes" in changes:
+        plain["host_routes"] = _routes(IPv6Network(subnet.cidr), changes["host_routes"])
+    for name, value in plain.items():
+        setattr(subnet, name, value)
     subnet.updated_at = now
     session.flush()
 
@@ -150,6 +157,23 @@ def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
 
 def _overlapping(cidr: IPv6Network, network_id: str) -> InvalidInput:
     return InvalidInput(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet.")
+
+
+def _routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The host routes as they are stored. Raises InvalidInput for duplicates and routes that servers cannot follow."""
+    kept: list[dict[str, str]] = []
+    for route in routes:
+        destination, nexthop = IPv6Network(route["destination"]), IPv6Address(route["nexthop"])
+        if nexthop not in cidr or nexthop == cidr[0]:
+            raise InvalidInput(f"Next hop {nexthop} of a host route is not an address on subnet {cidr}.")
+        special = destination.is_multicast or destination.is_link_local or destination.prefixlen == 0
+        if special or destination.subnet_of(cidr):
+            raise InvalidInput(f"{destination} cannot be the destination of a host route on subnet {cidr}.")
+        found = {"destination": str(destination), "nexthop": str(nexthop)}
+        if found in kept:
+            raise InvalidInput(f"Duplicate hostroute '{found}'.")
+        kept.append(found)
+    return kept
 
 
 def _gateway(cidr: IPv6Network, wanted: IPv6Address | First | None) -> str | None:

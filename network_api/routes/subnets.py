@@ -64,6 +64,7 @@ def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
                 name=new.name,
                 description=new.description,
                 dns_nameservers=[str(address) for address in new.dns_nameservers],
+                host_routes=new.routes,
                 tags=new.tags,
             )
             new.check_pools(views.allocation_pools(subnet.cidr, subnet.gateway_ip))
@@ -114,6 +115,8 @@ def change(subnet_id: str) -> Response:
     changes = body.sent("name", "description", "gateway_ip")
     if "dns_nameservers" in body.model_fields_set:
         changes["dns_nameservers"] = [str(address) for address in body.dns_nameservers]
+    if "host_routes" in body.model_fields_set:
+        changes["host_routes"] = body.routes
     with database().transaction() as session:
         subnet = subnets.find(session, caller(), subnet_id, lock=True)
         enforce_on("update_subnet", subnet.project_id)
@@ -123,9 +126,9 @@ def change(subnet_id: str) -> Response:
             views.allocation_pools(subnet.cidr, subnet.gateway_ip),
             views.allocation_pools(subnet.cidr, str(gateway) if gateway else None),
         )
-        told_anew = changes.get("dns_nameservers", subnet.dns_nameservers) != subnet.dns_nameservers
+        before = (subnet.dns_nameservers, subnet.host_routes)
         subnets.change(session, clock().now(), subnet, changes)
-        if told_anew:
+        if (subnet.dns_nameservers, subnet.host_routes) != before:
             tell_hosts(session, Port.subnet_id == subnet.id)
         row = SUBNETS.row(session, caller(), subnet_id)
     return json({"subnet": views.subnet(row)})

@@ -23,7 +23,6 @@ ONE_SEGMENT = "The cloud numbers its segments itself: every network is a VXLAN o
 NEVER_EXTERNAL = "No network is external here: every network has public addresses, so no floating IPs are needed."
 ALWAYS_SLAAC = "Servers make their addresses themselves (SLAAC), which router advertisements tell them."
 NO_POOLS = "Addresses are the prefix and the EUI-64 of a server's MAC; they are not taken from a range."
-NO_ROUTES = "The gateway is the only route that servers are told."
 NO_QOS = "There are no QoS policies."
 NO_ZONES = "A network is on every host that needs it; it has no availability zone."
 SERVER_BINDS = "A port is given to a server by creating the server with it."

@@ -10,7 +10,6 @@ from network_api.schemas.fields import (
     ALWAYS_SLAAC,
     NO_IPV4,
     NO_POOLS,
-    NO_ROUTES,
     Address,
     Name,
     Nameservers,
@@ -22,7 +21,16 @@ from network_api.schemas.fields import (
 )
 
 ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
+ROUTES = 20
+"""The most host routes of a subnet, as in Neutron."""
 Slaac = Annotated[str | None, only("slaac", None, why=ALWAYS_SLAAC)]
+
+
+class HostRoute(Body):
+    """A prefix that servers reach by another address of their subnet than the gateway, or by the gateway as well."""
+
+    destination: Prefix
+    nexthop: Address
 
 
 class AllocationPool(Body):
@@ -41,10 +49,17 @@ class ChangedSubnet(Owned):
     dns_nameservers: Nameservers = []
     enable_dhcp: Annotated[bool, only(True, why=ALWAYS_SLAAC)] = True
     allocation_pools: list[AllocationPool] | None = None
-    host_routes: Annotated[Any, nothing(NO_ROUTES)] = None
+    host_routes: Annotated[list[HostRoute] | None, Field(max_length=ROUTES)] = None
     service_types: Annotated[Any, nothing("Every subnet serves every kind of port.")] = None
     segment_id: Annotated[Any, nothing("A network has one segment.")] = None
     dns_publish_fixed_ip: Annotated[Any, nothing("There is no DNS integration.")] = None
+
+    @property
+    def routes(self) -> list[dict[str, str]]:
+        """The host routes as they are stored."""
+        return [
+            {"destination": str(route.destination), "nexthop": str(route.nexthop)} for route in self.host_routes or ()
+        ]
 
     def check_pools(self, *known: list[dict[str, str]]) -> None:
         """Raise InvalidInput for other allocation pools than these: a client may send back what it was shown."""

@@ -27,7 +27,7 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
         "ipv6_ra_mode": "slaac",
         "ipv6_address_mode": "slaac",
         "dns_nameservers": row.dns_nameservers,
-        "host_routes": [],
+        "host_routes": row.host_routes,
         "service_types": [],
         "segment_id": None,
         "tags": row.tags,

@@ -173,3 +173,28 @@ def test_the_same_prefix_twice_on_a_network_overlaps(member: Actor) -> None:
     status, _, message = member.refused("POST", f"{V2}/subnets", again)
     assert status == 400
     assert "overlaps" in message
+
+
+def test_a_subnet_has_host_routes(member: Actor) -> None:
+    cidr = "fd12:0:0:7::/64"
+    routes = [{"destination": "fd34::/48", "nexthop": "fd12:0:0:7::9"}]
+    subnet = make_subnet(member, make_network(member)["id"], cidr=cidr, host_routes=routes)
+    path = f"{V2}/subnets/{subnet['id']}"
+    assert subnet["host_routes"] == routes
+    more = [*routes, {"destination": "2001:db8:0:1::/64", "nexthop": subnet["gateway_ip"]}]
+    assert member.put(path, {"subnet": {"host_routes": more}})["subnet"]["host_routes"] == more
+    for wrong in (
+        [{"destination": "fd34::/48", "nexthop": "fd12:0:0:8::9"}],
+        [{"destination": "fd34::/48", "nexthop": "fe80::1"}],
+        [{"destination": "fd34::/48", "nexthop": "10.0.0.1"}],
+        [{"destination": "10.0.0.0/8", "nexthop": "fd12:0:0:7::9"}],
+        [{"destination": "ff05::/16", "nexthop": "fd12:0:0:7::9"}],
+        [{"destination": "fd34::/48"}],
+        [{"destination": "::/0", "nexthop": "fd12:0:0:7::9"}],
+        [{"destination": "fd12:0:0:7:1::/80", "nexthop": "fd12:0:0:7::9"}],
+        routes * 2,
+        [{"destination": f"fd34:{number}::/48", "nexthop": "fd12:0:0:7::9"} for number in range(21)],
+    ):
+        assert member.refused("PUT", path, {"subnet": {"host_routes": wrong}})[0] == 400, wrong
+    assert member.get(path)["subnet"]["host_routes"] == more
+    assert member.put(path, {"subnet": {"host_routes": []}})["subnet"]["host_routes"] == []

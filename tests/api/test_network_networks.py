@@ -119,7 +119,7 @@ def test_what_a_network_cannot_be_is_refused_with_the_reason(
         ({"enable_dhcp": False}, "SLAAC"),
         ({"gateway_ip": "2001:db8::1"}, "not a valid address on subnet"),
         ({"allocation_pools": [{"start": "2001:db8::2", "end": "2001:db8::9"}]}, "not taken from a range"),
-        ({"host_routes": [{"destination": "::/0", "nexthop": "fe80::1"}]}, "only route"),
+        ({"host_routes": [{"destination": "::/0", "nexthop": "fe80::1"}]}, "not an address on subnet"),
         ({"prefixlen": 80}, "/64"),
         ({"cidr": "2a0a:e5c1:111:7::/80"}, "/64"),
         ({"cidr": "2a0a:e5c1:111::/64"}, "overlaps"),

@@ -158,3 +158,15 @@ def test_nobody_changes_the_owner_of_what_is_there(as_member: Api, as_admin: Api
                 answer = actor.put(f"{V2}/{name}s/{key}", json={name: {field: port["project_id"]}})
                 assert answer.status_code == 400
                 assert f"Cannot update read-only attribute {field}" in answer.text
+
+
+def test_host_routes_reach_servers_that_run(as_member: Api, image: str, host: Host) -> None:
+    network_id = make_network(as_member, "own")
+    server_id, _ = run_server(as_member, image, host, network_id)
+    subnet_id = as_member.get(f"{V2}/networks/{network_id}").json["network"]["subnets"][0]
+    gateway = as_member.get(f"{V2}/subnets/{subnet_id}").json["subnet"]["gateway_ip"]
+    routes = [{"destination": "2001:db8:7::/48", "nexthop": gateway}]
+    answer = as_member.put(f"{V2}/subnets/{subnet_id}", json={"subnet": {"host_routes": routes}})
+    assert answer.status_code == 200, answer.text
+    told = nic_of(host, server_id).routes
+    assert [(str(destination), str(nexthop)) for destination, nexthop in told] == [("2001:db8:7::/48", gateway)]

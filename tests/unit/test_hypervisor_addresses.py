@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hypervisor import radvd
 from hypervisor.addresses import plain, plain_prefix
+from hypervisor.config_drive import network_data
 from hypervisor.machine import MachineSpec, NicSpec
 from hypervisor.paths import HostPaths
 from hypervisor.spoofing import guard_rules
@@ -136,3 +137,20 @@ def test_a_network_that_went_bad_keeps_its_last_good_advertisement(advertiser: R
         assert advertiser.configuration.read_text() == last
     assert advertiser.apply((before[0], advertisement("6babcd-000002", mtu=1300))) == frozenset()
     assert "AdvLinkMTU 1300" in advertiser.configuration.read_text()
+
+
+def test_a_route_by_the_gateway_is_advertised() -> None:
+    route = IPv6Network("2001:db8:7::/48")
+    text = radvd.radvd_conf((advertisement("6babcd-000001", routes=(route,)),), radvd.Timing(default_lifetime=600))
+    assert "route 2001:db8:7::/48 {\n    AdvRouteLifetime 600;" in text
+
+
+def test_guests_find_host_routes_in_network_data() -> None:
+    nic = NicSpec.model_validate(NIC | {"routes": [["2001:db8:7::/48", "2001:db8::9"]]})
+    [network] = network_data((nic,))["networks"]
+    assert network["routes"] == [{"network": "2001:db8:7::", "netmask": "ffff:ffff:ffff::", "gateway": "2001:db8::9"}]
+
+
+def test_radvd_accepts_routes(advertiser: Recorder) -> None:
+    routed = advertisement("6babcd-000001", routes=(IPv6Network("2001:db8:7::/48"), IPv6Network("fd00::/8")))
+    assert advertiser.apply((routed,)) == frozenset()
