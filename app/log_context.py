@@ -36,7 +36,7 @@ def begin(context: LogContext) -> None:
 
 
 def current() -> LogContext:
-    """The context of this thread, to be completed; one that is not kept where none has begun."""
+    """The context of this thread, which the caller may complete; an unattached one outside of requests."""
     return _current.get() or LogContext()
 
 

@@ -18,7 +18,7 @@ class Seal:
         return self._keys.encrypt(text.encode(), int(now.timestamp())).decode()
 
     def open(self, sealed: str) -> str:
-        """The text again. Raises InvalidToken for what was sealed with other keys, or not at all."""
+        """The decrypted text. Raises InvalidToken unless it was sealed with these keys."""
         return self._keys.decrypt(sealed.encode()).decode()
 
 

@@ -12,6 +12,7 @@ from app.clock import ManualClock
 from app.db import Database
 from app.factory import create_app
 from app.settings import Settings
+from identity_api import lockouts
 from identity_api.models import PasswordAttempts, User
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import V3, authenticate, bearer, by_credential, by_password, make, member_of
@@ -152,19 +153,41 @@ def test_users_that_do_not_exist_are_counted_alike(cloud: Rules, caplog: pytest.
     assert caplog.text.count("that does not exist from 127.0.0.1: locked out") == 1
 
 
-def test_counters_that_are_over_are_deleted(cloud: Rules, clock: ManualClock, database: Database) -> None:
-    client, _ = cloud(lockout_attempts=2, lockout_seconds=60)
+@pytest.fixture
+def counters(database: Database) -> Callable[[], int]:
+    """`counters()`: how many rows there are."""
 
     def count() -> int:
         with database.reading() as session:
             return session.scalar(select(func.count()).select_from(PasswordAttempts)) or 0
 
+    return count
+
+
+def test_counters_that_are_over_are_deleted(cloud: Rules, clock: ManualClock, counters: Callable[[], int]) -> None:
+    client, _ = cloud(lockout_attempts=2, lockout_seconds=60)
     for number in range(3):
         assert status(client, f"{number:032}", "wrong") == 401
-    assert count() == 3
+    assert counters() == 3
     clock.advance(60)
     assert status(client, "a" * 32, "wrong") == 401
-    assert count() == 1
+    assert counters() == 1
+
+
+def test_the_oldest_of_too_many_counters_are_evicted(
+    cloud: Rules, clock: ManualClock, counters: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lockouts, "MAXIMUM_ROWS", 2)
+    client, admin = cloud(lockout_attempts=2, lockout_seconds=60)
+    user_id = make(admin, "user", password="right")["id"]
+    for number in range(4):
+        clock.advance(1)
+        assert status(client, f"{number:032}", "wrong") == 401
+    for _ in range(2):
+        clock.advance(1)
+        assert status(client, user_id, "wrong") == 401
+    assert counters() == 2
+    assert status(client, user_id, "right") == 401
 
 
 def test_the_address_behind_a_trusted_proxy_counts(cloud: Rules) -> None:
