@@ -25,7 +25,7 @@ from app import host_images, log_context, processes
 from app.clock import Clock, SystemClock
 from app.db import Database
 from app.settings import Settings
-from app.web import authentication, faults, request_id
+from app.web import authentication, faults, host_header, request_id
 from app.web.context import Parts
 from app.web.policy import Policy
 from identity_api.tokens import Tokens
@@ -74,6 +74,7 @@ def routed_app() -> Flask:
     app = Sixstack("sixstack", static_folder=None)
     app.url_map.strict_slashes = False
     request_id.install(app)
+    host_header.install(app)
     authentication.install(app, lambda token: cast(Tokens, app.extensions["sixstack.tokens"]).authenticate(token))
     faults.install(app)
     for service in (identity_api, image_api, compute_api, network_api, volume_api):
@@ -93,6 +94,7 @@ def furnish(app: Flask, settings: Settings, *, database: Database | None = None,
     clock = clock or SystemClock()
     app.extensions.clear()
     app.extensions["sixstack"] = Parts(settings, database, clock)
+    app.extensions[host_header.KNOWN_HOSTS] = host_header.KnownHosts(settings)
     app.extensions["sixstack.policy"] = Policy(RULES, _overrides(settings))
     app.extensions["sixstack.tokens"] = Tokens(database, clock, settings)
     for service in (identity_api, image_api, compute_api):

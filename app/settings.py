@@ -23,6 +23,9 @@ class Settings:
     """ADDRESS:PORT of the one port; IPv6 addresses in brackets."""
     public_url: str | None = None
     """What hrefs start with, such as https://cloud.example.org; the request's own Host when unset."""
+    allowed_hosts: str = ""
+    """Names in Host headers that requests are answered for besides that of `public_url`, the address of `listen` and
+    loopback, comma-separated; any name while both this and `public_url` are unset."""
     console_listen: str | None = None
     """ADDRESS:PORT where browsers open consoles; beside the API, at the port after its own, when unset."""
     console_url: str | None = None

@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from benchmarks import image, requests, start
+from benchmarks import download, image, requests, start
 
-PARTS = ("requests", "start", "image")
+PARTS = ("requests", "start", "image", "download")
 
 
 def main() -> int:
@@ -24,6 +24,9 @@ def main() -> int:
         print()
     if "image" in parts:
         image.show()
+        print()
+    if "download" in parts:
+        download.show()
     return 0
 
 

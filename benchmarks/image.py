@@ -46,9 +46,9 @@ class Best:
 
 def show() -> None:
     """Print the rates, what part they are of what is possible, and what memory 2 GiB take."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as work, _content() as content:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as work, content_file() as content:
         settings = cloud.prepare(Path(work) / "state", cloud.free_port())
-        with cloud.api(settings) as pid, _plain_server(content) as plain:
+        with cloud.api(settings) as pid, plain_server(content) as plain:
             images = Images(settings, content)
             growth = images.growth(pid)
             found = _measured(images, pid, Path(work) / "plain", content, plain)
@@ -75,14 +75,14 @@ def _measured(images: "Images", server: int, path: Path, content: int, plain: in
         "disk": (lambda: _write(path, content), time.process_time),
         "hashes": (lambda: _hash(content), time.process_time),
         "together": (
-            lambda: _together(partial(_write, path, content), partial(_hash, content), partial(_receive, plain)),
+            lambda: _together(partial(_write, path, content), partial(_hash, content), partial(receive, plain)),
             time.process_time,
         ),
         "sized": (lambda: images.upload(chunked=False), lambda: cpu_seconds(server)),
         "chunked": (lambda: images.upload(chunked=True), lambda: cpu_seconds(server)),
         "read": (lambda: _read(path), time.process_time),
         "first": (images.download, lambda: cpu_seconds(server)),
-        "sendfile": (lambda: _receive(plain), time.process_time),
+        "sendfile": (lambda: receive(plain), time.process_time),
         "again": (images.download, lambda: cpu_seconds(server)),
     }
     found = {name: Best() for name in turns}
@@ -121,9 +121,9 @@ class Images:
             answer = connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 204 "), answer
 
-    def download(self) -> None:
+    def download(self, *headers: str) -> None:
         """The image that was uploaded last."""
-        with self._ask("GET", "Connection: close") as connection:
+        with self._ask("GET", "Connection: close", *headers) as connection:
             _drain(connection)
 
     def clear(self) -> None:
@@ -161,7 +161,7 @@ class Images:
 
 
 @contextmanager
-def _content() -> Iterator[int]:
+def content_file() -> Iterator[int]:
     """A block of random bytes as a file in memory."""
     file = os.memfd_create("content")
     try:
@@ -173,7 +173,7 @@ def _content() -> Iterator[int]:
 
 
 @contextmanager
-def _plain_server(content: int) -> Iterator[int]:
+def plain_server(content: int) -> Iterator[int]:
     """Sends a GiB to whoever connects; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -194,7 +194,7 @@ def _plain_server(content: int) -> Iterator[int]:
         thread.join()
 
 
-def _receive(port: int) -> None:
+def receive(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         _drain(connection)
 
