@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--dns-search", metavar="A,B", help="search domains that guests are told")
     up.add_argument("--workers", type=int, help="API worker processes (default: 1)")
     up.add_argument("--no-agent", dest="agent", action="store_false", default=None, help="run no machines here")
+    up.add_argument("--user", metavar="NAME", help="who the API runs as (default: a uid of its own; root: no change)")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", parents=[state], help="end the cloud; its guests go on")

@@ -215,7 +215,9 @@ def _nobody_works_in(source: Database) -> Iterator[None]:
     if not source.is_sqlite or not path:
         yield
         return
-    with Path(path).with_name("up.lock").open("a") as lock:
+    directory = Path(path).parent
+    state = directory.parent if (directory.parent / "installation.json").exists() else directory
+    with (state / "up.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

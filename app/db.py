@@ -5,6 +5,7 @@ is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared bet
 """
 
 import fcntl
+import os
 import sqlite3
 import threading
 import weakref
@@ -35,6 +36,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from app import patterns
 from app.errors import BadRequest, OperatorError
 from app.hot_reads import Holder, HotReads
+from app.owned_files import open_or_create
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -257,7 +259,7 @@ class _Turn:
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._path = database.with_name(database.name + ".lock")
-        self._file = self._path.open("a")
+        self._file = os.fdopen(open_or_create(self._path), "r+")
 
     def __enter__(self) -> None:
         if self._owner == threading.get_ident():

@@ -1,4 +1,4 @@
-"""How it went with the name server, for `sixstack status`: a file in the state directory that `sixstack up` lets go."""
+"""How it went with the name server, for `sixstack status`: a file in the API's directory that `sixstack up` lets go."""
 
 import json
 from datetime import datetime
@@ -11,20 +11,20 @@ FILE = "dns.json"
 def keep(settings: Settings, now: datetime, error: str | None) -> None:
     """It was compared with the servers just now, or could not be because of `error`."""
     written = {"zone": settings.dns_zone, "server": settings.dns_server, "at": now.timestamp(), "error": error}
-    temporary = settings.state / f".{FILE}"
+    temporary = settings.api_directory / f".{FILE}"
     temporary.write_text(json.dumps(written))
-    temporary.rename(settings.state / FILE)
+    temporary.rename(settings.api_directory / FILE)
 
 
 def forget(settings: Settings) -> None:
     """Nobody compares any more."""
-    (settings.state / FILE).unlink(missing_ok=True)
+    (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
 def shown(settings: Settings, now: datetime) -> str | None:
     """In one line; None when no name server is kept here."""
     try:
-        known = json.loads((settings.state / FILE).read_text())
+        known = json.loads((settings.api_directory / FILE).read_text())
     except (OSError, ValueError):
         return None
     ago = f"{max(0, round(now.timestamp() - known['at']))} s ago"

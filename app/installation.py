@@ -1,13 +1,16 @@
 """An installation: its state directory, and what was chosen once for it. Loads nothing heavy, as `up` stays small."""
 
 import json
+import os
 import secrets
+import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
 
 from app.errors import OperatorError
-from app.settings import Settings
+from app.settings import DATABASE, DATABASE_SUFFIXES, Settings
 
 VNI_RANGE = 4096
 """How many segments one installation may have."""
@@ -38,6 +41,7 @@ def prepare(settings: Settings) -> Installation:
         raise OperatorError(
             f"The state directory {state} cannot be made: {error.strerror}. Choose another --state."
         ) from None
+    _ensure_api_directory(state)
     path = _path(settings)
     if not path.exists():
         chosen = Installation(
@@ -64,6 +68,26 @@ def load(settings: Settings) -> Installation:
         return Installation(**json.loads(_path(settings).read_text()))
     except FileNotFoundError:
         raise OperatorError(f"There is no Sixstack in {settings.state}. Start one with `sixstack up`.") from None
+
+
+def _ensure_api_directory(state: Path) -> None:
+    """Make the API's directory, with the database of a release that kept it beside. Both paths name the same files
+    until the new directory is complete, so this may be interrupted at any point."""
+    directory, temporary = state / "api", state / ".api"
+    old = [state / f"{DATABASE}{suffix}" for suffix in DATABASE_SUFFIXES]
+    if not directory.exists():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700)
+        for path in old:
+            if path.exists():
+                os.link(path, temporary / path.name)
+        temporary.rename(directory)
+    for path in old:
+        with suppress(FileNotFoundError):
+            if path.samefile(directory / path.name):
+                path.unlink()
+    for name in ("consoles.port", "dns.json"):
+        (state / name).unlink(missing_ok=True)
 
 
 def _path(settings: Settings) -> Path:

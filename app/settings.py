@@ -19,6 +19,9 @@ class Settings:
 
     state: Path = Path("var")
     """Everything this installation keeps: database, images, machines, keys, clouds.yaml."""
+    user: str = ""
+    """The user that the API, the console proxy and the DNS process run as when `sixstack up` starts as root; a number
+    of the installation's own when empty, `root` to give up no privileges."""
     listen: str = "127.0.0.1:8774"
     """ADDRESS:PORT of the one port; IPv6 addresses in brackets."""
     public_url: str | None = None
@@ -174,8 +177,18 @@ class Settings:
     """NORMAL may lose the last commits when the power fails (never when a process dies); FULL does not."""
 
     @property
+    def api_directory(self) -> Path:
+        """What the API's processes write: the database and run-time files. Earlier releases had the state directory."""
+        directory = self.state / "api"
+        return directory if directory.is_dir() else self.state
+
+    @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.state.absolute() / 'sixstack.db'}"
+        return self.database_url or f"sqlite:///{self.api_directory.absolute() / DATABASE}"
+
+    def database_files(self) -> list[Path]:
+        """The files of an SQLite database in the state directory; some may be missing."""
+        return [self.api_directory / f"{DATABASE}{suffix}" for suffix in DATABASE_SUFFIXES]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -213,6 +226,8 @@ class Settings:
         return {f"SIXSTACK_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
+DATABASE = "sixstack.db"
+DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
 WORDS = {
     "1": True,
     "true": True,

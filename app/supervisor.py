@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from app import dns_settings, dns_status, installation, log_context, processes
+from app import dns_settings, dns_status, installation, log_context, privileges, processes
 from app.errors import OperatorError
 from app.settings import Settings
 
@@ -38,6 +38,7 @@ class Child:
 
     name: str
     command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)
 
@@ -54,7 +55,11 @@ def up(settings: Settings) -> int:
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
         environment.pop(processes.NOTIFY_SOCKET, None)
         _prepare_database(environment)
+        who = privileges.account(settings, installation.load(settings))
+        privileges.hand_over(settings, who)
         children = children_of(settings)
+        if who is not None:
+            _give_up_privileges(settings, children, who, environment)
         dns_status.forget(settings)
         try:
             return _run(settings, children, environment)
@@ -77,6 +82,20 @@ def children_of(settings: Settings) -> list[Child]:
     if dns_settings.is_kept(settings):
         modules["keeper of names"] = "app.dns_command"
     return [Child(name, [sys.executable, "-m", module]) for name, module in modules.items()]
+
+
+def _give_up_privileges(
+    settings: Settings, children: list[Child], who: privileges.Account, environment: dict[str, str]
+) -> None:
+    """Let every child but the agent run as the account. Raises OperatorError when that is impossible."""
+    handed = privileges.hand_out(settings, who) | {"HOME": str(settings.api_directory.absolute())}
+    privileges.compile_programs()
+    privileges.check(settings, who, {**environment, **handed})
+    ports = {"API": settings.address[1], "console proxy": settings.console_address[1]}
+    for child in children:
+        if child.name != "agent":
+            child.command = privileges.command(settings, who, child.command, port=ports.get(child.name))
+            child.environment = handed
 
 
 def _run(settings: Settings, children: list[Child], environment: dict[str, str]) -> int:
@@ -209,7 +228,7 @@ def _prepare_database(environment: dict[str, str]) -> None:
 
 
 def _start(child: Child, environment: dict[str, str]) -> None:
-    child.process = subprocess.Popen(child.command, env=environment, stdin=subprocess.DEVNULL)
+    child.process = subprocess.Popen(child.command, env={**environment, **child.environment}, stdin=subprocess.DEVNULL)
     child.starts.append(time.monotonic())
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from app import installation, log_context, processes
+from app import installation, log_context, privileges, processes
 from app.clock import SystemClock
 from app.db import Database
 from app.errors import OperatorError
@@ -41,7 +41,10 @@ def main() -> int:
 
 def _run(settings: Settings) -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
-    hypervisor = make_hypervisor(settings, installation.load(settings))
+    chosen = installation.load(settings)
+    hypervisor = make_hypervisor(settings, chosen)
+    who = privileges.account(settings, chosen)
+    asker = os.geteuid() if who is None else who.uid
     nudge = Nudges(settings.host_name, LocalNudge(settings.state), remote(settings)[0])
     agent = Agent(
         LocalDesk(database, SystemClock(), settings, nudge=nudge, sweeps=True),
@@ -54,10 +57,10 @@ def _run(settings: Settings) -> int:
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
     machines_are_started(settings.state)
-    close_questions = questions.serve(settings.state, hypervisor)
+    close_questions = questions.serve(settings.state, hypervisor, asker)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
-    listen(settings.state / SOCKET_NAME, agent)
+    listen(settings.state / SOCKET_NAME, agent, asker)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
     purging = Purging(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
     purging.start()  # with hosts on other computers the desk does
@@ -71,13 +74,15 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def listen(path: Path, agent: Agent) -> None:
-    """Hear nudges in a thread of its own."""
+def listen(path: Path, agent: Agent, sender: int | None = None) -> None:
+    """Receive nudges from processes of the user `sender`, our own by default, in a thread."""
     path.unlink(missing_ok=True)
     nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with reachable(path) as name:
         nudges.bind(name)
     path.chmod(0o600)
+    if sender is not None:
+        os.chown(path, sender, -1)
 
     def hear() -> None:
         while True:

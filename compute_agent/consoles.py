@@ -1,6 +1,6 @@
 """Hands connections to consoles to the process that serves them: by a socket that is there once, for a few seconds.
 
-Its name is random and has no file; only processes of the same user get what it has.
+Its name is random and has no file; only processes of one user get what it has.
 """
 
 import logging
@@ -20,8 +20,9 @@ HANDOVER_SECONDS = 10.0
 CREDENTIALS = struct.Struct("3i")
 
 
-def open_console(hypervisor: Hypervisor, machine_id: str, kind: str) -> str:
-    """The name of the abstract Unix socket where the console's connection is handed over."""
+def open_console(hypervisor: Hypervisor, machine_id: str, kind: str, *, taker: int | None = None) -> str:
+    """The name of the abstract Unix socket where the console's connection is handed over to a process of the user
+    `taker`, our own by default."""
     connection = hypervisor.open_console(machine_id, ConsoleKind(kind))
     name = f"sixstack-console-{secrets.token_hex(16)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -32,7 +33,8 @@ def open_console(hypervisor: Hypervisor, machine_id: str, kind: str) -> str:
         listener.close()
         connection.close()
         raise
-    threading.Thread(target=_hand_over, args=(listener, connection), name="console", daemon=True).start()
+    user = os.geteuid() if taker is None else taker
+    threading.Thread(target=_hand_over, args=(listener, connection, user), name="console", daemon=True).start()
     return name
 
 
@@ -47,7 +49,7 @@ def receive(name: str) -> socket.socket:
     return socket.socket(fileno=descriptors[0])
 
 
-def _hand_over(listener: socket.socket, connection: socket.socket) -> None:
+def _hand_over(listener: socket.socket, connection: socket.socket, user: int) -> None:
     until = time.monotonic() + HANDOVER_SECONDS
     with listener, connection:
         try:
@@ -56,7 +58,7 @@ def _hand_over(listener: socket.socket, connection: socket.socket) -> None:
                 taker, _ = listener.accept()
                 with taker:
                     asked = taker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-                    if CREDENTIALS.unpack(asked)[1] == os.geteuid():
+                    if CREDENTIALS.unpack(asked)[1] == user:
                         socket.send_fds(taker, [b"."], [connection.fileno()])
                         return
         except OSError as error:

@@ -1,15 +1,17 @@
 """Answers what the API asks about machines: one JSON line each way over a Unix socket in the state directory."""
 
 import logging
+import os
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from compute_agent.consoles import open_console
+from compute_agent import consoles
 from compute_api.nudge import ASK_SOCKET_NAME, reachable
 from hypervisor.errors import HypervisorError
 from hypervisor.protocol import Hypervisor
@@ -73,7 +75,7 @@ QUESTIONS: Answers = {
     "forget_password": forget_password,
     "inject_nmi": inject_nmi,
     "migration_progress": migration_progress,
-    "open_console": open_console,
+    "open_console": consoles.open_console,
     "password": password,
 }
 
@@ -92,6 +94,7 @@ def answer(hypervisor: Hypervisor, request: dict[str, Any], more: Answers | None
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     hypervisor: Hypervisor
+    more: Answers
 
 
 class _Asked(socketserver.StreamRequestHandler):
@@ -99,17 +102,20 @@ class _Asked(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         request = orjson.loads(self.rfile.readline(1 << 20))
-        self.wfile.write(orjson.dumps(answer(self.server.hypervisor, request)) + b"\n")
+        self.wfile.write(orjson.dumps(answer(self.server.hypervisor, request, self.server.more)) + b"\n")
 
 
-def serve(state: Path, hypervisor: Hypervisor) -> Callable[[], None]:
-    """Answer from a thread of its own; returns what ends it."""
+def serve(state: Path, hypervisor: Hypervisor, asker: int | None = None) -> Callable[[], None]:
+    """Answer processes of the user `asker`, our own by default, from a thread; returns what ends it."""
+    asker = os.geteuid() if asker is None else asker
     path = state / ASK_SOCKET_NAME
     path.unlink(missing_ok=True)
     with reachable(path) as name:
         server = _Server(name, _Asked)
     path.chmod(0o600)
+    os.chown(path, asker, -1)
     server.hypervisor = hypervisor
+    server.more = {"open_console": partial(consoles.open_console, taker=asker)}
     threading.Thread(target=server.serve_forever, name="questions", daemon=True).start()
 
     def close() -> None:

@@ -6,11 +6,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from oslo_utils.imageutils import format_inspector
 
@@ -297,15 +299,30 @@ def _parsing(disk_format: str) -> Iterator[None]:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Another name for the same bytes where that is possible, a clone or a copy where not."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-            raise
-    else:
-        return
-    with source.open("rb") as reader, target.open("xb") as writer:
+    """Another name for the same bytes where that is possible, a clone or a copy where not.
+
+    The directory of the store may belong to an unprivileged API: what is in it must be a plain file of the directory's
+    owner, no link to another file of the host. Raises ImageUnusable.
+    """
+    reader = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    with reader:
+        found = os.fstat(reader.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != source.parent.stat().st_uid:
+            raise ImageUnusable(f"{source.name} in the image store is not a file of the store.")
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+                raise
+            _clone(reader, target)
+        else:
+            if not os.path.samestat(found, os.lstat(target)):
+                target.unlink()
+                raise ImageUnusable(f"{source.name} in the image store was replaced.")
+
+
+def _clone(reader: BinaryIO, target: Path) -> None:
+    with target.open("xb") as writer:
         os.fchmod(writer.fileno(), 0o600)
         try:
             fcntl.ioctl(writer, FICLONE, reader.fileno())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from app.owned_files import ensure_directory, inherit_owner, open_or_create
 from app.settings import Settings
 
 EXPIRED_WINDOW_SECONDS = 2 * 24 * 3600
@@ -108,6 +109,7 @@ def _write(path: Path, key: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
+        inherit_owner(file.fileno(), path.parent)
         file.write(key)
         file.flush()
         os.fsync(file.fileno())
@@ -117,7 +119,7 @@ def _write(path: Path, key: bytes) -> None:
 @contextmanager
 def _locked(where: Path) -> Iterator[None]:
     where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    where.mkdir(mode=0o700, exist_ok=True)
-    with where.with_suffix(".lock").open("a") as lock:
+    ensure_directory(where)
+    with os.fdopen(open_or_create(where.with_suffix(".lock")), "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 from uuid import uuid4
 
+from app.owned_files import inherit_owner
 from app.processes import started
 
 READ_BYTES = 1 << 20
@@ -145,6 +146,7 @@ class FileWriter:
             self._file = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise _full(error) from error
+        inherit_owner(self._file, directory)
         with suppress(OSError):  # not every file system can
             self._go_past_the_cache(True)
 

@@ -1,4 +1,4 @@
-"""Where consoles are served just now: a file in the state directory says the port, settings or the request the rest."""
+"""Where consoles are served just now: a file in the API's directory says the port, settings or the request the rest."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -10,20 +10,20 @@ FILE = "consoles.port"
 
 def keep(settings: Settings, port: int) -> None:
     """From now on consoles are served there."""
-    temporary = settings.state / f".{FILE}"
+    temporary = settings.api_directory / f".{FILE}"
     temporary.write_text(f"{port}\n")
-    temporary.rename(settings.state / FILE)
+    temporary.rename(settings.api_directory / FILE)
 
 
 def forget(settings: Settings) -> None:
     """They are not."""
-    (settings.state / FILE).unlink(missing_ok=True)
+    (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
 def port(settings: Settings) -> int | None:
     """Where the proxy of this state directory listens; None when it does not."""
     try:
-        return int((settings.state / FILE).read_text())
+        return int((settings.api_directory / FILE).read_text())
     except (OSError, ValueError):
         return None
 

@@ -172,7 +172,7 @@ def test_credentials_are_kept_encrypted_for_their_owner(as_member: Api, as_admin
     assert as_member.get(path).json["credential"] == made
     assert as_member.get(f"{V3}/credentials?type=cert").json["credentials"] == [made]
     assert as_admin.get(f"{V3}/credentials?user_id={as_member.user_id}").json["credentials"] == [made]
-    assert b"very secret" not in b"".join(each.read_bytes() for each in settings.state.glob("sixstack.db*"))
+    assert b"very secret" not in b"".join(each.read_bytes() for each in settings.state.rglob("sixstack.db*"))
     assert as_member.patch(path, json={"credential": {"user_id": as_admin.user_id}}).status_code == 400
     changed = as_member.patch(path, json={"credential": {"blob": "new"}}).json["credential"]
     assert changed == {**made, "blob": "new"}

@@ -1,0 +1,37 @@
+"""Files that root creates in directories of another user, such as the API's: they get that directory's owner."""
+
+import os
+from pathlib import Path
+
+
+def inherit_owner(descriptor: int, directory: Path) -> None:
+    """Give a file that this process has just created to the owner of its directory; does nothing unless root."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def open_or_create(path: Path, mode: int = 0o600) -> int:
+    """Open a file for reading and writing, which is created if it is missing. Follows no symbolic link."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            try:
+                return os.open(path, flags)
+            except FileNotFoundError:
+                continue
+        inherit_owner(descriptor, path.parent)
+        return descriptor
+
+
+def ensure_directory(path: Path) -> None:
+    """Ensure a directory that only its owner, who is that of its parent, may look into."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
