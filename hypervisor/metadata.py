@@ -30,6 +30,7 @@ from hypervisor.segments import Segments
 log = logging.getLogger(__name__)
 
 PORT = 80
+IPV6_FREEBIND = 78  # linux/in6.h; Python's socket module lacks it
 THREADS = 16
 CONNECTIONS = 256
 CONNECTIONS_PER_GUEST = 4
@@ -104,6 +105,8 @@ class MetadataService:
         listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without it bind(2) fails with EADDRNOTAVAIL while the kernel still calls the address tentative.
+            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             listener.bind((str(METADATA), PORT, 0, bridge))
             listener.listen(64)
             listener.setblocking(False)

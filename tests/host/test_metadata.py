@@ -37,11 +37,11 @@ class Guest:
         subprocess.run(move, check=True)
         subprocess.run(["ip", "link", "set", "dev", tap, "master", host.links.bridge(nic.vni), "up"], check=True)
         with inside(self.namespace):
-            Path("/proc/sys/net/ipv6/conf/all/accept_dad").write_text("0")
-            Path("/proc/sys/net/ipv6/conf/eth0/accept_dad").write_text("0")
+            # The kernel's own link-local address would be tentative for a moment, even without DAD.
+            Path("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").write_text("1")
+            Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
             subprocess.run(["ip", "link", "set", "dev", "eth0", "address", nic.mac, "up"], check=True)
-            # The kernel would give it this address by itself, a moment later.
-            own = ["ip", "address", "replace", f"{slaac_address(LINK_LOCAL, nic.mac)}/64", "dev", "eth0", "nodad"]
+            own = ["ip", "address", "add", f"{slaac_address(LINK_LOCAL, nic.mac)}/64", "dev", "eth0", "nodad"]
             subprocess.run(own, check=True)
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
