@@ -72,6 +72,10 @@ nodepool: setup-tests ## nodepool's own adapter against the cloud of `make demo`
 	@$(bin)/uv pip install -q --python var/nodepool/bin/python 'nodepool==11.0.0' cachetools 'setuptools<81'
 	var/nodepool/bin/python -W ignore tests/contract/nodepool/run.py $(STATE) var/nodepool
 
+.PHONY: clients
+clients: setup-tests ## fog, pkgcloud and packer, where installed, against the cloud of `make demo` (docs/client-suites.md)
+	$(bin)/python -W ignore -m tests.contract.clients.run $(STATE) $(CLIENTS)
+
 .PHONY: bench fleet lock
 bench: setup image ## the benchmarks, as ratios against the thing named
 	$(bin)/python -m benchmarks
