@@ -1,10 +1,13 @@
 """An error after any step of launch, stop, migration and removal: nothing is left that is not known."""
 
+import contextlib
 import inspect
 import secrets
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 import hypervisor
+from hypervisor import qmp
 from hypervisor.errors import HypervisorError
 from hypervisor.host import QemuHypervisor
 from hypervisor.machine import MachineSpec, MachineState
@@ -210,6 +214,27 @@ def test_a_migration_that_fails_leaves_one_guest(
     for step in migrate(None):
         if step[0] in MIGRATION:
             migrate(step)
+
+
+def test_a_crowded_control_socket_fails_no_launch(host: QemuHypervisor, blank_image: Path) -> None:
+    spec = spec_of(blank_image)
+    control = host.paths.machine(spec.id).qmp
+    is_over = threading.Event()
+
+    def crowd() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(HypervisorError):
+                qmp.state(control, timeout_seconds=1)
+
+    with ThreadPoolExecutor(8) as pool:
+        try:
+            for _ in range(8):
+                pool.submit(crowd)
+            assert host.ensure_running(spec).state is MachineState.RUNNING
+            assert host.report(spec.id).state is MachineState.RUNNING
+        finally:
+            is_over.set()
+    host.remove(spec.id)
 
 
 def test_a_process_without_files_is_ended(host: QemuHypervisor, blank_image: Path) -> None:
