@@ -379,3 +379,9 @@ def test_odd_headers_are_no_errors(server: Server, admin: Actor) -> None:
             assert response(connection)[0] == 200, more
     with server.connect(line, token, token, "Connection: close") as connection:
         assert response(connection)[0] == 401
+
+
+def test_headers_with_underscores_pass_for_no_others(server: Server, admin: Actor) -> None:
+    """Reverse proxies replace X-Forwarded-For, and pass X_Forwarded_For on."""
+    answer = requests.get(f"{server.url}/image/v2/images", headers={"X_Auth_Token": admin.token}, timeout=60)
+    assert answer.status_code == 401
