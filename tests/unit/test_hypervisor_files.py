@@ -61,10 +61,11 @@ def test_a_program_is_nobodys_child_and_is_found_again(tmp_path: Path) -> None:
     assert running is not None
     assert process.find(pid_file) == running
     assert not running.wait(0)
+    while "started" not in log.read_text():
+        assert running.alive()
     running.end()
     assert not running.alive()
     assert process.find(pid_file) is None
-    assert "started" in log.read_text()
     running.send(signal.SIGTERM)
     with pytest.raises(ChildProcessError):
         os.waitpid(running.pid, os.WNOHANG)

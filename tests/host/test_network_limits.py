@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""A prefix that a user chooses never takes the place of one that the host uses itself."""
+"""A network of one user takes nothing from the host or from other networks: prefixes, router advertisements."""
 
 import socket
 import subprocess
@@ -73,3 +73,25 @@ def test_a_server_that_the_host_is_connected_to_is_not_taken(
         with pytest.raises(LaunchFailed, match="in use by this cloud's hosts"):
             host.ensure_running(spec)
     host.remove(spec.id)
+
+
+def test_one_bad_network_leaves_the_others_their_router(make_host: HostMaker, blank_image: Path) -> None:
+    """The bad one is made by hand, as requests and specs refuse it."""
+    image = image_ref(blank_image, "raw", 1 << 20)
+    good, bad = make_spec(1, image), make_spec(2, image, vni=0x667)
+    nic = bad.nics[0].model_copy(update={"dns_search": ("no } name",)})
+    bad = bad.model_copy(update={"nics": (nic,)})
+    host = make_host(OneImage(blank_image))
+    host.ensure_running(good)
+    radvd, announced = host.router.running(), host.router.configuration.read_text()
+    with pytest.raises(LaunchFailed, match="network could not be set up"):
+        host.ensure_running(bad)
+    host.repair()
+    assert host.router.configuration.read_text() == announced
+    assert host.router.running() == radvd
+    other = make_spec(3, image, vni=0x668)
+    host.ensure_running(other)
+    assert host.router.running() == radvd
+    assert host.router.configuration.read_text().count("interface ") == 2
+    for report in host.reports():
+        host.remove(report.id)
