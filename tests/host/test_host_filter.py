@@ -333,11 +333,11 @@ def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: 
     host.repair()
     with guest_on(host, ELSEWHERE) as guest:
         base = int(ELSEWHERE.addresses[0].network.network_address) + (1 << 32)
-        for number in range(600):
+        for number in range(2000):
             to = IPv6Address(base + number)
             guest.send(ipv6(OWN, icmp(ECHO), to=to))
         guest.receive(guest.ping(GATEWAY, b"all sent"), lambda _: False)
         words = ["ip", "-6", "neighbour", "show", "nud", "all", "dev", host.links.bridge(ELSEWHERE.vni)]
         shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         asked = [line for line in shown.splitlines() if str(IPv6Address(base))[:-2] in line]
-        assert 100 < len(asked) < 500
+        assert 100 < len(asked) < 1500

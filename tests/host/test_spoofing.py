@@ -182,7 +182,7 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
     assert [number for number, sent in enumerate(allowed) if not seen(taps, sent, number)] == []
     assert [number for number, sent in enumerate(forbidden) if seen(taps, sent, 100 + number)] == []
     # A flood of sources fills no neighbour table.
-    for number in range(600):
+    for number in range(2000):
         os.write(taps[0], VNET_HEADER + frame(ipv6(some[number], icmp(SOLICIT, OTHER))))
     assert host.guard.dropped(nic) > 300
     # All of the prefix, which its own address is in: what a guest with changing addresses needs.
