@@ -61,6 +61,12 @@ format: ## format the code and fix what ruff can
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
+SECONDS ?= 600
+SEED ?=
+.PHONY: fuzz
+fuzz: setup-tests ## mutated requests over every route: no 5xx, no slow answer (SECONDS=3600 SEED=7)
+	$(bin)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: tempest
 tempest: setup image ## tempest's required tests against a cloud of their own (needs root)
 	$(bin)/python -m tests.contract.tempest.run $(TESTS)

@@ -1,0 +1,1 @@
+"""Fuzzing: mutated valid requests over every route of a whole application in this process."""

@@ -1,0 +1,103 @@
+"""A cloud to send requests to: the application on SQLite with a host in memory, and two users' tokens."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import bootstrap, installation
+from app.clock import ManualClock
+from app.db import Database
+from app.errors import Conflict
+from app.factory import furnish
+from app.settings import Settings
+from compute_agent.desk import LocalDesk
+from compute_agent.questions import QUESTIONS
+from compute_agent.work import carry_out
+from compute_api.routes import context
+from hypervisor.errors import HypervisorError
+from hypervisor.fake import FakeHypervisor
+
+USERS = ("admin", "demo")
+
+
+@dataclass
+class Cloud:
+    """A cloud in a directory of its own; `fresh` starts again from the state after bootstrap."""
+
+    app: Flask
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.template = self.directory / "template"
+        settings = Settings(state=self.template, host_name="fake-host")
+        chosen = installation.prepare(settings)
+        database = Database(settings.database)
+        bootstrap.migrate(database)
+        with database.transaction() as session:
+            clouds = bootstrap.bootstrap(session, datetime.now(UTC), settings, chosen)
+        assert clouds is not None
+        bootstrap.write_clouds(settings, clouds)
+        database.dispose()
+        made = yaml.safe_load((self.template / "clouds.yaml").read_text())["clouds"].values()
+        self.passwords = {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made}
+        self.database: Database | None = None
+        self.fresh()
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def fresh(self) -> None:
+        """Everything as it was after bootstrap."""
+        if self.database is not None:
+            self.database.dispose()
+        state = self.directory / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        shutil.copytree(self.template, state)
+        settings = Settings(state=state, host_name="fake-host")
+        self.database = Database(settings.database)
+        clock = ManualClock(datetime.now(UTC).replace(microsecond=0))
+        furnish(self.app, settings, database=self.database, clock=clock)
+        self.hypervisor = FakeHypervisor(name="fake-host")
+        self.desk = LocalDesk(self.database, clock, settings)
+        self.desk.register(self.hypervisor.describe())
+        self.app.extensions[context.ASK] = self._ask
+        self.tokens = {name: self._log_in(name) for name in USERS}
+
+    def works(self) -> bool:
+        """Whether the users may still log in and are still let in."""
+        paths = {"admin": "/identity/v3/users", "demo": "/compute/v2.1/servers"}
+        answers = [self.client.get(path, headers={"X-Auth-Token": self.tokens[name]}) for name, path in paths.items()]
+        return all(answer.status_code == 200 for answer in answers)
+
+    def work(self) -> None:
+        """Carry out what waits for the host."""
+        for operation_id in self.desk.waiting():
+            work = self.desk.claim(operation_id)
+            if work is not None:
+                self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+
+    def close(self) -> None:
+        if self.database is not None:
+            self.database.dispose()
+
+    def _ask(self, _host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
+        try:
+            return QUESTIONS[question](self.hypervisor, machine_id=machine_id, **arguments)
+        except HypervisorError as error:
+            raise Conflict(str(error)) from None
+
+    def _log_in(self, name: str) -> str:
+        user = {"name": name, "domain": {"id": "default"}, "password": self.passwords[name]}
+        scope = {"project": {"name": name, "domain": {"id": "default"}}}
+        identity = {"methods": ["password"], "password": {"user": user}}
+        answer = self.client.post("/identity/v3/auth/tokens", json={"auth": {"identity": identity, "scope": scope}})
+        assert answer.status_code == 201, answer.text
+        token: str = answer.headers["X-Subject-Token"]
+        return token
