@@ -14,13 +14,13 @@ import yaml
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from app import installation
-from app.clock import SystemClock
-from app.db import Database, is_unreachable, reason
-from app.errors import OperatorError
-from app.installation import Installation
-from app.reserved import reserved_prefixes
-from app.settings import Settings
+from app.core import installation
+from app.core.clock import SystemClock
+from app.core.errors import OperatorError
+from app.core.installation import Installation
+from app.core.reserved import reserved_prefixes
+from app.core.settings import Settings
+from app.db.database import Database, is_unreachable, reason
 
 
 def main() -> int:
@@ -45,9 +45,9 @@ def prepare(settings: Settings, chosen: Installation) -> None:
     Raises OperatorError on a machine that shares the database of a cloud and not its keys, and for a wrong setting of
     reserved prefixes.
     """
-    from app import seal
-    from compute_api import host_credentials, listening
-    from identity_api import keys
+    from app.security import keys, seal
+    from compute_api.access import host_credentials
+    from compute_api.hosts import liveness
 
     reserved_prefixes(settings)
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
@@ -55,7 +55,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
         migrate(database)
         with database.transaction() as session:
             if settings.broker_url is None:
-                listening.forget(session)
+                liveness.forget(session)
             clouds = bootstrap(session, SystemClock().now(), settings, chosen)
             if clouds is not None:
                 write_clouds(settings, clouds)
@@ -112,12 +112,12 @@ def head() -> str:
 
 def bootstrap(session: Session, now: datetime, settings: Settings, installation: Installation) -> dict[str, Any] | None:
     """Users, projects, catalog, flavors and the default network. Returns the contents of clouds.yaml the first time."""
-    import identity_api.bootstrap
-    import network_api.bootstrap
-    from compute_api import flavors
+    import identity_api.directory.bootstrap
+    import network_api.resources.bootstrap
+    from compute_api.flavors import flavors
 
-    made = identity_api.bootstrap.bootstrap(session, now, settings)
-    network_api.bootstrap.bootstrap(
+    made = identity_api.directory.bootstrap.bootstrap(session, now, settings)
+    network_api.resources.bootstrap.bootstrap(
         session,
         now,
         admin_project_id=made.admin_project_id,

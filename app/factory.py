@@ -11,34 +11,35 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
+import compute_api.policies
 import compute_api.routes
-import compute_api.rules
+import identity_api.policies
 import identity_api.routes
-import identity_api.rules
+import image_api.policies
 import image_api.routes
-import image_api.rules
+import network_api.policies
 import network_api.routes
-import network_api.rules
+import volume_api.policies
 import volume_api.routes
-import volume_api.rules
-from app import host_images, log_context, processes
-from app.clock import Clock, SystemClock
-from app.db import Database
-from app.settings import Settings
+from app import host_images
+from app.core import log_context, processes
+from app.core.clock import Clock, SystemClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.web import authentication, faults, host_header, request_id
 from app.web.context import Parts
 from app.web.policy import Policy
-from identity_api.tokens import Tokens
+from identity_api.tokens.tokens import Tokens
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 RULES = {
-    **identity_api.rules.RULES,
-    **image_api.rules.RULES,
-    **compute_api.rules.RULES,
-    **network_api.rules.RULES,
-    **volume_api.rules.RULES,
+    **identity_api.policies.RULES,
+    **image_api.policies.RULES,
+    **compute_api.policies.RULES,
+    **network_api.policies.RULES,
+    **volume_api.policies.RULES,
 }
 
 

@@ -11,20 +11,22 @@ from flask import Blueprint, Response, current_app, request
 from sqlalchemy.orm import Session
 from werkzeug.http import parse_range_header
 
-from app import errors
-from app.seal import Seal
+from app.core import errors
+from app.http.transfers import streamed
+from app.security.seal import Seal
 from app.web.authentication import public
 from app.web.context import clock, database, settings
 from app.web.responses import empty
-from app.web.transfers import streamed
-from compute_api import backups, host_credentials
-from image_api import snapshots
+from compute_api.access import host_credentials
+from compute_api.operations import image_access
+from compute_api.operations import snapshots as operations_snapshots
+from image_api.imports import snapshots
 from image_api.models import Image
-from image_api.names import disk_object
+from image_api.routes.dependencies import store
 from image_api.routes.files import drain, received, send_object
-from image_api.routes.parts import store
 from image_api.routes.transfers import transfers
 from image_api.states import ImageStatus
+from image_api.stores.object_keys import disk_object
 
 blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 
@@ -35,7 +37,7 @@ def disk(image_id: str) -> Response:
     """The disk as hosts run it, unpacked; a Range of it where one is asked for."""
     with database().reading() as session:
         host = _host(session)
-        if not host_credentials.may_read(session, host, image_id):
+        if not image_access.may_read(session, host, image_id):
             raise errors.Forbidden("No server of this host stands on this image.")
     name, size = _object(image_id)
     start, stop, status = 0, size, 200
@@ -64,8 +66,8 @@ def snapshot(image_id: str) -> Response:
     sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
         host = _host(session)
-        operation = host_credentials.making(session, host, image_id)
-        made = backups.snapshot(session, operation, disk_format, sha512)
+        operation = image_access.find_operation(session, host, image_id)
+        made = operations_snapshots.snapshot(session, operation, disk_format, sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
         drain()

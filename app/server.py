@@ -8,12 +8,13 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
-from app import factory, processes
-from app.db import is_unreachable
-from app.settings import Settings
-from app.web.rsgi import Gateway, Limits
-from app.web.transfers import MinimumRate
-from image_api.startup import put_in_order
+from app import factory
+from app.core import processes
+from app.core.settings import Settings
+from app.db.database import is_unreachable
+from app.http.rsgi import Gateway, Limits
+from app.http.transfers import MinimumRate
+from image_api.imports.recovery import put_in_order
 
 log = logging.getLogger("sixstack.api")
 

@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from app import dns_settings, dns_status, installation, log_context, privileges, processes
-from app.errors import OperatorError
-from app.settings import Settings
+from app.core import installation, log_context, processes
+from app.core.errors import OperatorError
+from app.core.settings import Settings
+from app.dns import settings as dns_settings
+from app.dns import status as dns_status
+from app.security import privileges
 
 log = logging.getLogger("sixstack")
 
@@ -74,13 +77,13 @@ def children_of(settings: Settings) -> list[Child]:
     """The processes that these settings ask for, in the order in which they are started."""
     modules = {"API": "app.server"}
     if settings.broker_url:
-        modules = {"desk": "app.desk_server"} | modules
+        modules = {"conductor": "app.conductor_server"} | modules
     if settings.agent:
         modules = {"agent": "compute_agent"} | modules
     if settings.agent or settings.broker_url:
         modules["console proxy"] = "app.consoles"
     if dns_settings.is_kept(settings):
-        modules["keeper of names"] = "app.dns_command"
+        modules["keeper of names"] = "app.commands.dns"
     return [Child(name, [sys.executable, "-m", module]) for name, module in modules.items()]
 
 
@@ -150,9 +153,9 @@ def down(settings: Settings, *, servers: bool) -> int:
     if not servers:
         print("Sixstack is down; its guests go on. `sixstack down --servers` ends them too.")
         return 0
-    from compute_agent.host import make_hypervisor
+    from compute_agent.host_config import make_hypervisor
     from compute_agent.shutdown import end_machines
-    from hypervisor.errors import HypervisorError
+    from hypervisor.api.errors import HypervisorError
 
     with _only_one(settings):
         try:

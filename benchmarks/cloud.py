@@ -15,13 +15,16 @@ import orjson
 import yaml
 from sqlalchemy import update
 
-from app import bootstrap, installation
-from app.caller import Caller
-from app.db import Database
-from app.settings import Settings
+from app import bootstrap
+from app.core import installation
+from app.core.caller import Caller
+from app.core.settings import Settings
+from app.db.database import Database
 from benchmarks.load import Client
-from compute_api import flavors, hosts, servers
+from compute_api.flavors import flavors
+from compute_api.hosts import hosts
 from compute_api.models import Heartbeat, Host, Operation, Server
+from compute_api.servers import servers
 from compute_api.states import PowerState, VmState
 from hypervisor.fake import FakeHypervisor
 from image_api.models import Image

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import orjson
 
-from app.settings import Settings
+from app.core.settings import Settings
 from benchmarks import cloud
 from benchmarks.load import Client, cpu_seconds
 

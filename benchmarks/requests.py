@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy import select, update
 
-from app.db import Database
+from app.db.database import Database
 from benchmarks import cloud
 from benchmarks.load import Client, Cost, measure
 from compute_api.models import Server

@@ -14,7 +14,7 @@ import orjson
 
 from benchmarks import cloud
 from benchmarks.load import Client
-from hypervisor.accelerator import Accelerators
+from hypervisor.qemu.accelerator import Accelerators
 
 TINY = cloud.ROOT / "var/images/tiny.qcow2"
 SCRIPT = Path(__file__).with_name("by-hand.sh")

@@ -8,20 +8,21 @@ import sys
 import threading
 from pathlib import Path
 
-from app import installation, log_context, privileges, processes
-from app.clock import SystemClock
-from app.db import Database
-from app.errors import OperatorError
-from app.settings import Settings
-from compute_agent import questions
+from app.core import installation, log_context, processes
+from app.core.clock import SystemClock
+from app.core.errors import OperatorError
+from app.core.settings import Settings
+from app.db.database import Database
+from app.security import privileges
+from compute_agent import host_rpc
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.host import machines_are_started, machines_were_ended, make_hypervisor, only_agent
-from compute_api.dispatch.driver import remote
-from compute_api.nudge import SOCKET_NAME, LocalNudge, Nudges, reachable
-from compute_api.purging import Purging
-from hypervisor.errors import HypervisorError
-from hypervisor.metadata import MetadataService
+from compute_agent.host_config import machines_are_started, machines_were_ended, make_hypervisor, only_agent
+from compute_api.conductor.service import LocalConductor
+from compute_api.operations.purge import Purging
+from compute_api.rpc.driver import remote
+from compute_api.rpc.notify import SOCKET_NAME, LocalNudge, Nudges, reachable
+from hypervisor.api.errors import HypervisorError
+from hypervisor.guest_data.metadata import MetadataService
 
 log = logging.getLogger("compute_agent")
 
@@ -47,7 +48,7 @@ def _run(settings: Settings) -> int:
     asker = os.geteuid() if who is None else who.uid
     nudge = Nudges(settings.host_name, LocalNudge(settings.state), remote(settings)[0])
     agent = Agent(
-        LocalDesk(database, SystemClock(), settings, nudge=nudge, sweeps=True),
+        LocalConductor(database, SystemClock(), settings, nudge=nudge, sweeps=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
@@ -57,7 +58,7 @@ def _run(settings: Settings) -> int:
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
     machines_are_started(settings.state)
-    close_questions = questions.serve(settings.state, hypervisor, asker)
+    close_questions = host_rpc.serve(settings.state, hypervisor, asker)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
     listen(settings.state / SOCKET_NAME, agent, asker)

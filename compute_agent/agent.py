@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
-from app import log_context
-from app.db import is_unreachable
-from app.log_context import LogContext
-from compute_agent.desk import Desk, Survey, Wanted
-from compute_agent.work import carry_out
+from app.core import log_context
+from app.core.errors import Unavailable
+from app.core.log_context import LogContext
+from compute_agent.tasks import carry_out
+from compute_api.rpc.messages import Conductor, DesiredServer, HostState
 from compute_api.states import MigrationStep, PowerState, TaskState, VmState
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import HostReport, MachineState
-from hypervisor.protocol import Hypervisor
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.protocol import Hypervisor
+from hypervisor.api.spec import HostReport, MachineState
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Agent:
 
     def __init__(
         self,
-        desk: Desk,
+        conductor: Conductor,
         hypervisor: Hypervisor,
         *,
         threads: int,
@@ -64,7 +64,7 @@ class Agent:
         quiet_seconds: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._desk = desk
+        self._conductor = conductor
         self._hypervisor = hypervisor
         self._grace_seconds = grace_seconds
         self._restart_stopped = restart_stopped
@@ -98,7 +98,7 @@ class Agent:
         """Everything that must be right before the first look: the host is known, its links are there."""
         self._hypervisor.repair()
         self._register()
-        if waiting_again := self._desk.requeue():
+        if waiting_again := self._conductor.requeue():
             log.info("%d operations were under way when the agent ended; they are done again", waiting_again)
         self.compare()
         self._restart_stopped = False
@@ -151,7 +151,7 @@ class Agent:
         report = self._hypervisor.describe()
         if report == self._said and time.monotonic() - self._said_at < REGISTER_SECONDS:
             return
-        self._desk.register(report)
+        self._conductor.register(report)
         self._said, self._said_at = report, time.monotonic()
 
     def _beat(self) -> None:
@@ -163,26 +163,26 @@ class Agent:
             if time.monotonic() - self._looked_at > STUCK_SECONDS:
                 continue
             try:
-                self._desk.heartbeat()
+                self._conductor.heartbeat()
             except Exception as error:
                 log.warning("A heartbeat was not heard: %s", error)
                 pause = min(pause, self._look_seconds)
 
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
-        waiting = self._desk.waiting()
+        waiting = self._conductor.waiting()
         self._begin(waiting)
         if waiting:
-            self._hurry(self._desk.hurried())
+            self._hurry(self._conductor.interrupted())
 
     def look_around(self) -> None:
         """Begin what waits, look both ways, and put in order what machines share."""
-        survey = self._desk.survey()
-        self._begin(survey.waiting)
-        self._hurry(survey.hurried)
-        self._compare(survey)
+        state = self._conductor.host_state()
+        self._begin(state.waiting)
+        self._hurry(state.interrupted)
+        self._compare(state)
         self._hypervisor.repair()
-        self._hypervisor.evict_images(survey.images_in_use)
+        self._hypervisor.evict_images(state.images_in_use)
 
     def _begin(self, operation_ids: Sequence[int]) -> None:
         for operation_id in operation_ids:
@@ -206,16 +206,16 @@ class Agent:
         try:
             if self._stopping.is_set():
                 return True
-            work = self._desk.claim(operation_id)
+            work = self._conductor.claim(operation_id)
             if work is not None:
                 log_context.begin(LogContext(request_id=work.request_id, server_id=work.machine_id))
                 with nullcontext() if work.task in WAITING else self._busy:
                     outcome = carry_out(work, self._hypervisor, self._grace_seconds)
                 done = work
-                self._insist(lambda: self._desk.finish(done, outcome))
+                self._insist(lambda: self._conductor.finish(done, outcome))
         except Exception:
             log.exception("Operation %d could not be carried out; it is tried again", operation_id)
-            self._insist(lambda: self._desk.give_back(operation_id))
+            self._insist(lambda: self._conductor.release(operation_id))
         finally:
             with self._lock:
                 self._submitted.discard(operation_id)
@@ -223,37 +223,37 @@ class Agent:
                 self._looking.set()
         return work is not None
 
-    def _insist(self, say: Callable[[], None]) -> None:
-        """Say it until the database, which may be away for a while, has heard it."""
+    def _insist(self, report: Callable[[], None]) -> None:
+        """Retry until the control plane is reachable again, or the agent stops."""
         while True:
             try:
-                return say()
-            except Exception as error:
-                if not is_unreachable(error) or self._stopping.wait(INSIST_SECONDS):
+                return report()
+            except Unavailable as error:
+                if self._stopping.wait(INSIST_SECONDS):
                     raise
-                log.warning("A report waits for the database: %s", error)
+                log.warning("Control plane unreachable, retrying the report: %s", error)
 
     def compare(self) -> None:
         """Look both ways, and begin nothing."""
-        self._compare(self._desk.survey())
+        self._compare(self._conductor.host_state())
 
-    def _compare(self, survey: Survey) -> None:
+    def _compare(self, desired: HostState) -> None:
         """What runs against what should, both ways. Servers that somebody is acting on are left alone, but not for
         longer than it may take, whatever the host is stuck with."""
-        for machine_id in survey.overdue:
+        for machine_id in desired.overdue:
             log.error("Server %s: the host took too long", machine_id)
-        self._hurry(survey.overdue)
-        wanted = {one.id: one for one in survey.wanted}
+        self._hurry(desired.overdue)
+        wanted = {one.id: one for one in desired.servers}
         reports = self._seen = {report.id: report.state for report in self._hypervisor.reports()}
         for one in wanted.values():
             if one.task_state is None:
                 self._compare_one(one, reports.get(one.id, MachineState.ABSENT))
         for machine_id in reports.keys() - wanted.keys():
-            if self._desk.spec(machine_id) is None:
+            if self._conductor.spec(machine_id) is None:
                 log.warning("Machine %s belongs to no server; it is removed", machine_id)
                 self._hypervisor.remove(machine_id)
 
-    def _compare_one(self, one: Wanted, state: MachineState) -> None:
+    def _compare_one(self, one: DesiredServer, state: MachineState) -> None:
         found = self._hypervisor.report(one.id).state if state is not MachineState.RUNNING else state
         match one.vm_state, found:
             case VmState.ACTIVE | VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF | MachineState.ABSENT if (
@@ -262,35 +262,37 @@ class Agent:
                 self._start_again(one)
             case VmState.ACTIVE, MachineState.SHUTOFF:
                 log.info("Server %s has shut itself off", one.id)
-                self._desk.tell(one, VmState.STOPPED, PowerState.SHUTDOWN, "The guest has shut itself off")
+                self._conductor.report_state(one, VmState.STOPPED, PowerState.SHUTDOWN, "The guest has shut itself off")
             case VmState.ACTIVE, MachineState.CRASHED:
-                self._desk.tell(
+                self._conductor.report_state(
                     one, VmState.ERROR, PowerState.CRASHED, "The guest has crashed; a hard reboot may help."
                 )
             case VmState.ACTIVE | VmState.STOPPED | VmState.SUSPENDED | VmState.RESIZED, MachineState.ABSENT:
-                self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, "The disks of this server are gone.")
+                self._conductor.report_state(
+                    one, VmState.ERROR, PowerState.NOSTATE, "The disks of this server are gone."
+                )
             case VmState.ACTIVE, MachineState.NO_SPACE:
                 log.error("Server %s is paused: the disk of this host is full", one.id)
-                self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, NO_SPACE)
+                self._conductor.report_state(one, VmState.PAUSED, PowerState.PAUSED, NO_SPACE)
             case VmState.RESCUED | VmState.RESIZED, MachineState.NO_SPACE if one.power_state == PowerState.RUNNING:
-                self._desk.tell(one, VmState(one.vm_state), PowerState.PAUSED, NO_SPACE)
+                self._conductor.report_state(one, VmState(one.vm_state), PowerState.PAUSED, NO_SPACE)
             case VmState.RESCUED | VmState.RESIZED, MachineState.RUNNING if one.power_state == PowerState.PAUSED:
-                self._desk.tell(one, VmState(one.vm_state), PowerState.RUNNING, "")
+                self._conductor.report_state(one, VmState(one.vm_state), PowerState.RUNNING, "")
             case VmState.ACTIVE, MachineState.PAUSED:
-                self._desk.tell(one, VmState.PAUSED, PowerState.PAUSED, "")
+                self._conductor.report_state(one, VmState.PAUSED, PowerState.PAUSED, "")
             case VmState.PAUSED | VmState.STOPPED | VmState.SUSPENDED, MachineState.RUNNING:
-                self._desk.tell(one, VmState.ACTIVE, PowerState.RUNNING, "")
+                self._conductor.report_state(one, VmState.ACTIVE, PowerState.RUNNING, "")
             case VmState.PAUSED, MachineState.SHUTOFF:
-                self._desk.tell(one, VmState.STOPPED, PowerState.SHUTDOWN, "")
+                self._conductor.report_state(one, VmState.STOPPED, PowerState.SHUTDOWN, "")
             case VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF if one.power_state == PowerState.RUNNING:
-                self._desk.tell(one, VmState(one.vm_state), PowerState.SHUTDOWN, "")
+                self._conductor.report_state(one, VmState(one.vm_state), PowerState.SHUTDOWN, "")
 
-    def _start_again(self, one: Wanted) -> None:
-        spec = self._desk.spec(one.id)
+    def _start_again(self, one: DesiredServer) -> None:
+        spec = self._conductor.spec(one.id)
         if spec is None:
             return
         log.info("Server %s is started again", one.id)
         try:
             self._hypervisor.ensure_running(spec)
         except HypervisorError as error:
-            self._desk.tell(one, VmState.ERROR, PowerState.NOSTATE, str(error))
+            self._conductor.report_state(one, VmState.ERROR, PowerState.NOSTATE, str(error))

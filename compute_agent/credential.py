@@ -5,8 +5,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.errors import OperatorError
-from app.installation import Installation
+from app.core.errors import OperatorError
+from app.core.installation import Installation
 
 FILE = "host.json"
 

@@ -10,24 +10,24 @@ from typing import IO
 
 from kombu import Queue
 
-from app import installation, log_context, processes
-from app.errors import OperatorError, Unavailable
-from app.settings import Settings
+from app.core import installation, log_context, processes
+from app.core.errors import OperatorError, Unavailable
+from app.core.settings import Settings
 from compute_agent import credential
 from compute_agent.agent import WAITING_THREADS, Agent
+from compute_agent.broker_worker import Questions, Worker
+from compute_agent.conductor_client import RemoteConductor
+from compute_agent.console_tunnel import Dialer
 from compute_agent.credential import HostCredential
-from compute_agent.dialing import Dialer
-from compute_agent.host import machines_are_started, machines_were_ended, make_hypervisor, only_agent
-from compute_agent.remote_desk import RemoteDesk
+from compute_agent.host_config import machines_are_started, machines_were_ended, make_hypervisor, only_agent
+from compute_agent.images.remote import RemoteImages
 from compute_agent.shutdown import end_machines
-from compute_agent.worker import Questions, Worker
-from compute_api.dispatch import broker, names
-from compute_api.dispatch.calls import Calls
-from compute_api.dispatch.post import Post
-from hypervisor.errors import HypervisorError
-from hypervisor.host import QemuHypervisor
-from hypervisor.metadata import MetadataService
-from image_api.remote import RemoteImages
+from compute_api.rpc import broker, topology
+from compute_api.rpc.calls import Calls
+from compute_api.rpc.publisher import Post
+from hypervisor.api.errors import HypervisorError
+from hypervisor.driver import QemuHypervisor
+from hypervisor.guest_data.metadata import MetadataService
 
 log = logging.getLogger("compute_agent")
 
@@ -89,11 +89,11 @@ def _run(settings: Settings, given: HostCredential) -> int:
     authority = settings.broker_authority
     hypervisor = _hypervisor(settings, given)
     post = Post(given.broker_url, authority)
-    answers = Queue(names.answers(given.name), no_declare=True)
+    answers = Queue(topology.answers(given.name), no_declare=True)
     calls = Calls(broker.connection(given.broker_url, authority), answers, post)
-    desk = RemoteDesk(given.name, calls, post, _images(settings, given).upload)
+    conductor = RemoteConductor(given.name, calls, post, _images(settings, given).upload)
     agent = Agent(
-        desk,
+        conductor,
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
@@ -105,7 +105,7 @@ def _run(settings: Settings, given: HostCredential) -> int:
 
     def end(*_: object) -> None:
         ending.set()
-        desk.stop()
+        conductor.stop()
         agent.stop()
 
     signal.signal(signal.SIGTERM, end)

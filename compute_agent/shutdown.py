@@ -2,11 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from app.settings import Settings
-from compute_agent.host import MACHINES_ENDED
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import MachineState
-from hypervisor.protocol import Hypervisor
+from app.core.settings import Settings
+from compute_agent.host_config import MACHINES_ENDED
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.protocol import Hypervisor
+from hypervisor.api.spec import MachineState
 
 GRACE_SECONDS = 10.0
 

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app import errors
+from app.core import errors
 from compute_api import quotas
 from compute_api.models import KeyPair
 

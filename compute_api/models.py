@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.db import Base
+from app.db.database import Base
 
 Seq = BigInteger().with_variant(Integer(), "sqlite")
 """A primary key in creation order."""
@@ -17,7 +17,7 @@ class Server(Base):
 
     `flavor`, `image` and `key` are copies made when it was created, so that what it was built from stays true.
     `generation` goes up with each action; a result of an older generation is thrown away. `aside` holds what must be
-    remembered while the server is resized, rescued or shelved: see `compute_api.aside`.
+    remembered while the server is resized, rescued or shelved: see `compute_api.system_metadata`.
     """
 
     __tablename__ = "servers"
@@ -306,8 +306,8 @@ class HostCredential(Base):
 
     host: Mapped[str] = mapped_column(String(255), primary_key=True)
     sealed_hash: Mapped[str] = mapped_column(Text)
-    """The SHA-256 of its secret, which is also the key of its proofs, sealed by `app.seal`. Those of earlier versions
-    are sealed by `sixstack up`."""
+    """The SHA-256 of its secret, which is also the key of its proofs, sealed by `app.security.seal`. Hashes of
+    earlier versions are sealed by `sixstack up`."""
     created_at: Mapped[datetime]
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app import errors
+from app.core import errors
 from compute_api.models import ProjectUsage, QuotaLimit, UserQuotaLimit
 
 DEFAULTS: dict[str, int] = {

@@ -26,8 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app import errors
-from app.db import UtcDateTime
+from app.core import errors
+from app.db.database import UtcDateTime
 from compute_api.models import PastServer, Server, ServerSize
 
 MICROSECOND = timedelta(microseconds=1)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from hypervisor.errors import HypervisorError, LaunchFailed
-from hypervisor.machine import (
+from hypervisor.api.errors import HypervisorError, LaunchFailed
+from hypervisor.api.migration import Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
+from hypervisor.api.protocol import ConsoleKind, ImageSource
+from hypervisor.api.spec import (
     Diagnostics,
     DiskCounters,
     HostReport,
@@ -21,9 +23,6 @@ from hypervisor.machine import (
     NicCounters,
     SnapshotFile,
 )
-from hypervisor.migration import Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
-from hypervisor.protocol import ImageSource
-from hypervisor.remote_console import ConsoleKind
 
 # Where fakes of one process await machines of each other, by plan; machines of other processes come with fresh disks.
 _AWAITED: dict[str, "FakeMachine"] = {}

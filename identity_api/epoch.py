@@ -6,7 +6,7 @@ Each API process keeps what it found out about a token only as long as the epoch
 from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
-from app.db import Database
+from app.db.database import Database
 from identity_api.models import Epoch
 
 ROW = 1

@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app import errors
-from app.numbers import capped_integer
-from identity_api.storing import same_name
+from app.core import errors
+from app.core.numbers import capped_integer
+from identity_api.conflicts import same_name
 
 Row = TypeVar("Row")
 

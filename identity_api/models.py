@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db.database import Base
 
 Id = String(64)
 """32 hex digits, but for the domain called `default` and what operators name themselves (regions)."""

@@ -10,15 +10,15 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, se
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app import errors
-from app.caller import Caller
-from app.db import after_commit
-from image_api import writers
-from image_api.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored
+from app.core import errors
+from app.core.caller import Caller
+from app.db.database import after_commit
+from image_api.ingest.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored
 from image_api.models import Image, ImageMember, ImageTask
-from image_api.names import disk_object, staged_object, upload_object
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
-from image_api.store import Store
+from image_api.stores import process_identity
+from image_api.stores.file import Store
+from image_api.stores.object_keys import disk_object, staged_object, upload_object
 
 OVER_QUOTA = "Request exceeds image size quota: the project's images would take more than it."
 TASK_KEPT_HOURS = 48
@@ -200,11 +200,11 @@ def recover(session: Session, now: datetime) -> None:
         Image.writer.is_not(None), Image.status.in_([ImageStatus.SAVING, ImageStatus.UPLOADING])
     )
     for image in session.scalars(writing):
-        if writers.is_gone(image.writer_host) or (image.writer_until and image.writer_until < now):
+        if process_identity.is_gone(image.writer_host) or (image.writer_until and image.writer_until < now):
             image.status, image.updated_at = ImageStatus.QUEUED, now
             image.writer = image.writer_host = image.writer_until = None
     for task in session.scalars(select(ImageTask).where(ImageTask.status == TaskStatus.PROCESSING)):
-        if writers.is_gone(task.worker_host) or (task.worker_until and task.worker_until < now):
+        if process_identity.is_gone(task.worker_host) or (task.worker_until and task.worker_until < now):
             task.status, task.updated_at = TaskStatus.PENDING, now
             task.worker = task.worker_host = task.worker_until = None
     importing = select(Image).where(Image.status == ImageStatus.IMPORTING, ~_has_task())

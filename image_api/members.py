@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import errors
-from app.caller import Caller
+from app.core import errors
+from app.core.caller import Caller
 from image_api.models import Image, ImageMember
 from image_api.states import MemberStatus, Visibility
 

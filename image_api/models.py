@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db.database import Base
 from image_api.states import ImageStatus, MemberStatus, TaskStatus, Visibility
 
 

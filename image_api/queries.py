@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from sqlalchemy import String as SqlString
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app import errors
-from app.caller import Caller
-from app.numbers import integer
+from app.core import errors
+from app.core.caller import Caller
+from app.core.numbers import integer
 from image_api.images import is_visible, visible_to
 from image_api.models import Image, ImageMember
 from image_api.states import STORED, MemberStatus, Visibility

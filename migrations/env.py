@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `app.installation` hands over."""
+"""Runs migrations on the connection that `app.core.installation` hands over."""
 
 from alembic import context
 
@@ -6,7 +6,7 @@ import compute_api.models
 import identity_api.models
 import image_api.models
 import network_api.models
-from app.db import Base
+from app.db.database import Base
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)

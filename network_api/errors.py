@@ -1,6 +1,6 @@
 """Neutron's names for what can go wrong; `kind` is the `type` of the fault that clients see."""
 
-from app import errors
+from app.core import errors
 
 
 class NetworkNotFound(errors.NotFound):

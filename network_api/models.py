@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, ForeignKey, String, event, inspect
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 
-from app.db import Base, Json
+from app.db.database import Base, Json
 
 
 class SubnetPool(Base):

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, String, bindparam
 from sqlalchemy.sql import ColumnElement
 
-from app.caller import Caller
+from app.core.caller import Caller
 
 AnySelect = TypeVar("AnySelect", bound=Select[Any])
 

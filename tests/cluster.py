@@ -22,7 +22,7 @@ from pathlib import Path
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from hypervisor import process
+from hypervisor.base import process
 from tests.postgres import Postgres, postgres
 from tests.rabbitmq import RabbitMQ, rabbitmq
 from tests.wires import Computer, Wire, wire

@@ -8,15 +8,16 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from app import log_context, processes
-from app.consoles import address, pages
-from app.consoles.opening import Consoles
+from app.console_transport import endpoint
+from app.consoles import static_files
+from app.consoles.backends import Consoles
 from app.consoles.proxy import Proxy
-from app.db import Database
-from app.settings import Settings
+from app.core import log_context, processes
+from app.core.settings import Settings
+from app.db.database import Database
 
 if TYPE_CHECKING:
-    from compute_api.dispatch.asking import RemoteAsk
+    from compute_api.rpc.remote_host_client import RemoteAsk
 
 log = logging.getLogger("sixstack.consoles")
 
@@ -29,7 +30,7 @@ def main() -> int:
     log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
-    address.forget(settings)
+    endpoint.forget(settings)
     try:
         sock = bound(settings)
     except OSError as error:
@@ -51,11 +52,11 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     port = sock.getsockname()[1]
     remote = _remote(settings)
     asked = Consoles(settings, database, port, remote)
-    root = pages.directory()
+    root = static_files.directory()
     if root is None:
         log.warning("noVNC is not installed, so there is no page for screens; scripts/setup.sh brings it")
     server = await Proxy(asked.check, asked.open, root, asked.hosts, url=settings.console_url).listen(sock)
-    address.keep(settings, port)
+    endpoint.keep(settings, port)
     await ending.wait()
     server.close()
     if remote is not None:
@@ -67,7 +68,7 @@ def _remote(settings: Settings) -> "RemoteAsk | None":
     """How hosts on other computers are asked; None without a broker, and then nothing of it is even loaded."""
     if settings.broker_url is None:
         return None
-    from compute_api.dispatch.asking import RemoteAsk
+    from compute_api.rpc.remote_host_client import RemoteAsk
 
     return RemoteAsk(settings.broker_url, settings.broker_authority)
 

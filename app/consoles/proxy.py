@@ -15,9 +15,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from app import errors
-from app.consoles import hosts, pages
-from app.consoles.ends import OPTIONS, End, WebSocketEnd, pass_both_ways
+from app.console_transport.relay import HOSTS_PATH, OPTIONS, End, WebSocketEnd, pass_both_ways
+from app.consoles import static_files, tunnels
+from app.core import errors
 
 log = logging.getLogger("sixstack.consoles")
 
@@ -39,7 +39,7 @@ class Proxy:
         check: Callable[[str], None],
         opener: Opener,
         root: Path | None,
-        expected: hosts.Hosts | None = None,
+        expected: tunnels.Hosts | None = None,
         *,
         url: str | None = None,
         limit: int = CONNECTIONS,
@@ -64,23 +64,27 @@ class Proxy:
         asked = urlsplit(request.path)
         is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
         if is_socket and not self._same_origin(request):
-            return pages.plain(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
+            return static_files.plain(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
         try:
             if is_socket and self._hosts is not None and _is_host(request):
                 await asyncio.to_thread(self._hosts.check, request)
                 return None
             if is_socket and self._connected >= self._limit:
-                return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later.")
+                return static_files.plain(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later."
+                )
             token = _token(request.path) if is_socket else _token_of_page(asked.query)
             if token is not None:
                 await asyncio.to_thread(self._check, token)
         except errors.NotFound:
             # Who opens a WebSocket reads no words, and tempest takes them for frames.
-            return pages.plain(HTTPStatus.FORBIDDEN, "" if is_socket else "The token is not valid, or not any more.")
+            return static_files.plain(
+                HTTPStatus.FORBIDDEN, "" if is_socket else "The token is not valid, or not any more."
+            )
         except Exception as error:
             log.warning("A token could not be checked: %s", type(error).__name__)
-            return pages.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Consoles cannot be opened just now. Try again.")
-        return None if is_socket else await asyncio.to_thread(pages.page, self._root, asked.path)
+            return static_files.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Consoles cannot be opened just now. Try again.")
+        return None if is_socket else await asyncio.to_thread(static_files.page, self._root, asked.path)
 
     async def _talk(self, client: ServerConnection) -> None:
         assert client.request is not None
@@ -115,7 +119,7 @@ class Proxy:
 
 
 def _is_host(request: Request) -> bool:
-    return request.path.startswith(hosts.PATH)
+    return request.path.startswith(HOSTS_PATH)
 
 
 def _token(path: str) -> str:

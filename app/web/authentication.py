@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from flask import Flask, g, request
 
-from app import errors, log_context, patterns
-from app.caller import AccessRule, Caller
+from app.core import errors, log_context, patterns
+from app.core.caller import AccessRule, Caller
 from app.web.services import CATALOG_TYPE, Service, service_of
 
 Authenticator = Callable[[str], Caller]

@@ -8,7 +8,7 @@ import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
-from app import errors
+from app.core import errors
 from app.web.microversion import Version, v
 
 MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."

@@ -5,10 +5,10 @@ from typing import cast
 
 from flask import current_app, g
 
-from app.caller import Caller
-from app.clock import Clock
-from app.db import Database
-from app.settings import Settings
+from app.core.caller import Caller
+from app.core.clock import Clock
+from app.core.settings import Settings
+from app.db.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
-from app import errors
-from app.db import is_unreachable
+from app.core import errors
+from app.db.database import is_unreachable
 from app.web.links import url
 from app.web.services import Service, service_of
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from flask import Flask, current_app, request
 
-from app import errors
-from app.settings import Settings
+from app.core import errors
+from app.core.settings import Settings
 
 KNOWN_HOSTS = "sixstack.known_hosts"
 LOCAL = ("localhost", "127.0.0.1", "::1")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response, g, request
 
-from app import errors
+from app.core import errors
 
 
 class Version(NamedTuple):

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from flask import request
 from werkzeug.datastructures import MultiDict
 
-from app import errors
-from app.numbers import capped_integer
+from app.core import errors
+from app.core.numbers import capped_integer
 
 MAXIMUM = 1000
 

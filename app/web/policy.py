@@ -12,8 +12,8 @@ from flask import current_app, g
 from oslo_policy import _parser
 from oslo_policy.policy import Rules
 
-from app import errors
-from app.caller import Caller
+from app.core import errors
+from app.core.caller import Caller
 
 View = TypeVar("View", bound=Callable[..., Any])
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from flask import Flask, Response, g, request
 
-from app import log_context
-from app.log_context import LogContext
+from app.core import log_context
+from app.core.log_context import LogContext
 from app.web.services import Service, service_of
 
 GLOBAL = re.compile(r"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -109,8 +109,8 @@ def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, 
     settings = engine.with_broker(made.settings, mq)
     cloud_with_broker = replace(made, settings=settings)
     trees = {"postgres": made.postmaster, "broker": mq.process.pid}
-    with engine.desk(settings) as desk:
-        trees["desk"] = desk
+    with engine.conductor(settings) as conductor:
+        trees["conductor"] = conductor
         idle("no host is connected", trees, 15 * patience)
         database.silence()
         with engine.fakes(credentials, look_seconds=0) as fakes:
@@ -124,7 +124,7 @@ def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, 
                     cloud_with_broker, there, trees, seconds=max(20 * patience, 1), each=each, posts_a_second=posts
                 )
                 printing.dispatch_line(f"{each * posts:g} servers a second, {each} by a request", found)
-            for name in ("broker", "desk", "api"):
+            for name in ("broker", "conductor", "api"):
                 printing.figure(f"memory of {printing.NAMES[name]}, MiB", f"{sum(pss_mib(trees[name])):.0f}")
             burst = min(dispatching.BURST, there.size.servers // 10)
             for what, host in (("over all hosts", None), ("on one host", hosts[0])):

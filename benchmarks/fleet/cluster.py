@@ -9,8 +9,9 @@ import orjson
 import yaml
 from sqlalchemy import create_engine, text
 
-from app import bootstrap, installation
-from app.settings import Settings
+from app import bootstrap
+from app.core import installation
+from app.core.settings import Settings
 from benchmarks import cloud
 from benchmarks.load import Client
 from tests.postgres import Postgres, postgres

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
-from app.db import Base
+from app.db.database import Base
 from compute_api.models import Operation, Server, ServerAction
 from network_api.models import Port
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import func, select, update
 
-from app.db import Database
+from app.db.database import Database
 from benchmarks.fleet.cluster import Cluster
 from benchmarks.fleet.filling import Filled
 from benchmarks.fleet.measuring import Load, Measured, Window, together

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from app.settings import Settings
+from app.core.settings import Settings
 from benchmarks import cloud
-from compute_api.dispatch import broker, names
+from compute_api.rpc import broker, topology
 from tests.rabbitmq import RabbitMQ
 
 Credentials = Sequence[tuple[str, str]]
@@ -37,14 +37,14 @@ def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
     definitions = {
         "users": [
             {
-                "name": names.user(host),
+                "name": topology.user(host),
                 "password_hash": _hashed(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": "",
             }
             for host, password in passwords.items()
         ],
-        "permissions": [{"user": names.user(host), "vhost": "/", **names.permissions(host)} for host in hosts],
+        "permissions": [{"user": topology.user(host), "vhost": "/", **topology.permissions(host)} for host in hosts],
     }
     parts = urlsplit(made.management_url)
     login = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
@@ -57,7 +57,7 @@ def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
     with urllib.request.urlopen(asked, timeout=300):
         pass
     at = urlsplit(made.url)
-    return [(host, f"amqp://{names.user(host)}:{passwords[host]}@{at.hostname}:{at.port}//") for host in hosts]
+    return [(host, f"amqp://{topology.user(host)}:{passwords[host]}@{at.hostname}:{at.port}//") for host in hosts]
 
 
 def _hashed(password: str) -> str:
@@ -67,13 +67,13 @@ def _hashed(password: str) -> str:
 
 
 @contextmanager
-def desk(settings: Settings) -> Iterator[int]:
+def conductor(settings: Settings) -> Iterator[int]:
     """The process that answers hosts; yields its process id."""
-    command = [sys.executable, "-m", "app.desk_server"]
+    command = [sys.executable, "-m", "app.conductor_server"]
     running = subprocess.Popen(command, env={**os.environ, **settings.environ()}, cwd=cloud.ROOT)
     try:
         yield running.pid
-        assert running.poll() is None, f"the desk ended with {running.returncode}"
+        assert running.poll() is None, f"the conductor ended with {running.returncode}"
     finally:
         running.terminate()
         running.wait(30)

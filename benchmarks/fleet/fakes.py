@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 
 from compute_agent.agent import HEARTBEAT_SECONDS
-from compute_api.dispatch import names
+from compute_api.rpc import topology
 
 Answered = Callable[[Any], None]
 
@@ -46,9 +46,9 @@ class FakeHost:
         self.connection.connect()
         self._channel = self.connection.channel()
         self._channel.basic_qos(0, 1, False)
-        self._channel.basic_consume(names.work(name), callback=self._told)
-        self._channel.basic_consume(names.answers(name), callback=self._answered, no_ack=True)
-        self._channel.basic_consume(names.questions(name), no_ack=True)
+        self._channel.basic_consume(topology.work(name), callback=self._told)
+        self._channel.basic_consume(topology.answers(name), callback=self._answered, no_ack=True)
+        self._channel.basic_consume(topology.questions(name), no_ack=True)
         self._numbers = count()
         self._waiting: dict[str, tuple[float, Answered]] = {}
         self.took: list[float] = []
@@ -63,7 +63,7 @@ class FakeHost:
 
     def beat(self) -> None:
         """This host is alive."""
-        self._say(names.KEY_HEARTBEAT, {})
+        self._say(topology.KEY_HEARTBEAT, {})
 
     def look(self) -> None:
         """What an agent asks from time to time."""
@@ -86,7 +86,7 @@ class FakeHost:
     def _ask(self, request: str, arguments: dict[str, Any], answered: Answered) -> None:
         number = str(next(self._numbers))
         self._waiting[number] = (time.perf_counter(), answered)
-        self._say(names.KEY_DESK, {"ask": request, **arguments}, correlation_id=number)
+        self._say(topology.KEY_CONDUCTOR, {"ask": request, **arguments}, correlation_id=number)
 
     def _answered(self, message: Any) -> None:
         since, answered = self._waiting.pop(message.properties["correlation_id"])
@@ -100,7 +100,7 @@ class FakeHost:
         message = amqp.Message(
             json.dumps(body), content_type="application/json", content_encoding="utf-8", **properties
         )
-        self._channel.basic_publish(message, names.up(self.name), key)
+        self._channel.basic_publish(message, topology.up(self.name), key)
 
 
 def main() -> int:

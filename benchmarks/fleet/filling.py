@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from app.db import Database
-from app.settings import Settings
+from app.core.settings import Settings
+from app.db.database import Database
 from benchmarks import cloud
 from benchmarks.fleet import copies
-from compute_api import hosts, quotas
+from compute_api import quotas
+from compute_api.hosts import hosts
 from hypervisor.fake import FakeHypervisor
-from identity_api import assignments, projects
-from identity_api.assignments import Place
-from identity_api.bootstrap import DEFAULT_DOMAIN
+from identity_api.assignments import grants
+from identity_api.assignments.grants import Place
+from identity_api.directory import projects
+from identity_api.directory.bootstrap import DEFAULT_DOMAIN
 from identity_api.models import Role, User
 from image_api.models import Image
 from image_api.states import Visibility
@@ -104,7 +106,7 @@ def _projects(session: Session, count: int) -> list[str]:
     for number in range(count):
         made = projects.create(session, datetime.now(UTC), name=f"project-{number:03}", domain_id=DEFAULT_DOMAIN)
         place = Place(actor_kind="user", actor_id=user.id, target_kind="project", target_id=made.id)
-        assignments.give(session, place, member)
+        grants.give(session, place, member)
         ids.append(made.id)
     quotas.set_limits(session, quotas.NOBODY, {"instances": -1, "cores": -1, "ram": -1})
     return ids

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from app.clock import SystemClock
-from app.db import Database
-from app.settings import Settings
-from compute_agent.desk import LocalDesk
-from compute_api.finishing import Outcome
+from app.core.clock import SystemClock
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_api.conductor.service import LocalConductor
 from compute_api.models import Operation
-from image_api.stores import make_store
+from compute_api.rpc.messages import Outcome
+from image_api.stores.factory import make_store
 
 LOOK_SECONDS = 0.05
 
@@ -40,6 +40,6 @@ def _work(settings: Settings, database: Database, stop: threading.Event) -> None
         with database.reading() as session:
             found = session.execute(waiting).all()
         for operation_id, host in found:
-            desk = LocalDesk(database, SystemClock(), replace(settings, host_name=host), store)
-            if (work := desk.claim(operation_id)) is not None:
-                desk.finish(work, Outcome())
+            conductor = LocalConductor(database, SystemClock(), replace(settings, host_name=host), store)
+            if (work := conductor.claim(operation_id)) is not None:
+                conductor.finish(work, Outcome())

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import orjson
 
-from app.db import Database
+from app.db.database import Database
 from benchmarks.fleet.cluster import Cluster
 from benchmarks.fleet.filling import Filled
 from benchmarks.fleet.measuring import Measured, measure
 from benchmarks.load import Client
-from compute_api import hosts
+from compute_api.hosts import hosts
 
 COMPUTE = "/compute/v2.1"
 CONNECTIONS = (1, 4, 16)

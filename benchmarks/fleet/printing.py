@@ -4,7 +4,13 @@ from benchmarks.fleet.dispatching import Dispatched
 from benchmarks.fleet.measuring import Measured
 
 TREES = ("api", "postgres")
-NAMES = {"api": "API", "postgres": "PostgreSQL", "desk": "desk", "broker": "RabbitMQ", "fakes": "the fake hosts"}
+NAMES = {
+    "api": "API",
+    "postgres": "PostgreSQL",
+    "conductor": "conductor",
+    "broker": "RabbitMQ",
+    "fakes": "the fake hosts",
+}
 
 
 def head(title: str) -> None:

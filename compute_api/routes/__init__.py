@@ -1,65 +1,66 @@
 """The routes of compute, under /compute/v2.1; with a project id in the path too, as old clients have it."""
 
-from flask import Flask
+from collections.abc import Iterable
 
-from app.web.context import Parts
-from compute_api.ask import Asks, LocalAsk
-from compute_api.dispatch.driver import remote
-from compute_api.nudge import LocalNudge, Nudges
+from flask import Flask, current_app
+from sqlalchemy.orm import Session
+
+from app.web.context import Parts, clock
+from compute_api.operations import interfaces
 from compute_api.routes import (
-    aggregates,
-    blueprint,
-    context,
     extensions,
     flavors,
-    gone,
-    hypervisors,
     images,
     keypairs,
     limits,
-    os_hosts,
-    proxies,
+    network_proxies,
     quotas,
-    refused,
-    remote_consoles,
-    server_actions,
-    server_groups,
-    server_machine,
-    server_migrations,
-    server_parts,
-    server_password,
-    servers,
-    services,
+    removed_apis,
     usage,
     versions,
-    zones,
 )
-from compute_api.routes.project_in_path import without_project
+from compute_api.routes.base import blueprint, context, unsupported
+from compute_api.routes.base.project_in_path import without_project
+from compute_api.routes.hosts import aggregates, hypervisors, os_hosts, services, zones
+from compute_api.routes.servers import (
+    actions,
+    consoles,
+    diagnostics,
+    groups,
+    migrations,
+    password,
+    servers,
+    subresources,
+)
+from compute_api.rpc.driver import remote
+from compute_api.rpc.host_client import Asks, LocalAsk
+from compute_api.rpc.notify import LocalNudge, Nudges
 from compute_api.views.entries import Entries
+from network_api import PORT_CHANGE_HOOK
 
 __all__ = [
+    "actions",
     "aggregates",
+    "consoles",
+    "diagnostics",
     "extensions",
     "flavors",
-    "gone",
+    "groups",
     "hypervisors",
     "images",
     "keypairs",
     "limits",
+    "migrations",
+    "network_proxies",
     "os_hosts",
-    "proxies",
+    "password",
     "quotas",
-    "refused",
     "register",
-    "remote_consoles",
-    "server_actions",
-    "server_groups",
-    "server_machine",
-    "server_migrations",
-    "server_parts",
-    "server_password",
+    "removed_apis",
     "servers",
     "services",
+    "subresources",
+    "unsupported",
     "usage",
     "versions",
     "zones",
@@ -74,6 +75,13 @@ def furnish(app: Flask) -> None:
     app.extensions[context.NUDGE] = Nudges(here, LocalNudge(parts.settings.state), nudge)
     app.extensions[context.ASK] = Asks(here, LocalAsk(parts.settings.state), ask)
     app.extensions[context.ENTRIES] = Entries()
+    app.extensions[PORT_CHANGE_HOOK] = _refresh_interfaces
+
+
+def _refresh_interfaces(session: Session, server_ids: Iterable[str]) -> None:
+    """After the commit, the hosts of these servers apply what the database has for their ports."""
+    session.info["nudge"] = current_app.extensions[context.NUDGE]
+    interfaces.refresh(session, clock().now(), server_ids, context.request_id())
 
 
 def register(app: Flask) -> None:

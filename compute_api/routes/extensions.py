@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Response
 
-from app import errors
+from app.core import errors
 from app.web.policy import require
 from app.web.responses import json
-from compute_api.routes.blueprint import compute
+from compute_api.routes.base.blueprint import compute
 
 NAMES = {
     "NMN": "Multinic",

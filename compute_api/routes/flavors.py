@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from flask import Response, request
 from pydantic import Field
 
-from app import errors
-from app.numbers import integer
+from app.core import errors
+from app.core.numbers import integer
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import caller, database
 from app.web.links import url
@@ -15,11 +15,12 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
-from compute_api import flavor_specs, flavors
+from compute_api.flavors import extra_specs as flavors_extra_specs
+from compute_api.flavors import flavors
 from compute_api.models import Flavor
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import transaction, version
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Boolean, Integer, Name
 from compute_api.views import flavors as views
 
@@ -96,7 +97,7 @@ def list_flavors_detail() -> Response:
 
 
 def _list(path: str, view: Any) -> Response:
-    queries.only("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
+    list_params.only("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
     asked = page(request.args)
     with database().reading() as session:
         found = flavors.listed(
@@ -253,7 +254,7 @@ def create_extra_specs(flavor_id: str) -> Response:
     with transaction() as session:
         specs = {key: str(value) for key, value in wanted.items()}
         if version() >= v("2.86"):
-            flavor_specs.check(specs)
+            flavors_extra_specs.check(specs)
         flavors.set_extra_specs(session, caller(), flavor_id, specs)
     return json({"extra_specs": specs})
 
@@ -275,7 +276,7 @@ def update_extra_spec(flavor_id: str, key: str) -> Response:
     if not isinstance(body, dict) or list(body) != [key] or not isinstance(body[key], str | int | float):
         raise errors.BadRequest("Request body and URI mismatch")
     if version() >= v("2.86"):
-        flavor_specs.check({key: str(body[key])})
+        flavors_extra_specs.check({key: str(body[key])})
     with transaction() as session:
         flavors.set_extra_specs(session, caller(), flavor_id, {key: str(body[key])})
     return json({key: str(body[key])})

@@ -7,7 +7,7 @@ from flask import Response, current_app, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import errors
+from app.core import errors
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.links import url
@@ -15,9 +15,9 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import empty, json
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import transaction, version
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.servers import MetaBody, MetadataBody
 from compute_api.views import links
 from compute_api.views.servers import stamp
@@ -80,7 +80,7 @@ def _is_wanted(image: Image) -> bool:
         and wanted.get("type", "") in ("", image.properties.get("image_type"))
         and wanted.get("minDisk", "") in ("", str(image.min_disk))
         and wanted.get("minRam", "") in ("", str(image.min_ram))
-        and ((since := queries.time("changes-since")) is None or image.updated_at >= since)
+        and ((since := list_params.time("changes-since")) is None or image.updated_at >= since)
     )
 
 

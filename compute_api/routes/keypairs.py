@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from flask import Response, request
 
-from app import errors
+from app.core import errors
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import caller, clock, database
 from app.web.links import url
@@ -16,9 +16,9 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from compute_api import keypairs
 from compute_api.models import KeyPair
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import transaction, version
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Name
 from compute_api.views.servers import micro
 
@@ -47,7 +47,7 @@ class CreateKeyPair(Body):
 @compute.get("/os-keypairs")
 @require("os_compute_api:os-keypairs:index")
 def list_keypairs() -> Response:
-    queries.only("user_id", "limit", "marker")
+    list_params.only("user_id", "limit", "marker")
     paged = version() >= PAGED
     asked = page(request.args)
     user_id = _user("index")

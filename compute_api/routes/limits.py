@@ -6,10 +6,11 @@ from app.web.context import caller, database
 from app.web.microversion import v
 from app.web.policy import enforce, require
 from app.web.responses import json
-from compute_api import quotas, server_groups
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import version
+from compute_api import quotas
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import version
+from compute_api.scheduler import server_groups
 
 NETWORK_PROXY_UNTIL, FILES_UNTIL, IMAGE_META_UNTIL = v("2.35"), v("2.56"), v("2.38")
 
@@ -17,7 +18,7 @@ NETWORK_PROXY_UNTIL, FILES_UNTIL, IMAGE_META_UNTIL = v("2.35"), v("2.56"), v("2.
 @compute.get("/limits")
 @require("os_compute_api:limits")
 def show_limits() -> Response:
-    queries.only("tenant_id", "reserved")
+    list_params.only("tenant_id", "reserved")
     project = request.args.get("tenant_id") or caller().project
     if project != caller().project_id:
         enforce("os_compute_api:limits:other_project")

@@ -6,17 +6,18 @@ from typing import Any
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from app import errors
-from app.numbers import integer
+from app.core import errors
+from app.core.numbers import integer
 from app.web.bodies import json_body
 from app.web.context import database
 from app.web.microversion import v
 from app.web.policy import enforce, require
 from app.web.responses import json
-from compute_api import accounts, quotas, server_groups
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import transaction, version
+from compute_api import quotas
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import transaction, version
+from compute_api.scheduler import claims, server_groups
 
 NETWORK_PROXY_UNTIL, FILES_UNTIL, CLASS_GROUPS_SINCE = v("2.35"), v("2.56"), v("2.50")
 NETWORK = {"fixed_ips", "floating_ips", "security_groups", "security_group_rules"}
@@ -27,7 +28,7 @@ MAXIMUM = 2**31 - 1
 @compute.get("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:show")
 def show_quota(project_id: str) -> Response:
-    queries.only("user_id")
+    list_params.only("user_id")
     enforce("os_compute_api:os-quota-sets:show", {"project_id": project_id})
     with database().reading() as session:
         return json({"quota_set": {"id": project_id, **_shown(_limits(session, project_id))}})
@@ -36,7 +37,7 @@ def show_quota(project_id: str) -> Response:
 @compute.get("/os-quota-sets/<project_id>/detail")
 @require("os_compute_api:os-quota-sets:detail")
 def show_quota_detail(project_id: str) -> Response:
-    queries.only("user_id")
+    list_params.only("user_id")
     enforce("os_compute_api:os-quota-sets:detail", {"project_id": project_id})
     with database().reading() as session:
         limits = _shown(_limits(session, project_id))
@@ -55,9 +56,9 @@ def show_quota_defaults(project_id: str) -> Response:
 @compute.put("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:update")
 def update_quota(project_id: str) -> Response:
-    queries.only("user_id")
+    list_params.only("user_id")
     asked = _asked("quota_set")
-    force = queries.true(str(asked.pop("force", "false")))
+    force = list_params.true(str(asked.pop("force", "false")))
     asked.pop("tenant_id", None)
     wanted = _numbers(asked, set(_shown(quotas.DEFAULTS)))
     with transaction() as session:
@@ -74,7 +75,7 @@ def update_quota(project_id: str) -> Response:
 @compute.delete("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:delete")
 def delete_quota(project_id: str) -> Response:
-    queries.only("user_id")
+    list_params.only("user_id")
     with transaction() as session:
         if (user_id := _user_id()) is None:
             quotas.reset(session, project_id)
@@ -123,7 +124,7 @@ def _usage(session: Session, project_id: str) -> dict[str, int]:
     user_id = _user_id()
     if user_id is None:
         return quotas.usage(session, project_id)
-    return accounts.user_usage(session, project_id, user_id)
+    return claims.user_usage(session, project_id, user_id)
 
 
 def _check_range(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, request
 
-from app import errors
+from app.core import errors
 from app.web.context import clock, database
 from app.web.links import url
 from app.web.microversion import v
@@ -14,9 +14,9 @@ from app.web.pagination import page, query_after
 from app.web.policy import enforce, require
 from app.web.responses import json
 from compute_api import usage
-from compute_api.routes import queries
-from compute_api.routes.blueprint import compute
-from compute_api.routes.context import version
+from compute_api.routes.base import list_params
+from compute_api.routes.base.blueprint import compute
+from compute_api.routes.base.context import version
 from compute_api.usage import ServerUsage, Total
 from compute_api.views.servers import micro
 
@@ -67,7 +67,7 @@ def show_usage(project_id: str) -> Response:
 
 
 def _period() -> tuple[datetime, datetime]:
-    queries.only("start", "end", "detailed", "limit", "marker")
+    list_params.only("start", "end", "detailed", "limit", "marker")
     now = clock().now()
     start, stop = _time("start", now), _time("end", now)
     if start > stop:

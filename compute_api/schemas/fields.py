@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
-from app.addresses import ipv6_address
-from app.numbers import integer
+from app.core.addresses import ipv6_address
+from app.core.numbers import integer
 
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_:. -]{1,255}")
 

@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app import errors
+from app.core import errors
 from app.web.bodies import Body, since, until
-from compute_api.changes import Rebuild
 from compute_api.schemas.fields import (
     AccessV4,
     AccessV6,
@@ -22,6 +21,7 @@ from compute_api.schemas.fields import (
     UserData,
 )
 from compute_api.schemas.servers import NO_PERSONALITY
+from compute_api.servers.actions import Rebuild
 
 
 class RebuildBody(Body):

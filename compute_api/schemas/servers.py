@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from app import errors
+from app.core import errors
 from app.web.bodies import Body, since, until
 from compute_api.schemas.fields import (
     AccessV4,
@@ -21,7 +21,7 @@ from compute_api.schemas.fields import (
     Text,
     UserData,
 )
-from compute_api.servers import NetworkRequest, NewServer
+from compute_api.servers.servers import NetworkRequest, NewServer
 
 NO_PERSONALITY = "Files cannot be injected here. Use user_data instead."
 NO_VOLUMES = "Block Device Mapping is Invalid: there are no volumes in this cloud; only the image on a local disk."

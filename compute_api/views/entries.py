@@ -11,13 +11,13 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy.orm import Session
 
-from app.caller import Caller
-from app.db import Database
+from app.core.caller import Caller
+from app.db.database import Database
 from app.web.microversion import Version
-from compute_api import server_lists
-from compute_api.server_lists import Key
+from compute_api.servers import queries
+from compute_api.servers.queries import Key
 from compute_api.views import servers as views
-from network_api import ports
+from network_api.resources import ports
 
 
 class Variant(NamedTuple):
@@ -64,7 +64,7 @@ class Entries:
     def _make(
         self, session: Session, caller: Caller, variant: Variant, missing: Sequence[int]
     ) -> dict[int, tuple[int, bytes]]:
-        servers = server_lists.read(session, missing)
+        servers = queries.read(session, missing)
         nics = ports.nics_of(session, [server.id for server in servers])
         states = dict(variant.host_states)
         show: Callable[..., dict[str, object]] = views.show

@@ -3,8 +3,8 @@
 from typing import Any
 
 from app.web.microversion import Version, v
-from compute_api.migration_steps import UNDER_WAY
 from compute_api.models import Migration
+from compute_api.operations.migration_workflow import UNDER_WAY
 from compute_api.views import links
 from compute_api.views.servers import micro
 

@@ -8,13 +8,14 @@ from datetime import datetime
 from ipaddress import IPv6Interface
 from typing import Any
 
-from app.caller import Caller
+from app.core.caller import Caller
 from app.web.microversion import Version, v
-from compute_api import servers, states
+from compute_api import states
 from compute_api.models import Server
+from compute_api.servers import servers
 from compute_api.states import VmState
 from compute_api.views import links
-from network_api.ports import Nic
+from network_api.resources.ports import Nic
 
 PROGRESS = {"ACTIVE": 100, "BUILD": 0, "REBUILD": 0, "RESIZE": 0, "VERIFY_RESIZE": 100, "MIGRATING": 0}
 PINNED_SINCE, GROUPS_SINCE = v("2.96"), v("2.71")

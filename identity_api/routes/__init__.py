@@ -2,27 +2,16 @@
 
 from flask import Flask
 
-from identity_api.routes import (
-    application_credentials,
-    auth,
-    catalog,
-    domains,
-    grants,
-    groups,
-    limits,
-    parts,
-    projects,
-    role_assignments,
-    roles,
-    stored_credentials,
-    users,
-    versions,
-)
+from identity_api.routes import catalog, limits, versions
+from identity_api.routes.assignments import grants, role_assignments, roles
+from identity_api.routes.auth import application_credentials, auth, credentials
+from identity_api.routes.base import dependencies
+from identity_api.routes.directory import domains, groups, projects, users
 
 
 def furnish(app: Flask) -> None:
     """Give the application what identity's routes reach for."""
-    parts.install(app)
+    dependencies.install(app)
 
 
 def register(app: Flask) -> None:
@@ -38,7 +27,7 @@ def register(app: Flask) -> None:
         grants,
         role_assignments,
         application_credentials,
-        stored_credentials,
+        credentials,
         catalog,
         limits,
     ):

@@ -9,14 +9,16 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import errors
+from app.core import errors
 from app.web.context import clock, database
 from app.web.responses import empty, json
-from identity_api import catalog, epoch
+from identity_api import epoch
+from identity_api.conflicts import stored
+from identity_api.directory import catalog
 from identity_api.listing import listed
 from identity_api.models import CatalogService, Endpoint, Region
-from identity_api.routes.bodies import fields
-from identity_api.routes.guard import guard
+from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.policy import guard
 from identity_api.schemas.catalog import (
     EndpointChange,
     NewEndpoint,
@@ -26,7 +28,6 @@ from identity_api.schemas.catalog import (
     ServiceChange,
 )
 from identity_api.schemas.common import Fields
-from identity_api.storing import stored
 from identity_api.views import catalog as views
 from identity_api.views.common import collection
 

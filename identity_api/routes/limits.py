@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from app.web.context import caller, clock, database
 from app.web.policy import allowed, require
 from app.web.responses import empty, json
-from identity_api import limits
+from identity_api.directory import limits
 from identity_api.listing import listed
 from identity_api.models import Limit, RegisteredLimit
-from identity_api.routes import targets
-from identity_api.routes.bodies import fields, parsed, whole
-from identity_api.routes.guard import guard
+from identity_api.routes.base import targets
+from identity_api.routes.base.bodies import fields, parsed, whole
+from identity_api.routes.base.policy import guard
 from identity_api.schemas.limits import LimitChange, NewLimits, NewRegisteredLimits, RegisteredLimitChange
 from identity_api.views import limits as views
 from identity_api.views.common import Shown, collection

@@ -4,11 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
-from app import errors
+from app.core import errors
 from app.web.bodies import Body
-from identity_api.passwords import MAXIMUM_LENGTH
-from identity_api.payload import Scope
-from identity_api.proofs import (
+from identity_api.auth.methods import (
     CredentialName,
     CredentialProof,
     PasswordProof,
@@ -17,6 +15,8 @@ from identity_api.proofs import (
     TokenProof,
     WantedScope,
 )
+from identity_api.auth.passwords import MAXIMUM_LENGTH
+from identity_api.tokens.payload import Scope
 
 Short = Annotated[str, StringConstraints(max_length=255)]
 Secret = Annotated[str, StringConstraints(max_length=MAXIMUM_LENGTH)]

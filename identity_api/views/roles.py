@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.web.links import url
-from identity_api.assignment_lists import SYSTEM, Names, Row
+from identity_api.directory.assignment_queries import SYSTEM, Names, Row
 from identity_api.models import Role
 from identity_api.views.common import linked
 

@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from app.web.links import url
-from identity_api.catalog import CatalogEntry, filled
-from identity_api.subjects import Named, Subject
+from identity_api.directory.catalog import CatalogEntry, filled
+from identity_api.tokens.context import Named, Subject
 
 Shown = dict[str, Any]
 

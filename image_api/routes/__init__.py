@@ -3,12 +3,12 @@
 from flask import Flask
 
 from app.web.context import Parts
-from image_api.download import Reach
+from image_api.imports.web_download import Reach
+from image_api.imports.worker import ImportWorker
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
-from image_api.routes.parts import limits_of, refuse_nul
+from image_api.routes.dependencies import limits_of, refuse_nul
 from image_api.routes.transfers import Transfers
-from image_api.stores import make_store
-from image_api.worker import ImportWorker
+from image_api.stores.factory import make_store
 
 MODULES = (versions, images, tags, files, imports, members, actions, info)
 for _module in MODULES:

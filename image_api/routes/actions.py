@@ -6,7 +6,7 @@ from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
 from image_api import images
-from image_api.routes.parts import find
+from image_api.routes.dependencies import find
 
 blueprint = Blueprint("image_actions", __name__, url_prefix="/image/v2/images/<image_id>/actions")
 

@@ -9,19 +9,20 @@ from werkzeug.datastructures import Range
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.http import parse_range_header
 
-from app import errors
-from app.numbers import integer
+from app.core import errors
+from app.core.numbers import integer
+from app.http.transfers import Upload, download_of, streamed
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
-from app.web.transfers import Upload, download_of, streamed
-from image_api import images, uploads
-from image_api.ingest import EmptyUpload, Stored, pieces_of
+from image_api import images
+from image_api.imports import uploads
+from image_api.ingest.ingest import EmptyUpload, Stored, pieces_of
 from image_api.models import Image
-from image_api.names import staged_object, upload_object
-from image_api.routes.parts import find, limits, store
+from image_api.routes.dependencies import find, limits, store
 from image_api.routes.transfers import transfers
 from image_api.states import STORED, ImageStatus
+from image_api.stores.object_keys import staged_object, upload_object
 
 blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
 

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, g, request
 
-from app import errors
+from app.core import errors
 from app.web.context import clock, database
 from app.web.links import url
 from app.web.pagination import page
@@ -13,7 +13,7 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from image_api import images, queries
 from image_api.models import Image
-from image_api.routes.parts import IMPORT_METHODS, clean_body, find, json_object, store, target
+from image_api.routes.dependencies import IMPORT_METHODS, clean_body, find, json_object, store, target
 from image_api.schemas.images import new_image, patched
 from image_api.states import Visibility
 from image_api.views import images as views

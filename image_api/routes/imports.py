@@ -4,14 +4,15 @@ from typing import Any
 
 from flask import Blueprint, Response, g
 
-from app import errors
-from app.db import after_commit
+from app.core import errors
+from app.db.database import after_commit
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty, json
-from image_api import images, imports
+from image_api import images
+from image_api.imports import imports
 from image_api.models import ImageTask
-from image_api.routes.parts import IMPORT_METHODS, find, json_object, limits, worker
+from image_api.routes.dependencies import IMPORT_METHODS, find, json_object, limits, worker
 from image_api.views import tasks as views
 
 blueprint = Blueprint("image_imports", __name__, url_prefix="/image/v2")

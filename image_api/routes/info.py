@@ -2,12 +2,12 @@
 
 from flask import Blueprint, Response, g
 
-from app import errors
+from app.core import errors
 from app.web.context import database, settings
 from app.web.policy import require
 from app.web.responses import json
 from image_api import images
-from image_api.routes.parts import IMPORT_METHODS
+from image_api.routes.dependencies import IMPORT_METHODS
 from image_api.views.schemas import SCHEMAS
 
 blueprint = Blueprint("image_info", __name__, url_prefix="/image/v2")

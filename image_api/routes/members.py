@@ -2,12 +2,12 @@
 
 from flask import Blueprint, Response, g
 
-from app import errors
+from app.core import errors
 from app.web.context import clock, database
 from app.web.policy import allowed, require
 from app.web.responses import empty, json
 from image_api import images, members
-from image_api.routes.parts import find, json_object, target
+from image_api.routes.dependencies import find, json_object, target
 from image_api.states import MemberStatus
 from image_api.views import images as views
 

@@ -2,11 +2,11 @@
 
 from flask import Blueprint, Response
 
-from app import errors
+from app.core import errors
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
-from image_api.routes.parts import find
+from image_api.routes.dependencies import find
 from image_api.schemas.images import MAXIMUM_TAGS
 
 blueprint = Blueprint("image_tags", __name__, url_prefix="/image/v2/images/<image_id>/tags")

@@ -11,7 +11,7 @@ from typing import cast
 
 from flask import current_app
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 
 RETRY_SECONDS = "10"
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictInt, StringConstraints
 
-from app import errors
+from app.core import errors
 from app.web.bodies import OpenBody, parse
 from image_api.images import NewImage
 from image_api.models import Image

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from image_api.formats import GLANCE_NAMES
+from image_api.ingest.formats import GLANCE_NAMES
 from image_api.models import Image, ImageMember
 from image_api.states import STORED
 

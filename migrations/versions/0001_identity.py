@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.db import Json, UtcDateTime
+from app.db.database import Json, UtcDateTime
 
 revision = "0001_identity"
 down_revision = None

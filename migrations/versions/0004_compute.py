@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from app.db import UtcDateTime
+from app.db.database import UtcDateTime
 
 revision = "0004_compute"
 down_revision = "0003_network"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.db import UtcDateTime
+from app.db.database import UtcDateTime
 
 revision = "0007_host_credentials"
 down_revision = "0008_migrations"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.db import UtcDateTime
+from app.db.database import UtcDateTime
 
 revision = "0042_password_attempts"
 down_revision = "0041_addresses"

@@ -11,11 +11,11 @@ from network_api.routes import (
     subnetpools,
     subnets,
     tags,
-    unneeded,
+    unsupported,
     versions,
 )
 
-PARTS = (networks, subnets, ports, subnetpools, tags, quotas, extensions, unneeded, operators)
+PARTS = (networks, subnets, ports, subnetpools, tags, quotas, extensions, unsupported, operators)
 
 
 TAG = "/<tag>"

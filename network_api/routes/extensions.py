@@ -4,10 +4,10 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.errors import NotFound
+from app.core.errors import NotFound
 from app.web.policy import require
 from app.web.responses import json
-from network_api.routes.asked import chosen
+from network_api.routes.params.list_params import chosen
 
 blueprint = Blueprint("network_extensions", __name__)
 

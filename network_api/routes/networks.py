@@ -7,19 +7,19 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Row
 
-from app.errors import BadRequest
+from app.core.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import allowed, enforce, require
 from app.web.responses import empty, json
-from network_api import networks
+from network_api.listings.networks import NETWORKS
 from network_api.models import Port
-from network_api.network_listing import NETWORKS
-from network_api.routes.asked import Document, listed, shown
-from network_api.routes.bulk import created
-from network_api.routes.owners import enforce_on, new_owner
-from network_api.routes.revisions import check_revision
-from network_api.routes.telling import tell_hosts
+from network_api.resources import networks
+from network_api.routes.params.bulk import created
+from network_api.routes.params.list_params import Document, listed, shown
+from network_api.routes.params.owners import enforce_on, new_owner
+from network_api.routes.params.revisions import check_revision
+from network_api.routes.port_change_hook import notify_port_change
 from network_api.schemas.fields import ONE_SEGMENT
 from network_api.schemas.networks import ChangedNetwork, ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
 from network_api.views import networks as views
@@ -88,7 +88,7 @@ def change(network_id: str) -> Response:
         told_anew = changes.get("isolated", network.isolated) != network.isolated
         networks.change(session, clock().now(), network, changes)
         if told_anew:
-            tell_hosts(session, Port.network_id == network.id)
+            notify_port_change(session, Port.network_id == network.id)
         row = NETWORKS.row(session, caller(), network_id)
     return json({"network": view()(row)})
 

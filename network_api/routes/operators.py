@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, request
 
-from app.errors import BadRequest
+from app.core.errors import BadRequest
 from app.web.context import database
 from app.web.policy import require
 from app.web.responses import json
-from network_api.availability import Availability, availabilities
 from network_api.errors import NetworkNotFound
-from network_api.routes.asked import CONTROL, chosen
+from network_api.resources.availability import Availability, availabilities
+from network_api.routes.params.list_params import CONTROL, chosen
 from network_api.views.availability import availability
 
 blueprint = Blueprint("network_operators", __name__)

@@ -8,20 +8,20 @@ from flask import Blueprint, Response
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from app.errors import BadRequest
+from app.core.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import allowed, enforce, require
 from app.web.responses import empty, json
-from network_api import networks, ports
 from network_api.errors import PortBound, SubnetNotFound
+from network_api.listings.ports import PORTS
 from network_api.models import Network, Port
-from network_api.port_listing import PORTS
-from network_api.routes.asked import Document, listed, shown
-from network_api.routes.bulk import created
-from network_api.routes.owners import enforce_on, new_owner
-from network_api.routes.revisions import check_revision
-from network_api.routes.telling import tell_hosts
+from network_api.resources import networks, ports
+from network_api.routes.params.bulk import created
+from network_api.routes.params.list_params import Document, listed, shown
+from network_api.routes.params.owners import enforce_on, new_owner
+from network_api.routes.params.revisions import check_revision
+from network_api.routes.port_change_hook import notify_port_change
 from network_api.schemas.ports import ChangedPort, ChangePort, CreatePort, CreatePorts, NewPort
 from network_api.views import ports as views
 
@@ -119,7 +119,7 @@ def change(port_id: str) -> Response:
             changes["binding_host"] = body.host_id or None
         ports.change(session, clock().now(), port, network, changes)
         if changes.keys() & {"pairs", "ipv4_address"}:
-            tell_hosts(session, Port.id == port.id)
+            notify_port_change(session, Port.id == port.id)
         row = PORTS.row(session, caller(), port_id)
     return json({"port": view()(row)})
 

@@ -3,14 +3,14 @@
 from flask import Blueprint, Response
 from sqlalchemy import select
 
-from app.errors import Conflict
+from app.core.errors import Conflict
 from app.web.bodies import json_body, parse
 from app.web.context import database
 from app.web.policy import require
 from app.web.responses import empty, json
 from network_api import quotas
 from network_api.models import NetworkQuota
-from network_api.routes.owners import enforce_on
+from network_api.routes.params.owners import enforce_on
 from network_api.schemas.quotas import ChangeQuota
 
 blueprint = Blueprint("network_quotas", __name__)

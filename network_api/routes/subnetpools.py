@@ -6,11 +6,11 @@ from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import require
 from app.web.responses import empty, json
-from network_api import pools
-from network_api.pool_listing import SUBNET_POOLS
-from network_api.routes.asked import listed, shown
-from network_api.routes.owners import new_owner
-from network_api.routes.revisions import check_revision
+from network_api.listings.subnet_pools import SUBNET_POOLS
+from network_api.resources import subnet_pools
+from network_api.routes.params.list_params import listed, shown
+from network_api.routes.params.owners import new_owner
+from network_api.routes.params.revisions import check_revision
 from network_api.schemas.subnetpools import ChangeSubnetPool, CreateSubnetPool
 from network_api.views.subnetpools import subnetpool
 
@@ -34,7 +34,7 @@ def show(pool_id: str) -> Response:
 def create() -> Response:
     new = parse(CreateSubnetPool, json_body()).subnetpool
     with database().transaction() as session:
-        pool = pools.create(
+        pool = subnet_pools.create(
             session,
             clock().now(),
             project_id=new_owner(new.owner),
@@ -54,9 +54,9 @@ def change(pool_id: str) -> Response:
     body = parse(ChangeSubnetPool, json_body()).subnetpool
     changes = body.sent("name", "description", "prefixes")
     with database().transaction() as session:
-        pool = pools.find(session, caller(), pool_id, lock=True)
+        pool = subnet_pools.find(session, caller(), pool_id, lock=True)
         check_revision(pool)
-        pools.change(session, clock().now(), pool, changes)
+        subnet_pools.change(session, clock().now(), pool, changes)
         row = SUBNET_POOLS.row(session, caller(), pool_id)
     return json({"subnetpool": subnetpool(row)})
 
@@ -65,7 +65,7 @@ def change(pool_id: str) -> Response:
 @require("delete_subnetpool")
 def delete(pool_id: str) -> Response:
     with database().transaction() as session:
-        pool = pools.find(session, caller(), pool_id, lock=True)
+        pool = subnet_pools.find(session, caller(), pool_id, lock=True)
         check_revision(pool)
-        pools.delete(session, pool)
+        subnet_pools.delete(session, pool)
     return empty()

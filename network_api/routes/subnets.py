@@ -7,22 +7,22 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
-from app.errors import BadRequest, Forbidden
-from app.reserved import reserved_prefixes
+from app.core.errors import BadRequest, Forbidden
+from app.core.reserved import reserved_prefixes
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database, settings
 from app.web.policy import allowed, require
 from app.web.responses import empty, json
-from network_api import networks, pools, subnets
+from network_api.listings.subnets import SUBNETS
 from network_api.models import Network, Port, SubnetPool
 from network_api.prefixes import holds, is_local
-from network_api.routes.asked import listed, shown
-from network_api.routes.bulk import created
-from network_api.routes.owners import enforce_on
-from network_api.routes.revisions import check_revision
-from network_api.routes.telling import tell_hosts
+from network_api.resources import networks, subnet_pools, subnets
+from network_api.routes.params.bulk import created
+from network_api.routes.params.list_params import listed, shown
+from network_api.routes.params.owners import enforce_on
+from network_api.routes.params.revisions import check_revision
+from network_api.routes.port_change_hook import notify_port_change
 from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnet
-from network_api.subnet_listing import SUBNETS
 from network_api.views import subnets as views
 
 blueprint = Blueprint("network_subnets", __name__)
@@ -83,18 +83,18 @@ def _pool(session: Session, new: NewSubnet) -> SubnetPool | None:
     None for a prefix of no pool, which only an operator may choose.
     """
     if new.subnetpool_id:
-        pool = pools.find(session, caller(), new.subnetpool_id)
+        pool = subnet_pools.find(session, caller(), new.subnetpool_id)
         if new.cidr and not holds(pool, new.cidr):
             raise BadRequest(f"Cannot allocate requested subnet from the available set of prefixes: {new.cidr}.")
         return pool
     if new.cidr is None:
-        return pools.default_pool(session)
-    found = pools.holding(session, caller(), new.cidr)
+        return subnet_pools.default_pool(session)
+    found = subnet_pools.holding(session, caller(), new.cidr)
     if found is None and not allowed("create_subnet:cidr"):
-        if is_local(new.cidr) and allowed("create_subnet:local_cidr") and not pools.is_in_any(session, new.cidr):
+        if is_local(new.cidr) and allowed("create_subnet:local_cidr") and not subnet_pools.is_in_any(session, new.cidr):
             _refuse_reserved(new.cidr)
             return None
-        ours = ", ".join(pools.default_pool(session).prefixes)
+        ours = ", ".join(subnet_pools.default_pool(session).prefixes)
         raise Forbidden(
             f"{new.cidr} is not of this cloud's prefix, {ours}: choose a /64 of that or of fd00::/8, or leave the "
             "choice to the cloud."
@@ -129,7 +129,7 @@ def change(subnet_id: str) -> Response:
         before = (subnet.dns_nameservers, subnet.host_routes)
         subnets.change(session, clock().now(), subnet, changes)
         if (subnet.dns_nameservers, subnet.host_routes) != before:
-            tell_hosts(session, Port.subnet_id == subnet.id)
+            notify_port_change(session, Port.subnet_id == subnet.id)
         row = SUBNETS.row(session, caller(), subnet_id)
     return json({"subnet": views.subnet(row)})
 

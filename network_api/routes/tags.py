@@ -7,15 +7,15 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
-from app.caller import Caller
-from app.errors import NotFound
+from app.core.caller import Caller
+from app.core.errors import NotFound
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import require
 from app.web.responses import empty, json
-from network_api import networks, pools, ports, subnets
 from network_api.models import Network, Port, Subnet, SubnetPool
-from network_api.routes.owners import enforce_on
+from network_api.resources import networks, ports, subnet_pools, subnets
+from network_api.routes.params.owners import enforce_on
 from network_api.schemas.fields import Tag
 from network_api.schemas.tags import ReplaceTags
 
@@ -45,7 +45,7 @@ KINDS = (
     Kind("network", networks.find),
     Kind("subnet", subnets.find),
     Kind("port", ports.find),
-    Kind("subnetpool", pools.find),
+    Kind("subnetpool", subnet_pools.find),
 )
 
 

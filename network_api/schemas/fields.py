@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from app.addresses import ipv6_address, ipv6_network, name_server
-from app.errors import BadRequest
+from app.core.addresses import ipv6_address, ipv6_network, name_server
+from app.core.errors import BadRequest
 from app.web.bodies import Body
 
 Name = Annotated[str, StringConstraints(max_length=255)]

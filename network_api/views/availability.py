@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from network_api.availability import TOTAL, Availability
+from network_api.resources.availability import TOTAL, Availability
 
 
 def availability(found: Availability) -> dict[str, Any]:

@@ -15,17 +15,18 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import bootstrap, installation
-from app.clock import ManualClock
-from app.db import Database
-from app.errors import Conflict
+from app import bootstrap
+from app.core import installation
+from app.core.clock import ManualClock
+from app.core.errors import Conflict
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import furnish, routed_app
-from app.settings import Settings
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from compute_api.routes import context
-from hypervisor.errors import HypervisorError
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from compute_api.routes.base import context
+from hypervisor.api.errors import HypervisorError
 from hypervisor.fake import FakeHypervisor
 from tests.api import compute_schemas
 from tests.postgres import Postgres, postgres, why_not
@@ -80,20 +81,20 @@ class Host:
     """The host in memory and its desk; `work` carries out everything that waits, `compare` looks both ways."""
 
     hypervisor: FakeHypervisor
-    desk: LocalDesk
+    conductor: LocalConductor
 
     def work(self) -> int:
         done = 0
-        while waiting := self.desk.waiting():
+        while waiting := self.conductor.waiting():
             for operation_id in waiting:
-                work = self.desk.claim(operation_id)
+                work = self.conductor.claim(operation_id)
                 if work is not None:
-                    self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+                    self.conductor.finish(work, carry_out(work, self.hypervisor, 1.0))
                     done += 1
         return done
 
     def compare(self) -> None:
-        Agent(self.desk, self.hypervisor, threads=1, grace_seconds=1.0).compare()
+        Agent(self.conductor, self.hypervisor, threads=1, grace_seconds=1.0).compare()
 
 
 @pytest.fixture(scope="session")
@@ -193,11 +194,11 @@ def app(routed: Flask, settings: Settings, database: Database, clock: ManualCloc
 def host(app: Flask, database: Database, clock: ManualClock, settings: Settings) -> Host:
     """A host with room for hundreds of servers."""
     hypervisor = FakeHypervisor(name="fake-host")
-    desk = LocalDesk(database, clock, settings)
-    desk.register(hypervisor.describe())
+    conductor = LocalConductor(database, clock, settings)
+    conductor.register(hypervisor.describe())
 
     def ask(_host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
-        from compute_agent.questions import QUESTIONS
+        from compute_agent.host_rpc import QUESTIONS
 
         try:
             return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)
@@ -205,7 +206,7 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
             raise Conflict(str(error)) from None
 
     app.extensions[context.ASK] = ask
-    return Host(hypervisor, desk)
+    return Host(hypervisor, conductor)
 
 
 @pytest.fixture

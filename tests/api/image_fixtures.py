@@ -10,15 +10,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import errors
-from app.caller import Caller
-from app.clock import ManualClock
-from app.db import Database
+from app.core import errors
+from app.core.caller import Caller
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import furnish
-from app.settings import Settings
 from app.web import authentication
 from app.web.context import Parts
-from image_api.store import FileStore
+from image_api.stores.file import FileStore
 
 READER = frozenset({"reader"})
 MEMBER = READER | {"member"}

@@ -10,14 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import delete
 
-from app import errors
-from app.caller import Caller
-from app.clock import ManualClock
-from app.db import Database
+from app.core import errors
+from app.core.caller import Caller
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import furnish
-from app.settings import Settings
-from network_api.bootstrap import bootstrap
 from network_api.models import Network, Port, SegmentRange, Subnet, SubnetPool
+from network_api.resources.bootstrap import bootstrap
 
 PREFIX = IPv6Network("2a0a:e5c1:111::/48")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

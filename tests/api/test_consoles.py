@@ -10,15 +10,15 @@ import pytest
 from flask import Flask
 from sqlalchemy import select, update
 
-from app.clock import ManualClock
-from app.consoles import address
-from app.db import Database
-from app.errors import NotFound
-from app.seal import Seal
-from app.settings import Settings
-from compute_api import consoles, host_credentials
+from app.console_transport import endpoint
+from app.core.clock import ManualClock
+from app.core.errors import NotFound
+from app.core.settings import Settings
+from app.db.database import Database
+from app.security.seal import Seal
+from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken, Server
-from compute_api.routes.context import ASK
+from compute_api.routes.base.context import ASK
 from tests.api.conftest import Api, Host
 from tests.api.identity_fixtures import V3, new_bearer, take
 
@@ -32,7 +32,7 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 @pytest.fixture(autouse=True)
 def proxy(settings: Settings) -> None:
     """Consoles are served, as far as the API knows."""
-    address.keep(settings, 6080)
+    endpoint.keep(settings, 6080)
 
 
 def set_(app: Flask, **settings: str) -> None:
@@ -150,7 +150,7 @@ def test_nobody_elses_server_has_one(as_member: Api, host: Host) -> None:
 def test_without_a_proxy_there_are_no_consoles(
     as_member: Api, make_server: MakeServer, host: Host, settings: Settings
 ) -> None:
-    address.forget(settings)
+    endpoint.forget(settings)
     assert as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).status_code == 400
 
 
@@ -195,7 +195,7 @@ def test_a_token_opens_five_connections_and_no_more(
     def connect() -> None:
         try:
             with database.transaction() as session:
-                opened.append(consoles.use(session, clock.now(), token).server_id)
+                opened.append(console_tokens.use(session, clock.now(), token).server_id)
         except NotFound:
             pass
 
@@ -206,7 +206,7 @@ def test_a_token_opens_five_connections_and_no_more(
         thread.join()
     assert len(opened) == 5
     with database.reading() as session, pytest.raises(NotFound):
-        consoles.find(session, clock.now(), token)
+        console_tokens.find(session, clock.now(), token)
 
 
 def _revoke(user: Api, _admin: Api) -> None:
@@ -233,10 +233,10 @@ def test_a_token_ends_with_the_rights_of_its_issuer(
     user = new_bearer(as_admin, Api(as_admin.client), as_member.project_id)
     token, other = new_token(user), new_token(as_member)
     with database.transaction() as session:
-        consoles.use(session, clock.now(), token)
+        console_tokens.use(session, clock.now(), token)
     end(user, as_admin)
     with database.transaction() as session, pytest.raises(NotFound):
-        consoles.use(session, clock.now(), token)
+        console_tokens.use(session, clock.now(), token)
     assert as_admin.at("2.31").get(f"{TOKENS}/{token}").status_code == 404
     assert as_admin.at("2.31").get(f"{TOKENS}/{other}").status_code == 200
 
@@ -249,4 +249,4 @@ def test_a_token_does_not_outlive_the_token_of_its_issuer(
     token = new_token(as_member)
     clock.advance(60)
     with database.reading() as session, pytest.raises(NotFound):
-        consoles.find(session, clock.now(), token)
+        console_tokens.find(session, clock.now(), token)

@@ -14,12 +14,12 @@ import pytest
 from flask import Flask
 from sqlalchemy import inspect, text
 
-from app import cli
-from app.clock import ManualClock
-from app.db import Database
+from app.commands import cli
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import furnish
-from app.settings import Settings
-from compute_agent.desk import LocalDesk
+from compute_api.conductor.service import LocalConductor
 from tests.api.conftest import Api, Host
 from tests.postgres import USER, postgres, why_not
 
@@ -56,7 +56,7 @@ def on_sqlite(settings: Settings) -> None:
 
 def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
     """Everything that is in the database."""
-    from app.db import Base
+    from app.db.database import Base
 
     with database.reading() as session:
         return {
@@ -97,9 +97,9 @@ def test_a_copied_cloud_goes_on(
         assert rows(moved) == rows(database)
         there = replace(settings, database_url=empty)
         furnish(app, there, database=moved, clock=clock)
-        desk = LocalDesk(moved, clock, there)
+        conductor = LocalConductor(moved, clock, there)
         assert as_member.get(f"{COMPUTE}/servers/{server_id}").json == before
-        Host(host.hypervisor, desk).work()
+        Host(host.hypervisor, conductor).work()
         assert as_member.get(f"{COMPUTE}/servers/{waiting}").json["server"]["status"] == "ACTIVE"
         image = as_member.get(f"{COMPUTE}/servers/{server_id}").json["server"]["image"]["id"]
         body = {"server": {"name": "new", "imageRef": image, "flavorRef": "1"}}
@@ -107,7 +107,7 @@ def test_a_copied_cloud_goes_on(
         assert as_member.post(f"{COMPUTE}/os-keypairs", json={"keypair": {"name": "k"}}).status_code == 200
         assert as_admin.post(f"{COMPUTE}/os-aggregates", json={"aggregate": {"name": "a"}}).status_code == 200
         assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
-        Host(host.hypervisor, desk).work()
+        Host(host.hypervisor, conductor).work()
         assert as_member.get(f"{COMPUTE}/servers/{server_id}").status_code == 404
     finally:
         moved.dispose()

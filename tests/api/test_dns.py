@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from app import dns_command, dns_status, supervisor
-from app.clock import SystemClock
-from app.errors import OperatorError
-from app.name_server import NameServer, Record, reverse_name
-from app.settings import Settings
-from compute_api.names import Named, labels
+from app import supervisor
+from app.commands import dns
+from app.core.clock import SystemClock
+from app.core.errors import OperatorError
+from app.core.settings import Settings
+from app.dns import status
+from app.dns.client import NameServer, Record, reverse_name
+from app.dns.records import Named, labels
 from tests.api.conftest import Api, Host
 from tests.api.test_network_servers import create, make_network
 
@@ -96,7 +98,7 @@ def test_the_name_server_follows_the_servers(
     [public] = as_member.get("/network/v2.0/networks?name=public").json["networks"]
     on_public = {"networks": [{"uuid": public["id"]}]}
     first, second, www = (make_server(name, **on_public) for name in ("web", "web", "www"))
-    dns_command.sync(named, None)
+    dns.sync(named, None)
     others = {"mail.cloud.example.": "2001:db8::25"}
     expected = {
         "web.cloud.example.": address(first),
@@ -109,13 +111,13 @@ def test_the_name_server_follows_the_servers(
         "7.d.f.ip6.arpa.": "elsewhere.example."
     }
 
-    dns_command.sync(named, None)
+    dns.sync(named, None)
     assert kept(named)[2] == serial, "nothing is written without need"
 
     for server_id in (first, www):
         as_member.delete(f"/compute/v2.1/servers/{server_id}")
     host.work()
-    dns_command.sync(named, None)
+    dns.sync(named, None)
     addresses, pointers, _ = kept(named)
     assert addresses == {"web.cloud.example.": address(second)} | others
     assert list(pointers.values()).count("web.cloud.example.") == 1
@@ -131,7 +133,7 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
             time.sleep(0.05)
 
     def said(word: str, settings: Settings) -> bool:
-        return word in (dns_status.shown(settings, SystemClock().now()) or "")
+        return word in (status.shown(settings, SystemClock().now()) or "")
 
     [child] = [child for child in supervisor.children_of(named) if "names" in child.name]
     environment = {**os.environ, **replace(named, dns_sync_seconds=0.1).environ()}
@@ -155,7 +157,7 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
 def test_names_are_kept_by_who_is_told_to(settings: Settings) -> None:
     configured = replace(settings, dns_zone=ZONE, dns_server="127.0.0.1", dns_sync_seconds=0)
     for without in (settings, configured, replace(configured, dns_server="", dns_sync_seconds=1)):
-        assert "app.dns_command" not in str(supervisor.children_of(without))
+        assert "app.commands.dns" not in str(supervisor.children_of(without))
     asked = replace(configured, dns_sync_seconds=1, dns_server="ns.example", agent=False)
     with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
         supervisor.up(asked)
@@ -163,14 +165,14 @@ def test_names_are_kept_by_who_is_told_to(settings: Settings) -> None:
 
 def test_what_the_name_server_refuses_is_said(named: Settings, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="does not hand out cloud"):
-        dns_command.sync(replace(named, dns_key_file=None), None)
+        dns.sync(replace(named, dns_key_file=None), None)
     with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
-        dns_command.sync(replace(named, dns_server="ns.example"), None)
+        dns.sync(replace(named, dns_server="ns.example"), None)
     with pytest.raises(OperatorError, match="DNS_ZONE"):
-        dns_command.sync(replace(named, dns_zone=""), None)
+        dns.sync(replace(named, dns_zone=""), None)
     (tmp_path / "nothing").write_text("x")
     with pytest.raises(OperatorError, match="tsig-keygen"):
-        dns_command.sync(replace(named, dns_key_file=tmp_path / "nothing"), None)
+        dns.sync(replace(named, dns_key_file=tmp_path / "nothing"), None)
     server = NameServer("127.0.0.1", int(named.dns_server.rpartition(":")[2]), None)
     with pytest.raises(OperatorError, match="REFUSED"):
         server.change("cloud.example.", [], [Record("x.cloud.example.", "AAAA", "fd00::1")], 300)
@@ -180,7 +182,7 @@ def test_records_are_printed_for_a_zone_file(
     make_server: Callable[..., str], settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_server("web")
-    assert dns_command.show(replace(settings, dns_zone="Cloud.Example.")) == 0
+    assert dns.show(replace(settings, dns_zone="Cloud.Example.")) == 0
     forward, back = capsys.readouterr().out.splitlines()
     assert forward.startswith("web.cloud.example. 300 IN AAAA fd")
     assert back.endswith(".d.f.ip6.arpa. 300 IN PTR web.cloud.example.")

@@ -45,11 +45,11 @@ def test_a_rescued_server_stays_so(as_member: Api, make_server: MakeServer, host
 def test_a_full_host_gets_no_new_servers(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
     old = make_server()
     host.hypervisor.fill_disk(old)
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     new = as_member.get(f"{COMPUTE}/servers/{make_server()}").json["server"]
     assert new["fault"]["message"] == "No valid host was found. fake-host: its disk is almost full."
     (hypervisor,) = as_admin.at("2.53").get(f"{COMPUTE}/os-hypervisors/detail").json["hypervisors"]
     assert hypervisor["disk_available_least"] == 0
     host.hypervisor.free_disk(old)
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     assert shown(as_member, make_server()) == ("ACTIVE", 1)

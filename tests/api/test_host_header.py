@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import create_app
-from app.settings import Settings
 
 PUBLIC = {"public_url": "https://cloud.example.org:8774/base"}
 LISTED = {"allowed_hosts": "one.example, Two.Example"}

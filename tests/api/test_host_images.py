@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from app import bootstrap, errors, installation
-from app.db import Database
-from app.seal import Seal
-from app.settings import Settings
-from compute_api import host_credentials
+from app import bootstrap
+from app.core import errors, installation
+from app.core.settings import Settings
+from app.db.database import Database
+from app.security.seal import Seal
+from compute_agent.images.remote import RemoteImages
+from compute_api.access import host_credentials, host_proof
 from compute_api.models import HostCredential
-from hypervisor.errors import ImageUnusable
-from hypervisor.machine import ImageRef, SnapshotFile
-from image_api.remote import RemoteImages
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import ImageRef, SnapshotFile
 from tests.api.conftest import Api, Host
 
 DATA = bytes(range(256)) * 4096
@@ -80,7 +81,7 @@ def test_a_host_fills_only_the_image_that_it_was_told_to_make(
     digest = base64.b64encode(hashlib.sha512(DATA).digest()).decode()
     own, other = ({**each, "Content-Digest": f"sha-512=:{digest}:"} for each in (own, other))
     assert client.put(path, headers=own, data=DATA).status_code == 403  # nobody has begun to make it
-    work = host.desk.claim(host.desk.waiting()[0])
+    work = host.conductor.claim(host.conductor.waiting()[0])
     assert work is not None
     assert client.put(path, headers=other, data=DATA).status_code == 403
     assert client.put(f"/image/hosts/snapshots/{image}", headers=own, data=DATA).status_code == 403
@@ -247,7 +248,7 @@ def test_a_row_of_the_database_does_not_prove_a_host(database: Database, setting
         secret = host_credentials.create(session, seal, now, "elsewhere")
     with database.reading() as session:
         row = session.get_one(HostCredential, "elsewhere").sealed_hash
-        assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_credentials.proof(secret, "w"))
+        assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_proof.prove(secret, "w"))
         made = hmac.new(row.encode(), b"w", hashlib.sha256).hexdigest()
         assert not host_credentials.has_proven(session, seal, "elsewhere", "w", made)
         assert hashlib.sha256(secret.encode()).hexdigest() not in row
@@ -262,7 +263,7 @@ def test_credentials_of_earlier_versions_go_on_working(database: Database, setti
         with database.reading() as session:
             assert plain not in session.get_one(HostCredential, "elsewhere").sealed_hash
             assert host_credentials.authenticate(session, seal, "elsewhere", "secret") == "elsewhere"
-            assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_credentials.proof("secret", "w"))
+            assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_proof.prove("secret", "w"))
 
 
 def test_a_credential_sealed_with_other_keys_is_refused(database: Database, settings: Settings, tmp_path: Path) -> None:

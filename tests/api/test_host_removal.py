@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
-from compute_api import host_removal, sweeping
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_api.operations import host_removal, reaper
 from tests.api.conftest import Api, Host
 from tests.api.test_hosts_life import COMPUTE, room, second, shown
 from tests.api.test_migrations import act
@@ -61,8 +61,8 @@ def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
     assert as_member.get(f"{COMPUTE}/servers").json["servers"] == []
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
     assert room(database) == {"other-host": 0}
-    assert sweeping.sweep(database, clock.now(), 60.0) == 0
-    host.desk.register(host.hypervisor.describe())
+    assert reaper.sweep(database, clock.now(), 60.0) == 0
+    host.conductor.register(host.hypervisor.describe())
     assert room(database) == {"fake-host": 0, "other-host": 0}
     assert len(host.hypervisor.machines) == 3
     host.compare()

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.clock import ManualClock
-from hypervisor.errors import LaunchFailed
+from app.core.clock import ManualClock
+from hypervisor.api.errors import LaunchFailed
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -57,7 +57,7 @@ def test_usage_counts_each_size_for_as_long_as_a_server_had_it(
     server_id = make_server()
 
     def act(**action: object) -> None:
-        host.desk.register(host.hypervisor.describe())
+        host.conductor.register(host.hypervisor.describe())
         answer = as_member.post(f"{COMPUTE}/servers/{server_id}/action", json=action)
         assert answer.status_code == 202, answer.text
         host.work()
@@ -198,7 +198,7 @@ def test_aggregates_make_zones(
     body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1", "availability_zone": "nova"}}
     refused = as_member.post(f"{COMPUTE}/servers", json=body)
     assert refused.json["badRequest"]["message"].startswith("The requested availability zone is not available")
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     server = as_member.get(f"{COMPUTE}/servers/{make_server(availability_zone='east')}").json["server"]
     assert server["OS-EXT-AZ:availability_zone"] == "east"
     assert as_admin.put(one, json={"aggregate": {"availability_zone": "west"}}).status_code == 409

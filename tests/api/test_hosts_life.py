@@ -10,16 +10,16 @@ from uuid import uuid4
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_api import sweeping
+from compute_api.conductor.service import LocalConductor
 from compute_api.models import Host as HostRow
-from hypervisor.errors import LaunchFailed
+from compute_api.operations import reaper
+from hypervisor.api.errors import LaunchFailed
+from hypervisor.api.spec import MachineState
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machine import MachineState
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -33,9 +33,9 @@ def other(host: Host, database: Database, clock: ManualClock, settings: Settings
 
 
 def second(database: Database, clock: ManualClock, settings: Settings, name: str, **sizes: int) -> Host:
-    desk = LocalDesk(database, clock, replace(settings, host_name=name))
-    made = Host(FakeHypervisor(name=name, **sizes), desk)
-    desk.register(made.hypervisor.describe())
+    conductor = LocalConductor(database, clock, replace(settings, host_name=name))
+    made = Host(FakeHypervisor(name=name, **sizes), conductor)
+    conductor.register(made.hypervisor.describe())
     return made
 
 
@@ -56,7 +56,7 @@ def room(database: Database) -> dict[str, int]:
 
 
 def sweep(database: Database, clock: ManualClock) -> int:
-    return sweeping.sweep(database, clock.now(), 60.0)
+    return reaper.sweep(database, clock.now(), 60.0)
 
 
 def test_a_server_that_one_host_cannot_make_is_made_on_another(
@@ -205,14 +205,14 @@ def test_what_a_host_never_began_goes_to_another_when_it_falls_silent(
     as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database, clock: ManualClock
 ) -> None:
     server_id = make_server(work=False)
-    (waiting,) = host.desk.waiting()
+    (waiting,) = host.conductor.waiting()
     assert sweep(database, clock) == 0
     clock.advance(31)
     assert sweep(database, clock) == 0, "nobody else is there to take it"
     assert where(as_admin, server_id) == "fake-host"
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     assert sweep(database, clock) == 1
-    assert host.desk.claim(waiting) is None, "it comes too late"
+    assert host.conductor.claim(waiting) is None, "it comes too late"
     other.work()
     found = shown(as_admin, server_id)
     assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
@@ -229,11 +229,11 @@ def test_what_a_host_began_before_it_fell_silent_fails_when_it_is_overdue(
     clock: ManualClock,
 ) -> None:
     server_id = make_server(work=False)
-    (waiting,) = host.desk.waiting()
-    work = host.desk.claim(waiting)
+    (waiting,) = host.conductor.waiting()
+    work = host.conductor.claim(waiting)
     assert work is not None
     clock.advance(31)
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     assert sweep(database, clock) == 0, "its machine may run there"
     clock.advance(3700)
     assert sweep(database, clock) == 1
@@ -271,7 +271,7 @@ def test_servers_on_a_host_that_is_down_are_deleted_at_once_and_removed_when_it_
     assert room(database) == {"fake-host": 0}
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
     assert len(host.hypervisor.machines) == 2
-    host.desk.heartbeat()
+    host.conductor.heartbeat()
     host.compare()
     assert host.hypervisor.machines == {}
 
@@ -364,7 +364,7 @@ def test_a_host_is_drained_and_removed(
     host.work()
     assert "would come back" in api.delete(path).text
     clock.advance(31)
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     assert api.delete(path).status_code == 204
     assert [one["host"] for one in api.get(f"{COMPUTE}/os-services").json["services"]] == ["other-host"]
     assert as_admin.get(aggregate).json["aggregate"]["hosts"] == []
@@ -387,7 +387,7 @@ def test_a_host_that_is_forced_down_is_down_at_once(
 @contextmanager
 def at_work(*hosts: Host) -> Iterator[None]:
     """Agents of the hosts, each in a thread."""
-    agents = [Agent(host.desk, host.hypervisor, threads=2, grace_seconds=1.0) for host in hosts]
+    agents = [Agent(host.conductor, host.hypervisor, threads=2, grace_seconds=1.0) for host in hosts]
     threads = []
     for agent in agents:
         agent.prepare()
@@ -424,7 +424,7 @@ def test_a_host_that_returns_goes_on_with_its_own_and_gives_up_what_others_have_
     waiting = make_server(work=False)
     assert where(as_admin, waiting) == "fake-host"
     clock.advance(31)
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     with at_work(other):
         assert as_member.delete(f"{COMPUTE}/servers/{deleted}").status_code == 204
         assert sweep(database, clock) == 1
@@ -453,7 +453,9 @@ def test_a_host_that_takes_long_to_look_around_is_not_down(as_admin: Api, host: 
             assert go_on.wait(60)
 
     host.hypervisor.before = before
-    agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0, compare_seconds=0, heartbeat_seconds=0.05)
+    agent = Agent(
+        host.conductor, host.hypervisor, threads=1, grace_seconds=1.0, compare_seconds=0, heartbeat_seconds=0.05
+    )
     agent.prepare()
     thread = threading.Thread(target=agent.run)
     thread.start()

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from compute_api import hosts, operations
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from compute_api.hosts import hosts
 from compute_api.models import Host as HostRow
+from compute_api.operations import operations
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
 
@@ -53,16 +54,16 @@ def test_a_host_is_told_again_of_what_waits_but_not_all_the_time(
 
     assert stale() == {}
     clock.advance(5)
-    waiting = list(host.desk.waiting())
+    waiting = list(host.conductor.waiting())
     assert len(waiting) == 2
     assert stale() == {"fake-host": waiting}
     assert stale() == {}, "another process has told it"
     clock.advance(5)
-    host.desk.claim(waiting[0])
+    host.conductor.claim(waiting[0])
     assert stale() == {"fake-host": waiting[1:]}
     clock.advance(26)
     assert stale() == {}, "nobody listens there"
-    host.desk.heartbeat()
+    host.conductor.heartbeat()
     assert stale() == {"fake-host": waiting[1:]}
     host.work()
     clock.advance(6)
@@ -72,7 +73,7 @@ def test_a_host_is_told_again_of_what_waits_but_not_all_the_time(
 def test_a_host_that_is_forgotten_takes_its_heartbeat_along(host: Host, database: Database) -> None:
     with database.transaction() as session:
         session.delete(hosts.find(session, "fake-host"))
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     with database.reading() as session:
         assert session.query(HostRow).count() == 1
 
@@ -86,23 +87,23 @@ def test_a_host_beside_the_database_tells_the_next_one_to_go_on(
     settings: Settings,
 ) -> None:
     told: list[str] = []
-    desks = {
-        name: LocalDesk(
+    conductors = {
+        name: LocalConductor(
             database, clock, replace(settings, host_name=name), nudge=lambda name, _operations: told.append(name)
         )
         for name in ("fake-host", "other-host")
     }
     hypervisors = {"fake-host": host.hypervisor, "other-host": FakeHypervisor(name="other-host")}
-    desks["other-host"].register(hypervisors["other-host"].describe())
+    conductors["other-host"].register(hypervisors["other-host"].describe())
     server_id = make_server()
     path = f"{COMPUTE}/servers/{server_id}/action"
     assert as_admin.at("2.56").post(path, json={"migrate": {"host": "other-host"}}).status_code == 202
-    (first,) = [name for name, desk in desks.items() if desk.waiting()]
+    (first,) = [name for name, conductor in conductors.items() if conductor.waiting()]
     told.append(first)
     for name in told:  # each says who is next
-        for operation_id in desks[name].waiting():
-            work = desks[name].claim(operation_id)
+        for operation_id in conductors[name].waiting():
+            work = conductors[name].claim(operation_id)
             assert work is not None
-            desks[name].finish(work, carry_out(work, hypervisors[name], 1.0))
+            conductors[name].finish(work, carry_out(work, hypervisors[name], 1.0))
     assert as_admin.get(f"{COMPUTE}/servers/{server_id}").json["server"]["status"] == "VERIFY_RESIZE"
     assert {"fake-host", "other-host"} <= set(told)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.db import Database
+from app.db.database import Database
 from identity_api import epoch
 from identity_api.models import ApplicationCredential
 from tests.api.conftest import Api

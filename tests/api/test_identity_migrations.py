@@ -9,9 +9,9 @@ from alembic.config import Config
 from sqlalchemy import select
 
 from app import bootstrap
-from app.db import Database
-from app.settings import Settings
-from identity_api import bootstrap as identity_bootstrap
+from app.core.settings import Settings
+from app.db.database import Database
+from identity_api.directory import bootstrap as identity_bootstrap
 from identity_api.models import CatalogService, Endpoint
 
 

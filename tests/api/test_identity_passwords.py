@@ -8,11 +8,11 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import func, select
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import create_app
-from app.settings import Settings
-from identity_api import lockouts
+from identity_api.auth import lockouts
 from identity_api.models import PasswordAttempts, User
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import V3, authenticate, bearer, by_credential, by_password, make, member_of

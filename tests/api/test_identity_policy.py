@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import RULES, create_app
-from app.settings import Settings
 from app.web.policy import Policy
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import V3, authenticate, bearer

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import create_app
-from app.settings import Settings
 from tests.api.conftest import Api
 from tests.api.identity_fixtures import (
     V3,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import create_app
-from app.settings import Settings
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import (
     V3,

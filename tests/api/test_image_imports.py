@@ -17,11 +17,11 @@ import pytest
 from sqlalchemy import select
 
 from image_api import images
-from image_api.download import Reach
-from image_api.imports import LEASE_SECONDS, RENEW_SECONDS
-from image_api.ingest import Stored
+from image_api.imports.imports import LEASE_SECONDS, RENEW_SECONDS
+from image_api.imports.web_download import Reach
+from image_api.imports.worker import ImportWorker, Job
+from image_api.ingest.ingest import Stored
 from image_api.models import ImageTask
-from image_api.worker import ImportWorker, Job
 from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
 DEAD = f"{socket.gethostname()} 999999999 1"
@@ -415,7 +415,7 @@ def test_an_import_that_died_is_taken_up_again(
 ) -> None:
     image_id = member.create()["id"]
     start(member, image_id, "web-download", uri=f"{web}/disk")
-    from image_api import imports
+    from image_api.imports import imports
 
     with cloud.database.transaction() as session:
         assert imports.claim(session, "somebody who dies", cloud.clock.now())
@@ -428,7 +428,7 @@ def test_an_import_that_died_is_taken_up_again(
 def test_at_start_what_was_under_way_is_queued_or_begun_again(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
 ) -> None:
-    from image_api import imports, uploads
+    from image_api.imports import imports, uploads
     from image_api.models import Image, ImageTask
     from image_api.states import ImageStatus
 
@@ -469,7 +469,7 @@ def test_at_start_what_was_under_way_is_queued_or_begun_again(
 
 
 def test_another_host_that_is_alive_keeps_its_upload(cloud: ImageCloud, member: Actor) -> None:
-    from image_api import uploads
+    from image_api.imports import uploads
     from image_api.models import Image
     from image_api.states import ImageStatus
 

@@ -19,19 +19,21 @@ import pytest
 import zstandard
 from moto.server import ThreadedMotoServer
 
-from app import errors
-from app.settings import Settings
-from hypervisor.errors import ImageUnusable
-from hypervisor.machine import ImageRef
-from image_api import images, ingest, snapshots, startup, uploads
-from image_api.ingest import Limits, Stored
+from app.core import errors
+from app.core.settings import Settings
+from compute_agent.images.source import FetchedImages, LocalImages
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import ImageRef
+from image_api import images
+from image_api.imports import recovery, snapshots, uploads
+from image_api.imports.snapshots import Snapshot
+from image_api.ingest import ingest
+from image_api.ingest.ingest import Limits, Stored
 from image_api.models import Image
 from image_api.routes.transfers import Transfers
-from image_api.s3 import S3Store
-from image_api.snapshots import Snapshot
-from image_api.source import FetchedImages, LocalImages
 from image_api.states import ImageStatus
-from image_api.store import FileStore, Store, StoreFull
+from image_api.stores.file import FileStore, Store, StoreFull
+from image_api.stores.s3 import S3Store
 from tests.api.image_fixtures import CALLERS, RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
 MIB = 1 << 20
@@ -304,7 +306,7 @@ def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) 
     gone = str(uuid4())
     for name in (queued, f"{queued}.disk", gone, f"{gone}.disk", f"{gone}.staged"):
         (cloud.store.directory / name).write_bytes(b"left")
-    startup.remove_orphans(cloud.database, cloud.store, cloud.clock)
+    recovery.remove_orphans(cloud.database, cloud.store, cloud.clock)
     assert [path.name for path in cloud.store.directory.iterdir()] == [kept]
     assert member.show(queued)["status"] == "queued"
     assert member.upload(queued).status_code == 204
@@ -326,7 +328,7 @@ def test_no_upload_begins_while_what_is_left_of_another_is_removed(
         remove(store, image_id)
 
     monkeypatch.setattr(images, "discard", slow)
-    startup.remove_orphans(cloud.database, cloud.store, cloud.clock)
+    recovery.remove_orphans(cloud.database, cloud.store, cloud.clock)
     assert answers == [409]
     assert member.upload(queued).status_code == 204
 
@@ -404,7 +406,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    monkeypatch.setattr("image_api.s3.PART_BYTES", 5 * MIB)
+    monkeypatch.setattr("image_api.stores.s3.PART_BYTES", 5 * MIB)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     bucket = f"b{uuid4().hex}"
@@ -504,7 +506,7 @@ def test_an_upload_in_pieces_of_any_size_has_the_same_hash(tmp_path: Path) -> No
 
 
 def test_putting_in_order_needs_only_settings(settings: Settings) -> None:
-    startup.put_in_order(settings)
+    recovery.put_in_order(settings)
     assert settings.state.joinpath("images", "store").is_dir()
 
 

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
-from compute_api import hosts, listening, operations, sweeping
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_api.hosts import hosts, liveness
 from compute_api.models import Heartbeat
+from compute_api.operations import operations, reaper
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
 from tests.api.test_hosts_life import COMPUTE, second, shown, where
@@ -16,7 +17,7 @@ from tests.api.test_hosts_liveness import states
 from tests.api.test_migrations import act
 
 
-class Desk:
+class FakeConductor:
     """Hears the hosts that live, every ten seconds, and itself every second."""
 
     def __init__(self, database: Database, clock: ManualClock) -> None:
@@ -27,48 +28,50 @@ class Desk:
         for number in range(1, seconds + 1):
             self._clock.advance(1)
             with self._database.transaction() as session:
-                listening.heard(session, self._clock.now())
+                liveness.heard(session, self._clock.now())
                 if number % 10 == 0:
                     hosts.seen_all(session, dict.fromkeys(names, self._clock.now()))
 
     def sweep(self) -> int:
-        return sweeping.sweep(self._database, self._clock.now(), 60.0)
+        return reaper.sweep(self._database, self._clock.now(), 60.0)
 
 
 @pytest.fixture
-def desk(host: Host, database: Database, clock: ManualClock, settings: Settings) -> Desk:
+def conductor(host: Host, database: Database, clock: ManualClock, settings: Settings) -> FakeConductor:
     """It has heard two hosts for more than a minute, and another one no longer."""
     second(database, clock, settings, "live-host", memory_mib=16 * 1024)
     second(database, clock, settings, "dead-host", memory_mib=16 * 1024)
-    made = Desk(database, clock)
+    made = FakeConductor(database, clock)
     made.hears("fake-host", "live-host", seconds=70)
     return made
 
 
-def test_hosts_stay_what_they_were_while_nobody_hears_them(as_admin: Api, desk: Desk, clock: ManualClock) -> None:
+def test_hosts_stay_what_they_were_while_nobody_hears_them(
+    as_admin: Api, conductor: FakeConductor, clock: ManualClock
+) -> None:
     before = {"fake-host": "up", "live-host": "up", "dead-host": "down"}
     assert states(as_admin) == before
     for _ in range(6):
         clock.advance(100)
         assert states(as_admin) == before
-    desk.hears("live-host", seconds=5)
+    conductor.hears("live-host", seconds=5)
     assert states(as_admin) == before
     clock.advance(100)  # heard for too short a time to be reached by all of them
-    desk.hears("live-host", seconds=29)
+    conductor.hears("live-host", seconds=29)
     assert states(as_admin) == before
-    desk.hears("live-host", seconds=2)
+    conductor.hears("live-host", seconds=2)
     assert states(as_admin) == before | {"fake-host": "down"}
-    desk.hears("dead-host", "live-host", seconds=10)
+    conductor.hears("dead-host", "live-host", seconds=10)
     assert states(as_admin) == {"fake-host": "down", "live-host": "up", "dead-host": "up"}
     hypervisors = as_admin.get(f"{COMPUTE}/os-hypervisors").json["hypervisors"]
     assert {one["hypervisor_hostname"]: one["state"] for one in hypervisors} == states(as_admin)
 
 
 def test_a_host_that_falls_silent_is_down_after_half_a_minute_although_desks_come_and_go(
-    as_admin: Api, desk: Desk, clock: ManualClock
+    as_admin: Api, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     for _ in range(2):
-        desk.hears("live-host", seconds=10)
+        conductor.hears("live-host", seconds=10)
         clock.advance(8)
     assert states(as_admin) == {"fake-host": "down", "live-host": "up", "dead-host": "down"}
 
@@ -77,7 +80,7 @@ def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
     as_admin: Api,
     make_server: Callable[..., str],
     host: Host,
-    desk: Desk,
+    conductor: FakeConductor,
     database: Database,
     clock: ManualClock,
 ) -> None:
@@ -85,9 +88,9 @@ def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
     server_id = make_server(work=False)
     assert where(as_admin, server_id) == "fake-host"
     clock.advance(600)
-    assert desk.sweep() == 0
+    assert conductor.sweep() == 0
     assert shown(as_admin, server_id)["status"] == "BUILD"
-    desk.hears("fake-host", "live-host", seconds=11)
+    conductor.hears("fake-host", "live-host", seconds=11)
     with database.transaction() as session:
         assert list(operations.stale_queued(session, clock.now())) == ["fake-host"]
     host.work()
@@ -95,40 +98,45 @@ def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
 
 
 def test_what_was_done_meanwhile_is_not_too_late(
-    as_admin: Api, make_server: Callable[..., str], host: Host, desk: Desk, clock: ManualClock
+    as_admin: Api, make_server: Callable[..., str], host: Host, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     server_id = make_server()
     as_admin.post(f"{COMPUTE}/servers/{server_id}/action", json={"reboot": {"type": "HARD"}})
-    (waiting,) = host.desk.waiting()
-    work = host.desk.claim(waiting)
+    (waiting,) = host.conductor.waiting()
+    work = host.conductor.claim(waiting)
     assert work is not None
     clock.advance(1200)
-    assert (desk.sweep(), [*host.desk.survey().overdue]) == (0, [])
-    desk.hears("fake-host", seconds=50)
-    assert (desk.sweep(), [*host.desk.survey().overdue]) == (0, [])
-    desk.hears("fake-host", seconds=20)
-    assert desk.sweep() == 1, "it has had time to be reported"
+    assert (conductor.sweep(), [*host.conductor.host_state().overdue]) == (0, [])
+    conductor.hears("fake-host", seconds=50)
+    assert (conductor.sweep(), [*host.conductor.host_state().overdue]) == (0, [])
+    conductor.hears("fake-host", seconds=20)
+    assert conductor.sweep() == 1, "it has had time to be reported"
     assert shown(as_admin, server_id)["status"] == "ERROR"
 
 
 def test_servers_are_not_evacuated_from_hosts_that_may_have_come_back_unheard(
-    as_admin: Api, make_server: Callable[..., str], host: Host, desk: Desk, database: Database, clock: ManualClock
+    as_admin: Api,
+    make_server: Callable[..., str],
+    host: Host,
+    conductor: FakeConductor,
+    database: Database,
+    clock: ManualClock,
 ) -> None:
     server_id = make_server()
-    desk.hears("live-host", seconds=31)
+    conductor.hears("live-host", seconds=31)
     assert states(as_admin)["fake-host"] == "down"
     clock.advance(11)
     refused = act(as_admin, server_id, {"evacuate": {}}, 400)
     assert "still in use" in refused.json["badRequest"]["message"]
-    desk.hears("live-host", seconds=1)
+    conductor.hears("live-host", seconds=1)
     act(as_admin, server_id, {"evacuate": {}}, 200, "2.95")
 
 
 def test_without_a_broker_hosts_speak_for_themselves(
-    as_admin: Api, desk: Desk, database: Database, clock: ManualClock
+    as_admin: Api, conductor: FakeConductor, database: Database, clock: ManualClock
 ) -> None:
     with database.transaction() as session:
-        listening.forget(session)
+        liveness.forget(session)
     assert states(as_admin)["live-host"] == "up"
     clock.advance(31)
     assert set(states(as_admin).values()) == {"down"}
@@ -140,14 +148,14 @@ def test_two_desks_write_what_they_heard_one_after_the_other(
     now = clock.now()
     with database.transaction() as session:
         hosts.register(session, now, FakeHypervisor(name="one").describe(), settings)
-        listening.heard(session, now)
+        liveness.heard(session, now)
     clock.advance(5)
     with database.transaction() as session:
-        listening.heard(session, clock.now())
+        liveness.heard(session, clock.now())
     with database.transaction() as session:
-        listening.heard(session, now)  # the other one was slower
+        liveness.heard(session, now)  # the other one was slower
     with database.reading() as session:
         found = session.query(Heartbeat).one()
-        assert hosts.is_up(hosts.find(session, "one"), listening.silent_before(session, clock.now()))
+        assert hosts.is_up(hosts.find(session, "one"), liveness.silent_before(session, clock.now()))
         assert found.last_seen == now
-        assert listening.is_heard(session, clock.now())
+        assert liveness.is_heard(session, clock.now())

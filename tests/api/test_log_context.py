@@ -7,14 +7,14 @@ from io import StringIO
 import pytest
 from flask import Flask
 
-from app import log_context
-from compute_agent import wire
+from app.core import log_context
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.remote_desk import RemoteDesk
-from hypervisor.errors import HypervisorError
+from compute_agent.conductor_client import RemoteConductor
+from compute_api.conductor.service import LocalConductor
+from compute_api.rpc import messages
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.spec import MachineReport, MachineSpec
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machine import MachineReport, MachineSpec
 from tests.api.conftest import Api, Host
 from tests.api.identity_fixtures import V3, authenticate, by_password
 
@@ -72,21 +72,21 @@ def test_a_line_of_one_request_does_not_name_another(
     assert "project_id" not in lines()[-1]
 
 
-class RemoteLike(RemoteDesk):
+class RemoteLike(RemoteConductor):
     """The desk of a host on another computer, without a broker in between."""
 
-    def __init__(self, desk: LocalDesk) -> None:
-        self._desk = desk
+    def __init__(self, conductor: LocalConductor) -> None:
+        self._desk = conductor
 
     def _ask(self, name: str, **arguments: object) -> object:
-        return wire.carry_out(self._desk, {"ask": name, **arguments})
+        return messages.carry_out(self._desk, {"ask": name, **arguments})
 
 
 class Broken(FakeHypervisor):
     """A host where nothing starts."""
 
     def ensure_running(self, spec: MachineSpec) -> MachineReport:
-        logging.getLogger("hypervisor.qemu").info("starting %s", spec.name)
+        logging.getLogger("hypervisor.machines.launch").info("starting %s", spec.name)
         raise HypervisorError("no power")
 
 
@@ -100,10 +100,10 @@ def test_hosts_log_the_request_that_asked_for_it(
 ) -> None:
     server_id = make_server(work=False)
     (action,) = as_member.get(f"{SERVERS}/{server_id}/os-instance-actions").json["instanceActions"]
-    desk = RemoteLike(host.desk) if is_remote else host.desk
-    agent = Agent(desk, Broken("fake-host"), threads=1, grace_seconds=1.0)
-    (operation_id,) = host.desk.waiting()
-    logging.getLogger("hypervisor.qemu").setLevel(logging.INFO)
+    conductor = RemoteLike(host.conductor) if is_remote else host.conductor
+    agent = Agent(conductor, Broken("fake-host"), threads=1, grace_seconds=1.0)
+    (operation_id,) = host.conductor.waiting()
+    logging.getLogger("hypervisor.machines.launch").setLevel(logging.INFO)
     agent.carry_out(operation_id)
     agent.stop()
     agent.run()

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from compute_api import sweeping
-from compute_api.finishing import Outcome
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
 from compute_api.models import Host as HostRow
 from compute_api.models import Migration, Operation, ProjectUsage
-from hypervisor.errors import HypervisorError
+from compute_api.operations import reaper
+from compute_api.rpc.messages import Outcome
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Progress
+from hypervisor.api.spec import MachineState
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machine import MachineState
-from hypervisor.migration import Progress
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -29,9 +29,9 @@ MakeServer = Callable[..., str]
 @pytest.fixture
 def other(host: Host, database: Database, clock: ManualClock, settings: Settings) -> Host:
     """A second host, with less memory than the first."""
-    desk = LocalDesk(database, clock, replace(settings, host_name="other-host"))
-    made = Host(FakeHypervisor(name="other-host", memory_mib=16_384), desk)
-    desk.register(made.hypervisor.describe())
+    conductor = LocalConductor(database, clock, replace(settings, host_name="other-host"))
+    made = Host(FakeHypervisor(name="other-host", memory_mib=16_384), conductor)
+    conductor.register(made.hypervisor.describe())
     return made
 
 
@@ -86,10 +86,10 @@ def work(*hosts: Host) -> None:
 
 def step(host: Host, outcome: Outcome | None = None) -> str:
     """The host does the one thing that waits; the task it was."""
-    (operation_id,) = host.desk.waiting()
-    one = host.desk.claim(operation_id)
+    (operation_id,) = host.conductor.waiting()
+    one = host.conductor.claim(operation_id)
     assert one is not None
-    host.desk.finish(one, outcome or carry_out(one, host.hypervisor, 1.0))
+    host.conductor.finish(one, outcome or carry_out(one, host.hypervisor, 1.0))
     return one.task
 
 
@@ -230,8 +230,8 @@ def test_a_destination_that_dies_before_it_is_sent_anything_costs_nothing(
     act(as_admin, server_id, live())
     assert step(host) == "migration_offer"
     clock.advance(3600 + 120)
-    host.desk.heartbeat()
-    assert sweeping.sweep(database, clock.now(), 60.0)
+    host.conductor.heartbeat()
+    assert reaper.sweep(database, clock.now(), 60.0)
     work(host)
     assert rests(log_in("admin"), server_id) == ("ACTIVE", None, "fake-host")
     assert room(database)["other-host"] == 0
@@ -341,7 +341,7 @@ def test_servers_of_a_host_that_is_down_are_evacuated(
     in_use = act(as_admin, server_id, {"evacuate": {}}, 400)
     assert in_use.json["badRequest"]["message"] == "Compute service of fake-host is still in use."
     clock.advance(31)
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     act(as_member, server_id, {"evacuate": {}}, 403)
     act(as_admin, server_id, {"evacuate": {"host": "fake-host"}}, 400)
     act(as_admin, server_id, {"evacuate": {"onSharedStorage": True}}, 400, "2.13")
@@ -356,7 +356,7 @@ def test_servers_of_a_host_that_is_down_are_evacuated(
     assert {(one["migration_type"], one["status"]) for one in migrations(as_admin)} == {("evacuation", "done")}
 
     # The host was not dead after all: never two of them.
-    host.desk.heartbeat()
+    host.conductor.heartbeat()
     host.work()
     host.compare()
     assert host.hypervisor.machines == {}
@@ -427,7 +427,7 @@ def test_servers_on_shared_disks_keep_them_when_they_are_evacuated(
     act(as_admin, server_id, live(), 400)
     act(as_admin, server_id, {"migrate": None}, 400)
     clock.advance(31)
-    other.desk.heartbeat()
+    other.conductor.heartbeat()
     act(as_admin, server_id, {"evacuate": {"onSharedStorage": False}}, 400, "2.13")
     act(as_admin, server_id, {"evacuate": {"onSharedStorage": True, "adminPass": "x"}}, 400, "2.13")
     act(as_admin, server_id, {"evacuate": {"onSharedStorage": True}}, 200, "2.13")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from network_api import ports
+from network_api.resources import ports
 from tests.api.network_fixtures import Actor, Cloud, cloud, member, operator, other
 from tests.api.test_network_networks import V2, make_network, make_subnet, put_server_on
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from network_api import networks, ports
+from network_api.resources import networks, ports
 from tests.api.network_fixtures import (
     CALLERS,
     NOW,

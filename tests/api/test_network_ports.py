@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from network_api import ports
+from network_api.resources import ports
 from tests.api.network_fixtures import (
     CALLERS,
     NOW,

@@ -3,7 +3,7 @@
 
 import pytest
 
-from network_api import networks, ports
+from network_api.resources import networks, ports
 from tests.api.network_fixtures import (
     CALLERS,
     NOW,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from app import cli
-from app.clock import ManualClock
-from app.db import Base, Database
-from app.settings import Settings
-from compute_api import purging
+from app.commands import cli
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Base, Database
 from compute_api.models import Operation, PastServer, Server, ServerAction
-from compute_api.purging import Purging
+from compute_api.operations import purge as operations_purge
+from compute_api.operations.purge import Purging
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -25,7 +25,7 @@ LONG = 900.0
 @pytest.fixture
 def delete_server(as_member: Api, host: Host) -> Callable[[str], None]:
     def delete(server_id: str) -> None:
-        host.desk.register(host.hypervisor.describe())
+        host.conductor.register(host.hypervisor.describe())
         assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
         host.work()
 
@@ -91,7 +91,7 @@ def test_purged_servers_are_gone_but_for_usage(
 ) -> None:
     resized, old, living = make_server(name="resized"), make_server(name="old"), make_server(name="living")
     clock.advance(100)
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     for server_id in (resized, living):
         as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"resize": {"flavorRef": "2"}})
         host.work()
@@ -99,7 +99,7 @@ def test_purged_servers_are_gone_but_for_usage(
     delete_server(resized)
     delete_server(old)
     clock.advance(LONG)
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     young = make_server(name="young")
     clock.advance(20)
     delete_server(young)
@@ -149,7 +149,7 @@ def test_what_a_host_still_has_to_do_stays(
         assert operation is not None
         operation.state = "queued"
     clock.advance(LONG)
-    assert sum(one.servers for one in purging.purge(database, clock.now())) == 0
+    assert sum(one.servers for one in operations_purge.purge(database, clock.now())) == 0
 
 
 def test_numbers_are_not_given_again(
@@ -170,11 +170,11 @@ def test_numbers_are_not_given_again(
 
     there = newest()
     clock.advance(LONG)
-    assert sum(one.servers for one in purging.purge(database, clock.now())) == 0
+    assert sum(one.servers for one in operations_purge.purge(database, clock.now())) == 0
     assert newest() == there
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     make_server()
-    assert sum(one.servers for one in purging.purge(database, clock.now())) == 2
+    assert sum(one.servers for one in operations_purge.purge(database, clock.now())) == 2
 
 
 def test_two_may_purge_at_once_and_one_may_be_killed(
@@ -191,14 +191,16 @@ def test_two_may_purge_at_once_and_one_may_be_killed(
     host.work()
     make_server(name="newest")
     clock.advance(LONG)
-    monkeypatch.setattr(purging, "BATCH", 2)
-    interrupted = purging.purge(database, clock.now())
+    monkeypatch.setattr(operations_purge, "BATCH", 2)
+    interrupted = operations_purge.purge(database, clock.now())
     assert next(interrupted).servers == 2
     interrupted.close()
 
     removed: list[int] = []
     threads = [
-        threading.Thread(target=lambda: removed.extend(one.servers for one in purging.purge(database, clock.now())))
+        threading.Thread(
+            target=lambda: removed.extend(one.servers for one in operations_purge.purge(database, clock.now()))
+        )
         for _ in range(2)
     ]
     for thread in threads:

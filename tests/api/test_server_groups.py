@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.db import Database
-from app.settings import Settings
-from compute_api import hosts
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_api.hosts import hosts
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from compute_api.finishing import Outcome
-from hypervisor.config_drive import meta_data
-from hypervisor.errors import HypervisorError, LaunchFailed
-from hypervisor.machine import MachineState
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from compute_api.rpc.messages import Outcome
+from hypervisor.api.errors import HypervisorError, LaunchFailed
+from hypervisor.api.spec import MachineState
+from hypervisor.guest_data.config_drive import meta_data
 from tests.api.conftest import Api, Host
 
 SERVERS = "/compute/v2.1/servers"
@@ -180,7 +180,7 @@ def test_resizes_that_cannot_be_are_refused_and_change_nothing(
     assert over.json["forbidden"]["message"].startswith("Quota exceeded for ram: Requested 1536, but already used 512")
     assert as_admin.put(quota, json={"quota_set": {"ram": -1}}).status_code == 200
     host.hypervisor.memory_mib = 1024
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     full = act(as_member, server_id, {"resize": {"flavorRef": "3"}}, 400)
     assert full.json["badRequest"]["message"].startswith("No valid host was found.")
     assert shown(as_member, server_id)["status"] == "ACTIVE"
@@ -255,7 +255,7 @@ def test_an_image_over_its_projects_quota_is_gone_and_the_server_is_as_before(
     server_id = make_server()
     image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
     kept = sorted((settings.state / "images" / "store").iterdir())
-    Host(host.hypervisor, LocalDesk(database, clock, replace(settings, image_quota_gib=0))).work()
+    Host(host.hypervisor, LocalConductor(database, clock, replace(settings, image_quota_gib=0))).work()
     assert as_member.get(f"/image/v2/images/{image_id}").status_code == 404
     assert sorted((settings.state / "images" / "store").iterdir()) == kept
     assert shown(as_member, server_id)["status"] == "ACTIVE"
@@ -271,12 +271,12 @@ def test_a_host_that_died_before_it_could_say_that_the_image_is_made_keeps_no_co
 ) -> None:
     server_id = make_server()
     image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
-    work = host.desk.claim(host.desk.waiting()[0])
+    work = host.conductor.claim(host.conductor.waiting()[0])
     assert work is not None
     assert work.spec is not None
     copy = host.hypervisor.snapshot(work.spec, image_id)
     work.store_image(copy)
-    assert host.desk.requeue() == 1
+    assert host.conductor.requeue() == 1
     host.work()
     assert not copy.path.exists()
     assert as_member.get(f"/image/v2/images/{image_id}").json["status"] == "active"
@@ -350,7 +350,7 @@ def test_rescue_boots_from_another_disk(
     assert [disk.name for disk in disks] == ["rescue", "root"]
     assert disks[0].image is not None
     assert disks[0].image.id == other_image
-    assert other_image in host.desk.survey().images_in_use
+    assert other_image in host.conductor.host_state().images_in_use
     act(as_member, server_id, {"unrescue": None})
     host.work()
     assert shown(as_member, server_id)["status"] == "ACTIVE"
@@ -381,7 +381,7 @@ def test_a_shelved_server_is_nowhere_and_comes_back_as_it_was(
     assert root is not None
     assert root.id == image["id"]
     assert as_member.get(f"/image/v2/images/{image['id']}").status_code == 404
-    assert image["id"] in host.desk.survey().images_in_use, "its disk stands on it"
+    assert image["id"] in host.conductor.host_state().images_in_use, "its disk stands on it"
     assert room(as_admin) == (1, 128, 1)
 
 
@@ -514,9 +514,9 @@ def test_an_operator_says_how_a_server_is(as_admin: Api, as_member: Api, make_se
     act(as_admin, server_id, {"os-resetState": {"state": "error"}})
     assert shown(as_member, server_id)["status"] == "ERROR"
     act(as_member, server_id, {"reboot": {"type": "HARD"}})
-    (operation,) = host.desk.waiting()
+    (operation,) = host.conductor.waiting()
     act(as_admin, server_id, {"os-resetState": {"state": "active"}})
-    assert host.desk.claim(operation) is None, "what was under way counts for nothing"
+    assert host.conductor.claim(operation) is None, "what was under way counts for nothing"
     assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
     act(as_admin, server_id, {"os-resetState": {"state": "nonsense"}}, 400)
 
@@ -610,10 +610,10 @@ def test_what_takes_too_long_has_failed(
 ) -> None:
     server_id = make_server()
     act(as_member, server_id, {"reboot": {"type": "HARD"}})
-    (operation,) = host.desk.waiting()
-    stuck = host.desk.claim(operation)
+    (operation,) = host.conductor.waiting()
+    stuck = host.conductor.claim(operation)
     assert stuck is not None
-    agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0)
+    agent = Agent(host.conductor, host.hypervisor, threads=1, grace_seconds=1.0)
     clock.advance(300)
     agent.compare()
     assert shown(as_member, server_id)["status"] == "HARD_REBOOT"
@@ -623,7 +623,7 @@ def test_what_takes_too_long_has_failed(
     assert failed["status"] == "ERROR"
     assert "did not finish within" in failed["fault"]["message"]
     assert host.hypervisor.hurried == [server_id]
-    host.desk.finish(stuck, Outcome())
+    host.conductor.finish(stuck, Outcome())
     assert shown(as_member, server_id)["status"] == "ERROR", "it comes too late"
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
     host.work()
@@ -633,15 +633,15 @@ def test_what_takes_too_long_has_failed(
 def test_a_delete_hurries_whatever_is_under_way(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     act(as_member, server_id, {"os-stop": None})
-    (operation,) = host.desk.waiting()
-    stopping = host.desk.claim(operation)
+    (operation,) = host.conductor.waiting()
+    stopping = host.conductor.claim(operation)
     assert stopping is not None
-    assert host.desk.hurried() == []
+    assert host.conductor.interrupted() == []
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
-    assert host.desk.hurried() == [server_id]
-    (deleting,) = host.desk.waiting()
-    assert host.desk.claim(deleting) is None, "one thing at a time"
-    host.desk.finish(stopping, carry_out(stopping, host.hypervisor, 1.0))
+    assert host.conductor.interrupted() == [server_id]
+    (deleting,) = host.conductor.waiting()
+    assert host.conductor.claim(deleting) is None, "one thing at a time"
+    host.conductor.finish(stopping, carry_out(stopping, host.hypervisor, 1.0))
     host.work()
     assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
 
@@ -649,9 +649,9 @@ def test_a_delete_hurries_whatever_is_under_way(as_member: Api, make_server: Mak
 def test_work_that_could_not_be_written_down_is_done_again(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     act(as_member, server_id, {"os-stop": None})
-    (operation,) = host.desk.waiting()
-    assert host.desk.claim(operation) is not None
-    host.desk.give_back(operation)
+    (operation,) = host.conductor.waiting()
+    assert host.conductor.claim(operation) is not None
+    host.conductor.release(operation)
     host.work()
     assert shown(as_member, server_id)["status"] == "SHUTOFF"
 
@@ -680,8 +680,8 @@ def test_blank_disks_come_with_the_flavor_or_as_asked_for(
     assert disks(chosen) == [("root", 1, 0), ("ephemeral0", 1, 0), ("ephemeral1", 2, 0), ("swap", 0, 256)]
     assert room(as_admin) == (2, 256, 2 * (1 + 4 + 1))
     act(as_member, chosen, {"rebuild": {"imageRef": image, "preserve_ephemeral": True}})
-    (operation,) = host.desk.waiting()
-    work = host.desk.claim(operation)
+    (operation,) = host.conductor.waiting()
+    work = host.conductor.claim(operation)
     assert work is not None
     assert work.arguments["keep"] == ["ephemeral0", "ephemeral1"]
     xfs = {**blank, "volume_size": 1, "guest_format": "xfs"}

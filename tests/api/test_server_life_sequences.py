@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from app.clock import ManualClock
-from app.db import Database
+from app.core.clock import ManualClock
+from app.db.database import Database
 from compute_agent.agent import Agent
-from compute_agent.desk import Work
-from compute_agent.work import carry_out
+from compute_agent.tasks import carry_out
 from compute_api.models import Operation
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import MachineState
+from compute_api.rpc.messages import ClaimedOperation
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.spec import MachineState
 from tests.api.conftest import Api, Host
 
 SERVERS = "/compute/v2.1/servers"
@@ -70,8 +70,8 @@ class Story:
         self.owner, self.admin, self.host, self.image = owner, admin, host, image
         self.database, self.clock = database, clock
         self.server_id = server_id
-        self.begun: list[Work] = []
-        self.agent = Agent(host.desk, host.hypervisor, threads=1, grace_seconds=1.0)
+        self.begun: list[ClaimedOperation] = []
+        self.agent = Agent(host.conductor, host.hypervisor, threads=1, grace_seconds=1.0)
 
     def server(self) -> dict[str, Any]:
         server: dict[str, Any] = self.owner.get(f"{SERVERS}/{self.server_id}").json["server"]
@@ -97,14 +97,16 @@ class Story:
                 self.end()
                 self.host.work()
             case ("begin",):
-                self.begun += [work for each in self.host.desk.waiting() if (work := self.host.desk.claim(each))]
+                self.begun += [
+                    work for each in self.host.conductor.waiting() if (work := self.host.conductor.claim(each))
+                ]
             case ("end",):
                 self.end()
             case ("die",):  # half of what was begun has been done, and nobody was told
                 for work in self.begun[::2]:
                     carry_out(work, self.host.hypervisor, 1.0)
                 self.begun = []
-                self.host.desk.requeue()
+                self.host.conductor.requeue()
             case ("late",):
                 with self.database.transaction() as session:
                     long_ago = self.clock.now() - timedelta(hours=6)
@@ -121,7 +123,7 @@ class Story:
 
     def end(self) -> None:
         for work in self.begun:
-            self.host.desk.finish(work, carry_out(work, self.host.hypervisor, 1.0))
+            self.host.conductor.finish(work, carry_out(work, self.host.hypervisor, 1.0))
         self.begun = []
 
 

@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import insert, select, text
 
-from app import db
-from app.clock import ManualClock
-from app.db import Database
-from app.errors import BadRequest
+from app.core.clock import ManualClock
+from app.core.errors import BadRequest
+from app.db import database as db_database
+from app.db.database import Database
 from compute_api.models import Server
 from tests.api.conftest import Api, Host
 
@@ -196,7 +196,7 @@ def test_invalid_patterns_are_refused(as_member: Api) -> None:
 def test_postgresql_stops_matching_after_a_while(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.is_sqlite:
         pytest.skip("SQLite calls RE2")
-    monkeypatch.setattr(db, "PATTERN_TIMEOUT_MS", 20)
+    monkeypatch.setattr(db_database, "PATTERN_TIMEOUT_MS", 20)
     with pytest.raises(BadRequest, match="takes too long"), database.reading_with_patterns() as session:
         session.execute(text("SELECT pg_sleep(60)"))
     with database.reading() as session:

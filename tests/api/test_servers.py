@@ -6,8 +6,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from hypervisor import config_drive
-from hypervisor.errors import LaunchFailed
+from hypervisor.api.errors import LaunchFailed
+from hypervisor.guest_data import config_drive
 from tests.api.conftest import Api, Host
 
 SERVERS = "/compute/v2.1/servers"
@@ -78,13 +78,13 @@ def test_a_deleted_server_leaves_nothing(as_member: Api, make_server: Callable[.
 
 def test_a_delete_wins_over_a_build(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
     server_id = make_server(work=False)
-    (operation_id,) = host.desk.waiting()
-    building = host.desk.claim(operation_id)
+    (operation_id,) = host.conductor.waiting()
+    building = host.conductor.claim(operation_id)
     assert building is not None
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
-    from compute_api.finishing import Outcome
+    from compute_api.rpc.messages import Outcome
 
-    host.desk.finish(building, Outcome())
+    host.conductor.finish(building, Outcome())
     assert as_member.get(f"{SERVERS}/{server_id}").json["server"]["OS-EXT-STS:task_state"] == "deleting"
     host.work()
     assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
@@ -142,7 +142,7 @@ def test_no_room_is_an_error_server_that_says_what_was_missing(
     as_member: Api, make_server: Callable[..., str], host: Host
 ) -> None:
     host.hypervisor.memory_mib = 1024
-    host.desk.register(host.hypervisor.describe())
+    host.conductor.register(host.hypervisor.describe())
     server_id = make_server(flavorRef="3")
     shown = as_member.get(f"{SERVERS}/{server_id}").json["server"]
     assert shown["status"] == "ERROR"

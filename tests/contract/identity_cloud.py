@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 import yaml
 
-from app import installation
-from app.settings import Settings
+from app.core import installation
+from app.core.settings import Settings
 
 ALL_OF_IT = {"system_scope": "all"}
 

@@ -12,7 +12,7 @@ from openstack.connection import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from app.consoles import pages
+from app.consoles import static_files
 from tests.contract.conftest import Cloud, wait_until
 
 SECONDS = 90.0
@@ -57,7 +57,7 @@ def drain(client: ClientConnection) -> None:
 def test_a_guest_is_seen_and_typed_into(cloud: Cloud, connection: Connection, boot: Callable[..., Any]) -> None:
     server = boot("seen")
     serial_url, page = url(cloud, "--serial", "seen"), url(cloud, "--novnc", "seen")
-    if pages.directory() is not None:
+    if static_files.directory() is not None:
         with urllib.request.urlopen(page) as answer:
             assert b"rfb.js" in answer.read()
     with pytest.raises(InvalidStatus, match="403"):

@@ -23,34 +23,41 @@ from kombu import Connection, Producer, Queue
 from sqlalchemy import select
 
 import tests.rabbitmq
-from app import bootstrap, cli, installation
-from app.broker_management import Management
-from app.caller import Caller
-from app.clock import SystemClock
-from app.db import Database
-from app.desk_server import DeskServer
-from app.errors import Conflict, Forbidden
-from app.settings import Settings
-from compute_agent import questions
+from app import bootstrap
+from app.commands import cli
+from app.commands.rabbitmq import Management
+from app.conductor_server import ConductorServer
+from app.core import installation
+from app.core.caller import Caller
+from app.core.clock import SystemClock
+from app.core.errors import Conflict, Forbidden
+from app.core.settings import Settings
+from app.db.database import Database
+from compute_agent import host_rpc
 from compute_agent.__main__ import listen
 from compute_agent.agent import Agent
+from compute_agent.broker_worker import Questions, Worker
+from compute_agent.conductor_client import RemoteConductor
 from compute_agent.credential import HostCredential, parse
-from compute_agent.desk import LocalDesk, Survey
-from compute_agent.remote_desk import RemoteDesk
-from compute_agent.worker import Questions, Worker
-from compute_api import flavors, host_removal, hosts, operations, quotas, servers
-from compute_api.ask import Asks, LocalAsk
-from compute_api.dispatch import broker, names
-from compute_api.dispatch.asking import RemoteAsk
-from compute_api.dispatch.calls import Calls
-from compute_api.dispatch.engine import celery
-from compute_api.dispatch.nudging import CeleryNudge
-from compute_api.dispatch.post import Post
+from compute_api import quotas
+from compute_api.conductor.service import LocalConductor
+from compute_api.flavors import flavors
+from compute_api.hosts import hosts
 from compute_api.models import Operation, Server
-from compute_api.nudge import SOCKET_NAME, LocalNudge, Nudges
+from compute_api.operations import host_removal, operations
+from compute_api.rpc import broker, topology
+from compute_api.rpc.calls import Calls
+from compute_api.rpc.celery_app import celery
+from compute_api.rpc.host_client import Asks, LocalAsk
+from compute_api.rpc.messages import HostState
+from compute_api.rpc.notify import SOCKET_NAME, LocalNudge, Nudges
+from compute_api.rpc.publisher import Post
+from compute_api.rpc.remote_host_client import RemoteAsk
+from compute_api.rpc.task_publisher import CeleryNudge
+from compute_api.servers import servers
 from compute_api.states import PowerState, VmState
+from hypervisor.api.spec import MachineState
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machine import MachineState
 from image_api.models import Image
 from image_api.states import ImageStatus, Visibility
 from tests.contract.conftest import wait_until
@@ -175,11 +182,11 @@ def local_agent(settings: Settings, hypervisor: FakeHypervisor, stack: ExitStack
     """An agent on the API's computer."""
     database = Database(settings.database)
     stack.callback(database.dispose)
-    desk = LocalDesk(database, SystemClock(), settings)
-    agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    conductor = LocalConductor(database, SystemClock(), settings)
+    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
     running(agent, stack)
     listen(settings.state / SOCKET_NAME, agent)
-    stack.callback(questions.serve(settings.state, hypervisor))
+    stack.callback(host_rpc.serve(settings.state, hypervisor))
     return agent
 
 
@@ -187,12 +194,12 @@ def remote_agent(given: HostCredential, authority: str | None, hypervisor: FakeH
     """An agent on another computer, but for the computer."""
     post = Post(given.broker_url, authority)
     stack.callback(post.close)
-    queue = Queue(names.answers(given.name), no_declare=True)
+    queue = Queue(topology.answers(given.name), no_declare=True)
     calls = Calls(broker.connection(given.broker_url, authority), queue, post)
     calls.start()
     stack.callback(calls.stop)
-    desk = RemoteDesk(given.name, calls, post, lambda _image, _file: None)
-    agent = Agent(desk, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    conductor = RemoteConductor(given.name, calls, post, lambda _image, _file: None)
+    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
     running(agent, stack)
     worker = Worker(given.broker_url, authority, given.name, 8, agent.carry_out)
     worker.start()
@@ -209,11 +216,11 @@ def celery_nudge(url: str, authority: str | None, stack: ExitStack) -> CeleryNud
     return made
 
 
-def desk_server(settings: Settings, database: Database, stack: ExitStack) -> DeskServer:
+def conductor_server(settings: Settings, database: Database, stack: ExitStack) -> ConductorServer:
     assert settings.broker_url is not None
     post = Post(settings.broker_url, settings.broker_authority)
     connection = broker.connection(settings.broker_url, settings.broker_authority)
-    server = DeskServer(connection, post, database, SystemClock(), settings, lambda *_: None)
+    server = ConductorServer(connection, post, database, SystemClock(), settings, lambda *_: None)
     server.start()
     stack.callback(post.close)
     stack.callback(server.stop)
@@ -242,7 +249,7 @@ def rig(
             host = f"host-{os.urandom(3).hex()}"
             given = credential(settings, host, capsys)
             told = {"credential": given.document()}
-            desk_server(settings, database, stack)
+            conductor_server(settings, database, stack)
 
             def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
                 hypervisor.name = host
@@ -319,22 +326,22 @@ class TwoHosts:
     honest: HostCredential
     stolen: HostCredential
     server: str
-    desks: DeskServer
+    conductors: ConductorServer
 
-    def desk(self, stack: ExitStack) -> RemoteDesk:
+    def conductor(self, stack: ExitStack) -> RemoteConductor:
         """What the thief can ask with."""
         return asking(self.stolen, stack)
 
 
-def asking(given: HostCredential, stack: ExitStack) -> RemoteDesk:
+def asking(given: HostCredential, stack: ExitStack) -> RemoteConductor:
     """The desk of a host that has no agent."""
     post = Post(given.broker_url, None)
-    queue = Queue(names.answers(given.name), no_declare=True)
+    queue = Queue(topology.answers(given.name), no_declare=True)
     calls = Calls(broker.connection(given.broker_url), queue, post)
     calls.start()
     stack.callback(post.close)
     stack.callback(calls.stop)
-    return RemoteDesk(given.name, calls, post, lambda _image, _file: None)
+    return RemoteConductor(given.name, calls, post, lambda _image, _file: None)
 
 
 @pytest.fixture
@@ -345,28 +352,28 @@ def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Ite
     honest, stolen = (credential(settings, f"{name}-{tag}", capsys) for name in ("honest", "stolen"))
     with ExitStack() as stack:
         stack.callback(database.dispose)
-        desks = desk_server(settings, database, stack)
+        conductors = conductor_server(settings, database, stack)
         remote_agent(honest, None, FakeHypervisor(name=honest.name), stack)
         nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
         rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
-        yield TwoHosts(rig, honest, stolen, server, desks)
+        yield TwoHosts(rig, honest, stolen, server, conductors)
 
 
 def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: TwoHosts) -> None:
-    for queue in (names.work, names.questions, names.answers):
+    for queue in (topology.work, topology.questions, topology.answers):
         with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
             connection.default_channel.basic_get(queue(two.honest.name))
-    for queue in (names.DESK, names.HEARTBEATS):
+    for queue in (topology.CONDUCTOR, topology.HEARTBEATS):
         with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
             connection.default_channel.basic_get(queue)
     elsewhere = [
-        (names.up(two.honest.name), names.KEY_DESK),
-        ("", names.work(two.honest.name)),
-        ("", names.DESK),
+        (topology.up(two.honest.name), topology.KEY_CONDUCTOR),
+        ("", topology.work(two.honest.name)),
+        ("", topology.CONDUCTOR),
         ("amq.direct", "x"),
-        (names.up(two.stolen.name), "anything.else"),
+        (topology.up(two.stolen.name), "anything.else"),
     ]
     for exchange, key in elsewhere:
         confirmed = Connection(two.stolen.broker_url, transport_options={"confirm_publish": True})
@@ -385,21 +392,21 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
         session.flush()
         waiting = queued.id
     with ExitStack() as stack:
-        desk = two.desk(stack)
-        assert desk.spec(two.server) is None
-        assert desk.waiting() == []
-        assert desk.survey() == Survey([], [], [], [], frozenset())
-        assert desk.claim(waiting) is None
-        desk.give_back(operation.id)
-        desk._insist("report", operation_id=waiting, result={"error": "mine now"})
-        wanted = next(iter(LocalDesk(two.rig.database, SystemClock(), _as(two, two.honest)).survey().wanted))
-        desk.tell(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
+        conductor = two.conductor(stack)
+        assert conductor.spec(two.server) is None
+        assert conductor.waiting() == []
+        assert conductor.host_state() == HostState([], [], [], [], frozenset())
+        assert conductor.claim(waiting) is None
+        conductor.release(operation.id)
+        conductor._insist("report", operation_id=waiting, result={"error": "mine now"})
+        wanted = next(iter(LocalConductor(two.rig.database, SystemClock(), _as(two, two.honest)).host_state().servers))
+        conductor.report_state(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
         with pytest.raises(Conflict, match="cannot speak for"):
-            desk.register(FakeHypervisor(name=two.honest.name).describe())
+            conductor.register(FakeHypervisor(name=two.honest.name).describe())
         with pytest.raises(Conflict, match="no such request"):
-            desk._ask("_database")
+            conductor._ask("_database")
         with pytest.raises(Conflict, match="no such request"):
-            desk._ask("claim", operation_id=waiting, host=two.honest.name)
+            conductor._ask("claim", operation_id=waiting, host=two.honest.name)
     assert two.rig.state(two.server) == VmState.ACTIVE
     with two.rig.database.reading() as session:
         found = session.get(Operation, waiting)
@@ -420,31 +427,35 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
     given = credential(settings, f"third-{os.urandom(3).hex()}", capsys)
     with ExitStack() as stack:
         third = asking(given, stack)
-        assert third.survey().wanted == []
+        assert third.host_state().servers == []
         flooding = stack.enter_context(broker.connection(two.stolen.broker_url, confirmed=False))
         producer = Producer(flooding.default_channel)
         for number in range(many):
-            up, key = names.up(two.stolen.name), names.KEY_DESK
+            up, key = topology.up(two.stolen.name), topology.KEY_CONDUCTOR
             producer.publish({"ask": "survey"}, exchange=up, routing_key=key, correlation_id=str(number))
-        assert third.survey().wanted == []
+        assert third.host_state().servers == []
         assert settings.broker_url is not None
         with broker.connection(settings.broker_url) as connection:
-            answered = connection.default_channel.queue_declare(names.answers(two.stolen.name), passive=True)
+            answered = connection.default_channel.queue_declare(topology.answers(two.stolen.name), passive=True)
             assert answered.message_count < many, "who asked later was answered before all of that"
-        two.desks.write_heartbeats()
+        two.conductors.write_heartbeats()
     assert f"{two.stolen.name} asks more than can be answered" in caplog.text
 
 
 def test_what_a_host_sends_does_not_grow_when_it_is_read(two: TwoHosts, caplog: pytest.LogCaptureFixture) -> None:
     bomb = zlib.compress(json.dumps({"ask": "survey", "more": "0" * (64 << 20)}).encode())
     with ExitStack() as stack:
-        desk = two.desk(stack)
+        conductor = two.conductor(stack)
         producer = Producer(stack.enter_context(broker.connection(two.stolen.broker_url)).default_channel)
         json_in_zlib = {"content_type": "application/json", "content_encoding": "utf-8"}
         headers = {"compression": "application/x-gzip"}
-        target = {"exchange": names.up(two.stolen.name), "routing_key": names.KEY_DESK, "correlation_id": "1"}
+        target = {
+            "exchange": topology.up(two.stolen.name),
+            "routing_key": topology.KEY_CONDUCTOR,
+            "correlation_id": "1",
+        }
         producer.publish(bomb, headers=headers, **json_in_zlib, **target)
-        assert desk.survey().wanted == []
+        assert conductor.host_state().servers == []
     assert "not compressed" in caplog.text
 
 
@@ -473,8 +484,8 @@ def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
 ) -> None:
     name = two.stolen.name
     with ExitStack() as stack:
-        desk = two.desk(stack)
-        desk.register(FakeHypervisor(name=name, memory_mib=1 << 20).describe())
+        conductor = two.conductor(stack)
+        conductor.register(FakeHypervisor(name=name, memory_mib=1 << 20).describe())
         for owner, step in ((Management, "remove_user"), (broker, "remove_host"), (host_removal, "forget")):
             with patch.object(owner, step, side_effect=Killed), pytest.raises(Killed):
                 remove(two, name)
@@ -482,14 +493,14 @@ def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
             made = two.rig.create()[0]
             assert two.rig.operation(made).host == two.honest.name, "nothing more comes to it"
             if step == "remove_user":
-                assert desk.survey().wanted == []
+                assert conductor.host_state().servers == []
     with pytest.raises(amqp.AccessRefused), Connection(two.stolen.broker_url) as connection:
         connection.connect()
     assert remove(two, name) == 0
     assert names_of_hosts(two) == {two.honest.name}
     assert remove(two, name) == 1
     assert f"There is no host {name}." in capsys.readouterr().err
-    late = LocalDesk(two.rig.database, SystemClock(), _as(two, two.stolen), added=True)
+    late = LocalConductor(two.rig.database, SystemClock(), _as(two, two.stolen), added=True)
     with pytest.raises(Forbidden):
         late.register(FakeHypervisor(name=name).describe())
 
@@ -530,7 +541,7 @@ def test_hosts_join_over_tls_and_only_with_the_right_authority(
         given = credential(settings, "over-tls", capsys)
         assert given.broker_url.startswith("amqps://")
         assert given.authority == authority.read_text()
-        desk_server(settings, database, stack)
+        conductor_server(settings, database, stack)
         remote_agent(given, str(authority), FakeHypervisor(name="over-tls"), stack)
         nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(secure.url, str(authority), stack))
         rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})

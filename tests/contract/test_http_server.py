@@ -16,8 +16,9 @@ import pytest
 import requests
 import yaml
 
-from app import bootstrap, installation
-from app.settings import Settings
+from app import bootstrap
+from app.core import installation
+from app.core.settings import Settings
 from tests.contract.conftest import free_port, wait_until
 
 MIB = 1 << 20

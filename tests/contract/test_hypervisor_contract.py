@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HypervisorError, ImageUnusable
+from hypervisor.api.errors import HypervisorError, ImageUnusable
+from hypervisor.api.migration import Plan
+from hypervisor.api.protocol import Hypervisor
+from hypervisor.api.spec import ImageRef, MachineSpec, MachineState
 from hypervisor.fake import FakeHypervisor, FakeMachine
-from hypervisor.machine import ImageRef, MachineSpec, MachineState
-from hypervisor.migration import Plan
-from hypervisor.protocol import Hypervisor
 from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
 
 __all__ = ["blank_image", "make_host", "namespace"]

@@ -19,18 +19,19 @@ import psycopg
 import pytest
 import yaml
 
-from app import bootstrap, installation
-from app.clock import SystemClock
-from app.db import Database
-from app.errors import OperatorError
-from app.settings import Settings
+from app import bootstrap
+from app.core import installation
+from app.core.clock import SystemClock
+from app.core.errors import OperatorError
+from app.core.settings import Settings
+from app.db.database import Database
+from app.security import keys
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from compute_api import hosts, listening
-from compute_api.placement import Preference
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from compute_api.hosts import hosts, liveness
+from compute_api.hosts.constraints import Preference
 from hypervisor.fake import FakeHypervisor
-from identity_api import keys
 from tests.contract.conftest import free_port, wait_until
 from tests.postgres import USER, postgres, why_not
 
@@ -107,7 +108,7 @@ class Pair:
     two: Api
     directory: Path
     database: Database
-    desk: LocalDesk
+    conductor: LocalConductor
     hypervisor: FakeHypervisor
     image: str = ""
 
@@ -129,10 +130,10 @@ class Pair:
             return connection.execute(query.encode()).fetchall()
 
     def work(self) -> None:
-        while waiting := self.desk.waiting():
+        while waiting := self.conductor.waiting():
             for operation_id in waiting:
-                if (work := self.desk.claim(operation_id)) is not None:
-                    self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+                if (work := self.conductor.claim(operation_id)) is not None:
+                    self.conductor.finish(work, carry_out(work, self.hypervisor, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +155,9 @@ def pair() -> Iterator[Pair]:
         bootstrap.prepare(second, installation.load(second))
         database = Database(server.url)
         undo.callback(database.dispose)
-        desk = LocalDesk(database, SystemClock(), first)
-        made = Pair(Api(first), Api(second), root / "pg", database, desk, FakeHypervisor(name="fake"))
-        desk.register(made.hypervisor.describe())
+        conductor = LocalConductor(database, SystemClock(), first)
+        made = Pair(Api(first), Api(second), root / "pg", database, conductor, FakeHypervisor(name="fake"))
+        conductor.register(made.hypervisor.describe())
         for api in (made.one, made.two):
             undo.callback(api.down)
             api.up()
@@ -178,7 +179,7 @@ def new_servers(pair: Pair, name: str, count: int = 1) -> dict[str, Any]:
 
 
 def test_what_one_process_changes_the_other_knows_at_once(pair: Pair) -> None:
-    pair.desk.heartbeat()
+    pair.conductor.heartbeat()
     token = pair.one.log_in().headers["X-Subject-Token"]
     other = replace(pair.two, token=token)
     made = pair.one.ask("POST", "/compute/v2.1/servers", new_servers(pair, "first"))
@@ -214,7 +215,7 @@ def test_what_one_process_changes_the_other_knows_at_once(pair: Pair) -> None:
 
 
 def test_a_quota_holds_for_both_together(pair: Pair) -> None:
-    pair.desk.heartbeat()
+    pair.conductor.heartbeat()
     admin = replace(pair.one, token=pair.one.log_in("admin").headers["X-Subject-Token"])
     project = pair.one.log_in().body["token"]["project"]["id"]
     path = f"/compute/v2.1/os-quota-sets/{project}"
@@ -273,7 +274,7 @@ def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -
     with pair.database.transaction() as session:
         for name in names:
             hosts.register(session, clock.now(), FakeHypervisor(name=name).describe(), settings)
-        listening.heard(session, clock.now())
+        liveness.heard(session, clock.now())
     wrong: list[Exception] = []
 
     def write(order: list[str]) -> None:
@@ -281,7 +282,7 @@ def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -
             for at in range(100):
                 with pair.database.transaction() as session:
                     now = clock.now()
-                    listening.heard(session, now if at % 2 else None)
+                    liveness.heard(session, now if at % 2 else None)
                     for some in (order[:25], order[25:]):
                         hosts.seen_all(session, dict.fromkeys(some, now))
         except Exception as error:
@@ -343,7 +344,7 @@ def test_without_the_database_every_service_says_503_in_its_own_words_and_recove
 
 
 def test_requests_that_a_restart_breaks_into_are_answered_503_or_done_but_nothing_else(pair: Pair) -> None:
-    pair.desk.heartbeat()
+    pair.conductor.heartbeat()
     ended = threading.Event()
     statuses: list[tuple[str, int]] = []
 
@@ -367,7 +368,7 @@ def test_requests_that_a_restart_breaks_into_are_answered_503_or_done_but_nothin
             refused = statuses.count(("POST", 503))
             wait_until(lambda refused=refused: statuses.count(("POST", 503)) > refused, seconds=60, pause=0.01)
             pair.start_database()
-            pair.desk.heartbeat()
+            pair.conductor.heartbeat()
     finally:
         ended.set()
         for thread in threads:
@@ -390,7 +391,7 @@ def test_what_a_host_did_while_the_database_was_away_is_not_lost(pair: Pair) -> 
             assert goes_on.wait(60)
 
     pair.hypervisor.before = before
-    agent = Agent(pair.desk, pair.hypervisor, threads=2, grace_seconds=1.0)
+    agent = Agent(pair.conductor, pair.hypervisor, threads=2, grace_seconds=1.0)
     agent.prepare()
     running = threading.Thread(target=agent.run)
     running.start()
@@ -434,7 +435,7 @@ def kill_while_it_writes(pair: Pair, name: str) -> None:
 def test_an_api_process_that_dies_in_a_request_leaves_no_half_of_it(pair: Pair) -> None:
     """Its transaction has written something, and is not over, when the process is killed."""
     for attempt in range(3):
-        pair.desk.heartbeat()
+        pair.conductor.heartbeat()
         name = f"half-{attempt}"
         kill_while_it_writes(pair, name)
         found = pair.two.ask("GET", f"/compute/v2.1/servers?name={name}&limit=100").body["servers"]

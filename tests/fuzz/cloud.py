@@ -10,17 +10,18 @@ import yaml
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import bootstrap, installation
-from app.clock import ManualClock
-from app.db import Database
-from app.errors import Conflict
+from app import bootstrap
+from app.core import installation
+from app.core.clock import ManualClock
+from app.core.errors import Conflict
+from app.core.settings import Settings
+from app.db.database import Database
 from app.factory import furnish
-from app.settings import Settings
-from compute_agent.desk import LocalDesk
-from compute_agent.questions import QUESTIONS
-from compute_agent.work import carry_out
-from compute_api.routes import context
-from hypervisor.errors import HypervisorError
+from compute_agent.host_rpc import QUESTIONS
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from compute_api.routes.base import context
+from hypervisor.api.errors import HypervisorError
 from hypervisor.fake import FakeHypervisor
 
 USERS = ("admin", "demo")
@@ -65,8 +66,8 @@ class Cloud:
         clock = ManualClock(datetime.now(UTC).replace(microsecond=0))
         furnish(self.app, settings, database=self.database, clock=clock)
         self.hypervisor = FakeHypervisor(name="fake-host")
-        self.desk = LocalDesk(self.database, clock, settings)
-        self.desk.register(self.hypervisor.describe())
+        self.conductor = LocalConductor(self.database, clock, settings)
+        self.conductor.register(self.hypervisor.describe())
         self.app.extensions[context.ASK] = self._ask
         self.tokens = {name: self._log_in(name) for name in USERS}
 
@@ -78,10 +79,10 @@ class Cloud:
 
     def work(self) -> None:
         """Carry out what waits for the host."""
-        for operation_id in self.desk.waiting():
-            work = self.desk.claim(operation_id)
+        for operation_id in self.conductor.waiting():
+            work = self.conductor.claim(operation_id)
             if work is not None:
-                self.desk.finish(work, carry_out(work, self.hypervisor, 1.0))
+                self.conductor.finish(work, carry_out(work, self.hypervisor, 1.0))
 
     def close(self) -> None:
         if self.database is not None:

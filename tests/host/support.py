@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.config import HostConfig
-from hypervisor.config_drive import slaac_address
-from hypervisor.errors import ImageUnusable
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
 
 CLONE_NEWNET = 0x40000000
 TINY_IMAGE = Path(__file__).parents[2] / "var/images/tiny.qcow2"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import NicSpec
+from hypervisor.api.spec import NicSpec
+from hypervisor.driver import QemuHypervisor
 from tests.host.test_spoofing import (
     HOSTILE,
     ICMPV6,

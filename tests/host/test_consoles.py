@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HypervisorError
-from hypervisor.remote_console import ConsoleKind
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.protocol import ConsoleKind
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 VIRTUAL_BYTES = 44_040_192

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.machine import MachineState
+from hypervisor.api.spec import MachineState
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 # Starts or removes a machine and kills itself just before or just after the n-th call of a function.
@@ -14,9 +14,9 @@ VICTIM = """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from hypervisor.config import HostConfig
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import MachineSpec
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
+from hypervisor.api.spec import MachineSpec
 from tests.host.support import OneImage
 
 state, installation, image, document, deed, place, moment = sys.argv[1:]
@@ -46,23 +46,23 @@ host.ensure_running(spec) if deed == "start" else host.remove(spec.id)
 """
 
 STARTING = [
-    ("hypervisor.machines.private_directory", "after"),
-    ("hypervisor.segments.Segments.claim", "before"),
-    ("hypervisor.segments.Segments.claim", "after"),
-    ("hypervisor.disks.create_overlay", "before"),
-    ("hypervisor.disks.create_overlay", "after"),
-    ("hypervisor.disks._verify", "before"),
-    ("hypervisor.machines.config_drive", "before"),
-    ("hypervisor.network.Links.open_tap", "after"),
-    ("hypervisor.process.start", "before"),
-    ("hypervisor.process.start", "after"),
-    ("hypervisor.qmp.state", "after"),
+    ("hypervisor.machines.machines.private_directory", "after"),
+    ("hypervisor.network.segments.Segments.claim", "before"),
+    ("hypervisor.network.segments.Segments.claim", "after"),
+    ("hypervisor.storage.disks.create_overlay", "before"),
+    ("hypervisor.storage.disks.create_overlay", "after"),
+    ("hypervisor.storage.disks._verify", "before"),
+    ("hypervisor.machines.machines.config_drive", "before"),
+    ("hypervisor.network.links.Links.open_tap", "after"),
+    ("hypervisor.base.process.start", "before"),
+    ("hypervisor.base.process.start", "after"),
+    ("hypervisor.qemu.qmp.state", "after"),
 ]
 REMOVING = [
-    ("hypervisor.machines.Machines.stop", "after"),
-    ("hypervisor.paths.shutil.rmtree", "before"),
-    ("hypervisor.machines.Machines.release", "before"),
-    ("hypervisor.network.Links.remove_segment", "before"),
+    ("hypervisor.machines.machines.Machines.stop", "after"),
+    ("hypervisor.base.paths.shutil.rmtree", "before"),
+    ("hypervisor.machines.machines.Machines.release", "before"),
+    ("hypervisor.network.links.Links.remove_segment", "before"),
 ]
 
 

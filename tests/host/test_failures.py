@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import hypervisor
-from hypervisor import qmp
-from hypervisor.errors import HypervisorError
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import MachineSpec, MachineState
-from hypervisor.migration import Plan, Sent
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Plan, Sent
+from hypervisor.api.spec import MachineSpec, MachineState
+from hypervisor.driver import QemuHypervisor
+from hypervisor.qemu import qmp
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, processes, traces
 
 PACKAGE = str(Path(hypervisor.__file__).parent)

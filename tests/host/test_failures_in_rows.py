@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.clock import ManualClock
-from app.db import Database
-from app.settings import Settings
+from app.core.clock import ManualClock
+from app.core.settings import Settings
+from app.db.database import Database
 from compute_agent.agent import Agent
-from compute_agent.desk import LocalDesk
-from compute_agent.work import carry_out
-from hypervisor.host import QemuHypervisor
+from compute_agent.tasks import carry_out
+from compute_api.conductor.service import LocalConductor
+from hypervisor.driver import QemuHypervisor
 from tests.api.conftest import Api, app, as_admin, as_member, clock, database, image, routed, server, settings, template
 from tests.host.support import HostMaker, OneImage, processes, traces
 from tests.host.test_failures import failing_after, steps_of
@@ -27,18 +27,18 @@ DECIDING = frozenset({"machines", "qemu", "process"})
 class Host:
     """A real host and its desk."""
 
-    def __init__(self, hypervisor: QemuHypervisor, desk: LocalDesk) -> None:
+    def __init__(self, hypervisor: QemuHypervisor, conductor: LocalConductor) -> None:
         self.hypervisor = hypervisor
-        self.desk = desk
-        self.agent = Agent(desk, hypervisor, threads=1, grace_seconds=0)
-        desk.register(hypervisor.describe())
+        self.conductor = conductor
+        self.agent = Agent(conductor, hypervisor, threads=1, grace_seconds=0)
+        conductor.register(hypervisor.describe())
 
     def work(self) -> None:
         """Carry out everything that waits."""
-        while waiting := self.desk.waiting():
+        while waiting := self.conductor.waiting():
             for operation_id in waiting:
-                if (work := self.desk.claim(operation_id)) is not None:
-                    self.desk.finish(work, carry_out(work, self.hypervisor, 0))
+                if (work := self.conductor.claim(operation_id)) is not None:
+                    self.conductor.finish(work, carry_out(work, self.hypervisor, 0))
 
     def compare(self) -> None:
         """Bring database and host together, as the agent does every few seconds."""
@@ -63,7 +63,7 @@ def host(
     tmp_path: Path,
 ) -> Host:
     real = make_host(OneImage(blank_image), state=tmp_path / "host", host_name=settings.host_name)
-    return Host(real, LocalDesk(database, clock, settings))
+    return Host(real, LocalConductor(database, clock, settings))
 
 
 class Cloud:

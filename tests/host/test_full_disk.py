@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import DiskSpec, KeySpec, MachineState
-from hypervisor.migration import Plan
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Plan
+from hypervisor.api.spec import DiskSpec, KeySpec, MachineState
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
 
 MIB = 1 << 20

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.config import HostConfig
-from hypervisor.errors import LaunchFailed
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import KeySpec, MachineState
+from hypervisor.api.errors import LaunchFailed
+from hypervisor.api.spec import KeySpec, MachineState
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
 
 VIRTUAL_BYTES = 44_040_192
@@ -191,8 +191,8 @@ def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> 
     script = (
         "import os, sys; sys.path.insert(0, os.getcwd())\n"
         "from pathlib import Path\n"
-        "from hypervisor.config import HostConfig\n"
-        "from hypervisor.host import QemuHypervisor\n"
+        "from hypervisor.base.config import HostConfig\n"
+        "from hypervisor.driver import QemuHypervisor\n"
         "host = QemuHypervisor(HostConfig(Path(sys.argv[1]), '0123', 'h'), None)\n"
         "os.setuid(65534)\n"
         "try:\n    host.check()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"

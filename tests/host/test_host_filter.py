@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.host import QemuHypervisor
-from hypervisor.network import METADATA
+from hypervisor.driver import QemuHypervisor
+from hypervisor.network.links import METADATA
 from tests.host.support import HostMaker, OneImage, inside, network_namespace
 from tests.host.taps import ACK, ECHO, RST, Guest, guest_on, own_source, udp, vxlan, whole
 from tests.host.test_spoofing import (

@@ -20,13 +20,13 @@ from typing import cast
 import pytest
 
 from compute_agent.agent import Agent
-from compute_agent.desk import Desk, Survey, Wanted
+from compute_api.rpc.messages import Conductor, DesiredServer, HostState
 from compute_api.states import VmState
-from hypervisor.config import HostConfig
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import HostReport, KeySpec, MachineReport, MachineSpec
-from hypervisor.metadata import MetadataService
-from hypervisor.network import METADATA
+from hypervisor.api.spec import HostReport, KeySpec, MachineReport, MachineSpec
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
+from hypervisor.guest_data.metadata import MetadataService
+from hypervisor.network.links import METADATA
 from tests.host.support import (
     PREFIX,
     HostMaker,
@@ -139,9 +139,9 @@ class Paper:
     def requeue(self) -> int:
         return 0
 
-    def survey(self) -> Survey:
-        wanted = Wanted(self._spec.id, VmState.ACTIVE, None, self._spec.generation)
-        return Survey((), (), (), [wanted], frozenset())
+    def host_state(self) -> HostState:
+        wanted = DesiredServer(self._spec.id, VmState.ACTIVE, None, self._spec.generation)
+        return HostState((), (), (), [wanted], frozenset())
 
     def spec(self, machine_id: str) -> MachineSpec | None:
         return self._spec if machine_id == self._spec.id else None
@@ -223,7 +223,7 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     assert pings(two, key, OUTSIDE)
     assert len(ssh(two, key, "head -c 1000 /dev/zero", through=one)) == 1000
     hosts[2].boot()
-    agent = Agent(cast(Desk, Paper(three)), hosts[2].hypervisor, threads=1, grace_seconds=1, restart_stopped=True)
+    agent = Agent(cast(Conductor, Paper(three)), hosts[2].hypervisor, threads=1, grace_seconds=1, restart_stopped=True)
     with inside(hosts[2].namespace):
         agent.prepare()
     assert ssh(three, key, "hostname", through=two).strip() == three.hostname

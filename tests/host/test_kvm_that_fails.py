@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from hypervisor import accelerator, qemu, qmp
-from hypervisor.accelerator import Accelerators
-from hypervisor.errors import LaunchFailed
-from hypervisor.machine import MachineSpec, MachineState
-from hypervisor.paths import MachinePaths
-from hypervisor.qemu_command import OpenFiles, qemu_command
-from hypervisor.runs import last_run
+from hypervisor.api.errors import LaunchFailed
+from hypervisor.api.spec import MachineSpec, MachineState
+from hypervisor.base.paths import MachinePaths
+from hypervisor.base.runtime_state import last_run
+from hypervisor.machines import launch
+from hypervisor.qemu import accelerator, qmp
+from hypervisor.qemu.accelerator import Accelerators
+from hypervisor.qemu.command import OpenFiles, qemu_command
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 
@@ -25,7 +26,7 @@ def pretend_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     def command(spec: MachineSpec, files: OpenFiles, *, accelerator: str, **more: Any) -> list[str]:
         return qemu_command(spec, files, accelerator="tcg", **more)
 
-    monkeypatch.setattr(qemu, "qemu_command", command)
+    monkeypatch.setattr(launch, "qemu_command", command)
     monkeypatch.setattr(accelerator, "why_no_kvm", lambda: None)
     monkeypatch.setattr(Accelerators, "_probe", lambda self, *_: None)
 
@@ -87,7 +88,7 @@ def test_a_host_is_distrusted_when_its_own_probe_fails(
 def test_kvm_that_refuses_to_start_gives_way_at_once(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = qemu.qmp.state
+    real = launch.qmp.state
     answers = iter([(MachineState.CRASHED, "internal-error")])
     monkeypatch.setattr(qmp, "state", lambda path, **more: next(answers, None) or real(path, **more))
     host = make_host(OneImage(blank_image), accelerator="auto")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.config_drive import slaac_address
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import DiskSpec, ImageRef, KeySpec, MachineSpec, MachineState, NicSpec
-from hypervisor.metadata import MetadataService
-from hypervisor.network import METADATA
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.spec import DiskSpec, ImageRef, KeySpec, MachineSpec, MachineState, NicSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.guest_data.metadata import MetadataService
+from hypervisor.network.links import METADATA
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
 ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"

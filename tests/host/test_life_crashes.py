@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import checkpoints
-from hypervisor.machine import MachineState
+from hypervisor.api.spec import MachineState
+from hypervisor.storage import snapshots
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 # Does something and kills itself just before or just after a function is called.
@@ -15,9 +15,9 @@ VICTIM = """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from hypervisor.config import HostConfig
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import MachineSpec
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
+from hypervisor.api.spec import MachineSpec
 from tests.host.support import OneImage
 from tests.host.test_life_crashes import DEEDS
 
@@ -63,21 +63,21 @@ DEEDS = {
     "unplug": lambda host, spec: host.ensure_nics(spec),
 }
 DEATHS = [
-    ("suspend", "hypervisor.suspending._look", "before"),
-    ("suspend", "hypervisor.suspending.memory_is_saved", "before"),
-    ("suspend", "hypervisor.suspending.save", "after"),
-    ("snapshot", "hypervisor.checkpoints._wait", "before"),
-    ("snapshot", "hypervisor.checkpoints.copy_running", "after"),
-    ("rebuild", "hypervisor.machines.start_qemu", "before"),
-    ("rebuild", "hypervisor.machines.start_qemu", "after"),
-    ("resize", "hypervisor.checkpoints.keep", "after"),
-    ("resize", "hypervisor.checkpoints.grow", "after"),
-    ("resize", "hypervisor.machines.start_qemu", "after"),
-    ("revert", "hypervisor.checkpoints.forget", "before"),
-    ("revert", "hypervisor.machines.start_qemu", "before"),
-    ("plug", "hypervisor.hotplug._plug", "before"),
-    ("plug", "hypervisor.hotplug.plug", "after"),
-    ("unplug", "hypervisor.hotplug.unplug", "after"),
+    ("suspend", "hypervisor.machines.suspend._look", "before"),
+    ("suspend", "hypervisor.machines.suspend.memory_is_saved", "before"),
+    ("suspend", "hypervisor.machines.suspend.save", "after"),
+    ("snapshot", "hypervisor.storage.snapshots._wait", "before"),
+    ("snapshot", "hypervisor.storage.snapshots.copy_running", "after"),
+    ("rebuild", "hypervisor.machines.machines.start_qemu", "before"),
+    ("rebuild", "hypervisor.machines.machines.start_qemu", "after"),
+    ("resize", "hypervisor.storage.snapshots.keep", "after"),
+    ("resize", "hypervisor.storage.snapshots.grow", "after"),
+    ("resize", "hypervisor.machines.machines.start_qemu", "after"),
+    ("revert", "hypervisor.storage.snapshots.forget", "before"),
+    ("revert", "hypervisor.machines.machines.start_qemu", "before"),
+    ("plug", "hypervisor.machines.hotplug._plug", "before"),
+    ("plug", "hypervisor.machines.hotplug.plug", "after"),
+    ("unplug", "hypervisor.machines.hotplug.unplug", "after"),
 ]
 
 
@@ -106,6 +106,6 @@ def test_what_was_cut_short_is_done_again(
     later.discard_snapshot(spec.id, "one")
     later.ensure_stopped(spec.id, grace_seconds=0)
     (root,) = later.machines.own_disks(spec, later.paths.machine(spec.id))
-    assert checkpoints.virtual_bytes(root) == (2 if deed == "resize" else 1) << 30
-    assert checkpoints.has_checkpoint(root) == (deed == "resize")
+    assert snapshots.virtual_bytes(root) == (2 if deed == "resize" else 1) << 30
+    assert snapshots.has_checkpoint(root) == (deed == "resize")
     later.remove(spec.id)

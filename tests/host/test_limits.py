@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import process, throttling
-from hypervisor.machine import CpuLimits, DiskLimits, DiskSpec, KeySpec, Rate, Topology
+from hypervisor.api.spec import CpuLimits, DiskLimits, DiskSpec, KeySpec, Rate, Topology
+from hypervisor.base import process
+from hypervisor.machines import limits as machines_limits
 from tests.host.support import HostMaker, OneImage, make_spec, ssh
 from tests.host.test_life import tiny_ref
 
@@ -66,7 +67,7 @@ def test_a_guest_has_the_processors_disks_and_network_of_its_flavor(
 def test_a_machine_gets_its_part_of_the_processors(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
-    groups = next(iter(throttling.usable_groups()), None)
+    groups = next(iter(machines_limits.usable_groups()), None)
     if groups is None:
         pytest.skip("there are no control groups for processors here")
     private, public = ssh_key

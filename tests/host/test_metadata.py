@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import metadata
-from hypervisor.config_drive import slaac_address
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import KeySpec, MachineSpec
-from hypervisor.metadata import MetadataService
-from hypervisor.network import LINK_LOCAL, METADATA
+from hypervisor.api.spec import KeySpec, MachineSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.driver import QemuHypervisor
+from hypervisor.guest_data import metadata
+from hypervisor.guest_data.metadata import MetadataService
+from hypervisor.network.links import LINK_LOCAL, METADATA
 from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec, network_namespace, ssh
 
 SCRIPT = base64.b64encode(b"#!/bin/sh\ntrue\n").decode()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import DiskSpec, KeySpec, MachineReport, MachineSpec, MachineState
-from hypervisor.migration import Landing, Plan, Sent
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.spec import DiskSpec, KeySpec, MachineReport, MachineSpec, MachineState
 from tests.host.support import inside, make_spec, ssh
 from tests.host.test_hosts import VNI, Host, MakeHosts, make_hosts
 from tests.host.test_life import next_generation, tiny_ref

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HypervisorError
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import MachineSpec, MachineState
-from hypervisor.migration import Landing, Plan, Sent
-from hypervisor.qemu_img import run
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.spec import MachineSpec, MachineState
+from hypervisor.driver import QemuHypervisor
+from hypervisor.storage.qemu_img import run
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 # Does one step and kills itself just before or just after a function is called.
 VICTIM = """
 import inspect, os, pkgutil, signal, sys
 from pathlib import Path
-from hypervisor.config import HostConfig
-from hypervisor.host import QemuHypervisor
-from hypervisor.machine import MachineSpec
-from hypervisor.migration import Landing, Plan
+from hypervisor.base.config import HostConfig
+from hypervisor.driver import QemuHypervisor
+from hypervisor.api.spec import MachineSpec
+from hypervisor.api.migration import Landing, Plan
 from tests.host.support import OneImage
 from tests.host.test_migration_crashes import STEPS
 
@@ -57,25 +57,25 @@ STEPS = {
     "take": lambda host, spec, plan, _: host.take_over(spec, plan, Sent()),
 }
 LIVE = [
-    ("prepare", "hypervisor.moving.start_qemu", "after"),
-    ("prepare", "hypervisor.landing.listen", "after"),
-    ("send", "hypervisor.sending.Sender._mirrors_are_ready", "before"),
-    ("send", "hypervisor.sending.Sender._begin_memory", "after"),
-    ("send", "hypervisor.sending.Sender._end_mirrors", "before"),
-    ("send", "hypervisor.sending.Sender._end_mirrors", "after"),
-    ("send", "hypervisor.sending.Sender.send_memory", "after"),
-    ("take", "hypervisor.landing.settle", "before"),
-    ("take", "hypervisor.landing.settle", "after"),
+    ("prepare", "hypervisor.migration.driver.start_qemu", "after"),
+    ("prepare", "hypervisor.migration.target.listen", "after"),
+    ("send", "hypervisor.migration.source.Sender._mirrors_are_ready", "before"),
+    ("send", "hypervisor.migration.source.Sender._begin_memory", "after"),
+    ("send", "hypervisor.migration.source.Sender._end_mirrors", "before"),
+    ("send", "hypervisor.migration.source.Sender._end_mirrors", "after"),
+    ("send", "hypervisor.migration.source.Sender.send_memory", "after"),
+    ("take", "hypervisor.migration.target.settle", "before"),
+    ("take", "hypervisor.migration.target.settle", "after"),
 ]
 COLD = [
-    ("prepare", "hypervisor.landing.listen", "after"),
-    ("send", "hypervisor.moving.start_qemu", "after"),
-    ("send", "hypervisor.sending.Sender.send_disks", "after"),
-    ("send", "hypervisor.sending.Sender.end_mirrors", "after"),
-    ("take", "hypervisor.checkpoints.grow", "before"),
-    ("take", "hypervisor.machines.start_qemu", "after"),
+    ("prepare", "hypervisor.migration.target.listen", "after"),
+    ("send", "hypervisor.migration.driver.start_qemu", "after"),
+    ("send", "hypervisor.migration.source.Sender.send_disks", "after"),
+    ("send", "hypervisor.migration.source.Sender.end_mirrors", "after"),
+    ("take", "hypervisor.storage.snapshots.grow", "before"),
+    ("take", "hypervisor.machines.machines.start_qemu", "after"),
 ]
-GIVEN_UP = "hypervisor.sending.Sender._end_mirrors"
+GIVEN_UP = "hypervisor.migration.source.Sender._end_mirrors"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.errors import HostUnfit
-from hypervisor.machine import KeySpec
-from hypervisor.nat64 import PROGRAMS, Nat64
+from hypervisor.api.errors import HostUnfit
+from hypervisor.api.spec import KeySpec
+from hypervisor.base.config import Nat64
+from hypervisor.network.nat64 import PROGRAMS
 from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec, network_namespace, ssh
 from tests.host.taps import guest_on, udp
 from tests.host.test_spoofing import OWN, UDP, ipv6

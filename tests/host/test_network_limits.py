@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.config_drive import slaac_address
-from hypervisor.errors import LaunchFailed
-from hypervisor.machine import MachineSpec
+from hypervisor.api.errors import LaunchFailed
+from hypervisor.api.spec import MachineSpec
+from hypervisor.base.addresses import slaac_address
 from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.config_drive import slaac_address
-from hypervisor.machine import KeySpec, NicSpec
-from hypervisor.nat64 import Nat64
-from hypervisor.network import METADATA
-from hypervisor.spoofing import LINK_LOCAL
+from hypervisor.api.spec import KeySpec, NicSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.base.config import Nat64
+from hypervisor.network.antispoofing import LINK_LOCAL
+from hypervisor.network.links import METADATA
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
 ALL_NODES = IPv6Address("ff02::1")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
-from app.errors import OperatorError
-from app.installation import Installation
-from app.settings import Settings
-from compute_agent.host import make_hypervisor
+from app.commands.cli import main
+from app.core.errors import OperatorError
+from app.core.installation import Installation
+from app.core.settings import Settings
+from compute_agent.host_config import make_hypervisor
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.headers import build_authorization_basic
 
-from app import errors
-from app.consoles import address
+from app.console_transport import endpoint
+from app.console_transport.relay import End, SocketEnd
+from app.console_transport.socket_handoff import open_console, receive
 from app.consoles.__main__ import bound
-from app.consoles.ends import End, SocketEnd
-from app.consoles.hosts import Hosts
 from app.consoles.proxy import Proxy
-from app.settings import Settings
-from compute_agent.consoles import open_console, receive
+from app.consoles.tunnels import Hosts
+from app.core import errors
+from app.core.settings import Settings
+from compute_agent.console_tunnel import Dialer
 from compute_agent.credential import HostCredential
-from compute_agent.dialing import Dialer
-from compute_api.host_credentials import proof
-from hypervisor.errors import HypervisorError
+from compute_api.access.host_proof import prove
+from hypervisor.api.errors import HypervisorError
 from hypervisor.fake import FakeHypervisor
 
 SECONDS = 60.0
@@ -36,7 +36,7 @@ class Served:
         self.guest.setblocking(False)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
-        self.hosts = Hosts(lambda name, session, given: name == "h1" and given == proof("secret", session))
+        self.hosts = Hosts(lambda name, session, given: name == "h1" and given == prove("secret", session))
         self.proxy = Proxy(self._check, self._open, root, self.hosts, url="https://consoles.example/x", limit=limit)
         self.host = host
         self.dialer: Dialer | None = None
@@ -278,7 +278,7 @@ def test_a_session_is_good_once_and_while_somebody_waits() -> None:
     sessions: list[str] = []
 
     async def dial(session: str) -> ClientConnection:
-        headers = {"Authorization": build_authorization_basic("h1", proof("secret", session))}
+        headers = {"Authorization": build_authorization_basic("h1", prove("secret", session))}
         url = f"ws://127.0.0.1:{served.port}/hosts/{session}"
         return await connect(url, additional_headers=headers, proxy=None)
 
@@ -344,7 +344,7 @@ def test_what_a_browser_does_not_read_is_not_heaped_up(host: HostCredential | No
     ],
 )
 def test_hosts_are_told_where_this_proxy_is(more: dict[str, str], url: str | None) -> None:
-    assert address.for_hosts(Settings(**more), 8775) == url  # type: ignore[arg-type]
+    assert endpoint.for_hosts(Settings(**more), 8775) == url  # type: ignore[arg-type]
 
 
 def test_a_taken_port_matters_only_to_who_chose_it(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.engine.default import DefaultDialect
 
-from app.db import Database, Holder, UtcDateTime, is_unreachable
-from app.errors import OperatorError
+from app.core.errors import OperatorError
+from app.db.database import Database, Holder, UtcDateTime, is_unreachable
 
 
 def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compute_api.extra_specs import matches
+from compute_api.flavors.matching import matches
 
 
 @pytest.mark.parametrize(

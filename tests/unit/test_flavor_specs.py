@@ -2,9 +2,9 @@
 
 import pytest
 
-from app import errors
-from compute_api.flavor_specs import check, check_possible, wish
-from hypervisor.machine import CpuLimits, DiskLimits, Rate
+from app.core import errors
+from compute_api.flavors.extra_specs import check, check_possible, wish
+from hypervisor.api.spec import CpuLimits, DiskLimits, Rate
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import accelerator
-from hypervisor.accelerator import Accelerators, Choice, probe, probe_rom
+from hypervisor.qemu import accelerator
+from hypervisor.qemu.accelerator import Accelerators, Choice, probe, probe_rom
 
 
 class Counted(Accelerators):

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 from ipaddress import IPv6Interface
 
-from hypervisor.machine import DiskSpec, MachineSpec, NicSpec
-from hypervisor.qemu_command import OpenDisk, OpenFiles, OpenNic, qemu_command
+from hypervisor.api.spec import DiskSpec, MachineSpec, NicSpec
+from hypervisor.qemu.command import OpenDisk, OpenFiles, OpenNic, qemu_command
 
 NIC = NicSpec(
     port_id="9fd63e5a-6b8f-4b5c-a3d1-000000000001",

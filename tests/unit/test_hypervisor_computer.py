@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from hypervisor import computer
+from hypervisor.base import host_facts
 
 
 def test_neighbour_limits_are_raised_and_never_lowered(tmp_path: Path) -> None:
     for name, value in {"gc_thresh1": 128, "gc_thresh2": 99_999, "gc_thresh3": 1024}.items():
         (tmp_path / name).write_text(f"{value}\n")
-    computer.raise_neighbour_limits(tmp_path)
+    host_facts.raise_neighbour_limits(tmp_path)
     limits = {path.name: int(path.read_text()) for path in tmp_path.iterdir()}
     assert limits == {"gc_thresh1": 8192, "gc_thresh2": 99_999, "gc_thresh3": 65_536}
 
 
 def test_a_namespace_without_neighbour_limits_is_left_alone(tmp_path: Path) -> None:
-    computer.raise_neighbour_limits(tmp_path / "absent")
+    host_facts.raise_neighbour_limits(tmp_path / "absent")
     assert not list(tmp_path.iterdir())

@@ -7,8 +7,9 @@ from ipaddress import IPv6Address, IPv6Interface
 
 import pycdlib
 
-from hypervisor.config_drive import config_drive, slaac_address
-from hypervisor.machine import KeySpec, MachineSpec, NicSpec
+from hypervisor.api.spec import KeySpec, MachineSpec, NicSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.guest_data.config_drive import config_drive
 
 MAC = "02:00:f0:a9:c4:4e"
 SLAAC = IPv6Interface("2a0a:e5c1:111:888:0:f0ff:fea9:c44e/64")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.disks import Disks
-from hypervisor.errors import ImageUnusable
-from hypervisor.machine import DiskSpec, ImageRef
-from hypervisor.paths import MachinePaths
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import DiskSpec, ImageRef
+from hypervisor.base.paths import MachinePaths
+from hypervisor.storage.disks import Disks
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 MIB = 1 << 20

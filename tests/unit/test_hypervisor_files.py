@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hypervisor import paths, process
-from hypervisor.console import CONSOLE_BYTES, console_tail, trim_console
+from hypervisor.api.spec import MachineSpec
+from hypervisor.base import paths, process
+from hypervisor.base.config import Timing
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machine import MachineSpec
-from hypervisor.network import Links
-from hypervisor.qemu import machine_identity
-from hypervisor.radvd import Advertisement, Timing, radvd_conf
+from hypervisor.machines.console_log import CONSOLE_BYTES, console_tail, trim_console
+from hypervisor.machines.launch import machine_identity
+from hypervisor.network.links import Links
+from hypervisor.network.radvd import Advertisement, radvd_conf
 
 
 @pytest.mark.parametrize("machine_id", ["", ".", "..", "../../etc", ".removed-x"])
@@ -129,7 +130,7 @@ def test_a_document_with_a_key_nobody_knows_is_refused() -> None:
 
 
 def test_the_fake_host_fails_when_told_to() -> None:
-    from hypervisor.errors import LaunchFailed
+    from hypervisor.api.errors import LaunchFailed
 
     host = FakeHypervisor()
     host.fail_next("ensure_running", LaunchFailed("told to"))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import checkpoints
-from hypervisor.disks import Base, DiskFile, create_overlay
-from hypervisor.errors import ImageUnusable
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.storage import snapshots
+from hypervisor.storage.disks import Base, DiskFile, create_overlay
 
 TOP = Path(__file__).parents[2]
-OWNER = TOP / "hypervisor/qemu_img.py"
+OWNER = TOP / "hypervisor/storage/qemu_img.py"
 PACKAGES = (
     "app",
     "compute_agent",
@@ -51,7 +51,7 @@ def test_one_module_runs_qemu_img() -> None:
                 node.elts if isinstance(node, ast.List | ast.Tuple) else node.args if isinstance(node, ast.Call) else []
             )
             values = [word.value for word in words if isinstance(word, ast.Constant)]
-            assert "qemu-img" not in values, f"{path}:{node.lineno}: use hypervisor/qemu_img.py"
+            assert "qemu-img" not in values, f"{path}:{node.lineno}: use hypervisor/storage/qemu_img.py"
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_qemu_img_has_no_privileges_and_no_secrets(
 ) -> None:
     monkeypatch.setenv("SIXSTACK_DATABASE_URL", "postgresql://user:secret@host/cloud")
     disk = overlay(tmp_path)
-    checkpoints.keep(disk)
-    checkpoints.grow(disk, 5 * MIB)
-    checkpoints.copy(disk, tmp_path / "copy")
-    checkpoints.restore(disk)
+    snapshots.keep(disk)
+    snapshots.grow(disk, 5 * MIB)
+    snapshots.copy(disk, tmp_path / "copy")
+    snapshots.restore(disk)
     seen = recording.read_text()
     uids = [set(line.split()[1:]) for line in seen.splitlines() if line.startswith("Uid:")]
     assert len(uids) >= 6
@@ -101,13 +101,13 @@ def test_qemu_img_has_no_privileges_and_no_secrets(
 @needs_qemu_img
 def test_checkpoints_restore_content_and_size(tmp_path: Path) -> None:
     disk = overlay(tmp_path)
-    checkpoints.keep(disk)
-    checkpoints.grow(disk, 8 * MIB)
-    assert checkpoints.virtual_bytes(disk) == 8 * MIB
-    checkpoints.restore(disk)
-    assert checkpoints.virtual_bytes(disk) == 4 * MIB
-    assert not checkpoints.has_checkpoint(disk)
-    checkpoints.copy(disk, tmp_path / "copy")
+    snapshots.keep(disk)
+    snapshots.grow(disk, 8 * MIB)
+    assert snapshots.virtual_bytes(disk) == 8 * MIB
+    snapshots.restore(disk)
+    assert snapshots.virtual_bytes(disk) == 4 * MIB
+    assert not snapshots.has_checkpoint(disk)
+    snapshots.copy(disk, tmp_path / "copy")
     qemu_img("convert", "-f", "qcow2", "-O", "raw", tmp_path / "copy", tmp_path / "flat")
     assert (tmp_path / "flat").read_bytes()[:10] == b"guestguest"
 
@@ -118,7 +118,7 @@ def test_a_data_file_named_by_a_guest_is_refused(tmp_path: Path) -> None:
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", evil, "1M")
     secret.write_bytes(b"secret" * 1000)
     disk = DiskFile("root", evil, "qcow2")
-    for use in (checkpoints.keep, checkpoints.virtual_bytes, lambda one: checkpoints.copy(one, tmp_path / "copy")):
+    for use in (snapshots.keep, snapshots.virtual_bytes, lambda one: snapshots.copy(one, tmp_path / "copy")):
         with pytest.raises(ImageUnusable, match="data_file"):
             use(disk)
     assert not (tmp_path / "copy").exists() or b"secret" not in (tmp_path / "copy").read_bytes()
@@ -130,8 +130,8 @@ def test_a_backing_file_named_by_a_guest_is_not_read(tmp_path: Path) -> None:
     secret.write_bytes(b"secret" * 200_000)
     qemu_img("create", "-q", "-f", "qcow2", "-u", "-b", secret, "-F", "raw", evil, "1M")
     with pytest.raises(ImageUnusable, match="backing file"):
-        checkpoints.copy(DiskFile("root", evil, "qcow2"), tmp_path / "copy")
+        snapshots.copy(DiskFile("root", evil, "qcow2"), tmp_path / "copy")
     base = tmp_path / "base"
     base.write_bytes(bytes(MIB))
-    checkpoints.copy(DiskFile("root", evil, "qcow2", base, "raw"), tmp_path / "copy")
+    snapshots.copy(DiskFile("root", evil, "qcow2", base, "raw"), tmp_path / "copy")
     assert b"secret" not in (tmp_path / "copy").read_bytes()

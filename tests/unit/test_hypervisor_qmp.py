@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor import qmp
-from hypervisor.errors import HypervisorError
-from hypervisor.machine import MachineState
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.spec import MachineState
+from hypervisor.qemu import qmp
 
 GREETING = b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\n'
 ANSWERS = {"qmp_capabilities": {}, "query-status": {"status": "running"}}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app import errors
-from identity_api import passwords
-from identity_api.passwords import Verifier
+from app.core import errors
+from identity_api.auth import passwords
+from identity_api.auth.passwords import Verifier
 
 
 def wait_until(look: Callable[[], bool]) -> None:

@@ -9,10 +9,10 @@ import msgpack
 import pytest
 from cryptography.fernet import InvalidToken
 
-from app.settings import Settings
-from identity_api import keys
-from identity_api.keys import Keys
-from identity_api.payload import Method, Payload, Scope
+from app.core.settings import Settings
+from app.security import keys
+from app.security.keys import Keys
+from identity_api.tokens.payload import Method, Payload, Scope
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 

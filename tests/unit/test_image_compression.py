@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from app.errors import BadRequest
-from image_api.compression import Unpacking
+from app.core.errors import BadRequest
+from image_api.ingest.compression import Unpacking
 
 MIB = 1 << 20
 PACKERS = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstandard.ZstdCompressor(level=19).compress}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.machine import ImageRef
-from image_api.fetching import KEPT_SECONDS, BrokenOff, Coming, Fetched
+from compute_agent.images.fetch import KEPT_SECONDS, BrokenOff, Coming, Fetched
+from hypervisor.api.spec import ImageRef
 
 CONTENT = os.urandom(70_000) + bytes(1 << 20) + os.urandom(9)
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from app.errors import BadRequest
-from image_api import compression
-from image_api.compression import Unpacking, compression_of
-from image_api.formats import Found, Inspection
+from app.core.errors import BadRequest
+from image_api.ingest import compression
+from image_api.ingest.compression import Unpacking, compression_of
+from image_api.ingest.formats import Found, Inspection
 
 MIB = 1 << 20
 SIZE = 8 * MIB

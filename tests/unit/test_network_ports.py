@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from app.caller import Caller
-from app.db import Base, Database
-from app.errors import BadRequest, Forbidden, NotFound, OperatorError
-from network_api import networks, ports, quotas
-from network_api.bootstrap import bootstrap, prefix_of
+from app.core.caller import Caller
+from app.core.errors import BadRequest, Forbidden, NotFound, OperatorError
+from app.db.database import Base, Database
+from network_api import quotas
 from network_api.errors import (
     InvalidInput,
     IpAddressInUse,
@@ -25,6 +24,8 @@ from network_api.errors import (
 )
 from network_api.models import Network, NetworkQuota, SegmentRange, Subnet, SubnetPool
 from network_api.prefixes import next_cidr, next_segment
+from network_api.resources import networks, ports
+from network_api.resources.bootstrap import bootstrap, prefix_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MEMBER = Caller(user_id="u", project_id="demo", roles=frozenset({"member", "reader"}))

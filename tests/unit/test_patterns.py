@@ -2,8 +2,8 @@
 
 import pytest
 
-from app import errors, patterns
-from compute_api.patterns import checked
+from app.core import errors, patterns
+from compute_api.servers.safe_regex import checked
 
 
 @pytest.mark.parametrize(

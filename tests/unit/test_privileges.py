@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app import installation, privileges
-from app.errors import OperatorError
-from app.installation import Installation
-from app.privileges import Account
-from app.settings import Settings
+from app.core import installation
+from app.core.errors import OperatorError
+from app.core.installation import Installation
+from app.core.settings import Settings
+from app.security import privileges
+from app.security.privileges import Account
 
 CHOSEN = Installation(id="0abc", prefix="fd00::/48", vni_base=4096, mtu=1430)
 WHO = Account(0x7FE0_0ABC, 0x7FE0_0ABC)

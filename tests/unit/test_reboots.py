@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.processes import tell_systemd
-from compute_agent.host import BOOT_ID, MACHINES_ENDED, machines_are_started, machines_were_ended
+from app.core.processes import tell_systemd
+from compute_agent.host_config import BOOT_ID, MACHINES_ENDED, machines_are_started, machines_were_ended
 
 
 def test_the_first_start_of_all_finds_nothing_to_start_again(tmp_path: Path) -> None:

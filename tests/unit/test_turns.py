@@ -2,7 +2,7 @@
 
 import threading
 
-from compute_api.dispatch.turns import Turns
+from compute_api.rpc.fair_queue import Turns
 
 
 def test_hosts_take_turns_and_each_is_served_in_order() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from app.errors import BadRequest
+from app.core.errors import BadRequest
 from app.web.context import caller
 from app.web.microversion import VOLUME
 from app.web.policy import enforce, require
 from app.web.responses import json
-from volume_api import nothing
+from volume_api import stub
 from volume_api.views import limits as views
 
 blueprint = Blueprint("volume_storage", __name__)
@@ -96,7 +96,7 @@ def _empty(rule: str, body: dict[str, Any]) -> Callable[[], Response]:
 def _unknown(rule: str, title: str) -> Callable[[str], Response]:
     @require(rule)
     def unknown(key: str) -> Response:
-        raise nothing.unknown(title, key)
+        raise stub.unknown(title, key)
 
     return unknown
 
@@ -104,7 +104,7 @@ def _unknown(rule: str, title: str) -> Callable[[str], Response]:
 def _create(rule: str, what: str) -> Callable[[], Response]:
     @require(rule)
     def create() -> Response:
-        raise nothing.VolumesExceeded(what)
+        raise stub.VolumesExceeded(what)
 
     return create
 
@@ -123,7 +123,7 @@ def quota_set(key: str) -> Response:
 
 @require("volume_extension:quotas:update")
 def change_quota_set(key: str) -> Response:  # noqa: ARG001
-    raise nothing.fixed_quota()
+    raise stub.fixed_quota()
 
 
 for _kind in KINDS:

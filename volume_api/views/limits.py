@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from volume_api.nothing import LIMIT, RESOURCES
+from volume_api.stub import LIMIT, RESOURCES
 
 
 def limits() -> dict[str, Any]:

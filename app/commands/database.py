@@ -1,0 +1,248 @@
+"""`sixstack db copy` takes a cloud from one database to another, as from SQLite to PostgreSQL, whole or not at all;
+`sixstack db purge` removes what is left of servers that were deleted long ago."""
+
+import argparse
+import fcntl
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Integer, Table, exc, func, inspect, make_url, select, text
+
+import compute_api.models  # noqa: F401  all tables are to be known
+import identity_api.models  # noqa: F401
+import image_api.models  # noqa: F401
+import network_api.models  # noqa: F401
+from app import bootstrap
+from app.core.errors import OperatorError
+from app.core.settings import Settings
+from app.db.database import Base, Database, reason
+from compute_api.operations import purge as operations_purge
+
+ROWS = 1000
+"""So many rows are read and written at a time."""
+
+Row = Mapping[str, Any]
+
+
+def copy(settings: Settings, parsed: argparse.Namespace) -> int:
+    """Copy every row, show how far it is, and say what to set. Raises OperatorError, with the target as it was."""
+    from_url = parsed.from_url or settings.database
+    to_url = parsed.to_url or parsed.target
+    if to_url is None or (parsed.to_url and parsed.target):
+        raise OperatorError("say which database to copy to: `sixstack db copy URL`, or with --from URL --to URL.")
+    with ExitStack() as undo:
+        _check_file(from_url)
+        source = _opened(from_url)
+        undo.callback(source.dispose)
+        target = _opened(to_url)
+        undo.callback(target.dispose)
+        if source.writer.url == target.writer.url:
+            raise OperatorError("that is the database to copy from.")
+        undo.enter_context(_nobody_works_in(source))
+        try:
+            reading = undo.enter_context(source.writer.connect())
+            if not source.is_sqlite:
+                reading = reading.execution_options(isolation_level="REPEATABLE READ")
+            undo.enter_context(reading.begin())
+            writing = undo.enter_context(target.writer.begin())
+            _check(reading, writing, source)
+            bootstrap.upgrade(writing)
+            rows = copy_tables(reading, writing)
+        except exc.DBAPIError as error:
+            raise OperatorError(f"the database says: {reason(error)}") from None
+    print(f"All {rows} rows are there. Start the cloud with --database-url {target.writer.url},")
+    print("or with SIXSTACK_DATABASE_URL set to it, which keeps its password out of the list of processes.")
+    print("The old database is as it was; nothing uses it any more.")
+    return 0
+
+
+def purge(settings: Settings, parsed: argparse.Namespace) -> int:
+    """Remove rows of servers that were deleted before a day, while the cloud goes on; show how far it is."""
+    before = _day(parsed.before) if parsed.before else _days_ago(parsed.days)
+    _check_file(settings.database)
+    database = _opened(settings.database)
+    whole = operations_purge.Removed()
+    try:
+        with database.reader.connect() as connection:
+            _check_revision(connection, database)
+        began = time.monotonic()
+        for removed in operations_purge.purge(database, before, usage=parsed.with_usage, dry_run=parsed.dry_run):
+            whole.servers += removed.servers
+            whole.rows += removed.rows
+            print(f"\r{whole.servers:10} servers {whole.rows:12} rows", end="", flush=True)
+            if not parsed.dry_run:
+                time.sleep(time.monotonic() - began)  # so that others have the database half of the time
+            began = time.monotonic()
+    except exc.DBAPIError as error:
+        raise OperatorError(f"the database says: {reason(error)}") from None
+    finally:
+        if whole.rows:
+            print()
+        database.dispose()
+    which = f"{whole.servers} servers that were deleted before {before:%Y-%m-%d %H:%M} UTC, {whole.rows} rows in all"
+    if parsed.dry_run:
+        print(f"There are {which}. Nothing was removed.")
+        return 0
+    print(f"Removed {which}.")
+    if not parsed.with_usage:
+        print("Usage reports still count them.")
+    return 0
+
+
+def _day(text: str) -> datetime:
+    """A day, or a moment, in UTC unless it says otherwise."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise OperatorError(f"--before wants a day, such as 2026-08-31, not {text!r}.") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _days_ago(days: float) -> datetime:
+    try:
+        if days >= 0:
+            return datetime.now(UTC) - timedelta(days=days)
+    except (OverflowError, ValueError):
+        pass
+    raise OperatorError(f"--days wants a number of days, not {days:g}.")
+
+
+def copy_tables(reading: Connection, writing: Connection) -> int:
+    """Copy all tables, in an order that foreign keys allow, and check that all rows have arrived; returns how many."""
+    tables = Base.metadata.sorted_tables
+    for table in reversed(tables):
+        writing.execute(table.delete())  # what migrations have put there
+    total = 0
+    for table in tables:
+        total += _copy_table(reading, writing, table)
+    return total
+
+
+def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
+    postgresql = writing.dialect.name == "postgresql"
+    if postgresql:  # what triggers would do to the rows has been done to them
+        writing.execute(text(f'ALTER TABLE "{table.name}" DISABLE TRIGGER USER'))
+    query = select(table).order_by(*table.primary_key.columns)
+    result = reading.execution_options(yield_per=ROWS).execute(query)
+    rows: Iterator[Row] = (dict(row) for row in result.mappings())
+    if any(key.column.table is table for key in table.foreign_keys):
+        rows = iter(_parents_first(table, list(rows)))
+    count = 0
+    while batch := list(islice(rows, ROWS)):
+        try:
+            writing.execute(table.insert(), batch)
+        except exc.DataError as error:
+            raise OperatorError(f"table {table.name} holds what the new database cannot: {reason(error)}") from None
+        count += len(batch)
+        print(f"\r{table.name:40} {count:10} rows", end="", flush=True)
+    for there in (reading, writing):
+        if there.scalar(select(func.count()).select_from(table)) != count:
+            raise OperatorError(f"table {table.name} changed while it was copied; end what uses it and try again.")
+    if count:
+        print()
+    if postgresql:
+        writing.execute(text(f'ALTER TABLE "{table.name}" ENABLE TRIGGER USER'))
+        _set_sequence(writing, table)
+    return count
+
+
+def _parents_first(table: Table, rows: list[Row]) -> Iterable[Row]:
+    """Rows that refer to rows of the same table, after those."""
+    referring = [key.parent.name for key in table.foreign_keys if key.column.table is table]
+    (key,) = table.primary_key.columns
+    done: set[Any] = {None}
+    while rows:
+        ready = [row for row in rows if all(row[name] in done or row[name] == row[key.name] for name in referring)]
+        if not ready:
+            raise OperatorError(f"rows of table {table.name} refer to each other in a circle.")
+        yield from ready
+        done |= {row[key.name] for row in ready}
+        rows = [row for row in rows if row[key.name] not in done]
+
+
+def _set_sequence(writing: Connection, table: Table) -> None:
+    """The next row gets a number that no row has."""
+    for column in table.primary_key.columns:
+        if not isinstance(column.type, Integer):
+            continue
+        query = text("SELECT pg_get_serial_sequence(:table, :column)")
+        sequence = writing.scalar(query, {"table": f'"{table.name}"', "column": column.name})
+        highest = writing.scalar(select(func.max(column)))
+        if sequence and highest is not None:
+            writing.execute(text("SELECT setval(:sequence, :highest)"), {"sequence": sequence, "highest": highest})
+
+
+def _check(reading: Connection, writing: Connection, source: Database) -> None:
+    """The source is of this version, the target is empty, and nobody else is at work in either."""
+    for connection in (reading, writing):
+        if connection.dialect.name == "postgresql" and _others(connection):
+            raise OperatorError(f"others are connected to {connection.engine.url}; end the cloud first.")
+    _check_revision(reading, source)
+    if there := inspect(writing).get_table_names():
+        raise OperatorError(f"the new database is not empty: it has a table {sorted(there)[0]}. Give an empty one.")
+
+
+def _check_revision(connection: Connection, database: Database) -> None:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        raise OperatorError(f"there is no cloud in {database.writer.url}.")
+    if revision != bootstrap.head():
+        raise OperatorError(
+            f"the database is of another version of Sixstack ({revision}); start the cloud once with this version, "
+            "which brings it up to date."
+        )
+
+
+def _others(connection: Connection) -> bool:
+    """Whether anybody but us is connected to this PostgreSQL database."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' "
+        "AND pid <> pg_backend_pid()"
+    )
+    return connection.scalar(text(query)) is not None
+
+
+@contextmanager
+def _nobody_works_in(source: Database) -> Iterator[None]:
+    """Keep `sixstack up` away from a SQLite database as long as this lasts; refuse when it runs."""
+    path = source.writer.url.database
+    if not source.is_sqlite or not path:
+        yield
+        return
+    directory = Path(path).parent
+    state = directory.parent if (directory.parent / "installation.json").exists() else directory
+    with (state / "up.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError("the cloud is running; end it first, with `sixstack down`. Its guests go on.") from None
+        yield
+
+
+def _check_file(url: str) -> None:
+    """SQLite would make a database that is not there."""
+    if _is_url(url) and make_url(url).get_backend_name() == "sqlite":
+        path = make_url(url).database
+        if not path or not Path(path).exists():
+            raise OperatorError(f"there is no database {path}.")
+
+
+def _opened(url: str) -> Database:
+    try:
+        return Database(url)
+    except OSError as error:
+        raise OperatorError(f"{url} cannot be used: {error.strerror}.") from None
+
+
+def _is_url(url: str) -> bool:
+    try:
+        make_url(url)
+    except exc.ArgumentError:
+        return False
+    return True

@@ -1,0 +1,299 @@
+"""The database: one writer at a time on SQLite, plain transactions on PostgreSQL, cheap reads on both.
+
+SQLite: a transaction that reads first and writes later cannot wait for another writer, so every write transaction
+is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared between processes (flock).
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    URL,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    TypeDecorator,
+    create_engine,
+    event,
+    exc,
+    make_url,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from app.core import patterns
+from app.core.errors import BadRequest, OperatorError
+from app.db.prepared_reads import Holder, HotReads
+from app.security.owned_files import open_or_create
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+"""A JSON column. Assign a new value to change it; changes inside are not seen."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC, whatever the database keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)  # PostgreSQL answers in the time zone that it is set to
+
+
+class Base(DeclarativeBase):
+    """The base of every model of every service; one metadata, so that one migration history covers all."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
+
+
+PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""What libpq is told, in seconds, unless the URL says otherwise: a server that is gone is noticed soon."""
+WAIT_SECONDS = 20
+"""How long a thread waits for a connection that others have."""
+RECYCLE_SECONDS = 1800
+"""Connections are made anew after so long, so that they spread over servers behind one name."""
+PATTERN_TIMEOUT_MS = 3000
+"""How long PostgreSQL may match regular expressions of users in one statement."""
+ADVICE = "PostgreSQL's is postgresql+psycopg://USER@HOST/NAME."
+_SQL_IS_WRONG = 1  # SQLITE_ERROR
+_NO_SUCH_TABLE = "42P01"
+_QUERY_CANCELED = "57014"
+_READ_ONLY = "25006"  # what a standby answers that was the primary before
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether the database is not there just now, or busy with others: trying again later may help.
+
+    SQLAlchemy's errors and the drivers' own.
+    """
+    if isinstance(error, exc.TimeoutError):
+        return True
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig if isinstance(error.orig, Exception) else error
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode != _SQL_IS_WRONG
+    names = {kind.__name__ for kind in type(error).__mro__}
+    outside = type(error).__module__.startswith("psycopg")
+    return outside and (bool(names & {"OperationalError", "InterfaceError"}) or _state(error) == _READ_ONLY)
+
+
+def is_empty(error: Exception) -> bool:
+    """Whether the database has no tables of ours: it is not the one that `sixstack up` was given."""
+    return isinstance(error, exc.DBAPIError) and (
+        str(error.orig).startswith("no such table") or _state(error.orig) == _NO_SUCH_TABLE
+    )
+
+
+def reason(error: Exception) -> str:
+    """What the database says is wrong, in one line."""
+    said = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+    return str(said).strip().partition("\n")[0]
+
+
+def _parsed(url: str) -> URL:
+    """PostgreSQL is spoken to by psycopg, whether the URL says so or not. Raises OperatorError."""
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise OperatorError(f"{url!r} is not the URL of a database. {ADVICE}") from None
+    plain = parsed.drivername in ("postgresql", "postgres")
+    return parsed.set(drivername="postgresql+psycopg") if plain else parsed
+
+
+def _state(error: BaseException | None) -> str | None:
+    return getattr(error, "sqlstate", None)
+
+
+class Database:
+    """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
+
+    def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10, connections: int = 16) -> None:
+        """`pool_size` is for SQLite, whose connections cost nothing: one for each thread. On PostgreSQL there are at
+        most so many `connections`, half of them for reads, opened when they are needed; a thread waits for one.
+
+        Raises OperatorError for a URL that means nothing here.
+        """
+        parsed = _parsed(url)
+        self.url = url
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        common: dict[str, Any] = {"json_serializer": _json, "json_deserializer": orjson.loads}
+        if self.is_sqlite:
+            common["connect_args"] = {"check_same_thread": False, "isolation_level": None, "timeout": 30}
+            common |= {"pool_size": pool_size, "max_overflow": pool_size}
+        else:
+            common["connect_args"] = {name: value for name, value in PATIENCE.items() if name not in parsed.query}
+            common |= {"pool_size": max(connections // 2, 1), "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
+            common |= {"pool_pre_ping": True, "pool_use_lifo": True, "pool_recycle": RECYCLE_SECONDS}
+        try:
+            self.writer: Engine = create_engine(parsed, **common)
+            self.reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **common)
+        except (exc.ArgumentError, ModuleNotFoundError) as error:
+            raise OperatorError(f"the database {parsed} cannot be used: {error}. {ADVICE}") from None
+        self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
+        self._holding = threading.Lock()
+        self.hot = HotReads(self)
+        self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
+        if self.is_sqlite:
+            for engine in (self.writer, self.reader):
+                event.listen(engine, "connect", _pragmas(synchronous))
+            event.listen(self.writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One write transaction: commits at the end, rolls back on an exception. Keep it short: no network, no qemu.
+
+        What was registered by `after_commit` runs once the commit is done.
+        """
+        with Session(self.writer, expire_on_commit=False) as session:
+            if self._turn:
+                with self._turn, session.begin():
+                    yield session
+            else:
+                with session.begin():
+                    yield session
+        for action in session.info.pop("after_commit", []):
+            action()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for reads; each statement sees what is committed. Never write through it."""
+        with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def reading_with_patterns(self) -> Iterator[Session]:
+        """`reading` for queries with regular expressions of users.
+
+        SQLite calls RE2, which is linear. PostgreSQL's own engine gets a statement timeout. Raises BadRequest when it
+        is exceeded.
+        """
+        with self.reading() as session:
+            if self.is_sqlite:
+                yield session
+                return
+            connection = session.connection()
+            connection.exec_driver_sql(f"SET statement_timeout = {PATTERN_TIMEOUT_MS}")
+            try:
+                yield session
+            except exc.DBAPIError as error:
+                if _state(error.orig) != _QUERY_CANCELED:
+                    raise
+                raise BadRequest("The regular expression takes too long to match. Use a simpler one.") from None
+            finally:
+                if not connection.invalidated:
+                    connection.exec_driver_sql("RESET statement_timeout")
+
+    def hold(self, holder: Holder) -> PoolProxiedConnection:
+        """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
+
+        `holder` is an object that the thread keeps; once that is gone, so is the thread, as servers end idle ones,
+        and the next to ask gives the connection back to the pool. Not the thread itself: at its end no Python may
+        run in it any more.
+        """
+        with self._holding:
+            left = [connection for owner, connection in self._held if owner() is None]
+            self._held = [(owner, connection) for owner, connection in self._held if owner() is not None]
+            for connection in left:
+                connection.close()
+            connection = self.reader.raw_connection()
+            self._held.append((weakref.ref(holder), connection))
+        return connection
+
+    def lose(self, holder: Holder) -> None:
+        """The connection that the holder keeps is broken: close it."""
+        with self._holding:
+            broken = [connection for owner, connection in self._held if owner() is holder]
+            self._held = [(owner, connection) for owner, connection in self._held if owner() is not holder]
+        for connection in broken:
+            connection.invalidate()
+
+    def dispose(self) -> None:
+        """Close every connection, held ones too."""
+        while self._held:
+            self._held.pop()[1].invalidate()
+        self.writer.dispose()
+        self.reader.dispose()
+        if self._turn:
+            self._turn.close()
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run the action when this session's transaction has been committed, and not at all when it is rolled back."""
+    session.info.setdefault("after_commit", []).append(action)
+
+
+class _Turn:
+    """Whose turn it is to write: one thread of one process. A thread that waits for itself is told so."""
+
+    def __init__(self, database: Path) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._path = database.with_name(database.name + ".lock")
+        self._file = os.fdopen(open_or_create(self._path), "r+")
+
+    def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            raise RuntimeError("a write transaction inside a write transaction")
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *exc: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._owner = None
+        self._lock.release()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _pragmas(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
+    def set_pragmas(connection: Any, _record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "busy_timeout=30000",
+            "cache_size=-2048",
+            "temp_store=MEMORY",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        connection.create_function("regexp", 2, patterns.matches, deterministic=True)
+
+    return set_pragmas
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,33 @@
+"""How it went with the name server, for `sixstack status`: a file in the API's directory that `sixstack up` lets go."""
+
+import json
+from datetime import datetime
+
+from app.core.settings import Settings
+
+FILE = "dns.json"
+
+
+def keep(settings: Settings, now: datetime, error: str | None) -> None:
+    """It was compared with the servers just now, or could not be because of `error`."""
+    written = {"zone": settings.dns_zone, "server": settings.dns_server, "at": now.timestamp(), "error": error}
+    temporary = settings.api_directory / f".{FILE}"
+    temporary.write_text(json.dumps(written))
+    temporary.rename(settings.api_directory / FILE)
+
+
+def forget(settings: Settings) -> None:
+    """Nobody compares any more."""
+    (settings.api_directory / FILE).unlink(missing_ok=True)
+
+
+def shown(settings: Settings, now: datetime) -> str | None:
+    """In one line; None when no name server is kept here."""
+    try:
+        known = json.loads((settings.api_directory / FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    ago = f"{max(0, round(now.timestamp() - known['at']))} s ago"
+    if known["error"]:
+        return f"{known['zone']} on {known['server']} failed {ago}: {known['error']}"
+    return f"{known['zone']} on {known['server']} is kept, last compared {ago}"

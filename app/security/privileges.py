@@ -1,0 +1,236 @@
+"""The unprivileged account of API, console proxy, DNS process and desk server when `sixstack up` starts as root.
+
+The supervisor and the agent stay root. The account is a number that no user of the computer has, worked out from the
+installation, or the user that `user` names. It owns the directories of API_DIRECTORIES and may only traverse the rest.
+"""
+
+import compileall
+import functools
+import os
+import pwd
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.core.errors import OperatorError
+from app.core.installation import Installation
+from app.core.settings import Settings
+
+# Above the uids of machines and of qemu-img (hypervisor/machines/launch.py, hypervisor/storage/qemu_img.py).
+FIRST_UID = 0x7FE0_0000
+API_DIRECTORIES = ("api", "keys", "images/store")
+"""In the state directory: the database and run-time files, token keys, the files of the image service."""
+PACKAGES = (
+    "app",
+    "compute_agent",
+    "compute_api",
+    "hypervisor",
+    "identity_api",
+    "image_api",
+    "network_api",
+    "volume_api",
+)
+READ_FILES = ("installation.json", "policy.yaml")
+"""In the state directory: root's, and read by the account."""
+PRIVILEGED_PORTS = 1024
+
+# Directories that the account cannot traverse, such as /root with a checkout in it, are replaced in a mount namespace
+# by ones that contain only what is needed. Arguments: HIDDEN COUNT PATH… HIDDEN COUNT PATH… -- COMMAND…
+_CONFINE = """
+mask=$(umask)
+umask 022
+while [ "$1" != -- ]; do
+    hidden=$1 count=$2
+    shift 2
+    exec 9<"$hidden"
+    mount -t tmpfs -o mode=0755,size=1m,nosuid,nodev tmpfs "$hidden"
+    while [ "$count" -gt 0 ]; do
+        mkdir -p "$hidden/$1"
+        mount -c --rbind "/proc/self/fd/9/$1" "$hidden/$1"
+        count=$((count - 1))
+        shift
+    done
+    exec 9<&-
+done
+shift
+umask "$mask"
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user and group by number; `name` is that of a user of this computer, whose other groups it then has."""
+
+    uid: int
+    gid: int
+    name: str | None = None
+
+    def command(self, *, port: int | None = None) -> list[str]:
+        """The words before a command line that run it as this account, without capabilities, or with the one that a
+        privileged `port` needs."""
+        kept = ",+net_bind_service" if port is not None and port < PRIVILEGED_PORTS else ""
+        return [
+            *("setpriv", "--reuid", str(self.uid), "--regid", str(self.gid)),
+            *(("--init-groups",) if self.name else ("--clear-groups",)),
+            *("--no-new-privs", f"--bounding-set=-all{kept}", f"--inh-caps=-all{kept}"),
+            *((f"--ambient-caps=-all{kept}",) if kept else ()),
+            "--",
+        ]
+
+
+def account(settings: Settings, chosen: Installation) -> Account | None:
+    """The account of this installation; None when processes keep their user. Raises OperatorError."""
+    if os.geteuid() != 0 or settings.user == "root":
+        return None
+    if not settings.user:
+        number = FIRST_UID + int(chosen.id, 16)
+        return Account(number, number)
+    try:
+        found = pwd.getpwnam(settings.user)
+    except KeyError:
+        raise OperatorError(
+            f"There is no user {settings.user}. Create it (useradd --system {settings.user}) or leave out --user."
+        ) from None
+    return Account(found.pw_uid, found.pw_gid, found.pw_name)
+
+
+def hand_over(settings: Settings, who: Account | None) -> None:
+    """Give the account its directories, with what an earlier release or another account left in them; idempotent.
+
+    Call it as root while nothing else runs; does nothing otherwise. Raises OperatorError.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = who or Account(0, 0)
+    state = settings.state
+    try:
+        os.chown(state, -1, owner.gid)
+        state.chmod(0o710 if who else 0o700)
+        (state / "images").mkdir(mode=0o711, exist_ok=True)
+        (state / "images").chmod(0o711)
+        (state / "machines").mkdir(mode=0o700, exist_ok=True)
+        (state / "machines").chmod(0o700)
+        for name in API_DIRECTORIES:
+            _give(state / name, owner)
+        for path in settings.database_files():
+            _give_file(path, owner)
+        for name in READ_FILES:
+            if (state / name).exists():
+                os.chown(state / name, -1, owner.gid)
+                (state / name).chmod(0o640)
+    except OSError as error:
+        raise OperatorError(
+            f"{error.filename or state} cannot be given to the user {owner.uid}: {error.strerror}. Keep the state "
+            "directory on a file system with owners, or run everything as root with --user root."
+        ) from None
+
+
+def hand_out(settings: Settings, who: Account) -> dict[str, str]:
+    """Copies of files that only root may read, for the account. Returns the SIXSTACK_* variables that name them."""
+    named = {"dns_key_file": settings.dns_key_file, "broker_authority": settings.broker_authority}
+    changed = {}
+    for name, path in named.items():
+        copy = settings.api_directory.absolute() / name
+        copy.unlink(missing_ok=True)
+        if not path:
+            continue
+        try:
+            content = Path(path).read_bytes()
+        except OSError:
+            continue  # the process that needs the file reports it
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchown(file.fileno(), who.uid, who.gid)
+        changed[f"SIXSTACK_{name.upper()}"] = str(copy)
+    return changed
+
+
+def compile_programs() -> None:
+    """Write the bytecode of our own modules where it is missing or old: the account cannot, and each of its processes
+    would compile them again."""
+    top = Path(__file__).parents[1]
+    for name in PACKAGES:
+        compileall.compile_dir(top / name, quiet=2)
+
+
+def command(settings: Settings, who: Account, words: list[str], *, port: int | None = None) -> list[str]:
+    """The command line that runs `words`, a Python of ours, as the account."""
+    confined = list(_confinement(settings, who))
+    before = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", _CONFINE, "sh", *confined, "--"]
+    return [*(before if confined else ()), *who.command(port=port), *words]
+
+
+def check(settings: Settings, who: Account, environment: dict[str, str]) -> None:
+    """Raise OperatorError, with what to do, when the account cannot run our programs on the state directory."""
+    look = "import os, sys, app.core.settings; os.listdir(sys.argv[1])"
+    words = [sys.executable, "-c", look, str(settings.api_directory.absolute())]
+    done = subprocess.run(
+        command(settings, who, words), env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise OperatorError(
+            f"the API cannot run as the user {who.name or who.uid}: {said}. Let that user read {sys.prefix} and reach "
+            f"{settings.state}, or run everything as root with --user root."
+        )
+
+
+def _confinement(settings: Settings, who: Account) -> Iterator[str]:
+    """Arguments of _CONFINE: each hidden directory, and what is needed below it."""
+    state = settings.state.absolute()
+    needed = [Path(each) for each in (*sys.path, sys.prefix, sys.base_prefix) if each and Path(each).is_dir()]
+    needed += [Path(sys.executable).parent, Path(sys.executable).resolve().parent, state]
+    needed += [state / name for name in API_DIRECTORIES]
+    below: dict[Path, set[Path]] = {}
+    for path in {each for one in needed for each in (one.absolute(), one.resolve())}:
+        hidden = next((up for up in reversed(path.parents) if not _may_traverse(up, who)), None)
+        if hidden is not None:
+            below.setdefault(hidden.resolve(), set()).add(hidden.resolve() / path.relative_to(hidden))
+    for hidden, paths in sorted(below.items()):
+        outermost = [path for path in sorted(paths) if not any(up in paths for up in path.parents)]
+        yield from (str(hidden), str(len(outermost)), *(str(path.relative_to(hidden)) for path in outermost))
+
+
+@functools.cache
+def _may_traverse(directory: Path, who: Account) -> bool:
+    found = directory.stat()
+    if found.st_uid == who.uid:
+        return bool(found.st_mode & stat.S_IXUSR)
+    groups = {who.gid, *(os.getgrouplist(who.name, who.gid) if who.name else ())}
+    return bool(found.st_mode & (stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH))
+
+
+def _give(directory: Path, owner: Account) -> None:
+    """Give a directory with all that is in it. The directory itself comes last: one that has the owner is done, and
+    what its owner has put there since, links to other files perhaps, is not looked at."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_uid == owner.uid:
+        return
+    for path in _entries(directory):
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+    os.chown(directory, owner.uid, owner.gid)
+    directory.chmod(0o700)
+
+
+def _entries(directory: Path) -> Iterable[Path]:
+    for root, directories, files in os.walk(directory, topdown=False):
+        yield from (Path(root) / name for name in (*files, *directories))
+
+
+def _give_file(path: Path, owner: Account) -> None:
+    """Give a file that root may have made in a directory of the account."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid != owner.uid:
+            os.fchown(descriptor, owner.uid, owner.gid)
+    finally:
+        os.close(descriptor)

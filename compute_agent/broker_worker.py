@@ -1,0 +1,152 @@
+"""Hears over the broker what there is to do and what is asked: the side of a host that is on another computer."""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from celery.bootsteps import CLOSE
+from celery.concurrency.thread import TaskPool
+from celery.worker import WorkController
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
+from kombu import Connection, Consumer, Message, Queue
+
+from app.core.errors import Unavailable
+from compute_agent.host_rpc import Answers, answer
+from compute_api.rpc import broker, topology
+from compute_api.rpc.calls import Listener
+from compute_api.rpc.celery_app import celery
+from compute_api.rpc.publisher import Post
+from hypervisor.api.protocol import Hypervisor
+
+log = logging.getLogger(__name__)
+
+ANSWERING_THREADS = 4
+AGAIN_SECONDS = 5.0
+STOP_SECONDS = 20.0
+
+
+class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
+    """A connection, the tasks, the loop. The others need permissions that a host has not."""
+
+    default_steps = (
+        "celery.worker.consumer.connection:Connection",
+        "celery.worker.consumer.tasks:Tasks",
+        "celery.worker.consumer.consumer:Evloop",
+    )
+
+
+class HostConsumer(CeleryConsumer):  # type: ignore[misc]
+    """Celery's consumer without what workers tell each other."""
+
+    Blueprint = _Steps
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Celery's own pauses grow to half a minute."""
+        return broker.reach(conn, self._lost, callback=maybe_shutdown)
+
+    def _lost(self, error: Exception, interval: float) -> None:
+        log.warning("The message broker cannot be reached (%s); trying again in %d s", error, interval)
+
+
+class Worker:
+    """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for.
+
+    One that ends by itself is started again.
+    """
+
+    def __init__(
+        self, url: str, authority: str | None, host: str, threads: int, carry_out: Callable[[int], None]
+    ) -> None:
+        self._url, self._authority, self._host, self._threads = url, authority, host, threads
+        self._carry_out = carry_out
+        self._stopping = threading.Event()
+        self._worker: WorkController | None = None
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to hear."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hear nothing more; what is not acknowledged comes again."""
+        self._stopping.set()
+        if self._worker is not None and self._worker.consumer is not None:
+            self._worker.consumer.blueprint.state = CLOSE  # its loop looks at this twice a second or so
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._worker = self._made()
+            self._worker.start()
+            self._worker.stop()
+            if not self._stopping.wait(AGAIN_SECONDS):
+                log.warning("What hears of work has ended by itself; it begins again")
+
+    def _made(self) -> WorkController:
+        app = celery(self._url, self._authority, host=self._host)
+        app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
+        app.task(self._carry_out, name=topology.TASK, shared=False, acks_late=True, ignore_result=True)
+        app.finalize()
+
+        class Pool(TaskPool):  # type: ignore[misc]
+            """Threads that know whose they are: with more than one host in a process there are several applications."""
+
+            def __init__(self, *args: Any, **more: Any) -> None:
+                super().__init__(*args, **more)
+                self.executor = ThreadPoolExecutor(self.limit, "work", initializer=app.set_current)
+
+        return _Controller(
+            app=app,
+            pool_cls=Pool,
+            concurrency=self._threads,
+            hostname=f"sixstack@{self._host}",
+            without_mingle=True,
+            without_gossip=True,
+            without_heartbeat=True,
+        )
+
+
+class _Controller(WorkController):  # type: ignore[misc]
+    """Celery's worker with its plain loop, which can be ended from another thread."""
+
+    def should_use_eventloop(self) -> bool:
+        return False
+
+
+class Questions(Listener):
+    """Answers what the API asks about machines; `more` are questions that only hosts on other computers are asked."""
+
+    def __init__(
+        self, connection: Connection, host: str, hypervisor: Hypervisor, post: Post, more: Answers | None = None
+    ) -> None:
+        super().__init__(connection, "questions")
+        self._more = more
+        self._host = host
+        self._hypervisor = hypervisor
+        self._post = post
+        self._pool = ThreadPoolExecutor(ANSWERING_THREADS, thread_name_prefix="answer")
+
+    def stop(self) -> None:
+        """Hear nothing more, and answer what was heard."""
+        super().stop()
+        self._pool.shutdown()
+
+    def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
+        queue = Queue(topology.questions(self._host), no_declare=True)
+        return [consumer([queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
+
+    def _hear(self, body: Any, message: Message) -> None:
+        number = message.properties.get("correlation_id")
+        if isinstance(body, dict) and number:
+            self._pool.submit(self._answer, body, number)
+
+    def _answer(self, body: dict[str, Any], number: str) -> None:
+        key = body.pop("answer_to", "")
+        reply = answer(self._hypervisor, body, self._more)
+        try:
+            self._post.send(reply, exchange=topology.up(self._host), routing_key=key, correlation_id=number)
+        except Unavailable as error:
+            log.warning("An answer could not be sent: %s", error)

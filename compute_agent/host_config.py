@@ -1,0 +1,165 @@
+"""Settings → the hypervisor of this host, and what is true of this computer."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
+from pathlib import Path
+
+from app.core.addresses import ipv6_address
+from app.core.errors import OperatorError
+from app.core.installation import Installation
+from app.core.settings import Settings
+from compute_agent.images.source import make_source
+from hypervisor.api.protocol import ImageSource
+from hypervisor.base.config import HostConfig, Nat64, Timing
+from hypervisor.driver import QemuHypervisor
+
+BOOT_ID = "boot-id"
+MACHINES_ENDED = "machines-ended"
+
+
+def make_hypervisor(
+    settings: Settings, installation: Installation, images: ImageSource | None = None
+) -> QemuHypervisor:
+    """The host, checked, with images from the store that the settings name or from elsewhere.
+
+    Raises HostUnfit, which says what to do, or OperatorError for a setting that is wrong.
+    """
+    if settings.accelerator not in ("auto", "kvm", "tcg"):
+        raise OperatorError(f"--accelerator is auto, kvm or tcg, not {settings.accelerator}.")
+    try:
+        dns_servers = tuple(ipv6_address(server) for server in _words(settings.dns_servers))
+    except ValueError as error:
+        raise OperatorError(f"--dns-servers: {error}; guests have IPv6 only.") from None
+    try:
+        peers = tuple(IPv6Address(peer) for peer in _words(settings.peers))
+    except ValueError as error:
+        raise OperatorError(f"--peers: {error}; VXLAN goes over IPv6.") from None
+    config = HostConfig(
+        state=settings.state,
+        installation=installation.id,
+        host_name=settings.host_name,
+        uplink=settings.uplink,
+        peers=peers,
+        isolate_guests=settings.isolate_guests,
+        guests_reach_host=settings.guests_reach_host,
+        guests_reach_ports=_guests_reach_ports(settings),
+        forward=settings.forward,
+        nat64_allow=_nat64_allow(settings),
+        nat64=_nat64(settings) if settings.nat64 else None,
+        accelerator=settings.accelerator,  # type: ignore[arg-type]
+        dns_servers=dns_servers,
+        dns_search=tuple(_words(settings.dns_search)),
+        router_timing=_timing(settings),
+        reserved_memory_mib=settings.reserved_memory_mib,
+        migration_ports=_ports(settings.migration_ports),
+        migration_address=_migration_address(settings),
+        cpu_model=settings.cpu_model,
+        shared_machines=Path(settings.shared_machines) if settings.shared_machines else None,
+        image_cache_gib=max(0, settings.image_cache_gib),
+        min_free_disk_mib=max(0, settings.min_free_disk_mib),
+    )
+    hypervisor = QemuHypervisor(config, images or make_source(settings))
+    hypervisor.check()
+    return hypervisor
+
+
+def _ports(text: str) -> range:
+    try:
+        first, last = map(int, text.split("-"))
+    except ValueError:
+        raise OperatorError(f"SIXSTACK_MIGRATION_PORTS is two numbers, such as 49152-49215, not {text}.") from None
+    if not 1024 <= first < last <= 65535:
+        raise OperatorError(f"SIXSTACK_MIGRATION_PORTS: at least two of 1024 to 65535 are needed, not {text}.")
+    return range(first, last + 1)
+
+
+def _guests_reach_ports(settings: Settings) -> tuple[int, ...]:
+    words = _words(settings.guests_reach_ports)
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words):
+        raise OperatorError(
+            f"--guests-reach-ports wants TCP ports, such as 8774,8775, not {settings.guests_reach_ports}."
+        )
+    return tuple(map(int, words))
+
+
+def _nat64_allow(settings: Settings) -> tuple[IPv4Network, ...]:
+    try:
+        networks = [IPv4Network(word) for word in _words(settings.nat64_allow)]
+    except ValueError as error:
+        raise OperatorError(f"SIXSTACK_NAT64_ALLOW: {error}.") from None
+    return tuple(collapse_addresses(networks))
+
+
+def _migration_address(settings: Settings) -> IPv6Address | None:
+    try:
+        return IPv6Address(settings.migration_address) if settings.migration_address else None
+    except ValueError as error:
+        raise OperatorError(f"SIXSTACK_MIGRATION_ADDRESS: {error}; hosts reach each other by IPv6.") from None
+
+
+def _nat64(settings: Settings) -> Nat64:
+    try:
+        pairs = [word.split("=") for word in _words(settings.nat64_map)]
+        return Nat64(
+            prefix=IPv6Network(settings.nat64_prefix),
+            pool=IPv4Network(settings.nat64_pool),
+            mappings=tuple((IPv4Address(outside), ipv6_address(guest)) for outside, guest in pairs),
+            forwarders=tuple(ip_address(server) for server in _words(settings.dns_forwarders)),
+        )
+    except ValueError as error:
+        raise OperatorError(f"SIXSTACK_NAT64_*, SIXSTACK_DNS_FORWARDERS: {error}.") from None
+
+
+def _timing(settings: Settings) -> Timing:
+    longest = settings.ra_interval_seconds
+    if not 4 <= longest <= 1800 or settings.ra_lifetime_seconds not in range(longest, 9001):
+        raise OperatorError(
+            "SIXSTACK_RA_INTERVAL_SECONDS is 4 to 1800, SIXSTACK_RA_LIFETIME_SECONDS no less than it and at most 9000."
+        )
+    if settings.ra_preferred_seconds > settings.ra_valid_seconds:
+        raise OperatorError("SIXSTACK_RA_PREFERRED_SECONDS is at most SIXSTACK_RA_VALID_SECONDS.")
+    return Timing(
+        min_interval=max(3, longest * 3 // 10),
+        max_interval=longest,
+        default_lifetime=settings.ra_lifetime_seconds,
+        dns_lifetime=settings.ra_lifetime_seconds,
+        preferred_lifetime=settings.ra_preferred_seconds,
+        valid_lifetime=settings.ra_valid_seconds,
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+@contextmanager
+def only_agent(state: Path) -> Iterator[None]:
+    """One agent for each state directory. Raises OperatorError when another one works there."""
+    with (state / "agent.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"Another agent works in {state}.") from None
+        yield
+
+
+def machines_were_ended(state: Path) -> bool:
+    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again.
+
+    True until `machines_are_started`: an agent that ends before it has heard what should run does not forget it.
+    """
+    remembered = state / BOOT_ID
+    rebooted = remembered.exists() and remembered.read_text().strip() != _boot_id()
+    return rebooted or (state / MACHINES_ENDED).exists()
+
+
+def machines_are_started(state: Path) -> None:
+    """From now on a machine that does not run has shut itself off."""
+    (state / BOOT_ID).write_text(_boot_id())
+    (state / MACHINES_ENDED).unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,171 @@
+"""Disks of images fetched to a host: once however many ask at a time, resumed where they broke off, verified.
+
+The host makes a base of its own from the file, so what is fetched is removed an hour after it was last asked for.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import ImageRef
+from image_api.stores.file import ZEROS
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 3600.0
+TRIES = 12
+PAUSE_SECONDS = 1.0
+LONGEST_PAUSE = 10
+"""The pause grows by this with each failure in a row, up to `LONGEST_PAUSE` times: all tries take a minute, which an
+API may take that is started again."""
+SAY_SECONDS = 10.0
+
+
+class BrokenOff(Exception):
+    """It did not come, or not to its end, for the reason given; it may when it is tried again."""
+
+
+@dataclass(frozen=True)
+class Coming:
+    """The bytes of a disk from `start` on: 0 where a place further on was asked for in vain. `whole` is the size of
+    all of it."""
+
+    start: int
+    whole: int
+    pieces: Iterator[bytes]
+
+
+# Begins to read a disk at a place. Raises BrokenOff, also from `pieces`, and ImageUnusable when it is not to be had.
+Opener = Callable[[ImageRef, int], AbstractContextManager[Coming]]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The directory that fetched disks are in."""
+
+    directory: Path
+    begin: Opener
+    pause: float = PAUSE_SECONDS
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, image: ImageRef) -> Path:
+        """The disk as a file, which may be removed any time after it was opened. Raises ImageUnusable."""
+        with self._only_one(image.id):
+            path = self.directory / image.id
+            if not path.exists():
+                self._remove_old()
+                part = path.with_suffix(".part")
+                self._fetch(image, part)
+                part.rename(path)
+            path.touch()
+            return path
+
+    @contextmanager
+    def _only_one(self, image_id: str, *, wait: bool = True) -> Iterator[None]:
+        """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one.
+        Raises BlockingIOError where it is not to wait and somebody has it."""
+        path = self.directory / f"{image_id}.lock"
+        while True:
+            with path.open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_file_of(path, lock):
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+    def _fetch(self, image: ImageRef, part: Path) -> None:
+        failures, reason = 0, ""
+        while failures < TRIES:
+            time.sleep(self.pause * min(failures, LONGEST_PAUSE))
+            before = _size(part)
+            try:
+                self._go_on(image, part)
+                break
+            except BrokenOff as error:
+                reason = str(error)
+            except OSError as error:
+                raise ImageUnusable(f"Image {image.id} cannot be kept here: {error.strerror}.") from None
+            log.warning("Image %s broke off after %d bytes: %s", image.id, _size(part), reason)
+            failures = 0 if _size(part) > before else failures + 1
+        else:
+            raise ImageUnusable(f"Image {image.id} cannot be fetched: {reason}.")
+        if image.sha512 is not None and _sha512(part) != image.sha512:
+            part.unlink()
+            raise ImageUnusable(f"Image {image.id} arrived with another hash than it has in the image service.")
+
+    def _go_on(self, image: ImageRef, part: Path) -> None:
+        """Fetch what is missing. Raises BrokenOff when that does not come to its end."""
+        with self.begin(image, _size(part)) as coming:
+            if coming.start > coming.whole:  # more than there is: not the beginning of this image
+                part.unlink()
+                raise BrokenOff("it began otherwise")
+            said = time.monotonic()
+            with part.open("r+b" if part.exists() else "wb") as file:
+                file.seek(coming.start)
+                file.truncate()
+                try:
+                    for piece in coming.pieces:
+                        _write(file, piece)
+                        if time.monotonic() - said > SAY_SECONDS:
+                            said = time.monotonic()
+                            log.info("Image %s: %d of %d MiB", image.id, file.tell() >> 20, coming.whole >> 20)
+                finally:
+                    file.truncate()
+        if _size(part) != coming.whole:
+            raise BrokenOff(f"{_size(part)} of {coming.whole} bytes arrived")
+
+    def _remove_old(self) -> None:
+        """Files that were not asked for lately, and locks of processes that are gone; nothing that somebody else is
+        about to use or to go on with."""
+        for path in self.directory.iterdir():
+            if _is_old(path):
+                with suppress(BlockingIOError), self._only_one(path.stem, wait=False):
+                    if path.suffix != ".lock" and _is_old(path):
+                        path.unlink()
+
+
+def _is_old(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime < time.time() - KEPT_SECONDS
+    return False
+
+
+def _is_file_of(path: Path, file: IO[str]) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    """Zeros become holes."""
+    for start in range(0, len(piece), len(ZEROS)):
+        block = piece[start : start + len(ZEROS)]
+        if block == ZEROS[: len(block)]:
+            file.seek(len(block), os.SEEK_CUR)
+        else:
+            file.write(block)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sha512(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha512").hexdigest()

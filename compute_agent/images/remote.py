@@ -1,0 +1,109 @@
+"""Images for a host on another computer: fetched from the image API with its credential, snapshots sent there."""
+
+import hashlib
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+from app.core import errors
+from compute_agent.images.fetch import LONGEST_PAUSE, PAUSE_SECONDS, TRIES, BrokenOff, Coming, Fetched
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.spec import ImageRef, SnapshotFile
+
+TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+PIECE = 1 << 20
+
+
+class RemoteImages:
+    """Implements ImageSource over HTTP."""
+
+    def __init__(self, api_url: str, host: str, secret: str, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
+        self._url = f"{api_url.rstrip('/')}/image/hosts"
+        self._headers = urllib3.make_headers(basic_auth=f"{host}:{secret}")
+        self._pause = pause
+        self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+        self._fetched = Fetched(directory, self._begin, pause)
+
+    def local_path(self, image: ImageRef) -> Path:
+        """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
+        return self._fetched.path(image)
+
+    def upload(self, image_id: str, snapshot: SnapshotFile) -> None:
+        """Send a snapshot; from the beginning again when it breaks off. Raises SixstackError."""
+        url = f"{self._url}/snapshots/{image_id}?disk_format={snapshot.disk_format}"
+        with snapshot.path.open("rb") as file:
+            digest = b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+        headers = {
+            **self._headers,
+            "Content-Length": str(snapshot.path.stat().st_size),
+            "Content-Type": "application/octet-stream",
+            "Content-Digest": f"sha-512=:{digest}:",
+        }
+        reason = ""
+        for attempt in range(TRIES):
+            time.sleep(self._pause * min(attempt, LONGEST_PAUSE))
+            try:
+                with snapshot.path.open("rb") as file:
+                    answer = self._http.request("PUT", url, body=file, headers=headers)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                reason = str(error)
+                continue
+            if answer.status < 300:
+                return
+            reason = _words(answer)
+            if answer.status == 404:
+                raise errors.NotFound(f"Image {image_id} was deleted while it was made.")
+            if answer.status < 500:
+                break
+        raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}")
+
+    @contextmanager
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
+        headers = {**self._headers, "Range": f"bytes={start}-"} if start else self._headers
+        url = f"{self._url}/disks/{image.id}"
+        try:
+            answer = self._http.request("GET", url, headers=headers, preload_content=False)
+            try:
+                if answer.status == 416:
+                    yield Coming(start, 0, iter(()))
+                else:
+                    yield Coming(*_places(image, answer), _pieces(answer))
+            finally:
+                answer.release_conn()
+        except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+            raise BrokenOff(str(error)) from error
+
+
+def _places(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int]:
+    """Where the bytes begin, and how many all of them are. Raises ImageUnusable, BrokenOff."""
+    if answer.status == 404:
+        raise ImageUnusable(f"Image {image.id} is no longer in the store.")
+    if answer.status in (401, 403):
+        raise ImageUnusable(f"The image service refuses image {image.id} to this host: {_words(answer)}")
+    try:
+        if answer.status == 206:
+            places, _, whole = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
+            return int(places.partition("-")[0]), int(whole)
+        if answer.status == 200:  # a proxy may leave the length out
+            return 0, int(answer.headers.get("Content-Length", image.size_bytes))
+    except (KeyError, ValueError):
+        raise BrokenOff("a proxy has spoilt the answer of the image API") from None
+    raise BrokenOff(_words(answer))
+
+
+def _pieces(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    while piece := answer.read1(PIECE):
+        yield piece
+
+
+def _words(answer: urllib3.BaseHTTPResponse) -> str:
+    """What the image API says is wrong."""
+    try:
+        said = str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        said = ""
+    return f"the image API answered {answer.status}{': ' if said else '.'}{said}"

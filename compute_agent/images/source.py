@@ -1,0 +1,66 @@
+"""The store as a host sees it: no HTTP, no database, just files with the bytes of disks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.core.settings import Settings
+from compute_agent.images.fetch import PAUSE_SECONDS, BrokenOff, Coming, Fetched
+from hypervisor.api.errors import ImageUnusable
+from hypervisor.api.protocol import ImageSource
+from hypervisor.api.spec import ImageRef
+from image_api.stores.factory import make_store
+from image_api.stores.file import FileStore, Store
+from image_api.stores.object_keys import disk_object
+
+
+class LocalImages:
+    """Implements hypervisor.api.protocol.ImageSource over a store whose files are on this machine."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def local_path(self, image: ImageRef) -> Path:
+        """The disk: unpacked, where the upload was compressed. Raises ImageUnusable when the image is gone."""
+        for name in (disk_object(image.id), image.id):
+            if (path := self._store.local_path(name)) is not None:
+                return path
+        raise ImageUnusable(f"Image {image.id} is no longer in the store.")
+
+
+class FetchedImages:
+    """Implements ImageSource over a store that is elsewhere."""
+
+    def __init__(self, store: Store, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
+        self._store = store
+        self._fetched = Fetched(directory, self._begin, pause)
+
+    def local_path(self, image: ImageRef) -> Path:
+        """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
+        return self._fetched.path(image)
+
+    @contextmanager
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
+        try:
+            name, whole = self._find(image.id)
+            yield Coming(start, whole, self._store.read(name, start, whole - start) if start < whole else iter(()))
+        except FileNotFoundError:
+            raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
+        except (ImageUnusable, BrokenOff):
+            raise
+        except Exception as error:  # each store has its own
+            raise BrokenOff(str(error)) from error
+
+    def _find(self, image_id: str) -> tuple[str, int]:
+        try:
+            return disk_object(image_id), self._store.size(disk_object(image_id))
+        except FileNotFoundError:
+            return image_id, self._store.size(image_id)
+
+
+def make_source(settings: Settings) -> ImageSource:
+    """Where this installation's hosts get disks from. Raises OperatorError."""
+    store = make_store(settings)
+    if isinstance(store, FileStore):
+        return LocalImages(store)
+    return FetchedImages(store, settings.state / "images" / "fetched")

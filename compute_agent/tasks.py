@@ -1,0 +1,194 @@
+"""One operation, carried out: what each task asks of the host. Every one may be carried out twice."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from app.core.errors import NotFound, SixstackError
+from compute_api.rpc.messages import ClaimedOperation, Outcome
+from compute_api.states import MigrationStep, PowerState, SideTask, TaskState
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.protocol import Hypervisor
+from hypervisor.api.spec import MachineSpec
+
+log = logging.getLogger(__name__)
+
+INTERNAL = "The host failed in a way nobody expected; its log says more under the id of this server."
+
+Carry = Callable[[Hypervisor, ClaimedOperation, MachineSpec, float], dict[str, Any] | None]
+
+
+def _run(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.ensure_running(spec)
+
+
+def _stop(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
+
+
+def _reboot_soft(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    hypervisor.reboot(spec, hard=False, grace_seconds=grace)
+
+
+def _reboot_hard(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    hypervisor.reboot(spec, hard=True, grace_seconds=grace)
+
+
+def _pause(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.pause(spec.id)
+
+
+def _unpause(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.unpause(spec.id)
+
+
+def _suspend(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.suspend(spec.id)
+
+
+def _rebuild(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.rebuild(spec, start=_starts(work), keep=frozenset(work.arguments.get("keep", ())))
+
+
+def _resize(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    hypervisor.resize(spec, start=_starts(work), grace_seconds=grace)
+
+
+def _confirm_resize(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.confirm_resize(spec.id)
+
+
+def _revert_resize(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.revert_resize(spec, start=_starts(work))
+
+
+def _unrescue(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    own = spec.model_copy(update={"disks": tuple(disk for disk in spec.disks if disk.name != "rescue")})
+    hypervisor.reboot(own, hard=False, grace_seconds=grace)
+
+
+def _image(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    name = work.arguments["image_id"]
+    try:
+        if not work.image_is_stored():
+            work.store_image(hypervisor.snapshot(spec, name))
+    except NotFound:
+        log.info("The image %s of %s was deleted before it was complete", name, spec.id)
+    finally:
+        hypervisor.discard_snapshot(spec.id, name)
+
+
+def _shelve(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
+    if not work.image_is_stored():
+        hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
+        _image(hypervisor, work, spec, grace)
+    if not work.image_is_stored():
+        raise HypervisorError("The image of this server was deleted while it was made.")
+    hypervisor.remove(spec.id)
+
+
+def _attach_interface(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.ensure_nics(spec)
+
+
+def _refresh_interfaces(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    """A machine that is not here yet, or not any more, is told when it starts."""
+    if hypervisor.spec(spec.id) is not None:
+        hypervisor.ensure_nics(spec)
+
+
+def _detach_interface(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    left = tuple(nic for nic in spec.nics if nic.port_id != work.arguments["port_id"])
+    hypervisor.ensure_nics(spec.model_copy(update={"nics": left}))
+
+
+def _offer(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    return {"offer": hypervisor.offer(spec, live=_plan(work).live).model_dump(mode="json")}
+
+
+def _prepare(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    return {"landing": hypervisor.prepare_landing(spec, _plan(work)).model_dump(mode="json")}
+
+
+def _send(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> dict[str, Any]:
+    landing = Landing.model_validate(work.arguments["landing"])
+    return {"sent": hypervisor.send(spec, _plan(work), landing, grace_seconds=grace).model_dump(mode="json")}
+
+
+def _take(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
+    """It is here, or it will never run here: there is nothing between, unless this host does not answer at all."""
+    sent = work.arguments["sent"]
+    try:
+        return {"taken": hypervisor.take_over(spec, _plan(work), sent and Sent.model_validate(sent))}
+    except HypervisorError as error:
+        hypervisor.remove(spec.id)
+        return {"taken": False, "why": str(error)}
+
+
+def _stay(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    hypervisor.stay(spec, _plan(work))
+
+
+def _clean(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+    """What a migration has left on this host; not what a later one has brought here."""
+    known = hypervisor.spec(spec.id)
+    if known is None or known.generation <= work.arguments["generation"]:
+        hypervisor.remove(spec.id)
+
+
+def _plan(work: ClaimedOperation) -> Plan:
+    return Plan.model_validate(work.arguments["plan"])
+
+
+def _starts(work: ClaimedOperation) -> bool:
+    return bool(work.arguments.get("start", True))
+
+
+TASKS: dict[str, Carry] = {
+    TaskState.SPAWNING: _run,
+    TaskState.POWERING_ON: _run,
+    TaskState.POWERING_OFF: _stop,
+    TaskState.REBOOTING: _reboot_soft,
+    TaskState.REBOOTING_HARD: _reboot_hard,
+    TaskState.PAUSING: _pause,
+    TaskState.UNPAUSING: _unpause,
+    TaskState.SUSPENDING: _suspend,
+    TaskState.RESUMING: _run,
+    TaskState.RESCUING: _reboot_soft,
+    TaskState.UNRESCUING: _unrescue,
+    TaskState.REBUILDING: _rebuild,
+    TaskState.RESIZE_PREP: _resize,
+    TaskState.RESIZE_CONFIRMING: _confirm_resize,
+    TaskState.RESIZE_REVERTING: _revert_resize,
+    TaskState.IMAGE_SNAPSHOT: _image,
+    TaskState.IMAGE_BACKUP: _image,
+    TaskState.SHELVING: _shelve,
+    TaskState.UNSHELVING: _run,
+    SideTask.ATTACH_INTERFACE: _attach_interface,
+    SideTask.DETACH_INTERFACE: _detach_interface,
+    SideTask.REFRESH_INTERFACES: _refresh_interfaces,
+    SideTask.CLEAN: _clean,
+    MigrationStep.OFFER: _offer,
+    MigrationStep.PREPARE: _prepare,
+    MigrationStep.SEND: _send,
+    MigrationStep.TAKE: _take,
+    MigrationStep.STAY: _stay,
+    MigrationStep.REVERT: _clean,
+}
+
+
+def carry_out(work: ClaimedOperation, hypervisor: Hypervisor, grace_seconds: float) -> Outcome:
+    """Do it and say how it went; never raises."""
+    try:
+        if work.task == TaskState.DELETING or work.spec is None:
+            hypervisor.remove(work.machine_id)
+            return Outcome(power_state=PowerState.NOSTATE)
+        result = TASKS[work.task](hypervisor, work, work.spec, grace_seconds)
+    except (HypervisorError, SixstackError) as error:
+        log.warning("%s of %s: %s", work.task, work.machine_id, error)
+        return Outcome(error=str(error))
+    except Exception:
+        log.exception("%s of %s failed", work.task, work.machine_id)
+        return Outcome(error=INTERNAL)
+    return Outcome(result=result)

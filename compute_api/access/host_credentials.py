@@ -1,0 +1,73 @@
+"""Credentials of hosts on other computers: a secret each, made when the host is added.
+
+The database has its SHA-256, which is the key of a host's proofs and therefore sealed: rows of the database, or a
+backup of it, prove nothing without `state/keys`.
+"""
+
+import hmac
+import logging
+import re
+import secrets
+from datetime import datetime
+
+from cryptography.fernet import InvalidToken
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.security.seal import Seal
+from compute_api.access.host_proof import hash_secret, prove_with_hash
+from compute_api.models import HostCredential
+
+log = logging.getLogger(__name__)
+
+PLAIN = re.compile("[0-9a-f]{64}")
+
+
+def create(session: Session, seal: Seal, now: datetime, name: str) -> str:
+    """A new secret for the host; invalidates an older one."""
+    secret = secrets.token_urlsafe(32)
+    remove(session, name)
+    session.add(HostCredential(host=name, sealed_hash=seal.close(hash_secret(secret), now), created_at=now))
+    return secret
+
+
+def seal_old(session: Session, seal: Seal, now: datetime) -> None:
+    """Seal the hashes that were stored as they are by earlier versions. Idempotent."""
+    for credential in session.scalars(select(HostCredential)):
+        if PLAIN.fullmatch(credential.sealed_hash):
+            credential.sealed_hash = seal.close(credential.sealed_hash, now)
+
+
+def authenticate(session: Session, seal: Seal, name: str, secret: str) -> str:
+    """The name of the host. Raises Unauthorized for an unknown host or a wrong secret."""
+    if not hmac.compare_digest(_hash_of(session, seal, name) or "", hash_secret(secret)):
+        raise errors.Unauthorized("This host is not known here, or its secret is wrong.")
+    return name
+
+
+def has_proven(session: Session, seal: Seal, name: str, words: str, given: str) -> bool:
+    """Whether the proof for these words was made with the secret of the host."""
+    secret_hash = _hash_of(session, seal, name)
+    return secret_hash is not None and hmac.compare_digest(prove_with_hash(secret_hash, words).encode(), given.encode())
+
+
+def known(session: Session, name: str) -> bool:
+    """Whether the host was added."""
+    return session.get(HostCredential, name) is not None
+
+
+def remove(session: Session, name: str) -> None:
+    """The host may no longer come."""
+    session.execute(delete(HostCredential).where(HostCredential.host == name))
+
+
+def _hash_of(session: Session, seal: Seal, name: str) -> str | None:
+    found = session.get(HostCredential, name)
+    if found is None:
+        return None
+    try:
+        return seal.open(found.sealed_hash)
+    except InvalidToken:
+        log.error("The credential of host %s was sealed with other keys than those in keys/credential", name)
+        return None

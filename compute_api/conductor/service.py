@@ -1,0 +1,230 @@
+"""Conductor service: database access on behalf of one host, in the process that has the database.
+
+The agent beside the database calls it directly; agents on other computers reach it through `app.conductor_server` with
+`compute_agent.conductor_client`, which has the same interface.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.core.clock import Clock
+from app.core.settings import Settings
+from app.db.database import Database, is_unreachable
+from compute_api import system_metadata
+from compute_api.access import host_credentials
+from compute_api.hosts import hosts
+from compute_api.models import Operation, Server
+from compute_api.operations import completion, migration_workflow, operations, reaper
+from compute_api.operations import snapshots as operations_snapshots
+from compute_api.operations.machine_spec import machine_spec
+from compute_api.operations.operations import Nudge
+from compute_api.rpc.messages import ClaimedOperation, DesiredServer, HostState, Outcome
+from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, TaskState, VmState
+from hypervisor.api.spec import HostReport, MachineSpec, SnapshotFile
+from image_api.imports import snapshots
+from image_api.ingest.ingest import pieces_of
+from image_api.models import Image
+from image_api.states import ImageStatus
+from image_api.stores.factory import make_store
+from image_api.stores.file import Store
+
+INTERRUPTING = (DELETE.task, REBOOT_HARD.task)
+
+
+class LocalConductor:
+    """Implements Conductor on the control plane's database.
+
+    `nudge` notifies other hosts of operations that are rescheduled to them. With `sweeps`, operations of hosts that are
+    down are reaped too. With `added`, a host may register only between `sixstack host add` and `sixstack host remove`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        store: Store | None = None,
+        *,
+        nudge: Nudge | None = None,
+        sweeps: bool = False,
+        added: bool = False,
+    ) -> None:
+        self._nudge = nudge
+        self._sweeps = sweeps
+        self._added = added
+        self._database = database
+        self._store = store or make_store(settings)
+        self._clock = clock
+        self._settings = settings
+        self._host = settings.host_name
+
+    def register(self, report: HostReport) -> None:
+        """Make the host known, with its size. Raises Forbidden for another host than this one."""
+        if report.name != self._host:
+            raise errors.Forbidden(f"{self._host} cannot speak for {report.name}.")
+        with self._transaction() as session:
+            if self._added and not host_credentials.known(session, self._host):
+                raise errors.Forbidden(f"{self._host} was not added to this cloud, or was removed.")
+            hosts.register(session, self._clock.now(), report, self._settings)
+
+    def heartbeat(self) -> None:
+        """This host is alive."""
+        with self._transaction() as session:
+            hosts.seen(session, self._clock.now(), self._host)
+
+    def requeue(self) -> int:
+        """What this host had begun before the agent died waits again; returns how much."""
+        with self._transaction() as session:
+            return operations.requeue_running(session, self._host)
+
+    def waiting(self) -> Sequence[int]:
+        """Operations that nobody has begun."""
+        with self._reading() as session:
+            return operations.waiting(session, self._host)
+
+    def claim(self, operation_id: int) -> ClaimedOperation | None:
+        """Take the operation; None when it is taken, must wait for another one, or is overtaken (then it is closed)."""
+        now = self._clock.now()
+        with self._transaction() as session:
+            operation = operations.claim(session, now, operation_id, self._host)
+            if operation is None:
+                return None
+            server = session.scalar(select(Server).where(Server.id == operation.server_id))
+            there = server is not None and not server.deleted
+            claims = operation.task not in list(SideTask)
+            if server is not None and there and claims and server.generation != operation.generation:
+                completion.overtaken(session, now, operation)
+                return None
+            spec = machine_spec(session, server) if server is not None and there else None
+        return ClaimedOperation(
+            operation.id,
+            operation.task,
+            operation.server_id,
+            spec,
+            operation.arguments,
+            store_image=lambda snapshot: self._store_image(operation, snapshot),
+            image_is_stored=lambda: self.image_is_stored(operation.id),
+            request_id=operation.request_id,
+        )
+
+    def release(self, operation_id: int) -> None:
+        """It could not be finished for reasons of our own: to be done again, but not for ever."""
+        with self._transaction() as session:
+            operations.release(session, operation_id, self._host)
+
+    def finish(self, operation: ClaimedOperation, outcome: Outcome) -> None:
+        """Hand in how it went."""
+        self.report(operation.operation_id, outcome)
+
+    def report(self, operation_id: int, outcome: Outcome) -> None:
+        """Hand in how an operation of this host went: the first report counts, and only what this host has begun."""
+        with self._writing() as session:
+            operation = operations.under_way(session, operation_id, self._host)
+            if operation is not None:
+                completion.finish(session, self._clock.now(), operation, outcome)
+
+    def interrupted(self) -> Sequence[str]:
+        """Servers for which something waits that may interrupt what is under way."""
+        with self._reading() as session:
+            return operations.interrupted(session, self._host, INTERRUPTING)
+
+    def host_state(self) -> HostState:
+        """Look at everything of this host at once, and give up on what takes longer than it may."""
+        now, grace = self._clock.now(), self._settings.soft_reboot_seconds
+        with self._reading() as session:
+            late = any(reaper.is_late(one, now, grace) for one in operations.running(session, self._host))
+            waiting = operations.waiting(session, self._host)
+            interrupted = operations.interrupted(session, self._host, INTERRUPTING) if waiting else ()
+            servers, images_in_use = self._desired(session)
+        overdue: Sequence[str] = ()
+        if late:
+            with self._writing() as session:
+                overdue = reaper.fail_overdue(session, now, grace, self._host)
+        if self._sweeps:
+            reaper.sweep(self._database, now, grace, store=self._store, nudge=self._nudge)
+        return HostState(waiting, interrupted, overdue, servers, images_in_use)
+
+    def _desired(self, session: Session) -> tuple[Sequence[DesiredServer], frozenset[str]]:
+        """Every server that belongs here, those that come or may come back here, which are left alone, and the images
+        that the former are made from."""
+        columns = (Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
+        query = select(*columns, Server.image_id, Server.aside)
+        own: list[DesiredServer] = []
+        in_use: set[str] = set()
+        for *row, image_id, remembered in session.execute(
+            query.where(Server.host == self._host, Server.deleted.is_(False))
+        ):
+            own.append(DesiredServer(*row))
+            in_use.update((image_id, *system_metadata.images(remembered)))
+        others = [
+            DesiredServer(one.id, one.vm_state, TaskState.MIGRATING, one.generation, one.power_state)
+            for one in migration_workflow.guests(session, self._host)
+        ]
+        return own + others, frozenset(in_use)
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        """The document of a server that belongs here, or for which something is to be done here; None for others."""
+        with self._reading() as session:
+            server = session.scalar(select(Server).where(Server.id == machine_id, Server.deleted.is_(False)))
+            if server is None:
+                return None
+            if server.host != self._host and not operations.concerns(session, self._host, machine_id):
+                coming = {one.id for one in migration_workflow.guests(session, self._host)}
+                if machine_id not in coming:
+                    return None
+            return machine_spec(session, server)
+
+    def report_state(self, server: DesiredServer, vm_state: VmState, power_state: PowerState, why: str) -> None:
+        """Record an actual state that differs from the desired one, unless an action has begun since."""
+        with self._transaction() as session:
+            row = session.scalar(select(Server).where(Server.id == server.id, Server.host == self._host))
+            if row is not None and row.generation == server.generation:
+                completion.reported(session, self._clock.now(), row, vm_state, power_state, why)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with _unavailable_if_unreachable(), self._database.transaction() as session:
+            yield session
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with _unavailable_if_unreachable(), self._database.reading() as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self._transaction() as session:
+            session.info[completion.STORE] = self._store
+            session.info["nudge"] = self._nudge
+            yield session
+
+    def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:
+        """Raises SixstackError; NotFound when somebody has deleted the image meanwhile."""
+        with self._reading() as session:
+            making = operations_snapshots.snapshot(session, operation, snapshot.disk_format)
+        with snapshot.path.open("rb", buffering=0) as file:
+            pieces = pieces_of(file.read)
+            snapshots.keep(self._database, self._clock, self._store, making, pieces, self._settings.image_quota_gib)
+
+    def image_is_stored(self, operation_id: int) -> bool:
+        """Whether the image that an operation of this host is to make is complete."""
+        with self._reading() as session:
+            operation = operations.under_way(session, operation_id, self._host)
+            image_id = operation.arguments.get("image_id") if operation is not None else None
+            status = session.scalar(select(Image.status).where(Image.id == image_id))
+        return status == ImageStatus.ACTIVE
+
+
+@contextmanager
+def _unavailable_if_unreachable() -> Iterator[None]:
+    """Raise Unavailable for errors of the database driver that a retry may resolve."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, errors.SixstackError) or not is_unreachable(error):
+            raise
+        raise errors.Unavailable(f"The database is unreachable: {type(error).__name__}.") from error

@@ -1,0 +1,248 @@
+"""What a flavor's extra specs mean: which are right, which this cloud cannot keep, and what hosts are told of others.
+
+Names are Nova's. From 2.86 on wrong ones are refused where a flavor gets them; what no host here could make true is
+refused where a server is to be made with it, so that nobody gets less than the flavor says.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.core import errors
+from hypervisor.api.spec import CpuLimits, DiskLimits, Rate, Topology
+
+Specs = Mapping[str, str]
+Check = Callable[[str], str | None]
+"""What is wrong with a value, or None."""
+
+TRUE, FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
+CPU_MASK = r"\^?\d+((-\d+)?(,\^?\d+(-\d+)?)?)*"
+LARGEST = 2**40
+FEWEST_US, MOST_US = 1000, 1_000_000
+
+
+def _number(least: int | None = None) -> Check:
+    def wrong(value: str) -> str | None:
+        if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value, re.ASCII):
+            return f"'{value}' is not a valid integer value."
+        if least is not None and int(value) < least:
+            return f"'{int(value)}' is less than the min value of '{least}'."
+        return None
+
+    return wrong
+
+
+def _one_of(*words: str) -> Check:
+    return lambda value: None if value in words else f"'{value}' is not one of: {', '.join(words)}."
+
+
+def _like(pattern: str) -> Check:
+    return lambda value: None if re.fullmatch(pattern, value) else f"'{value}' is not of the format '{pattern}'."
+
+
+def _switch(value: str) -> str | None:
+    known = value.strip().lower() in (*TRUE, *FALSE)
+    return None if known else f"'{value}' is not a valid boolean-like value."
+
+
+def _anything(_: str) -> None:
+    return None
+
+
+KNOWN: dict[str, Check] = {
+    **dict.fromkeys(
+        (f"hw:{most}cpu_{part}" for most in ("", "max_") for part in ("sockets", "cores", "threads")), _number(1)
+    ),
+    "hw:cpu_policy": _one_of("dedicated", "shared", "mixed"),
+    "hw:cpu_thread_policy": _one_of("prefer", "isolate", "require"),
+    "hw:emulator_threads_policy": _one_of("isolate", "share"),
+    "hw:cpu_dedicated_mask": _like(CPU_MASK),
+    "hw:cpu_realtime": _switch,
+    "hw:cpu_realtime_mask": _like(CPU_MASK),
+    "hw:hide_hypervisor_id": _switch,
+    "hw:mem_page_size": _like(r"(large|small|any|\d+([kKMGT]i?)?(b|bit|B)?)"),
+    "hw:numa_nodes": _number(1),
+    "hw:pci_numa_affinity_policy": _one_of("required", "preferred", "legacy", "socket"),
+    "hw:boot_menu": _switch,
+    "hw:mem_encryption": _switch,
+    "hw:mem_encryption_model": _anything,
+    "hw:locked_memory": _switch,
+    "hw:pmem": _like(r"([a-zA-Z0-9_]+(,)?)+"),
+    "hw:pmu": _switch,
+    "hw:serial_port_count": _number(0),
+    "hw:tpm_model": _one_of("tpm-tis", "tpm-crb"),
+    "hw:tpm_version": _one_of("1.2", "2.0"),
+    "hw:tpm_secret_security": _anything,
+    "hw:watchdog_action": _one_of("none", "pause", "poweroff", "reset", "disabled"),
+    "hw:vif_multiqueue_enabled": _switch,
+    "hw:virtio_packed_ring": _switch,
+    "hw:viommu_model": _anything,
+    "hw:maxphysaddr_mode": _one_of("passthrough", "emulate"),
+    "hw:maxphysaddr_bits": _number(0),
+    "hw:ephemeral_encryption": _switch,
+    "hw:ephemeral_encryption_format": _anything,
+    "hw:sound_model": _anything,
+    "hw:usb_model": _anything,
+    "hw:redirected_usb_ports": _number(0),
+    "hw_rng:allowed": _switch,
+    "hw_rng:rate_bytes": _number(0),
+    "hw_rng:rate_period": _number(0),
+    "hw_video:ram_max_mb": _number(0),
+    "os:secure_boot": _one_of("disabled", "optional", "required"),
+    **dict.fromkeys((f"quota:cpu_{what}" for what in ("shares", "period", "quota")), _number(0)),
+    **dict.fromkeys(
+        (f"quota:disk_{way}_{unit}_sec" for way in ("read", "write", "total") for unit in ("bytes", "iops")), _number(0)
+    ),
+    **dict.fromkeys(
+        (f"quota:vif_{way}_{what}" for way in ("inbound", "outbound") for what in ("average", "peak", "burst")),
+        _number(0),
+    ),
+    # Other hypervisors' words, which mean nothing to Nova on qemu either.
+    **dict.fromkeys(
+        (
+            f"quota:{of}_{what}"
+            for of in ("cpu", "memory", "disk_io", "vif")
+            for what in ("limit", "reservation", "shares_share")
+        ),
+        _number(),
+    ),
+    **dict.fromkeys((f"quota:{of}_shares_level" for of in ("cpu", "memory", "disk_io", "vif")), _anything),
+}
+NUMBERED = ((re.compile(r"hw:numa_cpus\.\d+"), _like(CPU_MASK)), (re.compile(r"hw:numa_mem\.\d+"), _number(1)))
+NAMESPACES = frozenset(name.partition(":")[0] for name in KNOWN)
+
+
+def check(specs: Specs) -> None:
+    """Raise BadRequest, in Nova's words, for a wrong value and for an unknown name beside known ones."""
+    for name, value in specs.items():
+        rule = KNOWN.get(name) or next((rule for pattern, rule in NUMBERED if pattern.fullmatch(name)), None)
+        if rule is not None:
+            if wrong := rule(value):
+                raise errors.BadRequest(f"Validation failed; {wrong}")
+        elif ":" in name and name.partition(":")[0] in NAMESPACES:
+            raise errors.BadRequest(f"Validation failed; extra spec '{name}' does not appear to be a valid extra spec.")
+
+
+IMPOSSIBLE: tuple[tuple[str, Callable[[str], bool], str], ...] = (
+    ("hw:cpu_policy", lambda value: value != "shared", "guests share the processors of their host"),
+    ("hw:cpu_realtime", lambda value: value.lower() in TRUE, "guests share the processors of their host"),
+    ("hw:mem_page_size", lambda value: value not in ("small", "any"), "guests have small pages only"),
+    ("hw:numa_nodes", lambda value: value != "1", "guests have one NUMA node"),
+    ("hw:mem_encryption", lambda value: value.lower() in TRUE, "memory is not encrypted"),
+    ("hw:ephemeral_encryption", lambda value: value.lower() in TRUE, "disks are not encrypted"),
+    ("hw:tpm_version", lambda _: True, "guests have no TPM"),
+    ("hw:pmem", lambda _: True, "hosts have no persistent memory to give"),
+    ("hw:watchdog_action", lambda value: value != "disabled", "guests have no watchdog"),
+    ("hw:locked_memory", lambda value: value.lower() in TRUE, "memory is not locked"),
+    ("hw:serial_port_count", lambda value: value != "1", "guests have one serial port"),
+    ("hw_rng:rate_bytes", lambda value: value != "0", "the random numbers of guests have no limit"),
+    ("os:secure_boot", lambda value: value == "required", "guests boot without it"),
+    ("pci_passthrough:alias", lambda _: True, "hosts have no PCI devices to give"),
+    ("accel:device_profile", lambda _: True, "hosts have no accelerators to give"),
+)
+"""What a flavor may ask and no host has: name, which values, why."""
+
+
+def check_possible(specs: Specs, vcpus: int) -> None:
+    """Raise BadRequest when no server can be made as these say."""
+    for name, asks, why in IMPOSSIBLE:
+        if name in specs and asks(specs[name].strip()):
+            raise errors.BadRequest(f"The flavor asks for {name}={specs[name]}, which this cloud cannot keep: {why}.")
+    wish(specs, vcpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What hosts are told of a flavor's extra specs."""
+
+    topology: Topology | None = None
+    cpu: CpuLimits | None = None
+    disk: DiskLimits | None = None
+    inbound: Rate | None = None
+    outbound: Rate | None = None
+
+
+def wish(specs: Specs, vcpus: int) -> Wish:
+    """What a host has to do. Raises BadRequest for what contradicts itself."""
+    if not any(name.startswith(("hw:", "quota:")) for name in specs):
+        return Wish()
+    return Wish(
+        topology=_topology(specs, vcpus),
+        cpu=_cpu(specs),
+        disk=_disk(specs),
+        inbound=_rate(specs, "inbound"),
+        outbound=_rate(specs, "outbound"),
+    )
+
+
+def _topology(specs: Specs, vcpus: int) -> Topology | None:
+    """The one that has most of what is wished for; then few threads, then many sockets, as Nova chooses."""
+    parts = ("sockets", "cores", "threads")
+    wished = [_value(specs, f"hw:cpu_{part}") for part in parts]
+    most = [_value(specs, f"hw:max_cpu_{part}") for part in parts]
+    if not any((*wished, *most)):
+        return None
+    if any(limit and want > limit for want, limit in zip(wished, most, strict=True)):
+        raise errors.BadRequest(
+            f"Requested vCPU topology {':'.join(map(str, wished))} exceeds the limits {':'.join(map(str, most))}"
+        )
+    found = [
+        (sockets, vcpus // sockets // threads, threads)
+        for sockets in _divisors(vcpus)
+        for threads in _divisors(vcpus // sockets)
+    ]
+    allowed = [one for one in found if all(not limit or size <= limit for size, limit in zip(one, most, strict=True))]
+    if not allowed:
+        limits = ":".join(str(limit or 65536) for limit in most)
+        raise errors.BadRequest(f"Requested vCPU limits {limits} are impossible to satisfy for vcpus count {vcpus}")
+    best = max(
+        allowed,
+        key=lambda one: (sum(size == want for size, want in zip(one, wished, strict=True)), -one[2], one[0]),
+    )
+    return Topology(sockets=best[0], cores=best[1], threads=best[2])
+
+
+def _divisors(number: int) -> list[int]:
+    low = [one for one in range(1, int(number**0.5) + 1) if number % one == 0]
+    return sorted({*low, *(number // one for one in low)})
+
+
+def _cpu(specs: Specs) -> CpuLimits | None:
+    shares, period, quota = (_value(specs, f"quota:cpu_{what}") for what in ("shares", "period", "quota"))
+    if not (shares or quota):
+        return None
+    if period and not FEWEST_US <= period <= MOST_US:
+        raise errors.BadRequest(f"quota:cpu_period is {period}; it is between {FEWEST_US} and {MOST_US} microseconds.")
+    if quota and quota < FEWEST_US:
+        raise errors.BadRequest(f"quota:cpu_quota is {quota}; it is {FEWEST_US} microseconds or more.")
+    return CpuLimits(shares=shares or None, period_us=period or None, quota_us=quota or None)
+
+
+def _disk(specs: Specs) -> DiskLimits | None:
+    found = {
+        f"{way}_{name}": _value(specs, f"quota:disk_{way}_{unit}_sec")
+        for way in ("total", "read", "write")
+        for unit, name in (("bytes", "bytes"), ("iops", "requests"))
+    }
+    for name in ("bytes", "requests"):
+        if found[f"total_{name}"] and (found[f"read_{name}"] or found[f"write_{name}"]):
+            raise errors.BadRequest("quota:disk_total_* excludes quota:disk_read_* and quota:disk_write_*.")
+    return DiskLimits(**found) if any(found.values()) else None
+
+
+def _rate(specs: Specs, way: str) -> Rate | None:
+    """Kilobytes a second, as tc and libvirt count: 1000 bytes; the burst is in units of 1024."""
+    average, peak, burst = (_value(specs, f"quota:vif_{way}_{what}") for what in ("average", "peak", "burst"))
+    if not average:
+        if peak or burst:
+            raise errors.BadRequest(f"quota:vif_{way}_peak and _burst need quota:vif_{way}_average.")
+        return None
+    return Rate(average=average * 1000, peak=peak * 1000, burst=min(burst * 1024, 2**31))
+
+
+def _value(specs: Specs, name: str) -> int:
+    """0 when it is not said. Before 2.86 anything could be written there."""
+    value = specs.get(name, "0")
+    if (wrong := _number(0)(value)) is not None or int(value) > LARGEST:
+        raise errors.BadRequest(f"The flavor's extra spec {name} is wrong: {wrong or f'{value} is too large.'}")
+    return int(value)

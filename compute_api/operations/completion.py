@@ -1,0 +1,307 @@
+"""How an action ends: what its server becomes when the host did it, when it could not, and when it was overtaken."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.db.database import after_commit
+from compute_api import system_metadata
+from compute_api.faults import failed, fault
+from compute_api.flavors import history
+from compute_api.hosts import hosts
+from compute_api.models import Operation, Server
+from compute_api.operations import interfaces, migration_workflow, operations, retry, snapshots
+from compute_api.rpc.messages import Outcome
+from compute_api.scheduler import claims, scheduling
+from compute_api.states import (
+    BACKUP,
+    BY_TASK,
+    CONFIRM_RESIZE,
+    CREATE_IMAGE,
+    DELETE,
+    POWER,
+    REBUILD,
+    RESCUE,
+    RESIZE,
+    REVERT_RESIZE,
+    SHELVE,
+    SPAWN,
+    UNRESCUE,
+    UNSHELVE,
+    MigrationStep,
+    PowerState,
+    SideTask,
+    TaskState,
+    VmState,
+)
+from image_api import images
+from image_api.models import Image
+from image_api.states import ImageStatus
+from network_api.resources import ports
+
+STORE = "image_store"
+"""Under this name a session's `info` has the store of images, for those that are to be removed."""
+
+OVERTAKEN = "Overtaken by another action"
+IMAGE_MAKERS = frozenset({CREATE_IMAGE.task, BACKUP.task, SHELVE.task})
+
+
+def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
+    """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
+    if operation.task in list(SideTask):
+        return _finish_aside(session, now, operation, outcome)
+    if operation.task in list(MigrationStep):
+        if not migration_workflow.finish(session, now, operation, outcome.error, outcome.result):
+            overtaken(session, now, operation)
+            return False
+        return True
+    query = select(Server).where(
+        Server.id == operation.server_id,
+        Server.generation == operation.generation,
+        Server.task_state == operation.task,
+        Server.deleted.is_(False),
+    )
+    server = session.scalar(query.with_for_update())
+    if server is None:
+        overtaken(session, now, operation)
+        return False
+    action, error = BY_TASK[TaskState(operation.task)], outcome.error
+    if error and action.task in retry.PLACED and not outcome.final:
+        error = retry.after_failure(session, now, server, operation, error)
+        if error is None:
+            return True
+    operations.close(session, now, operation.id, "failed" if error else "done", outcome.error)
+    operations.end_action(session, now, server.id, operation.request_id, error)
+    server.task_state = None
+    server.updated_at = now
+    if error:
+        if action.fails_to is not None:
+            failed(server, now, error)
+            server.vm_state = action.fails_to
+    elif action.then is not None:
+        then = VmState(operation.arguments.get("then", action.then))
+        server.vm_state = then
+        server.power_state = operation.arguments.get("power_state", outcome.power_state or POWER[then])
+        server.fault = {}
+        if server.launched_at is None and server.power_state == PowerState.RUNNING:
+            server.launched_at = now  # usage is counted from here on, whatever is done to the server later
+    if ending := _ENDINGS.get(action.task):
+        ending(session, now, server, operation, outcome.error is None)
+    if not server.deleted:
+        ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
+    return True
+
+
+def overtaken(session: Session, now: datetime, operation: Operation) -> None:
+    """A later action has begun meanwhile: this one counts for nothing, and the image it was to make is not made."""
+    operations.close(session, now, operation.id, "superseded")
+    operations.end_action(session, now, operation.server_id, operation.request_id, OVERTAKEN)
+    if operation.task in list(MigrationStep):
+        migration_workflow.overtaken(session, now, operation)
+    if operation.task in IMAGE_MAKERS:
+        forget_image(session, operation.arguments["image_id"], only_unfinished=True)
+
+
+def reported(session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str) -> bool:
+    """A host found the server in another state than was wanted; a task that began meanwhile wins."""
+    statement = (
+        update(Server)
+        .where(
+            Server.id == server.id,
+            Server.generation == server.generation,
+            Server.task_state.is_(None),
+            Server.deleted.is_(False),
+        )
+        .values(vm_state=vm_state, power_state=power, updated_at=now)
+    )
+    if vm_state is VmState.ERROR:
+        statement = statement.values(fault=fault(now, why))
+    counted = session.scalar(statement.returning(Server.id)) is not None
+    if counted:
+        ports.set_status(session, server.id, power == PowerState.RUNNING)
+        if power == PowerState.PAUSED and why:
+            _note_pause(session, now, server, why)
+    return counted
+
+
+def _note_pause(session: Session, now: datetime, server: Server, why: str) -> None:
+    """Record why its host has paused a server, as an instance action of its owner's that went wrong."""
+    request_id = f"req-{uuid4()}"
+    operations.begin_action(session, now, server, "pause", request_id, server.user_id)
+    operations.end_action(session, now, server.id, request_id, why)
+
+
+def buried(session: Session, now: datetime, server: Server) -> None:
+    """What the server held is free again; the row stays for those who ask for deleted servers."""
+    ports.release(session, now, server.id)
+    migration_workflow.buried(session, now, server)
+    claims.release(session, server)
+    if shelved := system_metadata.take(server, system_metadata.SHELVED):
+        forget_image(session, shelved["image_id"])
+    server.aside = {}
+    server.vm_state = VmState.DELETED
+    server.power_state = PowerState.NOSTATE
+    server.task_state = None
+    server.deleted = True
+    server.terminated_at = server.updated_at = now
+    server.admin_pass = None
+    server.user_data = None
+
+
+def forget_image(session: Session, image_id: str, *, only_unfinished: bool = False) -> None:
+    """Remove an image that was made for a server and is not needed, with its bytes."""
+    statement = delete(Image).where(Image.id == image_id)
+    if only_unfinished:
+        statement = statement.where(Image.status != ImageStatus.ACTIVE)
+    gone = session.scalar(statement.returning(Image.id).execution_options(synchronize_session=False))
+    store = session.info.get(STORE)
+    if gone is not None and store is not None:
+        after_commit(session, lambda: images.discard(store, gone))
+
+
+# --- what is particular to an action --------------------------------------------------------------------------------
+
+Ending = Callable[[Session, datetime, Server, Operation, bool], None]
+
+
+def _end_launch(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
+    """The password was on the config drive; nobody needs to know it any longer."""
+    server.admin_pass = None
+    scheduling.settled(server)
+
+
+def _end_rebuild(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    _end_launch(session, now, server, operation, done)
+    migration_workflow.evacuated(session, now, server, done=done)
+
+
+def _end_delete(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
+    if done:
+        buried(session, now, server)
+
+
+def _end_rescue(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    _end_launch(session, now, server, operation, False)
+    if not done:
+        system_metadata.take(server, system_metadata.RESCUE)
+
+
+def _end_unrescue(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
+    system_metadata.take(server, system_metadata.RESCUE)
+
+
+def _end_resize(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
+    migration_workflow.resized(session, now, server, done=done)
+    if not done:
+        resize = server.aside[system_metadata.RESIZE]
+        current = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
+        server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
+        history.not_over(session, server)
+        system_metadata.put(server, system_metadata.RESIZE, current)
+        claims.settle(session, server)
+
+
+def _end_confirm(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    if done:
+        migration_workflow.confirmed(session, now, server, operation.request_id)
+        claims.settle(session, server)
+
+
+def _end_revert(session: Session, now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
+    migration_workflow.reverted(session, now, server)
+    claims.settle(session, server)
+
+
+def _end_image(session: Session, _now: datetime, _server: Server, operation: Operation, done: bool) -> None:
+    if not done:
+        forget_image(session, operation.arguments["image_id"], only_unfinished=True)
+
+
+def _end_backup(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    _end_image(session, now, server, operation, done)
+    if done:
+        for image_id in snapshots.superfluous(session, server.id, operation.arguments):
+            forget_image(session, image_id)
+
+
+def _end_shelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    image = session.get(Image, operation.arguments["image_id"])
+    if not done or image is None:
+        _end_image(session, now, server, operation, done=False)
+        return
+    system_metadata.put(server, system_metadata.SHELVED, {"image_id": image.id, "image": reference(image)})
+    assert server.host is not None
+    hosts.release(session, server.host, **claims.held(server))
+    server.host = None
+
+
+def _end_unshelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
+    scheduling.settled(server)
+    if done:
+        shelved = system_metadata.take(server, system_metadata.SHELVED)
+        system_metadata.put(server, system_metadata.ROOT_IMAGE, shelved["image"])
+        forget_image(session, shelved["image_id"])
+        _end_launch(session, now, server, operation, done)
+        return
+    assert server.host is not None
+    hosts.release(session, server.host, **claims.held(server))
+    server.host = None
+    server.power_state = POWER[VmState.SHELVED_OFFLOADED]
+
+
+_ENDINGS: dict[TaskState, Ending] = {
+    SPAWN.task: _end_launch,
+    REBUILD.task: _end_rebuild,
+    DELETE.task: _end_delete,
+    RESCUE.task: _end_rescue,
+    UNRESCUE.task: _end_unrescue,
+    RESIZE.task: _end_resize,
+    CONFIRM_RESIZE.task: _end_confirm,
+    REVERT_RESIZE.task: _end_revert,
+    CREATE_IMAGE.task: _end_image,
+    BACKUP.task: _end_backup,
+    SHELVE.task: _end_shelve,
+    UNSHELVE.task: _end_unshelve,
+}
+
+
+def _finish_aside(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
+    operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
+    if operation.task == SideTask.CLEAN:  # nobody waits for it, and what it leaves is removed when the host compares
+        return True
+    operations.end_action(session, now, operation.server_id, operation.request_id, outcome.error)
+    server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
+    if server is None:
+        return False
+    if operation.task not in (SideTask.ATTACH_INTERFACE, SideTask.DETACH_INTERFACE):
+        return True
+    attached = operation.task == SideTask.ATTACH_INTERFACE
+    if attached and not outcome.error:
+        ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
+    if attached == bool(outcome.error):
+        interfaces.let_go(session, now, server, operation.arguments["port_id"])
+    return True
+
+
+def reference(image: Image) -> dict[str, Any]:
+    """What a host needs to know of an image."""
+    return {
+        "id": image.id,
+        "disk_format": image.stored_format,
+        "size_bytes": image.disk_size or image.size,
+        "virtual_size_bytes": image.virtual_size or image.size,
+        "sha512": image.disk_hash or (image.os_hash_value if image.os_hash_algo == "sha512" else None),
+    }
+
+
+def deadline_seconds(task: str, grace_seconds: float) -> float:
+    """How long a host may take for a task before it counts as failed."""
+    if task in list(SideTask):
+        return 300 + grace_seconds
+    if task in list(MigrationStep):
+        return migration_workflow.SECONDS[MigrationStep(task)] + grace_seconds
+    return BY_TASK[TaskState(task)].deadline_seconds + grace_seconds

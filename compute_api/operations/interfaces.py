@@ -1,0 +1,113 @@
+"""Interfaces that a server gets and loses while it lives. Nothing waits for it: the host does it in its own time."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.core.caller import Caller
+from compute_api import system_metadata
+from compute_api.models import Operation, Server
+from compute_api.operations import operations
+from compute_api.states import SideTask, VmState
+from network_api.errors import IpAddressInUse, PortInUse
+from network_api.models import Port
+from network_api.resources import networks, ports
+
+ALLOWED_FROM = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
+
+
+def attach(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    *,
+    port_id: str | None,
+    network_id: str | None,
+    address: str | None,
+    tag: str | None,
+    request_id: str,
+) -> str:
+    """Give the server another interface; returns the port's id. Raises NotFound, BadRequest, Conflict."""
+    _check_state(server, "attach_interface")
+    try:
+        if port_id is not None:
+            port = ports.bind(session, now, port_id, caller, device_id=server.id, host=server.host)
+        else:
+            chosen = networks.find(session, caller, network_id) if network_id else None
+            port = ports.create(
+                session,
+                now,
+                project_id=server.project_id,
+                network=chosen or networks.default_network(session, caller),
+                device_id=server.id,
+                device_owner=f"compute:{server.availability_zone or 'nova'}",
+                host=server.host,
+                address=address,
+                chooser=caller,
+            )
+    except (PortInUse, IpAddressInUse) as error:
+        raise errors.BadRequest(error.message) from None
+    session.flush()
+    system_metadata.tag_nic(server, port.id, tag)
+    _queue(session, now, caller, server, SideTask.ATTACH_INTERFACE, port.id, request_id)
+    return port.id
+
+
+def detach(session: Session, now: datetime, caller: Caller, server: Server, port_id: str, request_id: str) -> None:
+    """Take an interface away; its port goes, or is free again, when the host has unplugged it."""
+    _check_state(server, "detach_interface")
+    if session.scalar(select(Port.id).where(Port.id == port_id, Port.device_id == server.id)) is None:
+        raise errors.NotFound(f"Port id {port_id} could not be found.")
+    _queue(session, now, caller, server, SideTask.DETACH_INTERFACE, port_id, request_id)
+
+
+def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_id: str) -> None:
+    """What is known of the servers' ports has changed: their hosts are to go by it, and to tell the guests."""
+    query = select(Server).where(Server.id.in_([*server_ids]), Server.host.is_not(None), Server.deleted.is_(False))
+    for server in session.scalars(query):
+        operations.queue(session, now, server, SideTask.REFRESH_INTERFACES, request_id, {})
+
+
+def let_go(session: Session, now: datetime, server: Server, port_id: str) -> None:
+    """The interface is not plugged in (any more): a port made for the server goes, another one is free again."""
+    system_metadata.tag_nic(server, port_id, None)
+    mine = (Port.id == port_id, Port.device_id == server.id)
+    address = session.scalar(select(Port.ip_address).where(*mine))
+    session.execute(delete(Port).where(*mine, Port.of_server).execution_options(synchronize_session=False))
+    session.execute(
+        update(Port)
+        .where(*mine)
+        .values(
+            device_id="",
+            device_owner="",
+            binding_host=None,
+            attached=0,
+            status=ports.DOWN,
+            updated_at=now,
+            revision_number=Port.revision_number + 1,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if address and server.access_ipv6 == address:
+        left = session.scalars(select(Port.ip_address).where(Port.device_id == server.id).order_by(Port.attached))
+        server.access_ipv6 = next((other for other in left if other), "")
+
+
+def _check_state(server: Server, name: str) -> None:
+    if server.host is None:
+        raise errors.Conflict(f"Instance {server.id} is not ready")
+    if server.vm_state in ALLOWED_FROM and server.task_state is None:
+        return
+    state = f"task_state {server.task_state}" if server.vm_state in ALLOWED_FROM else f"vm_state {server.vm_state}"
+    raise errors.Conflict(f"Cannot '{name}' instance {server.id} while it is in {state}")
+
+
+def _queue(
+    session: Session, now: datetime, caller: Caller, server: Server, task: SideTask, port_id: str, request_id: str
+) -> Operation:
+    operations.begin_action(session, now, server, task, request_id, caller.user_id)
+    return operations.queue(session, now, server, task, request_id, {"port_id": port_id})

@@ -1,0 +1,242 @@
+"""Query strings: what may be asked, at which microversion, and `GET /servers?…` as a `Wanted`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from flask import request
+from oslo_utils import timeutils
+
+from app.core import errors
+from app.core.numbers import integer
+from app.web.context import caller
+from app.web.microversion import v
+from app.web.pagination import page
+from app.web.policy import enforce
+from compute_api import states
+from compute_api.routes.base.context import version
+from compute_api.servers.queries import SORT_KEYS, Wanted
+
+STRICT, STRICT_STATUS, TAGS, BEFORE, LOCKED = v("2.75"), v("2.38"), v("2.26"), v("2.66"), v("2.73")
+IP6_FOR_ALL, MORE_FOR_ALL = v("2.5"), v("2.83")
+
+COLUMNS = {
+    "image": "image_id",
+    "image_ref": "image_id",
+    "flavor": "flavor_id",
+    "uuid": "id",
+    "reservation_id": "reservation_id",
+    "launch_index": "launch_index",
+}
+"""Filters for everybody that are one column."""
+
+COLUMNS_LATER = {
+    "availability_zone": "availability_zone",
+    "user_id": "user_id",
+    "vm_state": "vm_state",
+    "task_state": "task_state",
+}
+"""For admins, and from 2.83 on for everybody; passed over before."""
+
+COLUMNS_OF_ADMINS = {
+    "host": "host",
+    "node": "host",
+    "hostname": "hostname",
+    "description": "description",
+    "display_description": "description",
+    "access_ip_v4": "access_ipv4",
+    "access_ip_v6": "access_ipv6",
+    "locked_by": "locked_by",
+}
+
+PASSED_OVER = {
+    "kernel_id", "ramdisk_id", "launched_at", "terminated_at", "root_device_name", "auto_disk_config", "progress",
+    "soft_deleted", "created_at", "cell_name",
+}  # fmt: skip
+"""Nova's filters that would match everything or nothing here."""
+
+JOINED = {
+    "block_device_mapping", "services", "system_metadata", "info_cache", "security_groups", "pci_devices",
+}  # fmt: skip
+"""Names of Nova's tables, which it refuses."""
+
+IGNORED_SORT_KEYS = {
+    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at",
+    "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on", "memory_mb", "os_type",
+    "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
+}  # fmt: skip
+"""Passed over below 2.75 and refused from there on."""
+
+SERVERS = (
+    set(COLUMNS) | set(COLUMNS_LATER) | set(COLUMNS_OF_ADMINS) | PASSED_OVER | JOINED
+    | {"project_id", "tenant_id", "key_name", "power_state", "name", "display_name", "config_drive", "sort_key",
+       "sort_dir", "all_tenants", "deleted", "status", "changes-since", "changes-before", "ip", "ip6", "limit",
+       "marker", "tags", "tags-any", "not-tags", "not-tags-any", "locked", "metadata"}
+)  # fmt: skip
+
+
+def only(*known: str) -> None:
+    """From 2.75 on, parameters that nobody knows are refused; they were passed over before."""
+    if version() >= STRICT and (unknown := sorted(set(request.args) - set(known))):
+        names = ", ".join(f"'{name}'" for name in unknown)
+        were = "was" if len(unknown) == 1 else "were"
+        raise errors.BadRequest(
+            f"Invalid input for query parameters. Additional properties are not allowed ({names} {were} unexpected)"
+        )
+
+
+def true(text: str) -> bool:
+    """A boolean in a query string; none at all after the name means true. Raises BadRequest."""
+    lowered = text.strip().lower()
+    if lowered in ("", "1", "t", "true", "on", "y", "yes"):
+        return True
+    if lowered in ("0", "f", "false", "off", "n", "no"):
+        return False
+    raise errors.BadRequest(
+        f"Unrecognized value '{text}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', "
+        "'true', 'y', 'yes'"
+    )
+
+
+def time(name: str) -> datetime | None:
+    """A time in a query string. Raises BadRequest."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        moment = timeutils.parse_isotime(text)
+    except ValueError:
+        raise errors.BadRequest(
+            f"Invalid input for query parameters {name}. Value: {text}. '{text}' is not a 'date-time'"
+        ) from None
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def servers(rule: str) -> Wanted:
+    """What GET /servers or /servers/detail asks for. `rule` is index or detail."""
+    only(*SERVERS)
+    arguments = request.args
+    admin = caller().is_admin
+    later = admin or version() >= MORE_FOR_ALL
+    for name in arguments:
+        if (name in JOINED or name.startswith("_")) and admin:
+            raise errors.BadRequest(f"Invalid filter field: {name}.")
+    project: str | None = caller().project
+    if true(arguments.get("all_tenants", "0")):
+        enforce(f"os_compute_api:servers:{rule}:get_all_tenants")
+        project = arguments.get("project_id") or arguments.get("tenant_id")
+    since = time("changes-since")
+    before = time("changes-before") if version() >= BEFORE else None
+    if since and before and since > before:
+        raise errors.BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    statuses = tuple(arguments.getlist("status"))
+    equal: dict[str, Any] = _equal(COLUMNS)
+    if later:
+        equal |= _equal(COLUMNS_LATER)
+        if "power_state" in arguments:
+            equal["power_state"] = _power_state(arguments["power_state"])
+        if "config_drive" in arguments:
+            equal["config_drive"] = true(arguments["config_drive"])
+    if admin:
+        equal |= _equal(COLUMNS_OF_ADMINS)
+    if "locked" in arguments and version() >= LOCKED:
+        equal["locked"] = true(arguments["locked"])
+    asked = page(arguments)
+    return Wanted(
+        project_id=project,
+        deleted=_deleted(statuses, since, before),
+        name=arguments.get("name") or arguments.get("display_name"),
+        statuses=_statuses(statuses),
+        equal=equal,
+        key_name=arguments.get("key_name") if later else None,
+        ip6=arguments.get("ip6") if admin or version() >= IP6_FOR_ALL else None,
+        ip=arguments.get("ip"),
+        changed_since=since,
+        changed_before=before,
+        tags=_tags("tags"),
+        tags_any=_tags("tags-any"),
+        not_tags=_tags("not-tags"),
+        not_tags_any=_tags("not-tags-any"),
+        metadata=_metadata(),
+        sort=_sort(),
+        limit=asked.limit,
+        marker=asked.marker,
+    )
+
+
+def _equal(columns: dict[str, str]) -> dict[str, Any]:
+    """Filters that were given; flavors and images may be given as links, as old clients do."""
+    return {
+        column: request.args[name].rsplit("/", 1)[-1] if name in ("image", "flavor") else request.args[name]
+        for name, column in columns.items()
+        if request.args.get(name)
+    }
+
+
+def _deleted(statuses: Sequence[str], since: datetime | None, before: datetime | None) -> bool | None:
+    admin = caller().is_admin
+    if any(status.lower() == "deleted" for status in statuses):
+        if not admin:
+            raise errors.Forbidden("Only administrators may list deleted instances")
+        return True
+    if "deleted" in request.args and admin:
+        return true(request.args["deleted"])
+    return None if since is not None or before is not None else False
+
+
+def _statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [status for status in statuses if not states.vm_states_of(status) and not states.tasks_of(status)]
+    if unknown and version() >= STRICT_STATUS:
+        raise errors.BadRequest(f"Invalid status value: {', '.join(unknown)}")
+    return statuses
+
+
+def _power_state(text: str) -> int:
+    try:
+        return integer(text)
+    except ValueError:
+        raise errors.BadRequest(f"Invalid power_state '{text}'") from None
+
+
+def _tags(name: str) -> tuple[str, ...]:
+    if version() < TAGS or name not in request.args:
+        return ()
+    return tuple(tag for text in request.args.getlist(name) for tag in text.split(","))
+
+
+def _metadata() -> dict[str, str]:
+    """JSON, as in metadata={"role":"ci"}."""
+    text = request.args.get("metadata")
+    if text is None:
+        return {}
+    try:
+        asked = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        asked = None
+    if not isinstance(asked, dict) or not all(isinstance(value, str) for value in asked.values()):
+        raise errors.BadRequest(f"Invalid filter field: metadata. Value: {text}. It is a JSON object of strings.")
+    return asked
+
+
+def _sort() -> tuple[tuple[str, bool], ...]:
+    names = request.args.getlist("sort_key")
+    directions = request.args.getlist("sort_dir")
+    if any(direction not in ("asc", "desc") for direction in directions):
+        raise errors.BadRequest(f"Unknown sort direction, must be one of: asc, desc. Value: {', '.join(directions)}")
+    if not names:
+        return (("created_at", (directions or ["desc"])[0] == "desc"),)
+    ignored = IGNORED_SORT_KEYS | ({"locked"} if version() < LOCKED else set())
+    first = directions[0] if directions else "desc"
+    sort = []
+    for at, name in enumerate(names):
+        if name in ignored and version() < STRICT:
+            continue
+        if name not in SORT_KEYS or name in ignored:
+            raise errors.BadRequest(
+                f"Invalid input for query parameters sort_key. Value: {name}. '{name}' is not one of "
+                f"{sorted(set(SORT_KEYS) - ignored)}"
+            )
+        sort.append((name, (directions[at] if at < len(directions) else first) == "desc"))
+    return tuple(sort) or (("created_at", True),)

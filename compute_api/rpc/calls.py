@@ -1,0 +1,113 @@
+"""Asks somebody at the other side of the broker and waits for the answer: used by hosts and by the API alike."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from kombu import Connection, Consumer, Message, Queue
+from kombu.mixins import ConsumerMixin
+
+from app.core import errors
+from compute_api.rpc import broker
+from compute_api.rpc.publisher import Post
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0
+
+
+class Listener(ConsumerMixin):  # type: ignore[misc]
+    """Hears messages in a thread of its own, for as long as it takes; a broker that is gone is waited for."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.connection = connection
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self.connected = threading.Event()
+        self._in_use: Connection | None = None  # the mixin listens on a copy of the connection that it is given
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hear nothing more. Returns when it is over, or when waiting for it makes no sense."""
+        self.should_stop = True
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+
+    @contextmanager
+    def establish_connection(self) -> Iterator[Connection]:
+        """A connection for as long as there is something to hear."""
+        with self.create_connection() as made:
+            yield broker.reach(made, self.on_connection_error)
+
+    def _listen(self) -> None:
+        while not self.should_stop:
+            try:
+                self.run()
+            except Exception:
+                log.exception("What listens for %s goes on after a failure", self._name)
+
+    def on_consume_ready(self, connection: Connection, *_args: Any, **_more: Any) -> None:
+        self._in_use = connection
+        self.connected.set()
+
+    def on_iteration(self) -> None:
+        if self._in_use is not None:
+            self._in_use.heartbeat_check()
+
+    def on_connection_error(self, exc: Exception, interval: float) -> None:
+        self.connected.clear()
+        log.warning("The message broker cannot be reached (%s); trying again in %d s", exc, interval)
+
+    def on_connection_revived(self) -> None:
+        self.connected.clear()
+
+
+class Calls(Listener):
+    """The answers to what was asked, each brought to whoever waits for it."""
+
+    def __init__(self, connection: Connection, queue: Queue, post: Post) -> None:
+        super().__init__(connection, "answers")
+        self._queue = queue
+        self._post = post
+        self._waiting: dict[str, Future[Any]] = {}
+
+    def call(self, body: dict[str, Any], *, exchange: str = "", routing_key: str, seconds: float) -> Any:
+        """The answer. Raises Unavailable when there is none, Conflict with its words when it is that it cannot be."""
+        number = uuid4().hex
+        future: Future[Any] = Future()
+        self._waiting[number] = future
+        try:
+            self._post.send(body, exchange=exchange, routing_key=routing_key, correlation_id=number, expiration=seconds)
+            answer = future.result(seconds)
+        except (TooLate, CancelledError):
+            raise errors.Unavailable("There was no answer in time. Try again.") from None
+        finally:
+            self._waiting.pop(number, None)
+        if "error" in answer:
+            raise errors.Conflict(str(answer["error"]))
+        if "answer" not in answer:
+            raise errors.Unavailable("The answer makes no sense.")
+        return answer["answer"]
+
+    def stop(self) -> None:
+        """Whoever waits is told that there is no answer."""
+        for future in list(self._waiting.values()):
+            future.cancel()
+        super().stop()
+
+    def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
+        return [consumer([self._queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
+
+    def _hear(self, body: Any, message: Message) -> None:
+        future = self._waiting.get(message.properties.get("correlation_id", ""))
+        if future is not None and isinstance(body, dict) and not future.done():
+            future.set_result(body)

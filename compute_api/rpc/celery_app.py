@@ -1,0 +1,47 @@
+"""Celery, as this project uses it: one task, one quorum queue for each host, no results, no chatter between workers."""
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from compute_api.rpc import broker, topology
+
+
+def work_queue(host: str) -> Queue:
+    """The queue of a host; it was declared when the host was added, and nobody declares it again."""
+    return Queue(
+        topology.work(host),
+        Exchange("", no_declare=True),
+        topology.work(host),
+        no_declare=True,
+        queue_arguments={"x-queue-type": "quorum"},
+    )
+
+
+def celery(url: str, authority: str | None, *, host: str | None = None) -> Celery:
+    """An application for sending work, or with a host for carrying out what is sent to it."""
+    app = Celery("sixstack", set_as_current=False)
+    connecting: dict[str, Any] = broker.options(url, authority)
+    app.conf.update(
+        broker_url=url,
+        broker_transport_options=connecting["transport_options"],
+        broker_use_ssl=connecting.get("ssl", False),
+        broker_heartbeat=broker.HEARTBEAT_SECONDS,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_create_missing_queues=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+    )
+    if host is not None:
+        app.conf.task_queues = [work_queue(host)]
+    return app

@@ -1,0 +1,80 @@
+"""Tells hosts on other computers that there is something to do, without making a request wait for the broker.
+
+What cannot be sent is forgotten here: the operation stays queued in the database and is sent again from there.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+
+from celery import Celery
+
+from compute_api.rpc import topology
+from compute_api.rpc.broker import LOST
+from compute_api.rpc.celery_app import work_queue
+
+log = logging.getLogger(__name__)
+
+WAITING = 10_000
+
+
+class CeleryNudge:
+    """Sends operations' ids to their hosts' queues from a thread of its own."""
+
+    def __init__(self, engine: Celery) -> None:
+        self._engine = engine
+        self._waiting: queue.Queue[tuple[str, int] | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, host: str, operation_ids: Sequence[int]) -> None:
+        """Returns at once."""
+        try:
+            for number in operation_ids:
+                self._waiting.put_nowait((host, number))
+        except queue.Full:
+            log.warning("The broker is too slow; the rest is sent later")
+        if self._thread is None or not self._thread.is_alive():
+            with self._lock:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._send_all, name="nudges", daemon=True)
+                    self._thread.start()
+
+    def send(self, host: str, operation_id: int) -> bool:
+        """Send one now; returns whether the broker has it."""
+        try:
+            self._engine.send_task(
+                topology.TASK,
+                [operation_id],
+                queue=work_queue(host),
+                retry=False,
+                ignore_result=True,
+            )
+        except LOST as error:
+            log.warning("Operation %d could not be sent to %s: %s", operation_id, host, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing more is sent; its connections go."""
+        self._waiting.put(None)
+        if self._thread is not None:
+            self._thread.join(5)
+        self._engine.close()
+
+    def _send_all(self) -> None:
+        while True:
+            told = self._waiting.get()
+            if told is None:
+                return
+            if not self.send(*told):
+                self._forget()
+
+    def _forget(self) -> None:
+        """The broker is gone: what waits is sent again from the database once it is back."""
+        while True:
+            try:
+                self._waiting.get_nowait()
+            except queue.Empty:
+                return

@@ -1,0 +1,162 @@
+"""What a server holds of its project's quota and of its host, and how that changes while it is resized."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypedDict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from compute_api import quotas, system_metadata
+from compute_api.hosts import hosts
+from compute_api.models import ProjectUsage, Server
+
+
+class Room(TypedDict):
+    """What a server takes of its host."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+def room(flavor: dict[str, Any]) -> Room:
+    """What a flavor takes of a host: swap counts as disk, in whole GiB."""
+    disk = flavor["disk"] + flavor["ephemeral"] + -(-flavor["swap"] // 1024)
+    return Room(vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=disk)
+
+
+def held(server: Server) -> Room:
+    """What the server holds: while it is resized, the larger of both flavors."""
+    now = room(server.flavor)
+    resize = server.aside.get(system_metadata.RESIZE)
+    if resize is None:
+        return now
+    other = room(resize["flavor"])
+    return Room(
+        vcpus=max(now["vcpus"], other["vcpus"]),
+        memory_mib=max(now["memory_mib"], other["memory_mib"]),
+        disk_gib=max(now["disk_gib"], other["disk_gib"]),
+    )
+
+
+def on_hosts(server: Server) -> dict[str, Room]:
+    """What the server holds on which host: on its own, on the one that it is moving to, and on the one that it came
+    from as long as it may go back."""
+    if server.host is None:
+        return {}
+    resize, migration = server.aside.get(system_metadata.RESIZE), server.aside.get(system_metadata.MIGRATION)
+    if migration:
+        here, there = server.flavor, server.flavor
+        if resize and resize.get("given_back"):
+            there = resize["flavor"]
+        elif resize:
+            here = resize["flavor"]
+        return {server.host: room(here), migration["to"]: room(there)}
+    if resize and resize.get("host"):
+        return {server.host: room(server.flavor), resize["host"]: room(resize["flavor"])}
+    return {server.host: held(server)}
+
+
+@contextmanager
+def changing(session: Session, server: Server) -> Iterator[None]:
+    """What the server holds less of its quota and of hosts after the block is given back."""
+    quota, rooms = held(server), on_hosts(server)
+    yield
+    less = _minus(quota, held(server))
+    if less["vcpus"] or less["memory_mib"]:
+        quotas.add(session, server.project_id, cores=-less["vcpus"], ram=-less["memory_mib"])
+    after = on_hosts(server)
+    for host, before in rooms.items():
+        given_back = _minus(before, after[host]) if host in after else before
+        if any(given_back.values()):
+            hosts.release(session, host, **given_back)
+
+
+def _minus(one: Room, other: Room) -> Room:
+    return Room(
+        vcpus=one["vcpus"] - other["vcpus"],
+        memory_mib=one["memory_mib"] - other["memory_mib"],
+        disk_gib=one["disk_gib"] - other["disk_gib"],
+    )
+
+
+def grow(session: Session, now: datetime, server: Server, before: Room) -> bool:
+    """Take what the server holds more than `before`, of the quota and of its host. False when that has no room, with
+    the quota taken. Raises QuotaExceeded."""
+    more = _minus(held(server), before)
+    used = session.get_one(ProjectUsage, server.project_id, with_for_update=True, populate_existing=True)
+    limits = quotas.limits(session, server.project_id)
+    for name, need, have in (("cores", more["vcpus"], used.cores), ("ram", more["memory_mib"], used.ram)):
+        if need > 0 and 0 <= limits[name] < have + need:
+            raise errors.QuotaExceeded(
+                f"Quota exceeded for {name}: Requested {need}, but already used {have} of {limits[name]} {name}"
+            )
+    _check_user_growth(session, server, more)
+    quotas.add(session, server.project_id, cores=more["vcpus"], ram=more["memory_mib"])
+    return not any(more.values()) or hosts.claim(session, now, **more, zone=None, host=server.host) is not None
+
+
+def user_usage(session: Session, project_id: str, user_id: str) -> dict[str, int]:
+    """Return the instances, cores and RAM (MiB) of the user's servers in the project."""
+    own = (Server.project_id == project_id, Server.user_id == user_id, Server.deleted.is_(False))
+    holds = [held(server) for server in session.scalars(select(Server).where(*own))]
+    return {
+        "instances": len(holds),
+        "cores": sum(one["vcpus"] for one in holds),
+        "ram": sum(one["memory_mib"] for one in holds),
+    }
+
+
+def within_user_limits(
+    session: Session, project_id: str, user_id: str, flavor: dict[str, Any], *, count: int, at_least: int
+) -> int:
+    """Return how many of `count` new servers the user's own limits allow, `at_least` or more. Raises QuotaExceeded.
+
+    The project's quota is claimed before, so that requests of one project follow each other.
+    """
+    limits = quotas.user_limits(session, project_id, user_id)
+    each = {name: need for name, need in _needs(flavor).items() if limits.get(name, -1) >= 0 and need > 0}
+    if not each:
+        return count
+    used = user_usage(session, project_id, user_id)
+    fits = min(count, *((limits[name] - used[name]) // need for name, need in each.items()))
+    if fits < max(at_least, 1):
+        quotas.refuse(used, limits, each, count)
+    return fits
+
+
+def _needs(flavor: dict[str, Any]) -> dict[str, int]:
+    return {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
+
+
+def _check_user_growth(session: Session, server: Server, more: Room) -> None:
+    """Raise QuotaExceeded when the user's own limits leave no room. `server` is counted with its larger flavor."""
+    limits = quotas.user_limits(session, server.project_id, server.user_id)
+    growth = {"cores": more["vcpus"], "ram": more["memory_mib"]}
+    if not any(need > 0 and limits.get(name, -1) >= 0 for name, need in growth.items()):
+        return
+    session.flush()
+    used = user_usage(session, server.project_id, server.user_id)
+    for name, need in growth.items():
+        have = used[name] - need
+        if need > 0 and 0 <= limits.get(name, -1) < have + need:
+            raise errors.QuotaExceeded(
+                f"Quota exceeded for {name}: Requested {need}, but already used {have} of {limits[name]} {name}"
+            )
+
+
+def settle(session: Session, server: Server) -> None:
+    """The resize is over: the server holds what its flavor says and nothing more."""
+    with changing(session, server):
+        system_metadata.take(server, system_metadata.RESIZE)
+
+
+def release(session: Session, server: Server) -> None:
+    """The server is gone: all of it is free again."""
+    holds = held(server)
+    quotas.add(session, server.project_id, instances=-1, cores=-holds["vcpus"], ram=-holds["memory_mib"])
+    for host, taken in on_hosts(server).items():
+        hosts.release(session, host, **taken)

@@ -1,0 +1,263 @@
+"""What makes a server another one: rebuild, resize, rescue, shelve, images of it, and an operator's word."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.core.caller import Caller
+from compute_api import keypairs, system_metadata
+from compute_api.faults import fault
+from compute_api.flavors import extra_specs, flavors, history
+from compute_api.models import Flavor, Server
+from compute_api.operations import operations, snapshots
+from compute_api.operations.completion import reference
+from compute_api.operations.machine_spec import disks
+from compute_api.scheduler import claims, scheduling
+from compute_api.servers import migrations, servers
+from compute_api.states import (
+    BACKUP,
+    CONFIRM_RESIZE,
+    CREATE_IMAGE,
+    REBUILD,
+    RESCUE,
+    RESIZE,
+    REVERT_RESIZE,
+    SHELVE,
+    UNRESCUE,
+    UNSHELVE,
+    PowerState,
+    VmState,
+)
+from network_api.resources import ports
+
+STOPPED = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
+"""Arguments of an operation after which a server that was shut off is so again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuild:
+    """What the rebuild action asks for. `changes` are attributes of the server; None in them takes a value away."""
+
+    image_id: str
+    admin_pass: str | None = None
+    metadata: dict[str, str] | None = None
+    key_name: str | None = None
+    has_key_name: bool = False
+    preserve_ephemeral: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rebuild(session: Session, now: datetime, caller: Caller, server: Server, asked: Rebuild, request_id: str) -> str:
+    """Make the server's disks anew from an image; addresses stay. Returns the new password."""
+    was_stopped = server.vm_state == VmState.STOPPED
+    names = [disk.name for disk in disks(server)]
+    keep = [name for name in names if name.startswith("ephemeral")] if asked.preserve_ephemeral else []
+    servers.begin(session, now, caller, server, REBUILD, request_id, {"keep": keep, **(STOPPED if was_stopped else {})})
+    try:
+        image = servers.usable_image(session, caller, asked.image_id, _own_flavor(server))
+    except errors.BadRequest as error:
+        if error.message.startswith("Can not find"):
+            raise errors.BadRequest("Cannot find image for rebuild") from None
+        raise
+    if asked.metadata is not None:
+        servers.check_metadata(session, caller, asked.metadata)
+        server.metadata_ = asked.metadata
+    if asked.has_key_name:
+        server.key = _key(session, server.user_id, asked.key_name) if asked.key_name else {}
+    for name, value in asked.changes.items():
+        setattr(server, name, value)
+    server.image, server.image_id = servers.image_copy(image), image.id
+    system_metadata.take(server, system_metadata.ROOT_IMAGE)
+    server.admin_pass = asked.admin_pass or secrets.token_urlsafe(9)
+    server.fault = {}
+    return server.admin_pass
+
+
+def resize(session: Session, now: datetime, caller: Caller, server: Server, flavor_id: str, request_id: str) -> None:
+    """Give the server another flavor, until that is confirmed or reverted. Disks only grow. Where its own host has no
+    room for that, it goes to another one."""
+    was_stopped = server.vm_state == VmState.STOPPED
+    servers.take(session, now, caller, server, RESIZE, request_id)
+    try:
+        flavor = flavors.find(session, caller, flavor_id)
+    except errors.NotFound as error:
+        raise errors.BadRequest(error.message) from None
+    if flavor.id == server.flavor_id:
+        raise errors.BadRequest("When resizing, instances must change flavor!")
+    extra_specs.check_possible(flavor.extra_specs, flavor.vcpus)
+    if flavor.ram < (server.image.get("min_ram") or 0):
+        raise errors.BadRequest("Flavor's memory is too small for requested image.")
+    after = servers.flavor_copy(flavor)
+    for name in ("disk", "ephemeral", "swap"):
+        if after[name] < server.flavor[name]:
+            raise errors.BadRequest(
+                f"Server disk was unable to be resized because: {name} cannot shrink "
+                f"from {server.flavor[name]} to {after[name]}."
+            )
+    migrations.forget_resize(session, now, server, request_id)
+    before = claims.held(server)
+    system_metadata.put(
+        server,
+        system_metadata.RESIZE,
+        {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
+    )
+    history.over(session, now, server)
+    server.flavor, server.flavor_id = after, flavor.id
+    if not claims.grow(session, now, server, before):
+        migrations.resize_elsewhere(session, now, caller, server, request_id)
+        return
+    arguments = {"start": False, "power_state": PowerState.SHUTDOWN} if was_stopped else {}
+    operations.queue(session, now, server, RESIZE.task, request_id, arguments)
+    migrations.resize_here(session, now, caller, server, request_id)
+
+
+def confirm_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+    """Keep the new flavor."""
+    stopped = server.power_state == PowerState.SHUTDOWN
+    servers.begin(session, now, caller, server, CONFIRM_RESIZE, request_id, STOPPED if stopped else {})
+
+
+def revert_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+    """Back to the old flavor, and to the disks as they were."""
+    remembered = server.aside.get(system_metadata.RESIZE)
+    stopped = bool(remembered and remembered["stopped"])
+    servers.take(session, now, caller, server, REVERT_RESIZE, request_id)
+    arguments: dict[str, Any] = STOPPED if stopped else {}
+    if remembered:
+        given_up = {**remembered, "flavor": server.flavor, "flavor_id": server.flavor_id}
+        history.over(session, now, server)
+        server.flavor, server.flavor_id = remembered["flavor"], remembered["flavor_id"]
+        system_metadata.put(server, system_metadata.RESIZE, given_up)
+    if remembered and remembered.get("host"):
+        migrations.revert_elsewhere(session, now, server, request_id, arguments)
+    else:
+        operations.queue(session, now, server, REVERT_RESIZE.task, request_id, arguments)
+
+
+def rescue(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    request_id: str,
+    *,
+    image_id: str | None,
+    admin_pass: str | None,
+) -> str:
+    """Boot the server from another image, its own disks beside that. Returns the password."""
+    servers.begin(session, now, caller, server, RESCUE, request_id)
+    any_size = Flavor(ram=server.flavor["ram"], disk=0)
+    image = servers.usable_image(session, caller, image_id or server.image_id, any_size)
+    system_metadata.put(server, system_metadata.RESCUE, {"image": reference(image)})
+    server.admin_pass = admin_pass or secrets.token_urlsafe(9)
+    return server.admin_pass
+
+
+def unrescue(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+    """Boot the server from its own disk again."""
+    servers.begin(session, now, caller, server, UNRESCUE, request_id)
+
+
+def create_image(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    name: str,
+    metadata: Mapping[str, str],
+    request_id: str,
+) -> str:
+    """An image of the root disk as it is now. Returns its id; it is active when the host has made it."""
+    servers.check_metadata(session, caller, dict(metadata))
+    image = snapshots.plan(session, now, caller, server, name, metadata)
+    arguments = {"image_id": image.id, "owner": image.owner}
+    servers.begin(session, now, caller, server, CREATE_IMAGE, request_id, arguments)
+    return image.id
+
+
+def create_backup(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    name: str,
+    metadata: Mapping[str, str],
+    request_id: str,
+    *,
+    backup_type: str,
+    rotation: int,
+) -> str:
+    """The same, after which only the newest `rotation` backups of this type are kept."""
+    servers.check_metadata(session, caller, dict(metadata))
+    properties = {**metadata, "backup_type": backup_type}
+    image = snapshots.plan(session, now, caller, server, name, properties, kind="backup")
+    arguments = {"image_id": image.id, "owner": image.owner, "backup_type": backup_type, "rotation": rotation}
+    servers.begin(session, now, caller, server, BACKUP, request_id, arguments)
+    return image.id
+
+
+def shelve(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+    """Keep the server as an image and give its host's room back."""
+    image = snapshots.plan(session, now, caller, server, f"{server.name}-shelved", {})
+    arguments = {"image_id": image.id, "owner": image.owner}
+    servers.begin(session, now, caller, server, SHELVE, request_id, arguments)
+
+
+def unshelve(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    request_id: str,
+    *,
+    zone: str | None = None,
+    host: str | None = None,
+) -> None:
+    """Find room for the server again. Raises Conflict when there is none."""
+    if server.vm_state == VmState.SHELVED_OFFLOADED and server.task_state is None and server.host is None:
+        wanted = zone or server.pinned_zone
+        if host:
+            scheduling.ask_for(server, host)
+        if scheduling.place(session, now, server, wanted) is None:
+            raise errors.Conflict(scheduling.why_not(session, now, server, wanted))
+        session.flush()
+        ports.rebind(session, server.id, server.host)
+    servers.begin(session, now, caller, server, UNSHELVE, request_id)
+
+
+def reset_state(
+    session: Session, now: datetime, caller: Caller, server: Server, state: VmState, request_id: str
+) -> None:
+    """An operator says how the server is; whatever is under way counts for nothing."""
+    servers.check_host(server)
+    operations.begin_action(session, now, server, "resetState", request_id, caller.user_id)
+    session.execute(
+        update(Server)
+        .where(Server.id == server.id, Server.deleted.is_(False))
+        .values(
+            vm_state=state,
+            task_state=None,
+            generation=Server.generation + 1,
+            updated_at=now,
+            fault=fault(now, "The state was set by an operator.") if state is VmState.ERROR else {},
+        )
+    )
+    operations.end_action(session, now, server.id, request_id)
+
+
+def _own_flavor(server: Server) -> Flavor:
+    return Flavor(ram=server.flavor["ram"], disk=server.flavor["disk"])
+
+
+def _key(session: Session, user_id: str, name: str) -> dict[str, str]:
+    try:
+        key = keypairs.find(session, user_id, name)
+    except errors.NotFound:
+        raise errors.BadRequest("Invalid key_name provided.") from None
+    return {"name": key.name, "type": key.type, "data": key.public_key}

@@ -1,0 +1,368 @@
+"""A host that runs machines with qemu: what `Hypervisor` says, done with files, links and processes."""
+
+import contextlib
+import logging
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Landing, Offer, Plan, Progress, Sent
+from hypervisor.api.protocol import ConsoleKind, ImageSource
+from hypervisor.api.spec import (
+    Diagnostics,
+    HostReport,
+    MachineReport,
+    MachineSpec,
+    MachineState,
+    SnapshotFile,
+    disk_bytes,
+)
+from hypervisor.base import host_facts
+from hypervisor.base.config import HostConfig
+from hypervisor.base.paths import HostPaths, remove_directory, remove_remains, write
+from hypervisor.base.runtime_state import last_run
+from hypervisor.guest_data import metadata
+from hypervisor.machines import diagnostics as machines_diagnostics
+from hypervisor.machines import hotplug
+from hypervisor.machines import suspend as machines_suspend
+from hypervisor.machines.console_log import console_tail, trim_console
+from hypervisor.machines.launch import machine_identity
+from hypervisor.machines.machines import Machines
+from hypervisor.machines.remote_console import open_screen, open_serial
+from hypervisor.migration.driver import Moves
+from hypervisor.network.antispoofing import SpoofingGuard
+from hypervisor.network.host_filter import HostFilter
+from hypervisor.network.links import METADATA, Links, forward_packets
+from hypervisor.network.nat64 import Translator
+from hypervisor.network.radvd import RouterAdvertiser
+from hypervisor.network.segments import Segments
+from hypervisor.qemu import qmp
+from hypervisor.storage import snapshots
+from hypervisor.storage.disks import Disks
+
+log = logging.getLogger(__name__)
+
+
+class QemuHypervisor:
+    """Implements `Hypervisor`. Files are the only memory: a second one, started later, finds what a first one left."""
+
+    def __init__(self, config: HostConfig, images: ImageSource) -> None:
+        if not re.fullmatch(r"[0-9a-f]{4}", config.installation):
+            raise ValueError(f"an installation is four hex digits, not {config.installation!r}")
+        self.config = config
+        self.paths = HostPaths(config.state.resolve(), config.shared_machines, config.host_name)
+        self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
+        self.router = RouterAdvertiser(self.paths, config.router_timing)
+        self.translator = Translator(
+            config.installation, self.paths, self.links, config.nat64, lambda: self.segments.mapped()
+        )
+        resolvers = config.dns_servers or ((self.translator.resolver,) if config.nat64 else ())
+        self.guard = SpoofingGuard(
+            config.installation,
+            self.links.tap,
+            isolate=config.isolate_guests,
+            host_filter=HostFilter(
+                config.installation,
+                METADATA,
+                uplink=config.uplink,
+                peers=config.peers,
+                resolvers=resolvers,
+                tcp_ports=config.guests_reach_ports,
+                is_open=config.guests_reach_host,
+                ipv4_pool=config.nat64.pool if config.nat64 else None,
+                allowed_ipv4=config.nat64_allow,
+            ),
+            nat64_prefix=config.nat64.prefix if config.nat64 else None,
+        )
+        self.segments = Segments(self.links, self.guard, self.router, resolvers, config.dns_search)
+        self.disks = Disks(self.paths.bases, images)
+        self.machines = Machines(config, self.paths, self.links, self.segments, self.disks)
+        self._moves = Moves(self.machines)
+        self._version: int | None = None
+        self._limits_raised = False
+
+    # --- the host ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise HostUnfit, saying what to do, when this computer cannot run machines for this user."""
+        host_facts.check(self.config.qemu)
+        self.machines.accelerators.choice()
+        self.translator.check()
+
+    def describe(self) -> HostReport:
+        choice = self.machines.accelerators.choice()
+        if self._version is None:
+            self._version = host_facts.qemu_version(self.config.qemu)
+        return HostReport(
+            name=self.config.host_name,
+            vcpus=host_facts.processors(),
+            memory_mib=max(0, host_facts.memory_mib() - self.config.reserved_memory_mib),
+            disk_gib=host_facts.disk_gib(self.paths.state),
+            accelerator=choice.accelerator,
+            accelerator_reason=choice.reason,
+            hypervisor_version=self._version,
+            cpu_model=host_facts.processor_model(),
+            disk_is_low=self.machines.disk_is_low(),
+        )
+
+    def repair_processes(self) -> None:
+        self.machines.repair_processes()
+
+    def repair(self) -> None:
+        self.machines.repair_processes()
+        remove_remains(self.paths.machines)
+        running = []
+        for machine_id in self.paths.machine_ids():
+            paths = self.paths.machine(machine_id)
+            trim_console(paths.console)
+            if self.machines.process_of(paths) is not None:
+                running.append(machine_id)
+                self.machines.mend_if_idle(machine_id)
+                self.machines.continue_if_room(machine_id)
+        self._raise_limits()
+        self.segments.repair(running)
+        if self.config.forward:
+            forward_packets()
+        try:
+            self.translator.ensure()
+        except HypervisorError as error:
+            log.error("Guests have no way to IPv4: %s", error)
+
+    def _raise_limits(self) -> None:
+        """Once: a container may forbid it, and guests run all the same."""
+        if not self._limits_raised:
+            self._limits_raised = True
+            try:
+                host_facts.raise_neighbour_limits()
+            except HypervisorError as error:
+                log.warning("%s", error)
+
+    def evict_images(self, in_use: frozenset[str]) -> None:
+        keep = self.config.image_cache_gib << 30
+        self.disks.evict(lambda image_id: image_id in in_use or self.machines.uses_image(image_id), keep)
+
+    def close_down(self) -> None:
+        self.machines.repair_processes()
+        self.segments.close_down()
+        self.translator.close_down()
+
+    def close(self) -> None:
+        """Let go of what this object holds. Machines, links and radvd go on."""
+        self.links.close()
+
+    # --- machines ---------------------------------------------------------------------------------------------------
+
+    def ensure_running(self, spec: MachineSpec) -> MachineReport:
+        with self.machines.hold(spec.id) as paths:
+            running = self.machines.process_of(paths)
+            if running is not None:
+                found = self.machines.look(spec.id, paths)
+                if found.state in (MachineState.RUNNING, MachineState.PAUSED, MachineState.NO_SPACE):
+                    return found
+                running.end()
+            return self.machines.launch(spec, paths, go_on=True)
+
+    def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:
+        with self.machines.hold(machine_id) as paths:
+            self.machines.stop(paths, grace_seconds)
+            return self.machines.look(machine_id, paths)
+
+    def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:
+        with self.machines.hold(spec.id) as paths:
+            self.machines.stop(paths, 0 if hard else grace_seconds)
+            return self.machines.launch(spec, paths)
+
+    def pause(self, machine_id: str) -> MachineReport:
+        return self._command(machine_id, "stop")
+
+    def unpause(self, machine_id: str) -> MachineReport:
+        return self._command(machine_id, "cont")
+
+    def suspend(self, machine_id: str) -> MachineReport:
+        with self.machines.hold(machine_id) as paths:
+            running = self.machines.process_of(paths)
+            if running is not None:
+                hurry = self.machines.wait_for(machine_id)
+                machines_suspend.save(paths.qmp, paths.memory, hurry.is_set)
+                running.end()
+            elif not paths.memory.exists():
+                raise HypervisorError(f"Machine {machine_id} does not run.")
+            return self.machines.look(machine_id, paths)
+
+    def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
+        with self.machines.hold(spec.id) as paths:
+            if start and self.machines.runs_as(spec, paths):
+                return self.machines.look(spec.id, paths)
+            self.machines.stop(paths, 0)
+            known = self.machines.spec(spec.id)
+            if known is None or known.generation != spec.generation:
+                for disk in known.disks if known else ():
+                    if disk.name not in keep:
+                        paths.disk(disk.name).unlink(missing_ok=True)
+            return self.machines.put(spec, paths, start)
+
+    def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
+        with self.machines.hold(spec.id) as paths:
+            before = self.machines.known(spec.id)
+            if start and self.machines.runs_as(spec, paths):
+                return self.machines.look(spec.id, paths)
+            self.machines.check_free_disk()
+            self.machines.stop(paths, grace_seconds)
+            kept = self.machines.own_disks(before, paths)
+            try:
+                for disk in kept:
+                    snapshots.keep(disk)
+                sizes = {disk.name: disk_bytes(disk) for disk in spec.disks}
+                for disk in kept:
+                    snapshots.grow(disk, sizes.get(disk.name, 0))
+                return self.machines.put(spec, paths, start)
+            except HypervisorError:
+                for disk in kept:
+                    with contextlib.suppress(HypervisorError):
+                        snapshots.restore(disk)
+                write(paths.spec, before.model_dump_json().encode())
+                raise
+
+    def confirm_resize(self, machine_id: str) -> None:
+        with self.machines.hold(machine_id) as paths:
+            spec = self.machines.known(machine_id)
+            if self.machines.process_of(paths) is not None:
+                snapshots.forget_running(paths.qmp, 2 * len(spec.disks))
+            else:
+                for disk in self.machines.own_disks(spec, paths):
+                    snapshots.forget(disk)
+
+    def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
+        with self.machines.hold(spec.id) as paths:
+            if start and self.machines.runs_as(spec, paths):
+                return self.machines.look(spec.id, paths)
+            self.machines.stop(paths, 0)
+            for disk in self.machines.own_disks(spec, paths):
+                snapshots.restore(disk)
+            return self.machines.put(spec, paths, start)
+
+    def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
+        with self.machines.hold(spec.id) as paths:
+            if not paths.spec.exists():
+                raise HypervisorError(f"Machine {spec.id} is not here.")
+            self.machines.check_free_disk()
+            target = paths.snapshot(name)
+            root = next(iter(self.machines.own_disks(spec, paths)), None)
+            if root is None:
+                raise HypervisorError("The machine has no disk of its own.")
+            if self.machines.process_of(paths) is not None:
+                hurry = self.machines.wait_for(spec.id)
+                size = snapshots.virtual_bytes(root)
+                snapshots.copy_running(paths.qmp, size, target, hurry.is_set)
+            else:
+                snapshots.copy(root, target)
+            return SnapshotFile(path=target, disk_format="qcow2")
+
+    def discard_snapshot(self, machine_id: str, name: str) -> None:
+        self.paths.machine(machine_id).snapshot(name).unlink(missing_ok=True)
+
+    def ensure_nics(self, spec: MachineSpec) -> None:
+        with self.machines.hold(spec.id) as paths:
+            known = self.machines.known(spec.id)
+            changed = known.model_copy(update={"nics": spec.nics})
+            if self.machines.process_of(paths) is None:
+                write(paths.spec, changed.model_dump_json().encode())
+                self.segments.claim(spec.id, spec.nics)
+                return
+            wanted = {nic.port_id for nic in spec.nics}
+            run = last_run(paths)
+            slots = hotplug.changed_slots(paths.qmp, run.slots, spec.nics)
+            replace(run, slots=slots).keep(paths)
+            hotplug.unplug(paths.qmp, [number for port, number in slots.items() if port not in wanted])
+            self.segments.claim(spec.id, spec.nics)
+            identity = machine_identity(self.config.installation, spec.id)
+            hotplug.plug(paths.qmp, self.links, slots, spec.nics, identity.uid)
+            write(paths.spec, changed.model_dump_json().encode())
+            left = {port: number for port, number in slots.items() if port in wanted}
+            replace(run, slots=left).keep(paths)
+
+    def diagnostics(self, machine_id: str) -> Diagnostics:
+        paths = self.paths.machine(machine_id)
+        running, spec = self.machines.process_of(paths), self.machines.spec(machine_id)
+        if running is None or spec is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        started_at = last_run(paths).started_at.timestamp()
+        return machines_diagnostics.diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
+
+    def inject_nmi(self, machine_id: str) -> None:
+        paths = self.paths.machine(machine_id)
+        if self.machines.process_of(paths) is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        qmp.execute(paths.qmp, "inject-nmi")
+
+    def hurry(self, machine_id: str) -> None:
+        self.machines.hurry(machine_id)
+
+    def remove(self, machine_id: str) -> None:
+        with self.machines.hold(machine_id) as paths:
+            if self.paths.is_ours(machine_id):
+                self.machines.stop(paths, 0)
+                remove_directory(paths.directory)
+            self.machines.release(machine_id)
+        self.machines.forget(machine_id)
+
+    def report(self, machine_id: str) -> MachineReport:
+        return self.machines.look(machine_id, self.paths.machine(machine_id))
+
+    def reports(self) -> Sequence[MachineReport]:
+        return [self.report(machine_id) for machine_id in self.paths.machine_ids()]
+
+    def console_log(self, machine_id: str) -> bytes:
+        return console_tail(self.paths.machine(machine_id).console)
+
+    def check_console(self, machine_id: str) -> None:
+        paths = self.paths.machine(machine_id)
+        if not self.paths.is_ours(machine_id) or self.machines.process_of(paths) is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        if not last_run(paths).consoles:
+            raise HypervisorError(f"Instance {machine_id} has no consoles before its next hard reboot.")
+
+    def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
+        self.check_console(machine_id)
+        paths = self.paths.machine(machine_id)
+        return open_screen(paths.qmp) if kind is ConsoleKind.VNC else open_serial(paths.qmp, paths.serial)
+
+    def password(self, machine_id: str) -> bytes:
+        return metadata.password(self.paths.machine(machine_id))
+
+    def forget_password(self, machine_id: str) -> None:
+        metadata.forget_password(self.paths.machine(machine_id))
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        return self.machines.spec(machine_id)
+
+    # --- from and to other hosts ------------------------------------------------------------------------------------
+
+    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+        return self._moves.offer(spec, live=live)
+
+    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+        return self._moves.prepare_landing(spec, plan)
+
+    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
+        return self._moves.send(spec, plan, landing, grace_seconds=grace_seconds)
+
+    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+        return self._moves.take_over(spec, plan, sent)
+
+    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+        return self._moves.stay(spec, plan)
+
+    def progress(self, machine_id: str) -> Progress | None:
+        return self._moves.progress(machine_id)
+
+    def end_soon(self, machine_id: str) -> None:
+        self._moves.end_soon(machine_id)
+
+    def _command(self, machine_id: str, command: str) -> MachineReport:
+        with self.machines.hold(machine_id) as paths:
+            self.machines.running(machine_id, paths)
+            qmp.execute(paths.qmp, command)
+            return self.machines.look(machine_id, paths)

@@ -1,0 +1,162 @@
+"""The config drive: an ISO 9660 image labelled `config-2` that tells a guest its name, keys, network and user data."""
+
+import base64
+import io
+import json
+import secrets
+from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+import pycdlib
+
+from hypervisor.api.spec import MachineSpec, NicSpec
+from hypervisor.base.addresses import slaac_address
+from hypervisor.qemu.command import nic_address
+
+# cloud-init reads `latest`; others ask for a version by name. The content is the same in all of them.
+VERSIONS = ("2012-08-10", "2013-10-17", "2015-10-15", "2016-10-06", "2017-02-22", "2018-08-27", "2020-10-14", "latest")
+EC2_VERSIONS = ("2009-04-04", "latest")
+
+
+def config_drive(spec: MachineSpec, slots: Mapping[str, int]) -> bytes:
+    """The image, for a machine whose interfaces sit in these slots, by port. It holds secrets of the user: keep it in a
+    file that only its owner can read."""
+    files = openstack_files(spec, slots)
+    tree: dict[str, dict[str, bytes]] = {f"openstack/{version}": files for version in VERSIONS}
+    for version in EC2_VERSIONS:
+        ec2 = {"meta-data.json": _json(ec2_data(spec))}
+        if "user_data" in files:
+            ec2["user-data"] = files["user_data"]
+        tree[f"ec2/{version}"] = ec2
+    return _iso(tree)
+
+
+def openstack_files(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, bytes]:
+    """The files of one version directory, by name. Without user data there is no such file."""
+    files = {
+        "meta_data.json": _json(meta_data(spec, slots)),
+        "network_data.json": _json(network_data(spec.nics)),
+        "vendor_data.json": b"{}",
+        "vendor_data2.json": b"{}",
+    }
+    if spec.user_data:
+        files["user_data"] = base64.b64decode(spec.user_data)
+    return files
+
+
+def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
+    """meta_data.json, as Nova writes it. `slots` are those of the interfaces that are plugged in, by port."""
+    document: dict[str, Any] = {
+        "uuid": spec.id,
+        "name": spec.name,
+        "hostname": spec.hostname,
+        "launch_index": spec.launch_index,
+        "availability_zone": spec.availability_zone,
+        "project_id": spec.project_id,
+        "meta": spec.metadata,
+        "random_seed": base64.b64encode(secrets.token_bytes(512)).decode(),
+        "devices": [_device(nic, slots.get(nic.port_id)) for nic in spec.nics if nic.tag is not None],
+        "dedicated_cpus": [],
+    }
+    if spec.key is not None:
+        document["public_keys"] = {spec.key.name: spec.key.data}
+        document["keys"] = [spec.key.model_dump()]
+    if spec.admin_pass is not None:
+        document["admin_pass"] = spec.admin_pass
+    return document
+
+
+def _device(nic: NicSpec, slot: int | None) -> dict[str, Any]:
+    """An interface with a tag. It has no address before it is plugged in."""
+    address = {} if slot is None else {"address": nic_address(slot)}
+    return {"type": "nic", "bus": "pci", **address, "mac": nic.mac, "tags": [nic.tag]}
+
+
+def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:
+    """network_data.json.
+
+    An address that a guest forms by itself from its MAC is announced as `ipv6_slaac` without address and default route:
+    with them cloud-init writes a second default route beside the one from the router's advertisement. Other addresses
+    are static. Host routes of the subnet are listed with each address.
+    """
+    links: list[dict[str, Any]] = []
+    networks: list[dict[str, Any]] = []
+    services: list[dict[str, str]] = []
+    for nic in nics:
+        link = f"tap{nic.port_id[:11]}"
+        links.append(
+            {"id": link, "vif_id": nic.port_id, "type": "phy", "mtu": nic.mtu, "ethernet_mac_address": nic.mac}
+        )
+        dns = [{"type": "dns", "address": str(address)} for address in nic.dns_servers]
+        services += [service for service in dns if service not in services]
+        for address in nic.addresses:
+            network: dict[str, Any] = {
+                "id": f"network{len(networks)}",
+                "link": link,
+                "network_id": nic.network_id,
+                "services": dns,
+            }
+            if address.ip == slaac_address(address, nic.mac):
+                network |= {"type": "ipv6_slaac"}
+            else:
+                network |= {
+                    "type": "ipv6",
+                    "ip_address": str(address.ip),
+                    "netmask": str(address.netmask),
+                    "routes": [],
+                }
+            routes = [_route(*route) for route in nic.routes if route[1] in address.network]
+            if routes:
+                network["routes"] = routes
+            networks.append(network)
+    return {"links": links, "networks": networks, "services": services}
+
+
+def _route(destination: IPv6Network, nexthop: IPv6Address) -> dict[str, str]:
+    network, netmask = str(destination.network_address), str(destination.netmask)
+    return {"network": network, "netmask": netmask, "gateway": str(nexthop)}
+
+
+def ec2_data(spec: MachineSpec) -> dict[str, Any]:
+    """EC2's metadata as a tree."""
+    document: dict[str, Any] = {
+        "instance-id": spec.id,
+        "hostname": spec.hostname,
+        "local-hostname": spec.hostname,
+        "ami-launch-index": spec.launch_index,
+        "placement": {"availability-zone": spec.availability_zone},
+    }
+    if spec.key is not None:
+        document["public-keys"] = {"0": {"_name": f"0={spec.key.name}", "openssh-key": spec.key.data}}
+    return document
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _iso(tree: dict[str, dict[str, bytes]]) -> bytes:
+    """Rock Ridge and Joliet carry the names; plain ISO 9660 knows only the numbers."""
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, rock_ridge="1.09", joliet=3, vol_ident="config-2")
+    known: dict[str, str] = {}
+    for path, files in tree.items():
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            name = "/".join(parts[:depth])
+            if name not in known:
+                known[name] = known.get("/".join(parts[: depth - 1]), "") + f"/D{len(known)}"
+                iso.add_directory(known[name], rr_name=parts[depth - 1], joliet_path=f"/{name}")
+        for number, (name, content) in enumerate(files.items()):
+            iso.add_fp(
+                io.BytesIO(content),
+                len(content),
+                f"{known[path]}/F{number}.;1",
+                rr_name=name,
+                joliet_path=f"/{path}/{name}",
+            )
+    written = io.BytesIO()
+    iso.write_fp(written)
+    iso.close()
+    return written.getvalue()

@@ -1,0 +1,442 @@
+"""The machines of a host: who may touch one, its qemu process, how it is started, ended and looked at."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hypervisor.api.errors import AcceleratorFailed, HypervisorError, LaunchFailed
+from hypervisor.api.spec import MachineReport, MachineSpec, MachineState
+from hypervisor.base import host_facts, process
+from hypervisor.base.config import HostConfig
+from hypervisor.base.paths import HostPaths, MachinePaths, private_directory, remove_directory, write
+from hypervisor.base.process import Process
+from hypervisor.base.runtime_state import Run, last_run
+from hypervisor.guest_data.config_drive import config_drive
+from hypervisor.machines import hotplug, limits
+from hypervisor.machines.console_log import trim_console
+from hypervisor.machines.launch import INTERNAL_ERROR, group_name, start_qemu
+from hypervisor.machines.processes import MachineProcess, find_machine_processes
+from hypervisor.network.links import Links
+from hypervisor.network.segments import Segments
+from hypervisor.qemu import qmp
+from hypervisor.qemu.accelerator import Accelerators
+from hypervisor.storage.disks import DiskFile, Disks
+
+log = logging.getLogger(__name__)
+
+# A guest that KVM cannot run falls over in its boot loader or early kernel.
+DOUBTFUL_SECONDS = 120.0
+# What has to be free before a guest that had no space left continues.
+CONTINUE_MIB = 16
+# Pause between two presses of a guest's power button.
+POWER_BUTTON_SECONDS = 2.0
+
+
+class Machines:
+    """What `QemuHypervisor` and `Moves` do their work with. `hold` a machine before anything is done to it."""
+
+    def __init__(self, config: HostConfig, paths: HostPaths, links: Links, segments: Segments, disks: Disks) -> None:
+        self.config = config
+        self.paths = paths
+        self.links = links
+        self.segments = segments
+        self.disks = disks
+        self.accelerators = Accelerators(config.accelerator, paths.accelerator, config.qemu)
+        self._locks: dict[str, threading.RLock] = {}
+        self._locks_guard = threading.Lock()
+        self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
+        self._images: dict[str, frozenset[str]] = {}
+        self._machine_type: str | None = None
+        self._without_space: set[str] = set()
+        for machine_id in paths.machine_ids():
+            spec = self.spec(machine_id)
+            if spec is not None:
+                self.use_images(spec)
+                machine = paths.machine(machine_id)
+                moving = any(path.exists() for path in (machine.incoming, machine.outgoing, machine.key))
+                segments.remember(machine_id, spec.nics, away=moving)
+
+    @contextlib.contextmanager
+    def hold(self, machine_id: str) -> Iterator[MachinePaths]:
+        """One thing at a time for one machine: the agent sees to that itself, but our own watchers act as well."""
+        with self._locks_guard:
+            lock = self._locks.setdefault(machine_id, threading.RLock())
+        with lock:
+            try:
+                yield self.paths.machine(machine_id)
+            except OSError as error:
+                log.exception("machine %s", machine_id)
+                where = f" ({error.filename})" if error.filename else ""
+                raise HypervisorError(f"The host's files are in the way: {error.strerror}{where}.") from error
+
+    def process_of(self, paths: MachinePaths) -> Process | None:
+        """The machine's qemu. A socket that accepts without a pid file is one that was started this very moment."""
+        running = process.find(paths.pid)
+        if running is None and paths.qmp.exists() and qmp.somebody_listens(paths.qmp):
+            running = process.find_soon(paths.pid, 2)
+        return running
+
+    def end_processes(self, machine_id: str, paths: MachinePaths) -> None:
+        """End every qemu of the machine, also one that no pid file names. Raises HypervisorError when one stays."""
+        running = process.find(paths.pid)
+        if running is not None:
+            # On SIGTERM qemu writes back what it holds, and ends.
+            running.end()
+        for one in find_machine_processes(self.config.installation, self.paths, machine_id):
+            one.process.end()
+
+    def repair_processes(self) -> None:
+        """Compare the qemu processes of this host with the files of its machines, and settle what does not match.
+
+        A process that uses the files of its machine gets its pid file back; any other one that no pid file names is
+        an orphan and is ended. Machines that are being worked on are left alone until the next call.
+        """
+        found = find_machine_processes(self.config.installation, self.paths)
+        for machine_id in sorted({one.machine_id for one in found if not self._is_named_by_pid_file(one)}):
+            with self._hold_if_idle(machine_id) as paths:
+                if paths is not None:
+                    self._settle_processes(machine_id, paths)
+
+    def _settle_processes(self, machine_id: str, paths: MachinePaths) -> None:
+        for one in find_machine_processes(self.config.installation, self.paths, machine_id):
+            if self._is_named_by_pid_file(one):
+                continue
+            is_known = paths.spec.exists() and self.paths.is_ours(machine_id)
+            if is_known and process.find(paths.pid) is None and one.writes_console_of(paths):
+                log.warning("machine %s: process %d has lost its pid file; written again", machine_id, one.process.pid)
+                with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                    process.write_pid_file(paths.pid, one.process)
+                continue
+            log.error("machine %s: process %d belongs to no machine of this host; ended", machine_id, one.process.pid)
+            one.process.end()
+
+    def _is_named_by_pid_file(self, one: MachineProcess) -> bool:
+        return process.find(self.paths.machine(one.machine_id).pid) == one.process
+
+    def running(self, machine_id: str, paths: MachinePaths) -> Process:
+        """The same. Raises HypervisorError when there is none."""
+        running = self.process_of(paths)
+        if running is None:
+            raise HypervisorError(f"Machine {machine_id} does not run.")
+        return running
+
+    def spec(self, machine_id: str) -> MachineSpec | None:
+        """What the machine was last told to be."""
+        path = self.paths.machine(machine_id).spec
+        try:
+            return MachineSpec.from_file(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            log.exception("%s is not the document of a machine", path)
+            return None
+
+    def known(self, machine_id: str) -> MachineSpec:
+        """The same. Raises HypervisorError when the machine is not here."""
+        known = self.spec(machine_id)
+        if known is None:
+            raise HypervisorError(f"Machine {machine_id} is not here.")
+        return known
+
+    def runs_as(self, spec: MachineSpec, paths: MachinePaths) -> bool:
+        """Whether it runs, and was told just this."""
+        known = self.spec(spec.id)
+        return known is not None and known.generation == spec.generation and self.process_of(paths) is not None
+
+    def look(self, machine_id: str, paths: MachinePaths) -> MachineReport:
+        """How it is, without a lock: a machine may be looked at while something is done to it."""
+        if not paths.directory.is_dir() or not self.paths.is_ours(machine_id):
+            return MachineReport(id=machine_id, state=MachineState.ABSENT)
+        trim_console(paths.console)
+        if self.process_of(paths) is None:
+            return MachineReport(id=machine_id, state=MachineState.SHUTOFF)
+        run = last_run(paths)
+        try:
+            state, word = qmp.state(paths.qmp)
+            self._without_space.discard(machine_id)
+            if state is MachineState.NO_SPACE:
+                self._without_space.add(machine_id)
+            if word == INTERNAL_ERROR and self._may_be_mended(run):
+                state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
+        except qmp.NobodyAnswers:
+            running = self.process_of(paths)
+            state = MachineState.SHUTOFF if running is None or running.wait(5) else MachineState.CRASHED
+        except HypervisorError as error:
+            # Busy or stuck, but there: the guest most likely goes on.
+            log.warning("machine %s: %s", machine_id, error)
+            state = MachineState.RUNNING
+        if state is MachineState.SHUTOFF:
+            return MachineReport(id=machine_id, state=state)
+        return MachineReport(id=machine_id, state=state, accelerator=run.accelerator, started_at=run.started_at)
+
+    def put(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
+        """Start a machine that does not run, or only have everything ready for its start."""
+        if start:
+            return self.launch(spec, paths)
+        if not paths.spec.exists():
+            self.check_free_disk()
+        private_directory(paths.directory)
+        self.paths.own(spec.id, self.config.host_name)
+        self.use_images(spec)
+        self.segments.claim(spec.id, spec.nics)
+        self._ensure_disks(spec, paths)
+        write(paths.spec, spec.model_dump_json().encode())
+        return self.look(spec.id, paths)
+
+    def launch(
+        self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, go_on: bool = False
+    ) -> MachineReport:
+        """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails.
+
+        With `go_on` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
+        whose disk may have changed since.
+        """
+        accelerator = accelerator or self.accelerators.choice().accelerator
+        is_new = not paths.spec.exists()
+        if is_new:
+            self.check_free_disk()
+        owner = self.paths.owner(spec.id)
+        with ExitStack() as undo:
+            undo.callback(self._undo_launch, spec.id, paths, is_new=is_new, owner=owner)
+            private_directory(paths.directory)
+            self.paths.own(spec.id, self.config.host_name)
+            write(paths.spec, spec.model_dump_json().encode())
+            self.use_images(spec)
+            self.segments.claim(spec.id, spec.nics)
+            disks = self._ensure_disks(spec, paths)
+            memory = _take_memory(paths) if go_on else None
+            before = last_run(paths)
+            slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
+            if memory is None or not paths.config_drive.exists():
+                write(paths.config_drive, config_drive(self.segments.told(spec), slots))
+            accelerator = (memory and before.accelerator) or accelerator
+            machine_type = before.machine_type if memory is not None else self._newest_machine_type()
+            consoles = before.consoles if memory is not None else True
+            run = Run(accelerator, datetime.now(UTC), slots, machine_type, consoles)
+            run.keep(paths)
+            try:
+                self._start(spec, paths, disks, run, memory)
+            except LaunchFailed as error:
+                if memory is not None:
+                    os.rename(memory, paths.memory)
+                    raise
+                if not isinstance(error, AcceleratorFailed) or not self.accelerators.may_fall_back():
+                    raise
+                log.warning("machine %s: %s It is started under TCG.", spec.id, error)
+                accelerator = "tcg"
+                run = replace(run, accelerator=accelerator)
+                run.keep(paths)
+                self._start(spec, paths, disks, run, None)
+                self.accelerators.recheck()
+            if memory is not None:
+                memory.unlink(missing_ok=True)
+            undo.pop_all()
+        started_at = last_run(paths).started_at
+        return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
+
+    def _undo_launch(self, machine_id: str, paths: MachinePaths, *, is_new: bool, owner: str | None) -> None:
+        """End the process first: while it runs, its files are what it is found by."""
+        try:
+            self.end_processes(machine_id, paths)
+        except (HypervisorError, OSError):
+            log.exception("machine %s: its qemu cannot be ended, so its files stay", machine_id)
+            return
+        limits.forget(group_name(paths))
+        if is_new:
+            remove_directory(paths.directory)
+            self.release(machine_id)
+        else:
+            self.paths.own(machine_id, owner)
+
+    def _start(
+        self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: Run, memory: Path | None
+    ) -> None:
+        start_qemu(
+            spec,
+            paths,
+            disks,
+            self.links,
+            accelerator=run.accelerator or "tcg",
+            program=self.config.qemu,
+            slots=run.slots,
+            memory=memory,
+            machine=run.machine_type,
+            processor=self.config.cpu_model,
+            consoles=run.consoles,
+        )
+
+    def stop(self, paths: MachinePaths, grace_seconds: float) -> None:
+        """The process is gone after this: asked to power off first, when there is time for that."""
+        running = self.process_of(paths)
+        if running is not None and grace_seconds > 0:
+            self._power_off(running, paths, grace_seconds)
+        self.end_processes(paths.directory.name, paths)
+        limits.forget(group_name(paths))
+        paths.memory.unlink(missing_ok=True)
+
+    def _power_off(self, running: Process, paths: MachinePaths, grace_seconds: float) -> None:
+        """Press the ACPI power button repeatedly, as a guest that still boots ignores it, and wait for the end of qemu.
+
+        Returns without it at the end of the grace period, when the machine is hurried, or when no guest runs.
+        """
+        hurry = self.wait_for(paths.directory.name)
+        deadline = time.monotonic() + grace_seconds
+        while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+            with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait notices
+                if qmp.state(paths.qmp)[0] is not MachineState.RUNNING:
+                    return
+                qmp.execute(paths.qmp, "system_powerdown")
+            if _wait(running, min(left, POWER_BUTTON_SECONDS), hurry):
+                return
+
+    def wait_for(self, machine_id: str) -> threading.Event:
+        """Set when somebody else waits for what begins now."""
+        event = self._hurries[machine_id]
+        event.clear()
+        return event
+
+    def _newest_machine_type(self) -> str:
+        """Asked once: it is what a guest that is to move or to be resumed must find again."""
+        if self._machine_type is None:
+            self._machine_type = host_facts.machine_type(self.config.qemu)
+        return self._machine_type
+
+    def _ensure_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks of the spec, made where they are missing; files of disks that it has no longer go."""
+        names = {disk.name for disk in spec.disks}
+        for path in paths.directory.glob("*.qcow2"):
+            if path.stem not in names:
+                path.unlink()
+        disks = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
+        return [*disks, DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True)]
+
+    def own_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+        """The disks that the guest writes to and that exist, in the order it sees them."""
+        wanted = [disk for disk in spec.disks if disk.name != "rescue" and paths.disk(disk.name).exists()]
+        files = [file for disk in wanted for file in self.disks.ensure(disk, paths)]
+        return [file for file in files if not file.read_only]
+
+    def release(self, machine_id: str) -> None:
+        """Its links and images may go."""
+        self.segments.release(machine_id)
+        self._images.pop(machine_id, None)
+        self._without_space.discard(machine_id)
+
+    def use_images(self, spec: MachineSpec) -> None:
+        """The images of the spec are not evicted while the machine is here."""
+        self._images[spec.id] = frozenset(disk.image.id for disk in spec.disks if disk.image is not None)
+
+    def forget(self, machine_id: str) -> None:
+        """Nothing is held for a machine that is gone."""
+        self._hurries.pop(machine_id, None)
+        with self._locks_guard:
+            self._locks.pop(machine_id, None)
+
+    def hurry(self, machine_id: str) -> None:
+        """Whatever waits for the guest waits no longer."""
+        self._hurries[machine_id].set()
+
+    def uses_image(self, image_id: str) -> bool:
+        """Whether a machine of this host stands on the image."""
+        return any(image_id in ids for ids in list(self._images.values()))
+
+    def disk_is_low(self) -> bool:
+        """Whether less of the machines' file system is free than new work needs."""
+        return host_facts.free_disk_mib(self.paths.machines) < self.config.min_free_disk_mib
+
+    def check_free_disk(self) -> None:
+        """Raise HypervisorError when the disk is too full for more work; machines that are here go on."""
+        free = host_facts.free_disk_mib(self.paths.machines)
+        if free < self.config.min_free_disk_mib:
+            raise HypervisorError(
+                f"The disk of host {self.config.host_name} is almost full: {free} MiB are free, and new work is "
+                f"accepted from {self.config.min_free_disk_mib} MiB on."
+            )
+
+    def continue_if_room(self, machine_id: str) -> None:
+        """Continue a guest that a full file system has paused, once there is room again. qemu repeats its writes."""
+        if machine_id not in self._without_space:
+            return
+        if host_facts.free_disk_mib(self.paths.machines) < CONTINUE_MIB:
+            return
+        with self._hold_if_idle(machine_id) as paths, contextlib.suppress(HypervisorError):
+            if paths is not None and qmp.state(paths.qmp)[0] is MachineState.NO_SPACE:
+                qmp.execute(paths.qmp, "cont")
+                log.info("machine %s continues: its file system has room again", machine_id)
+
+    def mend_if_idle(self, machine_id: str) -> None:
+        """Start a guest again under TCG that fell into `internal-error` early under KVM.
+
+        Not when the machine is being worked on, which may take a minute; the next call looks again.
+        """
+        if not self._may_be_mended(last_run(self.paths.machine(machine_id))):
+            return
+        with self._hold_if_idle(machine_id) as paths:
+            if paths is not None:
+                try:
+                    self._mend(machine_id, paths)
+                except HypervisorError:
+                    log.exception("machine %s failed under KVM and cannot be started under TCG", machine_id)
+
+    def _may_be_mended(self, run: Run) -> bool:
+        """Whether the run is under KVM and so young that KVM may be at fault, not the guest's later doings."""
+        age = (datetime.now(UTC) - run.started_at).total_seconds()
+        return run.accelerator == "kvm" and age < DOUBTFUL_SECONDS and self.accelerators.may_fall_back()
+
+    def _mend(self, machine_id: str, paths: MachinePaths) -> None:
+        running, spec = self.process_of(paths), self.spec(machine_id)
+        if running is None or spec is None or not self._may_be_mended(last_run(paths)):
+            return
+        try:
+            _, word = qmp.state(paths.qmp)
+        except HypervisorError:
+            return
+        if word != INTERNAL_ERROR:
+            return
+        log.warning("machine %s: internal-error under KVM; it is started again under TCG", machine_id)
+        running.end()
+        self.launch(spec, paths, accelerator="tcg")
+        self.accelerators.recheck()
+
+    @contextlib.contextmanager
+    def _hold_if_idle(self, machine_id: str) -> Iterator[MachinePaths | None]:
+        """`hold` without waiting: None while another thread holds the machine."""
+        with self._locks_guard:
+            lock = self._locks.setdefault(machine_id, threading.RLock())
+        if not lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            with self.hold(machine_id) as paths:
+                yield paths
+        finally:
+            lock.release()
+
+
+def _take_memory(paths: MachinePaths) -> Path | None:
+    """The memory of a suspended guest, set aside so that nobody uses it again."""
+    taken = paths.memory.with_name("memory-in-use")
+    taken.unlink(missing_ok=True)
+    if not paths.memory.exists():
+        return None
+    os.rename(paths.memory, taken)
+    return taken
+
+
+def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> bool:
+    """Wait until the process has ended (True), the time is over or the machine is hurried (False)."""
+    deadline = time.monotonic() + timeout_seconds
+    while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+        if running.wait(min(left, 0.25)):
+            return True
+    return False

@@ -1,0 +1,87 @@
+"""A guest's memory in a file: qemu writes it as if it sent it to another host, and reads it when the guest goes on."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import QMPClient
+
+from hypervisor.api.errors import HypervisorError
+from hypervisor.qemu import qmp
+
+SAVE_SECONDS = 1800.0
+UNDER_WAY = ("setup", "active", "pre-switchover", "device")
+BYTES_PER_SECOND = 1 << 36  # as fast as the disk takes it
+
+
+def save(control: Path, target: Path, is_hurried: Callable[[], bool]) -> None:
+    """The guest stands still and its memory is in the file, complete. Raises HypervisorError; then the guest runs."""
+    if target.exists():  # it is only there when it is complete
+        return
+    partial = target.with_name(f".{target.name}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        qmp.talk(control, lambda client: _save(client, descriptor, is_hurried), timeout_seconds=SAVE_SECONDS)
+        memory_is_saved(descriptor, partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def memory_is_saved(descriptor: int, partial: Path, target: Path) -> None:
+    """From now on the file has its name."""
+    os.fsync(descriptor)
+    os.rename(partial, target)
+
+
+async def _save(client: QMPClient, descriptor: int, is_hurried: Callable[[], bool]) -> None:
+    """Somebody before us may have died while qemu wrote to this very file: then we only wait.
+
+    A qemu that went on from a file itself says of migration that it is completed; only its own state tells.
+    """
+    status, progress = await _look(client)
+    if status != "postmigrate" and progress.get("status") not in UNDER_WAY:
+        os.ftruncate(descriptor, 0)
+        await client.execute("stop")
+        await client.execute("migrate-set-parameters", {"max-bandwidth": BYTES_PER_SECOND})
+        client.send_fd_scm(descriptor)
+        await client.execute("getfd", {"fdname": "memory"})
+        await client.execute("migrate", {"uri": "fd:memory"})
+    while True:
+        status, progress = await _look(client)
+        if status == "postmigrate" and progress.get("status") == "completed":
+            if os.fstat(descriptor).st_size == 0:  # it was written to a file that somebody has removed since
+                await client.execute("cont")
+                raise HypervisorError("The guest's memory could not be saved: its file is gone.")
+            return
+        if progress.get("status") in ("failed", "cancelled"):
+            await client.execute("cont")
+            reason = progress.get("error-desc", progress["status"])
+            raise HypervisorError(f"The guest's memory could not be saved: {reason}.")
+        if is_hurried():
+            await client.execute("migrate_cancel")
+        await asyncio.sleep(0.1)
+
+
+async def _look(client: QMPClient) -> tuple[str, dict[str, Any]]:
+    status: Any = await client.execute("query-status")
+    progress: Any = await client.execute("query-migrate")
+    return status["status"], progress
+
+
+def go_on(control: Path, timeout_seconds: float = SAVE_SECONDS) -> None:
+    """Wait until qemu has read the memory, and let the guest go on. Raises HypervisorError."""
+
+    async def converse(client: QMPClient) -> None:
+        while True:
+            now: Any = await client.execute("query-status")
+            if now["status"] != "inmigrate":
+                break
+            await asyncio.sleep(0.05)
+        await client.execute("cont")
+
+    qmp.talk(control, converse, timeout_seconds=timeout_seconds)

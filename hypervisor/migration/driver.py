@@ -1,0 +1,318 @@
+"""A machine goes to another host or comes from one: what `Hypervisor` says of it, with qemu. `sending` and `landing`
+speak with the two qemu processes; here are files, plans and who may go on after a crash."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypervisor.api.errors import HypervisorError, ImageUnusable
+from hypervisor.api.migration import CONSOLE_BYTES, Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
+from hypervisor.api.spec import MachineReport, MachineSpec, disk_bytes
+from hypervisor.base import host_facts
+from hypervisor.base.paths import MachinePaths, private_directory, remove_directory, write
+from hypervisor.base.runtime_state import Run, last_run
+from hypervisor.machines.console_log import console_tail, prepend
+from hypervisor.machines.launch import start_qemu
+from hypervisor.machines.machines import Machines
+from hypervisor.migration import source, target
+from hypervisor.network import neighbor_adverts
+from hypervisor.qemu import tls
+from hypervisor.storage import snapshots
+from hypervisor.storage.disks import DiskFile, create_overlay
+
+
+class Moves:
+    """The part of a host that sends machines and takes them in."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._progress: dict[str, Progress] = {}
+
+    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+        if self._machines.paths.shared is not None:
+            raise HypervisorError("Hosts that share their disks do not send them to each other.")
+        with self._machines.hold(spec.id) as paths:
+            known = self._machines.known(spec.id)
+            disks = tuple(
+                OfferedDisk(name=disk.name, size_bytes=snapshots.virtual_bytes(disk), alone=disk.base is None)
+                for disk in self._machines.own_disks(known, paths)
+            )
+            if not live:
+                return Offer(disks=disks)
+            self._machines.running(spec.id, paths)
+            run = last_run(paths)
+            machine_type, generation_id = source.described(paths.qmp)
+            return Offer.model_validate(
+                {
+                    "disks": disks,
+                    "accelerator": run.accelerator,
+                    "machine_type": machine_type,
+                    "processor": self._processor(),
+                    "generation_id": generation_id,
+                    "slots": run.slots,
+                    "config_drive": pack(paths.config_drive.read_bytes()),
+                    "consoles": run.consoles,
+                }
+            )
+
+    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+        offer = plan.offer
+        if offer is None:
+            raise HypervisorError("Nothing is known of the machine that is to come.")
+        if self._machines.paths.shared is not None:
+            raise HypervisorError("Hosts that share their disks do not send them to each other.")
+        with self._machines.hold(spec.id) as paths:
+            if self._machines.process_of(paths) is not None:
+                if (awaited := _awaited(paths, plan)) is not None:
+                    return awaited
+                if not paths.incoming.exists():
+                    raise HypervisorError(f"Machine {spec.id} runs on this host.")
+            self._check_offer(spec, plan, offer)
+            self._machines.check_free_disk()
+            self._vanish(spec.id, paths)
+            with ExitStack() as undo:
+                undo.callback(self._vanish, spec.id, paths)
+                landed = self._await(spec, plan, offer, paths)
+                undo.pop_all()
+            return landed
+
+    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
+        with self._machines.hold(spec.id) as paths:
+            known = self._machines.known(spec.id)
+            if not plan.live:
+                self._send_cold(known, plan, landing, paths, grace_seconds)
+                return Sent()
+            self._machines.running(spec.id, paths)
+            with self._sender(known, plan, landing, paths) as sender:
+                if not sender.has_left():
+                    if not sender.is_leaving():
+                        sender.send_disks()
+                    self._machines.segments.leave(spec.id)
+                    sender.send_memory()
+            return Sent(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
+
+    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+        with self._machines.hold(spec.id) as paths:
+            if not paths.incoming.exists():
+                known = self._machines.spec(spec.id)
+                is_here = known is not None and known.generation == spec.generation
+                if is_here and not plan.live and self._machines.process_of(paths) is None:
+                    self._machines.put(spec, paths, plan.start)
+                return is_here
+            if not plan.live and sent is not None:
+                self._machines.stop(paths, 0)
+                for disk in self._machines.own_disks(spec, paths):
+                    snapshots.grow(disk, next(disk_bytes(one) for one in spec.disks if one.name == disk.name))
+                self._landed(paths)
+                self._machines.put(spec, paths, plan.start)
+                return True
+            is_here = plan.live and self._machines.process_of(paths) is not None
+            if not is_here or not target.has_arrived(paths.qmp, is_expected=sent is not None):
+                self._vanish(spec.id, paths)
+                return False
+            target.settle(paths.qmp)
+            self._machines.segments.claim(spec.id, spec.nics)
+            neighbor_adverts.announce_router(self._machines.links, spec.nics)
+            if sent is not None and sent.console is not None:
+                prepend(paths.console, unpack(sent.console))
+            write(paths.spec, spec.model_dump_json().encode())
+            self._landed(paths)
+            return True
+
+    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+        with self._machines.hold(spec.id) as paths:
+            if plan.live:
+                if self._machines.process_of(paths) is not None:
+                    source.give_up(paths.qmp)
+                    if not plan.paused:
+                        source.go_on(paths.qmp)
+                    self._machines.segments.claim(spec.id, self._machines.known(spec.id).nics)
+            elif _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
+                self._machines.stop(paths, 0)
+                paths.outgoing.unlink(missing_ok=True)
+                if plan.start:
+                    self._machines.launch(self._machines.known(spec.id), paths)
+            tls.forget(paths.key)
+            return self._machines.look(spec.id, paths)
+
+    def progress(self, machine_id: str) -> Progress | None:
+        return self._progress.get(machine_id)
+
+    def end_soon(self, machine_id: str) -> None:
+        source.end_soon(self._machines.paths.machine(machine_id).qmp)
+
+    def _send_cold(
+        self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths, grace_seconds: float
+    ) -> None:
+        """The guest is off and all of its disks are there; it stays off, and its disks stay."""
+        if not _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
+            self._machines.stop(paths, grace_seconds)
+            self._machines.segments.leave(known.id)
+            write(paths.outgoing, plan.id.encode())
+            self._start_bare(known, paths, self._machines.own_disks(known, paths), frozen=True)
+        with self._sender(known, plan, landing, paths) as sender:
+            sender.send_disks()
+            sender.end_mirrors()
+        self._machines.stop(paths, 0)
+
+    @contextlib.contextmanager
+    def _sender(self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths) -> Iterator[source.Sender]:
+        hurry = self._machines.wait_for(known.id)
+        tls.keep(paths.key, plan.key)
+        try:
+            yield source.Sender(
+                paths.qmp,
+                paths.key,
+                landing,
+                self._machines.config.uplink,
+                {file.name: f"disk{number}" for number, file in self._numbered(known, paths, all_of=plan.live)},
+                hurry.is_set,
+                lambda progress: self._progress.__setitem__(known.id, progress),
+            )
+        except HypervisorError:
+            with contextlib.suppress(HypervisorError):  # whoever comes later does it again
+                source.give_up(paths.qmp)
+            raise
+        finally:
+            self._progress.pop(known.id, None)
+            tls.forget(paths.key)
+
+    def _numbered(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
+        """The disks that are sent, with their places in the command line."""
+        files = [file for disk in spec.disks for file in self._machines.disks.ensure(disk, paths)]
+        present = files if all_of else self._machines.own_disks(spec, paths)
+        return [(number, file) for number, file in enumerate(present) if not file.read_only]
+
+    def _check_offer(self, spec: MachineSpec, plan: Plan, offer: Offer) -> None:
+        """Raises HypervisorError when this host cannot go on with that machine, or should not."""
+        for disk in offer.disks:
+            wanted = next((one for one in spec.disks if one.name == disk.name), None)
+            image_bytes = wanted.image.virtual_size_bytes if wanted is not None and wanted.image else 0
+            if wanted is not None and disk.size_bytes > max(disk_bytes(wanted), image_bytes):
+                raise HypervisorError(f"The disk {disk.name} is larger than it should be.")
+        offered = {disk.name for disk in offer.disks}
+        for one in spec.disks:
+            if one.image is not None and one.image.disk_format != "iso" and one.name not in offered:
+                raise HypervisorError(f"The disk {one.name} is not where the machine comes from.")
+        if not plan.live:
+            return
+        if offer.accelerator is None or offer.machine_type is None or offer.config_drive is None:
+            raise HypervisorError("The machine does not run where it comes from.")
+        if offer.accelerator == "kvm":
+            if self._machines.accelerators.choice().accelerator != "kvm":
+                raise HypervisorError("The guest runs under KVM, and this host has none.")
+            if offer.processor != self._processor():
+                raise HypervisorError(
+                    f"The guest sees the processor {offer.processor!r}, this host has {self._processor()!r}: "
+                    "give all hosts the same CPU model."
+                )
+
+    def _processor(self) -> str:
+        """What a guest sees of the processor, apart from what it is emulated."""
+        return self._machines.config.cpu_model or host_facts.processor_model()
+
+    def _await(self, spec: MachineSpec, plan: Plan, offer: Offer, paths: MachinePaths) -> Landing:
+        private_directory(paths.directory)
+        write(paths.incoming, b"{}")
+        self._machines.use_images(spec)
+        files = self._landing_disks(spec, offer, paths)
+        whole = frozenset(file.name for file in files if file.base is None)
+        tls.keep(paths.key, plan.key)
+        write(paths.spec, spec.model_dump_json().encode())
+        if plan.live:
+            self._machines.segments.claim(spec.id, spec.nics, awaited=True)
+            write(paths.config_drive, unpack(offer.config_drive or ""))
+            files.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
+            machine_type = offer.machine_type or "q35"
+            run = Run(offer.accelerator, datetime.now(UTC), offer.slots, machine_type, offer.consoles)
+            run.keep(paths)
+            start_qemu(
+                spec,
+                paths,
+                files,
+                self._machines.links,
+                accelerator=run.accelerator or "tcg",
+                program=self._machines.config.qemu,
+                slots=run.slots,
+                machine=run.machine_type,
+                processor=self._machines.config.cpu_model,
+                generation_id=offer.generation_id or "auto",
+                key_directory=paths.key,
+                consoles=run.consoles,
+            )
+        else:
+            self._start_bare(spec, paths, files, key_directory=paths.key)
+        address = self._machines.config.migration_address or self._machines.links.underlay_address()
+        exports = {file.name: f"disk{number}" for number, file in enumerate(files) if not file.read_only}
+        disk_port, memory_port = target.listen(
+            paths.qmp, address, self._machines.config.migration_ports, exports, memory=plan.live
+        )
+        landed = Landing(address=address, disk_port=disk_port, memory_port=memory_port, whole=whole)
+        write(paths.incoming, json.dumps({"plan": plan.id, "landing": landed.model_dump(mode="json")}).encode())
+        return landed
+
+    def _landing_disks(self, spec: MachineSpec, offer: Offer, paths: MachinePaths) -> list[DiskFile]:
+        """Disks of the offered sizes, on the same images; where an image is gone it is sent with the disk."""
+        offered = {disk.name: disk for disk in offer.disks}
+        files: list[DiskFile] = []
+        for disk in spec.disks:
+            one = offered.get(disk.name)
+            if one is not None:
+                base = None
+                if disk.image is not None and not one.alone:
+                    with contextlib.suppress(ImageUnusable):
+                        base = self._machines.disks.ensure_base(disk.image)
+                create_overlay(paths.disk(disk.name), one.size_bytes, base)
+            files += self._machines.disks.ensure(disk, paths)
+        return files
+
+    def _start_bare(
+        self,
+        spec: MachineSpec,
+        paths: MachinePaths,
+        files: list[DiskFile],
+        *,
+        key_directory: Path | None = None,
+        frozen: bool = False,
+    ) -> None:
+        """A qemu that only has the disks open, to send or to receive them: no guest will run in it."""
+        alone = {"nics": (), "topology": None, "cpu_limits": None, "disk_limits": None}
+        bare = spec.model_copy(update={**alone, "vcpus": 1, "memory_mib": 32})
+        start_qemu(
+            bare,
+            paths,
+            files,
+            self._machines.links,
+            accelerator="tcg",
+            program=self._machines.config.qemu,
+            slots={},
+            key_directory=key_directory,
+            frozen=frozen,
+        )
+
+    def _landed(self, paths: MachinePaths) -> None:
+        tls.forget(paths.key)
+        paths.incoming.unlink(missing_ok=True)
+
+    def _vanish(self, machine_id: str, paths: MachinePaths) -> None:
+        """Nothing of a machine that was awaited is left."""
+        self._machines.stop(paths, 0)
+        remove_directory(paths.directory)
+        self._machines.release(machine_id)
+
+
+def _is_outgoing(paths: MachinePaths, plan: Plan) -> bool:
+    """Whether the disks of the machine are being sent, or were sent, by this very plan."""
+    return paths.outgoing.exists() and paths.outgoing.read_text() == plan.id
+
+
+def _awaited(paths: MachinePaths, plan: Plan) -> Landing | None:
+    """Where the guest of this plan is awaited already."""
+    try:
+        document = json.loads(paths.incoming.read_bytes())
+    except FileNotFoundError:
+        return None
+    return Landing.model_validate(document["landing"]) if document.get("plan") == plan.id else None

@@ -1,0 +1,270 @@
+"""The source of a migration: disks are mirrored while the guest writes, then its memory follows, then it stands still.
+
+    mirror ─▶ all in step ─▶ memory ─▶ pre-switchover ─▶ mirrors end ─▶ continue ─▶ completed: the guest is elsewhere
+                                       (stands still)
+      └──────────── may be given up ─────────────┘
+
+Once `migrate-continue` is said nothing is given up: the other side goes on by itself when it has everything, and two
+copies of a guest must never run. Whoever comes after a crash looks how far qemu has got, and goes on there.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient
+
+from hypervisor.api.errors import HypervisorError
+from hypervisor.api.migration import Landing, Progress
+from hypervisor.qemu import qmp, tls
+
+SEND_SECONDS = 8 * 3600.0
+SLICE_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+BYTES_PER_SECOND = 1 << 36
+MAY_BE_GIVEN_UP = ("setup", "active", "pre-switchover")
+UNDER_WAY = (*MAY_BE_GIVEN_UP, "device")
+# How long a guest may stand still, in ms, when somebody wants the migration to end whatever the guest writes.
+AT_ANY_PRICE = 2_000_000
+USUAL_DOWNTIME = 300
+CAPABILITIES = ("pause-before-switchover", "auto-converge")
+
+
+@dataclass(frozen=True)
+class Sender:
+    """One machine that is sent. `disks` are names of exports and the nodes here; `is_hurried` says that it should be
+    given up; `tell` is told how far it is."""
+
+    control: Path
+    key_directory: Path
+    landing: Landing
+    scope: str
+    disks: dict[str, str]
+    is_hurried: Callable[[], bool]
+    tell: Callable[[Progress], None]
+
+    def send_disks(self) -> None:
+        """All disks are in step with those of the other host, and are kept so. Raises HypervisorError."""
+        self._talk(self._begin_mirrors)
+        self._until(self._mirrors_are_ready)
+
+    def end_mirrors(self) -> None:
+        """The other host has the disks as they are now."""
+        self._talk(self._end_mirrors)
+
+    def send_memory(self) -> None:
+        """The guest stands still and the other host has all of it. Raises HypervisorError; then it goes on here."""
+        if not self.is_leaving():
+            self._talk(self._begin_memory)
+        self._until(self._step)
+
+    def has_left(self) -> bool:
+        """Whether everything was sent before, by one of us who could not say so any more."""
+        return bool(self._talk(_has_left))
+
+    def is_leaving(self) -> bool:
+        """Whether memory is being sent, by one of us who was cut short."""
+        return bool(self._talk(_memory)["status"] in UNDER_WAY)
+
+    async def _begin_mirrors(self, client: QMPClient) -> None:
+        present = {job["id"] for job in await _jobs(client)}
+        if all(_job(node) in present for node in self.disks.values()):
+            return
+        await clean_up(client)
+        await tls.add_client(client, self.key_directory)
+        where = {"type": "inet", "host": self._host(), "port": str(self.landing.disk_port)}
+        for name, node in self.disks.items():
+            remote = {"driver": "nbd", "node-name": _remote(node), "server": where, "export": name}
+            await client.execute("blockdev-add", {**remote, "tls-creds": tls.OBJECT, "discard": "unmap"})
+            job = {"job-id": _job(node), "device": node, "target": _remote(node), "auto-dismiss": False}
+            how = {"sync": "full" if name in self.landing.whole else "top", "copy-mode": "write-blocking"}
+            await client.execute("blockdev-mirror", job | how)
+
+    async def _mirrors_are_ready(self, client: QMPClient) -> bool:
+        self._stop_if_hurried()
+        return all(job["status"] == "ready" for job in await self._look_at_mirrors(client))
+
+    async def _step(self, client: QMPClient) -> bool:
+        """One step further, or none yet; True at the end."""
+        progress = await _memory(client)
+        match progress["status"]:
+            case "completed":
+                return True
+            case "setup" | "active":
+                self._stop_if_hurried()
+                await self._look_at_mirrors(client)
+            case "pre-switchover":
+                self._stop_if_hurried()
+                await self._end_mirrors(client)
+                await client.execute("migrate-continue", {"state": "pre-switchover"})
+            case "none" | "failed" | "cancelled":
+                reason = progress.get("error-desc", progress["status"])
+                raise HypervisorError(f"The guest's memory could not be sent: {reason}.")
+        return False
+
+    async def _begin_memory(self, client: QMPClient) -> None:
+        await _switch(client, on=True)
+        await client.execute("migrate-set-parameters", {"tls-creds": tls.OBJECT, "max-bandwidth": BYTES_PER_SECOND})
+        await client.execute("migrate", {"uri": f"tcp:[{self._host()}]:{self.landing.memory_port}"})
+
+    async def _end_mirrors(self, client: QMPClient) -> None:
+        """Nobody writes: what is in step stays so. A mirror that failed meanwhile fails the migration."""
+        await self._look_at_mirrors(client)
+        for job in await _jobs(client):
+            if job["status"] == "ready":
+                await client.execute("block-job-cancel", {"device": job["id"]})
+        while any(job["status"] != "concluded" for job in await _jobs(client)):
+            await asyncio.sleep(0.01)
+        for job in await _jobs(client):
+            if job.get("error"):
+                raise HypervisorError(f"A disk could not be sent: {job['error']}.")
+            await client.execute("job-dismiss", {"id": job["id"]})
+        for node in self.disks.values():
+            with contextlib.suppress(ExecuteError):  # gone before
+                await client.execute("blockdev-del", {"node-name": _remote(node)})
+
+    async def _look_at_mirrors(self, client: QMPClient) -> list[dict[str, Any]]:
+        jobs = await _jobs(client)
+        for job in jobs:
+            if job.get("error") or job["status"] in ("aborting", "null"):
+                raise HypervisorError(f"A disk could not be sent: {job.get('error', 'the copy was given up')}.")
+        if len(jobs) < len(self.disks):
+            raise HypervisorError("A disk could not be sent: the copy has ended.")
+        memory = (await _memory(client)).get("ram", {})
+        done, total = (sum(job[f"{word}-progress"] for job in jobs) for word in ("current", "total"))
+        self.tell(
+            Progress(
+                memory_total=memory.get("total", 0),
+                memory_processed=memory.get("transferred", 0),
+                memory_remaining=memory.get("remaining", 0),
+                disk_total=total,
+                disk_processed=done,
+                disk_remaining=total - done,
+            )
+        )
+        return jobs
+
+    def _stop_if_hurried(self) -> None:
+        if self.is_hurried():
+            raise HypervisorError("The migration was given up for something more urgent.")
+
+    def _host(self) -> str:
+        """A link-local address needs the link it is on, and that is ours."""
+        address = self.landing.address
+        return f"{address}%{self.scope}" if address.is_link_local else str(address)
+
+    def _until(self, step: Callable[[QMPClient], Any]) -> None:
+        """Step by step, in short conversations, so that others get a word in."""
+        deadline = time.monotonic() + SEND_SECONDS
+
+        async def converse(client: QMPClient) -> bool:
+            end = time.monotonic() + SLICE_SECONDS
+            while time.monotonic() < end:
+                if await step(client):
+                    return True
+                await asyncio.sleep(LOOK_SECONDS)
+            return False
+
+        while not self._talk(converse):
+            if time.monotonic() > deadline:
+                raise HypervisorError("The migration took too long.")
+
+    def _talk(self, conversation: Callable[[QMPClient], Any]) -> Any:
+        return qmp.talk(self.control, conversation, timeout_seconds=300)
+
+
+async def clean_up(client: QMPClient) -> None:
+    """What this migration, or one that was cut short, has left in qemu. The guest goes on, unless it has left."""
+    if (await _memory(client))["status"] in MAY_BE_GIVEN_UP:
+        await client.execute("migrate_cancel")
+    while (await _memory(client))["status"] in (*UNDER_WAY, "cancelling"):
+        await asyncio.sleep(0.02)
+    for job in await _jobs(client):
+        with contextlib.suppress(ExecuteError):
+            await client.execute("block-job-cancel", {"device": job["id"], "force": True})
+    while jobs := await _jobs(client):
+        for job in jobs:
+            if job["status"] == "concluded":
+                await client.execute("job-dismiss", {"id": job["id"]})
+        await asyncio.sleep(0.02)
+    nodes: Any = await client.execute("query-named-block-nodes", {"flat": True})
+    for node in nodes:
+        if node["node-name"].startswith("to-"):
+            await client.execute("blockdev-del", {"node-name": node["node-name"]})
+    await _switch(client, on=False)
+    await client.execute("migrate-set-parameters", {"tls-creds": "", "downtime-limit": USUAL_DOWNTIME})
+    with contextlib.suppress(ExecuteError):  # there is none
+        await client.execute("object-del", {"id": tls.OBJECT})
+
+
+def give_up(control: Path) -> None:
+    """Nothing is sent any more. A guest that has left stands still, for it may run elsewhere."""
+    qmp.talk(control, clean_up, timeout_seconds=300)
+
+
+def go_on(control: Path) -> None:
+    """The guest goes on here; it is known not to run elsewhere."""
+
+    async def converse(client: QMPClient) -> None:
+        status: Any = await client.execute("query-status")
+        if status["status"] in ("postmigrate", "finish-migrate", "paused"):
+            await client.execute("cont")
+
+    qmp.talk(control, converse)
+
+
+def end_soon(control: Path) -> None:
+    """The guest may stand still for as long as it takes, so that the migration ends whatever it writes."""
+
+    async def converse(client: QMPClient) -> None:
+        await client.execute("migrate-set-parameters", {"downtime-limit": AT_ANY_PRICE})
+
+    qmp.talk(control, converse)
+
+
+def described(control: Path) -> tuple[str, str | None]:
+    """Machine type and generation id of a running qemu."""
+
+    async def converse(client: QMPClient) -> tuple[str, str | None]:
+        machine: Any = await client.execute("qom-get", {"path": "/machine", "property": "type"})
+        generation: Any = await client.execute("query-vm-generation-id")
+        return machine.removesuffix("-machine"), generation["guid"]
+
+    return qmp.talk(control, converse)
+
+
+async def _switch(client: QMPClient, *, on: bool) -> None:
+    """What migration does beside sending; a guest that is only suspended must not stop before the end."""
+    switches = [{"capability": name, "state": on} for name in CAPABILITIES]
+    await client.execute("migrate-set-capabilities", {"capabilities": switches})
+
+
+async def _has_left(client: QMPClient) -> bool:
+    status: Any = await client.execute("query-status")
+    return bool(status["status"] == "postmigrate" and (await _memory(client))["status"] == "completed")
+
+
+async def _memory(client: QMPClient) -> dict[str, Any]:
+    """How far the sending of memory is; a guest that was received itself has nothing to say of that."""
+    answer: Any = await client.execute("query-migrate")
+    status: Any = await client.execute("query-status")
+    if answer.get("status") == "completed" and status["status"] not in ("postmigrate", "finish-migrate"):
+        return {"status": "none"}
+    return {"status": "none", **answer}
+
+
+async def _jobs(client: QMPClient) -> list[dict[str, Any]]:
+    jobs: Any = await client.execute("query-jobs")
+    return [job for job in jobs if job["id"].startswith("mirror-")]
+
+
+def _job(node: str) -> str:
+    return f"mirror-{node}"
+
+
+def _remote(node: str) -> str:
+    return f"to-{node}"

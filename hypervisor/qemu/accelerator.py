@@ -1,0 +1,178 @@
+"""Chooses the accelerator of a host: cheap checks, then a probe guest of our own, whose result is kept until reboot."""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hypervisor.api.errors import HostUnfit
+from hypervisor.base.config import Wanted
+from hypervisor.base.paths import write
+from hypervisor.base.process import Identity, boot_id
+
+log = logging.getLogger(__name__)
+
+KVM = Path("/dev/kvm")
+PROBE_LOOPS = 20_000_000
+PROBE_SECONDS = 2.0
+PROBE_EXIT_CODE = 33
+RECHECK_PROBE_SECONDS = 10.0
+RECHECK_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The accelerator that new guests get, and why it is not KVM."""
+
+    accelerator: str
+    reason: str | None = None
+
+
+class Accelerators:
+    """Decides once for each boot of the host and version of qemu; safe to ask from several threads."""
+
+    def __init__(self, wanted: Wanted, memory: Path, program: str = "qemu-system-x86_64") -> None:
+        self.wanted = wanted
+        self.memory = memory
+        self.program = program
+        self._lock = threading.Lock()
+        self._choice: Choice | None = None
+        self._rechecked: float | None = None
+
+    def choice(self) -> Choice:
+        """What the next guest is started with. Raises HostUnfit when KVM is demanded and not there."""
+        with self._lock:
+            if self._choice is None:
+                self._choice = self._decide()
+            return self._choice
+
+    def may_fall_back(self) -> bool:
+        """Whether a machine that KVM cannot run may use TCG; not where the operator demands KVM."""
+        return self.wanted != "kvm"
+
+    def recheck(self) -> None:
+        """Probe KVM again after a guest failed under it, and use TCG from now on when our own probe fails twice.
+
+        A guest can provoke a failure of its own, so that alone changes nothing for other machines. Guests can also load
+        the host: these probes have more time than the first one. They run once in RECHECK_SECONDS at most.
+        """
+        with self._lock:
+            now = time.monotonic()
+            is_recent = self._rechecked is not None and now - self._rechecked < RECHECK_SECONDS
+            if is_recent or self._choice is None or self._choice.accelerator != "kvm" or not self.may_fall_back():
+                return
+            self._rechecked = now
+        if self._probe(RECHECK_PROBE_SECONDS) is None:
+            return
+        failure = self._probe(RECHECK_PROBE_SECONDS)
+        if failure is None:
+            return
+        log.error("KVM does not work any more, new guests run under TCG: %s", failure)
+        with self._lock:
+            self._choice = Choice("tcg", failure)
+            self._remember(self._choice)
+
+    def _decide(self) -> Choice:
+        if self.wanted == "tcg":
+            return Choice("tcg", "TCG was asked for.")
+        missing = why_no_kvm()
+        if self.wanted == "kvm":
+            if missing is not None and not os.access(KVM, os.R_OK | os.W_OK):
+                raise HostUnfit(f"KVM was asked for, but: {missing}")
+            return Choice("kvm")
+        if missing is not None:
+            return Choice("tcg", missing)
+        remembered = self._recall()
+        if remembered is None:
+            failure = self._probe()
+            remembered = Choice("kvm") if failure is None else Choice("tcg", failure)
+            self._remember(remembered)
+        return remembered
+
+    def _key(self) -> str:
+        return f"{boot_id()} {os.uname().release} {self.program}"
+
+    def _recall(self) -> Choice | None:
+        try:
+            document = json.loads(self.memory.read_bytes())
+            return Choice(**document["choice"]) if document["key"] == self._key() else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _remember(self, choice: Choice) -> None:
+        self.memory.parent.mkdir(parents=True, exist_ok=True)
+        write(self.memory, json.dumps({"key": self._key(), "choice": asdict(choice)}).encode())
+
+    def _probe(self, timeout_seconds: float = PROBE_SECONDS) -> str | None:
+        return probe(self.program, timeout_seconds=timeout_seconds)
+
+
+def why_no_kvm() -> str | None:
+    """A reason not to use KVM that costs nothing to find out, or None."""
+    if Path("/sys/module/kvm_pvm").exists():
+        return "KVM here is PVM, which emulates ordinary guests in software, slower than TCG does."
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        if " vmx" not in flags and " svm" not in flags:
+            return "The processor offers no virtualisation (neither vmx nor svm)."
+    if not KVM.exists():
+        return "There is no /dev/kvm: load kvm_intel or kvm_amd."
+    status = KVM.stat()
+    everybody = status.st_mode & 0o006 == 0o006
+    group = status.st_mode & 0o060 == 0o060 and status.st_gid != 0
+    if not everybody and not group:
+        return "/dev/kvm is for root only, and qemu does not run as root: `chgrp kvm /dev/kvm; chmod 660 /dev/kvm`."
+    return None
+
+
+def kvm_groups() -> tuple[int, ...]:
+    """The supplementary groups that open /dev/kvm."""
+    try:
+        group = KVM.stat().st_gid
+    except FileNotFoundError:
+        return ()
+    return (group,) if group else ()
+
+
+def probe_rom() -> bytes:
+    """A ROM of 64 KiB that counts down from PROBE_LOOPS and then ends qemu with PROBE_EXIT_CODE."""
+    code = b"\x66\xb9" + PROBE_LOOPS.to_bytes(4, "little") + bytes.fromhex("66 49 75 fc b0 10 e6 f4 f4 eb fd")
+    rom = bytearray(b"\xff" * 0x10000)
+    rom[: len(code)] = code
+    rom[0xFFF0:0xFFF5] = bytes.fromhex("ea 00 00 00 f0")
+    return bytes(rom)
+
+
+def probe(program: str, accelerator: str = "kvm", *, timeout_seconds: float = PROBE_SECONDS) -> str | None:
+    """Run the ROM. None when the processor counts as fast as a real one, otherwise what is wrong."""
+    # Numbers of nobody in particular, as machines have them.
+    identity = Identity(0x7FFF0000, 0x7FFF0000, kvm_groups() if accelerator == "kvm" else ())
+    with tempfile.TemporaryDirectory(prefix="sixstack-probe-") as directory:
+        os.chmod(directory, 0o755)  # noqa: S103 - qemu reads the ROM as another user; there is nothing secret in it
+        rom = Path(directory, "probe.rom")
+        rom.write_bytes(probe_rom())
+        rom.chmod(0o644)
+        command = [
+            *(program, "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off", "-accel", accelerator),
+            *("-m", "16", "-display", "none", "-bios", str(rom)),
+            *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
+        ]
+        if os.geteuid() == 0:
+            command = identity.command() + command
+        started = time.monotonic()
+        try:
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return f"KVM is too slow to be real: a loop took more than {timeout_seconds:g} seconds."
+        except FileNotFoundError:
+            raise HostUnfit(f"{program} is missing: apt install qemu-system-x86") from None
+        if done.returncode == PROBE_EXIT_CODE:
+            return None
+        words = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        return f"KVM failed after {time.monotonic() - started:.1f} s: {words}"

@@ -1,0 +1,56 @@
+"""Writing rows whose names must not be taken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.core import errors
+from identity_api.models import Project, User
+
+TAKEN = "Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."
+
+
+def same_name(column: InstrumentedAttribute[str], name: Any) -> ColumnElement[bool]:
+    """Whether the names are equal but for their case. Keystone compares names so, by MySQL's default collation."""
+    return func.lower(column) == func.lower(name)
+
+
+def check_name_is_free(session: Session, kind: str, row: User | Project, name: str) -> None:
+    """Raise Conflict when another user, project or domain in the same place has the name, in whatever case.
+
+    On PostgreSQL two requests at the same moment may both pass; the unique constraint then tells only equal names
+    apart, and lookups prefer the exact one.
+    """
+    model = type(row)
+    query = select(model.id).where(same_name(model.name, name), model.id != row.id)
+    query = query.where(Project.is_domain if row.domain_id is None else model.domain_id == row.domain_id)
+    if session.scalar(query.limit(1)) is not None:
+        raise errors.Conflict(TAKEN.format(kind=kind, name=name))
+
+
+@contextmanager
+def stored(session: Session, kind: str, name: str) -> Iterator[None]:
+    """Write what is changed inside to the database. Raises Conflict when its name is taken."""
+    try:
+        yield
+        session.flush()
+    except IntegrityError:
+        raise errors.Conflict(TAKEN.format(kind=kind, name=name)) from None
+
+
+def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: bool = False) -> None:
+    """Raise Forbidden for what its options protect."""
+    if options.get("immutable") is True:
+        raise errors.Forbidden(
+            f"Unable to {'delete' if deleting else 'update'} immutable {kind} resource: `{kind} {id_}`. "
+            'Set resource option "immutable" to false first.'
+        )
+
+
+def merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The options after a change: null removes one."""
+    return {name: value for name, value in {**options, **changes}.items() if value is not None}

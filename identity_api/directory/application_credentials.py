@@ -1,0 +1,174 @@
+"""Application credentials and their access rules."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api import epoch
+from identity_api.assignments import effective
+from identity_api.conflicts import stored
+from identity_api.models import AccessRuleRow, ApplicationCredential, Project, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleWanted:
+    """An access rule by its id, or by what it says."""
+
+    id: str | None = None
+    service: str = ""
+    method: str = ""
+    path: str = ""
+
+
+def find(session: Session, user_id: str, credential_id: str) -> ApplicationCredential:
+    found = session.get(ApplicationCredential, credential_id)
+    if found is None or found.user_id != user_id:
+        raise errors.NotFound(f"Could not find Application Credential: {credential_id}.")
+    return found
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    id_: str,
+    user_id: str,
+    project_id: str,
+    name: str,
+    digest: str,
+    expires_at: datetime | None,
+    unrestricted: bool,
+    roles: Sequence[Mapping[str, Any]] | None,
+    held_roles: frozenset[str],
+    rules: Sequence[RuleWanted] | None,
+    description: str | None,
+) -> ApplicationCredential:
+    """A new credential with some or all (None) of the roles that the user holds. Raises BadRequest, Conflict.
+
+    No rules, be it None or an empty list, mean no restriction, as in Keystone.
+    """
+    if expires_at is not None and expires_at <= now:
+        raise errors.BadRequest(
+            "The 'expires_at' must not be before now. The server could not comply with the request since it is "
+            "either malformed or otherwise incorrect. The client is assumed to be in error."
+        )
+    credential = ApplicationCredential(
+        id=id_,
+        user_id=user_id,
+        project_id=project_id,
+        name=name,
+        digest=digest,
+        expires_at=expires_at,
+        unrestricted=unrestricted,
+        role_ids=_role_ids(session, roles, held_roles),
+        access_rule_ids=[_ensure_rule(session, user_id, rule).id for rule in rules] if rules else None,
+        description=description,
+        created_at=now,
+    )
+    with stored(session, "application_credential", name):
+        session.add(credential)
+    return credential
+
+
+def remove(session: Session, credential: ApplicationCredential) -> None:
+    session.delete(credential)
+    session.flush()
+    epoch.bump(session)
+
+
+def roles_of(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, Role]:
+    """The roles of these credentials by id."""
+    ids = {role_id for credential in credentials for role_id in credential.role_ids}
+    return {role.id: role for role in session.scalars(select(Role).where(Role.id.in_(ids)))}
+
+
+def rules_of(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, AccessRuleRow]:
+    """The access rules of these credentials by id."""
+    ids = {rule_id for credential in credentials for rule_id in credential.access_rule_ids or ()}
+    return {rule.id: rule for rule in session.scalars(select(AccessRuleRow).where(AccessRuleRow.id.in_(ids)))}
+
+
+def prune(session: Session, user_ids: Iterable[str]) -> None:
+    """Delete those credentials of these users that hold a role the user has no longer."""
+    query = select(ApplicationCredential).where(ApplicationCredential.user_id.in_(list(user_ids)))
+    credentials = session.scalars(query).all()
+    if not credentials:
+        return
+    graph = effective.graph(session)
+    for credential in credentials:
+        project = session.get_one(Project, credential.project_id)
+        assert project.domain_id is not None
+        own = effective.on_project(session, credential.user_id, project.id, project.domain_id, project.parent_id)
+        if not set(credential.role_ids) <= graph.closure(own):
+            session.delete(credential)
+    session.flush()
+
+
+def forget_role(session: Session, role_id: str) -> None:
+    """Delete the credentials that hold this role, before the role goes."""
+    for credential in session.scalars(select(ApplicationCredential)):
+        if role_id in credential.role_ids:
+            session.delete(credential)
+    session.flush()
+
+
+def find_rule(session: Session, user_id: str, rule_id: str) -> AccessRuleRow:
+    found = session.get(AccessRuleRow, rule_id)
+    if found is None or found.user_id != user_id:
+        raise errors.NotFound(f"Could not find Access Rule: {rule_id}.")
+    return found
+
+
+def remove_rule(session: Session, rule: AccessRuleRow) -> None:
+    """Delete the rule. Raises Forbidden while a credential uses it."""
+    query = select(ApplicationCredential).where(ApplicationCredential.user_id == rule.user_id)
+    if any(rule.id in (credential.access_rule_ids or ()) for credential in session.scalars(query)):
+        raise errors.Forbidden(
+            f"Cannot delete access rule {rule.id}: it is in use by an application credential of the user."
+        )
+    session.delete(rule)
+
+
+def _role_ids(session: Session, wanted: Sequence[Mapping[str, Any]] | None, held_roles: frozenset[str]) -> list[str]:
+    held = {
+        role.id: role for role in session.scalars(select(Role).where(Role.domain_id == "", Role.name.in_(held_roles)))
+    }
+    if not wanted:
+        return sorted(held)
+    by_name = {role.name: role.id for role in held.values()}
+    found: list[str] = []
+    for role in wanted:
+        role_id = role["id"] if role.get("id") else by_name.get(role.get("name") or "")
+        if role_id not in held:
+            raise errors.BadRequest(
+                "Invalid application credential: Could not find role assignment with role: "
+                f"{role.get('id') or role.get('name')} for the user in this project."
+            )
+        found.append(role_id)
+    return list(dict.fromkeys(found))
+
+
+def _ensure_rule(session: Session, user_id: str, wanted: RuleWanted) -> AccessRuleRow:
+    """The rule of the user that says this; made if there is none."""
+    if wanted.id is not None:
+        return find_rule(session, user_id, wanted.id)
+    query = select(AccessRuleRow).where(
+        AccessRuleRow.user_id == user_id,
+        AccessRuleRow.service == wanted.service,
+        AccessRuleRow.method == wanted.method,
+        AccessRuleRow.path == wanted.path,
+    )
+    found = session.scalar(query)
+    if found is None:
+        found = AccessRuleRow(
+            id=uuid4().hex, user_id=user_id, service=wanted.service, method=wanted.method, path=wanted.path
+        )
+        session.add(found)
+        session.flush()
+    return found

@@ -1,0 +1,194 @@
+"""Role assignments as a list: as they were given, or worked out for each user and project (`effective`)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.core import errors
+from identity_api.assignments import effective
+from identity_api.directory import projects
+from identity_api.models import Assignment, Group, Membership, Project, Role, User
+
+SYSTEM = "system"
+Domain = TypeVar("Domain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One assignment. In an effective list the last fields say what it comes from."""
+
+    role_id: str
+    actor_kind: str
+    actor_id: str
+    target_kind: str
+    target_id: str
+    inherited: bool = False
+    from_group_id: str | None = None
+    from_target: tuple[str, str] | None = None
+    """Kind and id of what the role was given on, where it is inherited."""
+    prior_role_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What to list; None does not filter."""
+
+    role_id: str | None = None
+    user_id: str | None = None
+    group_id: str | None = None
+    project_id: str | None = None
+    domain_id: str | None = None
+    system: bool = False
+    inherited: bool = False
+    subtree: bool = False
+    owner_domain_id: str | None = None
+    """Only what lies in this domain, for callers who may see no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Id → name and domain of everything that some rows mention."""
+
+    users: Mapping[str, tuple[str, str]]
+    groups: Mapping[str, tuple[str, str]]
+    projects: Mapping[str, tuple[str, str | None]]
+    roles: Mapping[str, tuple[str, str]]
+
+
+def listed(session: Session, filters: Filters, *, is_effective: bool) -> list[Row]:
+    """The assignments. Raises BadRequest for filters that contradict each other."""
+    targets = [filters.project_id is not None, filters.domain_id is not None, filters.system]
+    if sum(targets) > 1:
+        raise errors.BadRequest("Specify a domain or project or system, not more than one of them.")
+    if filters.user_id is not None and filters.group_id is not None:
+        raise errors.BadRequest("Specify a user or group, not both.")
+    if is_effective and filters.group_id is not None:
+        raise errors.BadRequest("Combining effective and group filter will always result in an empty list.")
+    if is_effective and filters.inherited:
+        raise errors.BadRequest("Combining effective and inherited filter will always result in an empty list.")
+    rows: Iterable[Row] = _given(session)
+    if is_effective:
+        rows = _implied(session, _inherited(session, _members(session, rows)))
+    wanted_projects = _wanted_projects(session, filters)
+    owned = _owned(session, filters.owner_domain_id)
+    found = (row for row in rows if _matches(row, filters, wanted_projects, owned))
+    return list(dict.fromkeys(found))
+
+
+def names(session: Session, rows: Iterable[Row]) -> Names:
+    """The names of all that is mentioned, and of the domains it is in."""
+    kinds: dict[str, set[str]] = {"user": set(), "group": set(), "project": set(), "role": set()}
+    for row in rows:
+        kinds[row.actor_kind].add(row.actor_id)
+        kinds["role"].add(row.role_id)
+        if row.target_kind != SYSTEM:
+            kinds["project"].add(row.target_id)
+    users = session.execute(select(User.id, User.name, User.domain_id).where(_among(User.id, kinds["user"])))
+    groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(_among(Group.id, kinds["group"])))
+    roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(_among(Role.id, kinds["role"])))
+    found = Names(_by_id(users), _by_id(groups), {}, _by_id(roles))
+    mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
+    mentioned |= {domain for _, domain in found.roles.values() if domain}
+    query = select(Project.id, Project.name, Project.domain_id)
+    places = _by_id(session.execute(query.where(_among(Project.id, mentioned))))
+    missing = {domain for _, domain in places.values() if domain} - set(places)
+    places |= _by_id(session.execute(query.where(_among(Project.id, missing))))
+    return replace(found, projects=places)
+
+
+def _among(column: InstrumentedAttribute[str], ids: set[str]) -> ColumnElement[bool]:
+    """One of these; or anything at all where they are too many to name in one statement."""
+    return column.in_(ids) if len(ids) <= 10_000 else true()
+
+
+def _by_id(rows: Iterable[tuple[str, str, Domain]]) -> dict[str, tuple[str, Domain]]:
+    return {id_: (name, domain_id) for id_, name, domain_id in rows}
+
+
+def _given(session: Session) -> Iterator[Row]:
+    query = select(Assignment).order_by(Assignment.target_kind, Assignment.target_id, Assignment.actor_id)
+    for found in session.scalars(query):
+        yield Row(
+            role_id=found.role_id,
+            actor_kind=found.actor_kind,
+            actor_id=found.actor_id,
+            target_kind=found.target_kind,
+            target_id=found.target_id,
+            inherited=found.inherited,
+        )
+
+
+def _members(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+    """Users in place of their groups."""
+    members: dict[str, list[str]] = {}
+    for user_id, group_id in session.execute(select(Membership.user_id, Membership.group_id)):
+        members.setdefault(group_id, []).append(user_id)
+    for row in rows:
+        if row.actor_kind == "user":
+            yield row
+        else:
+            for user_id in members.get(row.actor_id, ()):
+                yield replace(row, actor_kind="user", actor_id=user_id, from_group_id=row.actor_id)
+
+
+def _inherited(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+    """The projects below in place of what inherited roles were given on."""
+    below: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.inherited:
+            yield row
+            continue
+        if row.target_id not in below:
+            below[row.target_id] = [project.id for project in projects.below(session, row.target_id)]
+        for project_id in below[row.target_id]:
+            yield replace(
+                row,
+                target_kind="project",
+                target_id=project_id,
+                inherited=False,
+                from_target=(row.target_kind, row.target_id),
+            )
+
+
+def _implied(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+    """The same, and the roles that follow; roles of one domain only stand for what they imply."""
+    graph = effective.graph(session)
+    for row in rows:
+        for role_id in sorted(graph.closure([row.role_id])):
+            if role_id == row.role_id:
+                if not graph.roles[role_id].domain_id:
+                    yield row
+            elif not graph.roles[role_id].domain_id:
+                yield replace(row, role_id=role_id, prior_role_id=row.role_id)
+
+
+def _wanted_projects(session: Session, filters: Filters) -> set[str] | None:
+    if filters.project_id is None:
+        return None
+    wanted = {filters.project_id}
+    if filters.subtree:
+        wanted |= {project.id for project in projects.below(session, filters.project_id)}
+    return wanted
+
+
+def _owned(session: Session, domain_id: str | None) -> set[str] | None:
+    if domain_id is None:
+        return None
+    inside = session.scalars(select(Project.id).where(Project.domain_id == domain_id))
+    return {domain_id, *inside}
+
+
+def _matches(row: Row, filters: Filters, wanted_projects: set[str] | None, owned: set[str] | None) -> bool:
+    return (
+        (filters.role_id is None or row.role_id == filters.role_id)
+        and (filters.user_id is None or (row.actor_kind == "user" and row.actor_id == filters.user_id))
+        and (filters.group_id is None or (row.actor_kind == "group" and row.actor_id == filters.group_id))
+        and (wanted_projects is None or (row.target_kind == "project" and row.target_id in wanted_projects))
+        and (filters.domain_id is None or (row.target_kind == "domain" and row.target_id == filters.domain_id))
+        and (not filters.system or row.target_kind == SYSTEM)
+        and (not filters.inherited or row.inherited)
+        and (owned is None or (row.target_kind != SYSTEM and row.target_id in owned))
+    )

@@ -1,0 +1,163 @@
+"""What every installation begins with: a domain, projects, users, roles and the catalog."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core.settings import Settings
+from identity_api.auth import passwords as hashing
+from identity_api.epoch import ROW
+from identity_api.models import (
+    Assignment,
+    CatalogService,
+    Endpoint,
+    Epoch,
+    Implication,
+    Project,
+    Region,
+    Role,
+    User,
+)
+
+DEFAULT_DOMAIN = "default"
+ROLES = ("admin", "manager", "member", "reader", "service")
+IMPLIED = (("admin", "manager"), ("manager", "member"), ("member", "reader"))
+IMMUTABLE = {"immutable": True}
+SERVICES = (
+    ("identity", "keystone", "/identity"),
+    ("image", "glance", "/image"),
+    ("compute", "nova", "/compute/v2.1"),
+    ("network", "neutron", "/network"),
+    ("block-storage", "cinder", "/volume/v3"),
+    ("volumev3", "cinderv3", "/volume/v3"),
+)
+"""Type, name and path, as DevStack has them. Clients from before the service types authority look for volumev3."""
+INTERFACES = ("public", "internal", "admin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrapped:
+    """What there is now. `passwords` by user name, only from the call that made the users."""
+
+    domain_id: str
+    admin_project_id: str
+    demo_project_id: str
+    admin_user_id: str
+    demo_user_id: str
+    passwords: dict[str, str] | None
+
+
+def bootstrap(
+    session: Session, now: datetime, settings: Settings, *, passwords: Mapping[str, str] | None = None
+) -> Bootstrapped:
+    """Fill an empty database; leave any other as it is, so that nothing an operator has removed comes back.
+
+    `passwords` for the users admin and demo; random ones when not given.
+    """
+    if session.get(Epoch, ROW) is not None:
+        return _found(session)
+    session.add(Epoch(id=ROW, value=0))
+    domain = Project(
+        id=DEFAULT_DOMAIN, name="Default", is_domain=True, description="The default domain", created_at=now
+    )
+    session.add(domain)
+    session.flush()
+    projects = {name: _project(session, name, now) for name in ("admin", "demo", "service")}
+    chosen = {name: (passwords or {}).get(name) or secrets.token_urlsafe(24) for name in ("admin", "demo")}
+    users = {name: _user(session, name, chosen[name], projects[name].id, now) for name in chosen}
+    roles = _roles(session, now)
+    for target_kind, target_id in (
+        ("project", projects["admin"].id),
+        ("domain", domain.id),
+        ("system", "system"),
+    ):
+        _assign(session, users["admin"].id, target_kind, target_id, roles["admin"].id)
+    _assign(session, users["demo"].id, "project", projects["demo"].id, roles["member"].id)
+    _catalog(session, settings.region, now)
+    session.flush()
+    return Bootstrapped(
+        domain_id=domain.id,
+        admin_project_id=projects["admin"].id,
+        demo_project_id=projects["demo"].id,
+        admin_user_id=users["admin"].id,
+        demo_user_id=users["demo"].id,
+        passwords=chosen,
+    )
+
+
+def _found(session: Session) -> Bootstrapped:
+    def id_of(model: type[Project] | type[User], name: str) -> str:
+        query: Any = select(model.id).where(model.domain_id == DEFAULT_DOMAIN, model.name == name)
+        return session.scalar(query) or ""
+
+    return Bootstrapped(
+        domain_id=DEFAULT_DOMAIN,
+        admin_project_id=id_of(Project, "admin"),
+        demo_project_id=id_of(Project, "demo"),
+        admin_user_id=id_of(User, "admin"),
+        demo_user_id=id_of(User, "demo"),
+        passwords=None,
+    )
+
+
+def _project(session: Session, name: str, now: datetime) -> Project:
+    project = Project(id=uuid4().hex, name=name, domain_id=DEFAULT_DOMAIN, parent_id=DEFAULT_DOMAIN, created_at=now)
+    session.add(project)
+    return project
+
+
+def _user(session: Session, name: str, password: str, project_id: str, now: datetime) -> User:
+    user = User(
+        id=uuid4().hex,
+        name=name,
+        domain_id=DEFAULT_DOMAIN,
+        default_project_id=project_id,
+        password=hashing.hashed(password),
+        password_changed_at=now,
+        created_at=now,
+    )
+    session.add(user)
+    return user
+
+
+def _roles(session: Session, now: datetime) -> dict[str, Role]:
+    roles = {name: Role(id=uuid4().hex, name=name, options=IMMUTABLE, created_at=now) for name in ROLES}
+    session.add_all(roles.values())
+    session.flush()
+    session.add_all(Implication(prior_id=roles[prior].id, implied_id=roles[below].id) for prior, below in IMPLIED)
+    return roles
+
+
+def _assign(session: Session, user_id: str, target_kind: str, target_id: str, role_id: str) -> None:
+    session.add(
+        Assignment(actor_kind="user", actor_id=user_id, target_kind=target_kind, target_id=target_id, role_id=role_id)
+    )
+
+
+def _catalog(session: Session, region: str, now: datetime) -> None:
+    session.add(Region(id=region))
+    session.flush()
+    for order, (kind, name, path) in enumerate(SERVICES):
+        # Lists are in the order of creation.
+        service = CatalogService(
+            id=uuid4().hex, type=kind, name=name, created_at=now + timedelta(microseconds=10 * order)
+        )
+        session.add(service)
+        session.flush()
+        session.add_all(
+            Endpoint(
+                id=uuid4().hex,
+                service_id=service.id,
+                region_id=region,
+                interface=interface,
+                url=path,
+                created_at=service.created_at + timedelta(microseconds=position),
+            )
+            for position, interface in enumerate(INTERFACES)
+        )

@@ -1,0 +1,124 @@
+"""The catalog: services, their endpoints and regions, and how they look inside a token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api import epoch
+from identity_api.models import CatalogService, Endpoint, Region, RegisteredLimit
+
+PROJECT_MARKS = ("$(project_id)s", "%(project_id)s", "$(tenant_id)s", "%(tenant_id)s")
+USER_MARKS = ("$(user_id)s", "%(user_id)s")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A service with those of its endpoints that are enabled."""
+
+    service: CatalogService
+    endpoints: tuple[Endpoint, ...]
+
+
+def entries(session: Session) -> tuple[CatalogEntry, ...]:
+    """The enabled services that have endpoints."""
+    by_service: dict[str, list[Endpoint]] = {}
+    for endpoint in session.scalars(select(Endpoint).where(Endpoint.enabled).order_by(Endpoint.created_at)):
+        by_service.setdefault(endpoint.service_id, []).append(endpoint)
+    services = session.scalars(select(CatalogService).where(CatalogService.enabled).order_by(CatalogService.created_at))
+    return tuple(
+        CatalogEntry(service, tuple(by_service[service.id])) for service in services if service.id in by_service
+    )
+
+
+def filled(url: str, base: str, project_id: str | None, user_id: str) -> str | None:
+    """The URL for this project and user; None where it needs a project and there is none."""
+    if url.startswith("/"):
+        return base + url
+    for mark in PROJECT_MARKS:
+        if mark in url:
+            if project_id is None:
+                return None
+            url = url.replace(mark, project_id)
+    for mark in USER_MARKS:
+        url = url.replace(mark, user_id)
+    return url
+
+
+def find_service(session: Session, service_id: str) -> CatalogService:
+    found = session.get(CatalogService, service_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find service: {service_id}.")
+    return found
+
+
+def delete_service(session: Session, service_id: str) -> None:
+    """Remove the service and its endpoints. Raises Forbidden while limits are registered for it."""
+    service = find_service(session, service_id)
+    if session.scalar(select(RegisteredLimit.id).where(RegisteredLimit.service_id == service_id).limit(1)):
+        raise errors.Forbidden(f"Unable to delete service {service_id}: limits are registered for it.")
+    session.execute(delete(Endpoint).where(Endpoint.service_id == service_id))
+    session.delete(service)
+    epoch.bump(session)
+
+
+def find_endpoint(session: Session, endpoint_id: str) -> Endpoint:
+    found = session.get(Endpoint, endpoint_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find endpoint: {endpoint_id}.")
+    return found
+
+
+def check_url(url: str) -> None:
+    """Raise BadRequest for a URL that no client could use."""
+    parsed = urlparse(url)
+    if not parsed.scheme or not (parsed.netloc or parsed.path):
+        raise errors.BadRequest(f"Cannot create an endpoint with an invalid URL: {url}.")
+
+
+def check_place(session: Session, service_id: str | None, region_id: str | None) -> None:
+    """Raise BadRequest for a service or region that is not there."""
+    if service_id is not None and session.get(CatalogService, service_id) is None:
+        raise errors.BadRequest(f"Could not find service: {service_id}.")
+    if region_id is not None and session.get(Region, region_id) is None:
+        raise errors.BadRequest(f"Could not find region: {region_id}.")
+
+
+def find_region(session: Session, region_id: str) -> Region:
+    found = session.get(Region, region_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find region: {region_id}.")
+    return found
+
+
+def check_parent(session: Session, region_id: str | None, parent_id: str) -> None:
+    """Raise NotFound for a parent that is not there, BadRequest for one that is below the region itself."""
+    above: str | None = parent_id
+    while above is not None:
+        if above == region_id:
+            raise errors.BadRequest(
+                f"The specified parent region {parent_id} would create a circular region hierarchy."
+            )
+        above = find_region(session, above).parent_region_id
+
+
+def delete_region(session: Session, region_id: str) -> None:
+    """Remove the region and those below it. Raises Forbidden while any of them has endpoints."""
+    doomed: list[str] = []
+    ahead: Sequence[str] = [find_region(session, region_id).id]
+    while ahead:
+        doomed.extend(ahead)
+        ahead = session.scalars(select(Region.id).where(Region.parent_region_id.in_(ahead))).all()
+    used: Any = select(Endpoint.id).where(Endpoint.region_id.in_(doomed)).limit(1)
+    limits: Any = select(RegisteredLimit.id).where(RegisteredLimit.region_id.in_(doomed)).limit(1)
+    if session.scalar(used) or session.scalar(limits):
+        raise errors.Forbidden(
+            f"Unable to delete region {region_id} because it or its child regions have associated endpoints."
+        )
+    for id_ in reversed(doomed):
+        session.execute(delete(Region).where(Region.id == id_))
+    epoch.bump(session)

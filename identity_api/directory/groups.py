@@ -1,0 +1,81 @@
+"""Groups of users."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api import epoch
+from identity_api.assignments import grants
+from identity_api.conflicts import stored
+from identity_api.directory import application_credentials, users
+from identity_api.directory.projects import find_domain
+from identity_api.models import Group, Membership
+
+
+def find(session: Session, group_id: str) -> Group:
+    found = session.get(Group, group_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find group: {group_id}.")
+    return found
+
+
+def create(session: Session, now: datetime, *, name: str, domain_id: str, **columns: Any) -> Group:
+    """A new group. Raises Conflict, NotFound."""
+    find_domain(session, domain_id)
+    group = Group(id=uuid4().hex, name=name, domain_id=domain_id, created_at=now, **columns)
+    with stored(session, "group", name):
+        session.add(group)
+    return group
+
+
+def change(session: Session, group: Group, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    with stored(session, "group", changes.get("name", group.name)):
+        for name, value in changes.items():
+            setattr(group, name, value)
+        if extra:
+            group.extra = {**group.extra, **extra}
+
+
+def remove(session: Session, group: Group) -> None:
+    """Delete the group, and with it the roles its members had through it."""
+    members = member_ids(session, group.id)
+    grants.forget_actors(session, "group", [group.id])
+    session.delete(group)
+    session.flush()
+    application_credentials.prune(session, members)
+    epoch.bump(session)
+
+
+def member_ids(session: Session, group_id: str) -> list[str]:
+    return list(session.scalars(select(Membership.user_id).where(Membership.group_id == group_id)))
+
+
+def has_member(session: Session, group_id: str, user_id: str) -> bool:
+    return session.get(Membership, (user_id, group_id)) is not None
+
+
+def add_member(session: Session, group_id: str, user_id: str) -> None:
+    """Put the user into the group; content if already there."""
+    find(session, group_id)
+    users.find(session, user_id)
+    if not has_member(session, group_id, user_id):
+        session.add(Membership(user_id=user_id, group_id=group_id))
+        epoch.bump(session)
+
+
+def remove_member(session: Session, group_id: str, user_id: str) -> None:
+    """Take the user out of the group. Raises NotFound."""
+    find(session, group_id)
+    users.find(session, user_id)
+    membership = session.get(Membership, (user_id, group_id))
+    if membership is None:
+        raise errors.NotFound(f"Could not find user {user_id} in group {group_id}.")
+    session.delete(membership)
+    session.flush()
+    application_credentials.prune(session, [user_id])
+    epoch.bump(session)

@@ -1,0 +1,133 @@
+"""Limits that services may read from identity: registered ones for everybody, and those of one project or domain.
+
+The model is flat: a project's limit stands alone. The services of Sixstack keep quotas of their own.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api.conflicts import stored
+from identity_api.directory import catalog, projects
+from identity_api.models import Limit, RegisteredLimit
+
+
+def find_registered(session: Session, limit_id: str) -> RegisteredLimit:
+    found = session.get(RegisteredLimit, limit_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find registered limit for {limit_id}.")
+    return found
+
+
+def find(session: Session, limit_id: str) -> Limit:
+    found = session.get(Limit, limit_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find limit for {limit_id}.")
+    return found
+
+
+def register(
+    session: Session, now: datetime, *, service_id: str, region_id: str | None, resource_name: str, **columns: Any
+) -> RegisteredLimit:
+    """A new limit for everybody. Raises BadRequest, Conflict."""
+    catalog.check_place(session, service_id, region_id)
+    if _registered(session, service_id, region_id, resource_name) is not None:
+        raise _taken("registered_limit", resource_name)
+    made = RegisteredLimit(
+        id=uuid4().hex,
+        service_id=service_id,
+        region_id=region_id,
+        resource_name=resource_name,
+        created_at=now,
+        **columns,
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
+def change_registered(session: Session, limit: RegisteredLimit, changes: Mapping[str, Any]) -> None:
+    """Change fields. Raises Forbidden for what it is a limit of, while projects have limits of their own."""
+    catalog.check_place(session, changes.get("service_id"), changes.get("region_id"))
+    moving = {"service_id", "region_id", "resource_name"} & set(changes)
+    if moving:
+        _check_unused(session, limit)
+        wanted = {
+            name: changes.get(name, getattr(limit, name)) for name in ("service_id", "region_id", "resource_name")
+        }
+        other = _registered(session, **wanted)
+        if other is not None and other.id != limit.id:
+            raise _taken("registered_limit", wanted["resource_name"])
+    for name, value in changes.items():
+        setattr(limit, name, value)
+
+
+def remove_registered(session: Session, limit: RegisteredLimit) -> None:
+    """Raises Forbidden while projects have limits of their own."""
+    _check_unused(session, limit)
+    session.delete(limit)
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    service_id: str,
+    region_id: str | None,
+    resource_name: str,
+    project_id: str | None,
+    domain_id: str | None,
+    **columns: Any,
+) -> Limit:
+    """A new limit of one project or domain. Raises BadRequest, Forbidden, Conflict."""
+    registered = _registered(session, service_id, region_id, resource_name)
+    if registered is None:
+        raise errors.Forbidden("Unable to create a limit that has no corresponding registered limit.")
+    try:
+        if project_id is not None:
+            projects.find(session, project_id)
+        if domain_id is not None:
+            projects.find_domain(session, domain_id)
+    except errors.NotFound as error:
+        raise errors.BadRequest(error.message) from None
+    made = Limit(
+        id=uuid4().hex,
+        registered_limit_id=registered.id,
+        project_id=project_id,
+        domain_id=domain_id,
+        created_at=now,
+        **columns,
+    )
+    with stored(session, "limit", resource_name):
+        session.add(made)
+    return made
+
+
+def _registered(session: Session, service_id: str, region_id: str | None, resource_name: str) -> RegisteredLimit | None:
+    query = select(RegisteredLimit).where(
+        RegisteredLimit.service_id == service_id,
+        RegisteredLimit.resource_name == resource_name,
+        _same_region(region_id),
+    )
+    return session.scalar(query)
+
+
+def _same_region(region_id: str | None) -> ColumnElement[bool]:
+    return RegisteredLimit.region_id.is_(None) if region_id is None else RegisteredLimit.region_id == region_id
+
+
+def _check_unused(session: Session, limit: RegisteredLimit) -> None:
+    if session.scalar(select(Limit.id).where(Limit.registered_limit_id == limit.id).limit(1)):
+        raise errors.Forbidden(
+            f"Unable to update or delete registered limit {limit.id} because there are project limits associated "
+            "with it."
+        )
+
+
+def _taken(kind: str, name: str) -> errors.Conflict:
+    return errors.Conflict(f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}.")

@@ -1,0 +1,200 @@
+"""Projects and domains: the tree that everything else of the cloud hangs on."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api import epoch
+from identity_api.assignments import grants
+from identity_api.conflicts import check_mutable, check_name_is_free, merged, stored
+from identity_api.models import Credential, Group, Limit, Project, Role, User
+
+MAXIMUM_DEPTH = 5
+MAXIMUM_TAGS = 80
+
+
+def find(session: Session, project_id: str) -> Project:
+    """The project, or the domain seen as one."""
+    found = session.get(Project, project_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find project: {project_id}.")
+    return found
+
+
+def find_domain(session: Session, domain_id: str) -> Project:
+    found = session.get(Project, domain_id)
+    if found is None or not found.is_domain:
+        raise errors.NotFound(f"Could not find domain: {domain_id}.")
+    return found
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    name: str,
+    domain_id: str | None,
+    parent_id: str | None = None,
+    is_domain: bool = False,
+    **columns: Any,
+) -> Project:
+    """A new project below its parent, or a new domain. Raises Conflict, NotFound, BadRequest, Forbidden."""
+    if is_domain:
+        if parent_id is not None:
+            raise errors.BadRequest("A domain cannot have a parent.")
+        domain_id = None
+    else:
+        assert domain_id is not None
+        domain_id, parent_id = _place(session, domain_id, parent_id)
+    check_tags(columns.get("tags") or [])
+    project = Project(
+        id=uuid4().hex,
+        name=name,
+        domain_id=domain_id,
+        parent_id=parent_id,
+        is_domain=is_domain,
+        created_at=now,
+        **columns,
+    )
+    check_name_is_free(session, "project", project, name)
+    with stored(session, "project", name):
+        session.add(project)
+    epoch.bump(session)
+    return project
+
+
+def change(session: Session, project: Project, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Change fields; `extra` fields are added to those there are. Raises Forbidden for an immutable project."""
+    options = changes.get("options")
+    only_unlocks = not extra and set(changes) == {"options"} and set(options or {}) <= {"immutable"}
+    if not only_unlocks:
+        check_mutable("domain" if project.is_domain else "project", project.id, project.options)
+    if "tags" in changes:
+        check_tags(changes["tags"])
+    if changes.get("enabled") is True and not project.enabled:
+        _check_parents_enabled(session, project)
+    if changes.get("enabled") is False and project.enabled and not project.is_domain:
+        _check_below_disabled(session, project)
+    if "name" in changes:
+        check_name_is_free(session, "project", project, changes["name"])
+    with stored(session, "project", changes.get("name", project.name)):
+        for name, value in changes.items():
+            setattr(project, name, merged(project.options, value) if name == "options" else value)
+        if extra:
+            project.extra = {**project.extra, **extra}
+    epoch.bump(session)
+
+
+def remove(session: Session, project: Project) -> None:
+    """Delete a project that has no others below it, and what people may do in it. Raises Forbidden."""
+    if project.is_domain:
+        remove_domain(session, project)
+        return
+    check_mutable("project", project.id, project.options, deleting=True)
+    if session.scalar(select(Project.id).where(Project.parent_id == project.id).limit(1)):
+        raise errors.Forbidden(
+            f"Cannot delete the project {project.id} since it is not a leaf in the hierarchy. Use the cascade option "
+            "if you want to delete a whole subtree."
+        )
+    _remove_projects(session, [project.id])
+    epoch.bump(session)
+
+
+def remove_domain(session: Session, domain: Project) -> None:
+    """Delete a disabled domain with all that is in it. Raises Forbidden for an enabled one."""
+    if domain.enabled:
+        raise errors.Forbidden("Cannot delete a domain that is enabled, please disable it first.")
+    check_mutable("domain", domain.id, domain.options, deleting=True)
+    grants.forget_actors(session, "user", select(User.id).where(User.domain_id == domain.id))
+    grants.forget_actors(session, "group", select(Group.id).where(Group.domain_id == domain.id))
+    grants.forget_targets(session, "domain", [domain.id])
+    session.execute(delete(User).where(User.domain_id == domain.id))
+    session.execute(delete(Group).where(Group.domain_id == domain.id))
+    session.execute(delete(Role).where(Role.domain_id == domain.id))
+    ahead = session.scalars(select(Project.id).where(Project.parent_id == domain.id)).all()
+    levels: list[Sequence[str]] = []
+    while ahead:
+        levels.append(ahead)
+        ahead = session.scalars(select(Project.id).where(Project.parent_id.in_(ahead))).all()
+    for level in reversed(levels):
+        _remove_projects(session, level)
+    session.execute(delete(Limit).where(Limit.domain_id == domain.id))
+    session.execute(delete(Project).where(Project.id == domain.id))
+    epoch.bump(session)
+
+
+def above(session: Session, project: Project) -> list[Project]:
+    """The projects above this one, nearest first; the domain is not among them."""
+    found: list[Project] = []
+    parent_id = project.parent_id
+    while parent_id is not None:
+        parent = find(session, parent_id)
+        if parent.is_domain:
+            break
+        found.append(parent)
+        parent_id = parent.parent_id
+    return found
+
+
+def below(session: Session, project_id: str) -> list[Project]:
+    """All projects below this one, those nearer to it first."""
+    found: list[Project] = []
+    ahead: Sequence[str] = [project_id]
+    while ahead:
+        level = session.scalars(select(Project).where(Project.parent_id.in_(ahead)).order_by(Project.name)).all()
+        found.extend(level)
+        ahead = [project.id for project in level]
+    return found
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Raise BadRequest for tags that a project cannot have."""
+    if len(tags) > MAXIMUM_TAGS:
+        raise errors.BadRequest(f"Invalid input for field 'tags': a project has at most {MAXIMUM_TAGS} tags.")
+    if len(set(tags)) != len(tags):
+        raise errors.BadRequest("Invalid input for field 'tags': the same tag is there twice.")
+
+
+def _place(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:
+    """Domain and parent of a new project, checked."""
+    if parent_id is None:
+        domain = session.get(Project, domain_id)
+        if domain is None or not domain.is_domain:
+            raise errors.NotFound(f"Could not find domain: {domain_id}.")
+        return domain_id, domain_id
+    parent = find(session, parent_id)
+    owner = parent.id if parent.is_domain else parent.domain_id
+    if domain_id != owner:
+        raise errors.BadRequest(
+            f"Cannot create project, the parent (with ID {parent_id}) is in another domain than {domain_id}."
+        )
+    if not parent.enabled:
+        raise errors.Forbidden(f"Cannot create project since it has disabled parents {parent_id}.")
+    if not parent.is_domain and len(above(session, parent)) + 2 > MAXIMUM_DEPTH:
+        raise errors.Forbidden(f"Max hierarchy depth reached for {parent_id} branch.")
+    return domain_id, parent_id
+
+
+def _check_parents_enabled(session: Session, project: Project) -> None:
+    disabled = [parent.id for parent in above(session, project) if not parent.enabled]
+    if disabled:
+        raise errors.Forbidden(f"Cannot enable project {project.id} since it has disabled parents.")
+
+
+def _check_below_disabled(session: Session, project: Project) -> None:
+    if any(child.enabled for child in below(session, project.id)):
+        raise errors.Forbidden(f"Cannot disable project {project.id} since its subtree contains enabled projects.")
+
+
+def _remove_projects(session: Session, ids: Sequence[str]) -> None:
+    """Projects that have nothing below them; application credentials and limits go with them."""
+    grants.forget_targets(session, "project", ids)
+    session.execute(delete(Credential).where(Credential.project_id.in_(ids)))
+    session.execute(update(User).where(User.default_project_id.in_(ids)).values(default_project_id=None))
+    session.execute(delete(Limit).where(or_(Limit.project_id.in_(ids), Limit.domain_id.in_(ids))))
+    session.execute(delete(Project).where(Project.id.in_(ids)))

@@ -1,0 +1,94 @@
+"""Roles, and what they imply."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from identity_api import epoch
+from identity_api.conflicts import check_mutable, merged, stored
+from identity_api.directory import application_credentials
+from identity_api.directory.projects import find_domain
+from identity_api.models import Assignment, Implication, Role
+
+NEVER_IMPLIED = "admin"
+
+
+def find(session: Session, role_id: str) -> Role:
+    found = session.get(Role, role_id)
+    if found is None:
+        raise errors.NotFound(f"Could not find role: {role_id}.")
+    return found
+
+
+def create(session: Session, now: datetime, *, name: str, domain_id: str | None, **columns: Any) -> Role:
+    """A new role, of the whole cloud or of one domain. Raises Conflict, NotFound."""
+    if domain_id is not None:
+        find_domain(session, domain_id)
+    role = Role(id=uuid4().hex, name=name, domain_id=domain_id or "", created_at=now, **columns)
+    with stored(session, "role", name):
+        session.add(role)
+    epoch.bump(session)
+    return role
+
+
+def change(session: Session, role: Role, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Change fields. Raises Forbidden for an immutable role, except to make it mutable."""
+    only_unlocks = not extra and set(changes) == {"options"} and set(changes["options"]) <= {"immutable"}
+    if not only_unlocks:
+        check_mutable("role", role.id, role.options)
+    with stored(session, "role", changes.get("name", role.name)):
+        for name, value in changes.items():
+            setattr(role, name, merged(role.options, value) if name == "options" else value)
+        if extra:
+            role.extra = {**role.extra, **extra}
+    epoch.bump(session)
+
+
+def remove(session: Session, role: Role) -> None:
+    """Delete the role wherever it was given."""
+    check_mutable("role", role.id, role.options, deleting=True)
+    application_credentials.forget_role(session, role.id)
+    session.execute(delete(Assignment).where(Assignment.role_id == role.id))
+    session.delete(role)
+    session.flush()
+    epoch.bump(session)
+
+
+def implications(session: Session, prior_id: str | None = None) -> dict[str, list[Role]]:
+    """Prior role id → the roles it implies, by name; all prior roles, or only one."""
+    query = select(Implication.prior_id, Role).join(Role, Role.id == Implication.implied_id).order_by(Role.name)
+    if prior_id is not None:
+        query = query.where(Implication.prior_id == prior_id)
+    found: dict[str, list[Role]] = {}
+    for prior, role in session.execute(query):
+        found.setdefault(prior, []).append(role)
+    return found
+
+
+def check_implied(session: Session, prior: Role, implied: Role) -> None:
+    """Raise NotFound unless the one implies the other."""
+    if session.get(Implication, (prior.id, implied.id)) is None:
+        raise errors.NotFound(f"{prior.id} does not imply {implied.id}.")
+
+
+def imply(session: Session, prior: Role, implied: Role) -> None:
+    """Let the one imply the other; content if it does. Raises Forbidden for what must not be implied."""
+    if implied.name == NEVER_IMPLIED and not implied.domain_id:
+        raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
+    if implied.domain_id and not prior.domain_id:
+        raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
+    if session.get(Implication, (prior.id, implied.id)) is None:
+        session.add(Implication(prior_id=prior.id, implied_id=implied.id))
+        epoch.bump(session)
+
+
+def remove_implication(session: Session, prior: Role, implied: Role) -> None:
+    """Raises NotFound unless the one implies the other."""
+    check_implied(session, prior, implied)
+    session.execute(delete(Implication).where(Implication.prior_id == prior.id, Implication.implied_id == implied.id))
+    epoch.bump(session)

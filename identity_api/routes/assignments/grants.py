@@ -1,0 +1,94 @@
+"""Giving roles to users and groups on projects, domains and the system, and taking them away."""
+
+from flask import Blueprint, Response, request
+
+from app.core import errors
+from app.web.context import database
+from app.web.responses import empty, json
+from identity_api.assignments import grants
+from identity_api.assignments.grants import Place
+from identity_api.directory import application_credentials, roles
+from identity_api.routes.base import targets
+from identity_api.routes.base.policy import guard
+from identity_api.views import roles as views
+from identity_api.views.common import collection
+
+blueprint = Blueprint("identity_grants", __name__)
+
+
+def _place() -> Place:
+    """What the path of this request speaks of."""
+    path = request.view_args or {}
+    actor = "user" if "user_id" in path else "group"
+    target = "project" if "project_id" in path else "domain" if "domain_id" in path else "system"
+    return Place(
+        actor_kind=actor,
+        actor_id=path[f"{actor}_id"],
+        target_kind=target,
+        target_id=path.get(f"{target}_id", "system"),
+        inherited="/OS-INHERIT/" in request.path,
+    )
+
+
+def _list(**path: str) -> Response:  # noqa: ARG001
+    with database().reading() as session:
+        place = _place()
+        grants.check_place(session, place)
+        return json(collection("roles", [views.role(role) for role in grants.roles_at(session, place)]))
+
+
+def _check(role_id: str, **path: str) -> Response:  # noqa: ARG001
+    with database().reading() as session:
+        place = _place()
+        roles.find(session, role_id)
+        grants.check_place(session, place)
+        if not grants.has(session, place, role_id):
+            raise errors.NotFound(
+                f"Could not find role assignment with role: {role_id}, user or group: {place.actor_id}, project, "
+                f"domain, or system: {place.target_id}."
+            )
+    return empty()
+
+
+def _give(role_id: str, **path: str) -> Response:  # noqa: ARG001
+    with database().transaction() as session:
+        place = _place()
+        role = roles.find(session, role_id)
+        grants.check_place(session, place)
+        grants.give(session, place, role)
+    return empty()
+
+
+def _take(role_id: str, **path: str) -> Response:  # noqa: ARG001
+    with database().transaction() as session:
+        place = _place()
+        roles.find(session, role_id)
+        application_credentials.prune(session, grants.take(session, place, role_id))
+    return empty()
+
+
+def _add(prefix: str, suffix: str, check: str, list_: str, give: str, take: str) -> None:
+    """The routes of one kind of place."""
+    name = prefix.replace("/", "_").replace("<", "").replace(">", "")
+    one = f"{prefix}/roles/<role_id>{suffix}"
+    for method, rule, view in (("GET", check, _check), ("PUT", give, _give), ("DELETE", take, _take)):
+        guarded = guard(f"identity:{rule}", targets.grant)(view)
+        blueprint.add_url_rule(one, f"{view.__name__}{name}{len(suffix)}", guarded, methods=[method])
+    listing = guard(f"identity:{list_}", targets.grant)(_list)
+    blueprint.add_url_rule(f"{prefix}/roles{suffix}", f"_list{name}{len(suffix)}", listing, methods=["GET"])
+
+
+for _actor in ("users/<user_id>", "groups/<group_id>"):
+    for _target in ("projects/<project_id>", "domains/<domain_id>"):
+        _rules = ("check_grant", "list_grants", "create_grant", "revoke_grant")
+        _add(f"/{_target}/{_actor}", "", *_rules)
+        _add(f"/OS-INHERIT/{_target}/{_actor}", "/inherited_to_projects", *_rules)
+    _kind = _actor[:4] if _actor.startswith("user") else _actor[:5]
+    _add(
+        f"/system/{_actor}",
+        "",
+        f"check_system_grant_for_{_kind}",
+        f"list_system_grants_for_{_kind}",
+        f"create_system_grant_for_{_kind}",
+        f"revoke_system_grant_for_{_kind}",
+    )

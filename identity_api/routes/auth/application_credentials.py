@@ -1,0 +1,150 @@
+"""Application credentials and access rules of a user."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from uuid import uuid4
+
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.web.context import caller, clock, database
+from app.web.responses import empty, json
+from identity_api.auth import passwords
+from identity_api.directory import application_credentials, users
+from identity_api.directory.application_credentials import RuleWanted
+from identity_api.listing import listed
+from identity_api.models import AccessRuleRow, ApplicationCredential
+from identity_api.routes.base import targets
+from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.dependencies import identity
+from identity_api.routes.base.policy import guard
+from identity_api.schemas.credentials import NewApplicationCredential
+from identity_api.views import credentials as views
+from identity_api.views.common import Shown, collection
+
+blueprint = Blueprint("identity_application_credentials", __name__)
+CREDENTIALS = "/users/<user_id>/application_credentials"
+RULES = "/users/<user_id>/access_rules"
+
+
+@blueprint.get(CREDENTIALS)
+@guard("identity:list_application_credentials")
+def list_all(user_id: str) -> Response:
+    query = select(ApplicationCredential).where(ApplicationCredential.user_id == user_id)
+    with database().reading() as session:
+        users.find(session, user_id)
+        page = listed(
+            session,
+            query,
+            request.args,
+            order=ApplicationCredential.name,
+            identity=ApplicationCredential.id,
+            words={"name": ApplicationCredential.name},
+        )
+        return json(collection("application_credentials", _shown(session, page.rows), page.next_marker))
+
+
+@blueprint.post(CREDENTIALS)
+@guard("identity:create_application_credential")
+def create(user_id: str) -> Response:
+    me = caller()
+    check_unrestricted("additional application credentials")
+    if me.project_id is None:
+        raise errors.BadRequest("Invalid application credential: a token for a project is needed to make one.")
+    body = fields(NewApplicationCredential, "application_credential")
+    id_ = uuid4().hex
+    secret = body.secret or passwords.generate_secret()
+    digest = identity().verifier.hash(secret) if body.secret else passwords.generated_digest(secret, id_)
+    rules = None
+    if body.access_rules is not None:
+        rules = [
+            RuleWanted(id=rule.id, service=rule.service or "", method=rule.method or "", path=rule.path or "")
+            for rule in body.access_rules
+        ]
+    with database().transaction() as session:
+        credential = application_credentials.create(
+            session,
+            clock().now(),
+            id_=id_,
+            user_id=user_id,
+            project_id=me.project_id,
+            name=body.name,
+            digest=digest,
+            expires_at=body.ends_at(),
+            unrestricted=body.unrestricted,
+            roles=None if body.roles is None else [role.model_dump() for role in body.roles],
+            held_roles=me.roles,
+            rules=rules,
+            description=body.description,
+        )
+        (shown,) = _shown(session, [credential], secret)
+    return json({"application_credential": shown}, HTTPStatus.CREATED)
+
+
+@blueprint.get(f"{CREDENTIALS}/<credential_id>")
+@guard("identity:get_application_credential")
+def show(user_id: str, credential_id: str) -> Response:
+    with database().reading() as session:
+        (shown,) = _shown(session, [application_credentials.find(session, user_id, credential_id)])
+    return json({"application_credential": shown})
+
+
+@blueprint.delete(f"{CREDENTIALS}/<credential_id>")
+@guard("identity:delete_application_credential")
+def delete(user_id: str, credential_id: str) -> Response:
+    check_unrestricted("additional application credentials")
+    with database().transaction() as session:
+        application_credentials.remove(session, application_credentials.find(session, user_id, credential_id))
+    return empty()
+
+
+@blueprint.get(RULES)
+@guard("identity:list_access_rules", targets.user_of_path)
+def rules(user_id: str) -> Response:
+    query = select(AccessRuleRow).where(AccessRuleRow.user_id == user_id)
+    with database().reading() as session:
+        users.find(session, user_id)
+        page = listed(
+            session,
+            query,
+            request.args,
+            order=AccessRuleRow.path,
+            identity=AccessRuleRow.id,
+            words={"service": AccessRuleRow.service, "method": AccessRuleRow.method, "path": AccessRuleRow.path},
+        )
+        return json(collection("access_rules", [views.access_rule(rule) for rule in page.rows], page.next_marker))
+
+
+@blueprint.get(f"{RULES}/<rule_id>")
+@guard("identity:get_access_rule", targets.user_of_path)
+def rule(user_id: str, rule_id: str) -> Response:
+    with database().reading() as session:
+        return json({"access_rule": views.access_rule(application_credentials.find_rule(session, user_id, rule_id))})
+
+
+@blueprint.delete(f"{RULES}/<rule_id>")
+@guard("identity:delete_access_rule", targets.user_of_path)
+def delete_rule(user_id: str, rule_id: str) -> Response:
+    check_unrestricted("access rules")
+    with database().transaction() as session:
+        application_credentials.remove_rule(session, application_credentials.find_rule(session, user_id, rule_id))
+    return empty()
+
+
+def check_unrestricted(what: str) -> None:
+    """Raise Forbidden for who came with an application credential that may not make others."""
+    used = caller().application_credential_id
+    if used is None:
+        return
+    with database().reading() as session:
+        found = session.get(ApplicationCredential, used)
+    if found is None or not found.unrestricted:
+        raise errors.Forbidden(f"Using method 'application_credential' is not allowed for managing {what}.")
+
+
+def _shown(session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None) -> list[Shown]:
+    roles = application_credentials.roles_of(session, credentials)
+    rules = application_credentials.rules_of(session, credentials)
+    return [views.application_credential(credential, roles, rules, secret) for credential in credentials]

@@ -1,0 +1,108 @@
+"""Tokens: log in, validate, revoke; and what the bearer of a token may get a token for."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from app.core import errors
+from app.http.source_address import source_address
+from app.web.authentication import public
+from app.web.context import caller, database
+from app.web.policy import require
+from app.web.responses import empty, json
+from identity_api.assignments import effective
+from identity_api.listing import is_true
+from identity_api.routes.base.bodies import parsed, whole
+from identity_api.routes.base.dependencies import identity
+from identity_api.routes.base.policy import guard
+from identity_api.schemas.auth import LogIn
+from identity_api.tokens.context import Subject
+from identity_api.views import projects as project_views
+from identity_api.views import tokens as views
+from identity_api.views.common import collection
+
+blueprint = Blueprint("identity_auth", __name__)
+ACCESS_RULES = "OpenStack-Identity-Access-Rules"
+
+
+@blueprint.post("/auth/tokens")
+@public
+def log_in() -> Response:
+    body = parsed(LogIn, whole())
+    token, subject = identity().logins.log_in(body.auth.proofs(), body.auth.wanted(), source_address())
+    return json(_shown(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
+
+
+def _token_target(path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    return {"target.token.user_id": _subject().standing.user.id}
+
+
+@blueprint.get("/auth/tokens")
+@guard("identity:validate_token", _token_target)
+def validate() -> Response:
+    """Also answers HEAD."""
+    return json(_shown(_subject()), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
+
+
+@blueprint.delete("/auth/tokens")
+@guard("identity:revoke_token", _token_target)
+def revoke() -> Response:
+    payload = _subject().payload
+    with database().transaction() as session:
+        identity().tokens.revoke(session, payload)
+    return empty()
+
+
+@blueprint.get("/auth/catalog")
+@require("identity:get_auth_catalog")
+def catalog() -> Response:
+    me = caller()
+    if not me.roles:
+        raise errors.Forbidden("You are not authorized to perform the requested action: identity:get_auth_catalog.")
+    return json(collection("catalog", views.catalog(identity().catalog(), me.project_id, me.user_id)))
+
+
+@blueprint.get("/auth/projects")
+@require("identity:get_auth_projects")
+def projects() -> Response:
+    found = identity().projects_of(caller().user_id)
+    return json(collection("projects", [project_views.project(project) for project in found]))
+
+
+@blueprint.get("/auth/domains")
+@require("identity:get_auth_domains")
+def domains() -> Response:
+    with database().reading() as session:
+        found = effective.domains_of(session, caller().user_id)
+        return json(collection("domains", [project_views.domain(domain) for domain in found]))
+
+
+@blueprint.get("/auth/system")
+@require("identity:get_auth_system")
+def system() -> Response:
+    with database().reading() as session:
+        granted = bool(effective.on_system(session, caller().user_id))
+    return json(collection("system", [{"all": True}] if granted else []))
+
+
+def _shown(subject: Subject) -> dict[str, Any]:
+    wants_catalog = "nocatalog" not in request.args
+    return views.token(subject, identity().catalog() if wants_catalog else None)
+
+
+def _subject() -> Subject:
+    """The token that the request is about, which is not the one it comes with.
+
+    A token with access rules does not exist for services that do not say that they know them.
+    """
+    token = request.headers.get("X-Subject-Token")
+    if not token:
+        raise errors.NotFound("Could not find token: None.")
+    allow_expired = "allow_expired" in request.args and is_true(request.args["allow_expired"])
+    subject = identity().tokens.validate(token, allow_expired=allow_expired)
+    used = subject.standing.credential
+    if used and used.rules is not None and ACCESS_RULES not in request.headers:
+        raise errors.NotFound("Could not find token.")
+    return subject

@@ -1,0 +1,162 @@
+"""Credentials that identity keeps for others, and EC2 key pairs among them."""
+
+from http import HTTPStatus
+
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+
+from app.core import errors
+from app.web.context import caller, clock, database
+from app.web.policy import allowed
+from app.web.responses import empty, json
+from identity_api.directory import credentials
+from identity_api.listing import listed
+from identity_api.models import Credential
+from identity_api.routes.auth.application_credentials import check_unrestricted
+from identity_api.routes.base import targets
+from identity_api.routes.base.bodies import fields, parsed, raw, whole
+from identity_api.routes.base.dependencies import identity
+from identity_api.routes.base.policy import guard
+from identity_api.schemas.ec2_credentials import CredentialChange, NewCredential, NewEc2
+from identity_api.views import ec2_credentials as views
+from identity_api.views.common import Shown, collection
+
+blueprint = Blueprint("identity_stored_credentials", __name__)
+EC2 = "/users/<user_id>/credentials/OS-EC2"
+
+
+@blueprint.get("/credentials")
+@guard("identity:list_credentials", targets.own_credential)
+def list_all() -> Response:
+    """Those that the caller may see one by one."""
+    with database().reading() as session:
+        page = listed(
+            session,
+            select(Credential),
+            request.args,
+            order=Credential.created_at,
+            identity=Credential.id,
+            words={"user_id": Credential.user_id, "type": Credential.kind},
+        )
+        rows = [
+            row
+            for row in page.rows
+            if _within_reach(row.project_id)
+            and allowed("identity:get_credential", {"target.credential.user_id": row.user_id})
+        ]
+        return json(collection("credentials", [_shown(row) for row in rows], page.next_marker))
+
+
+@blueprint.post("/credentials")
+@guard("identity:create_credential", targets.new_credential)
+def create() -> Response:
+    body = fields(NewCredential, "credential")
+    _check_reach(body.project_id, writing=True)
+    with database().transaction() as session:
+        made = credentials.create(
+            session,
+            identity().seal,
+            clock().now(),
+            user_id=body.user_id or caller().user_id,
+            project_id=body.project_id,
+            kind=body.type,
+            blob=body.blob,
+            extra=body.extra(),
+        )
+    return json({"credential": _shown(made)}, HTTPStatus.CREATED)
+
+
+@blueprint.get("/credentials/<credential_id>")
+@guard("identity:get_credential", targets.credential)
+def show(credential_id: str) -> Response:
+    with database().reading() as session:
+        found = credentials.find(session, credential_id)
+    _check_reach(found.project_id)
+    return json({"credential": _shown(found)})
+
+
+@blueprint.patch("/credentials/<credential_id>")
+@guard("identity:update_credential", targets.credential)
+def update(credential_id: str) -> Response:
+    body = fields(CredentialChange, "credential")
+    with database().transaction() as session:
+        found = credentials.find(session, credential_id)
+        _check_reach(found.project_id, writing=True)
+        for name, own in (("type", found.kind), ("user_id", found.user_id), ("project_id", found.project_id)):
+            if name in raw("credential") and getattr(body, name) != own:
+                raise errors.BadRequest(f"{name} can not be updated for credential")
+        if body.blob is not None:
+            credentials.change_blob(identity().seal, found, body.blob, clock().now())
+        if extra := body.extra():
+            found.extra = {**found.extra, **extra}
+    return json({"credential": _shown(found)})
+
+
+@blueprint.delete("/credentials/<credential_id>")
+@guard("identity:delete_credential", targets.credential)
+def delete(credential_id: str) -> Response:
+    with database().transaction() as session:
+        found = credentials.find(session, credential_id)
+        _check_reach(found.project_id, writing=True)
+        session.delete(found)
+    return empty()
+
+
+@blueprint.get(EC2)
+@guard("identity:ec2_list_credentials")
+def list_ec2(user_id: str) -> Response:
+    query = select(Credential).where(Credential.user_id == user_id, Credential.kind == credentials.EC2)
+    with database().reading() as session:
+        rows = session.scalars(query.order_by(Credential.created_at)).all()
+    return json(collection("credentials", [_shown_ec2(row) for row in rows if _within_reach(row.project_id)]))
+
+
+@blueprint.post(EC2)
+@guard("identity:ec2_create_credential", targets.credential_of_path)
+def create_ec2(user_id: str) -> Response:
+    body = parsed(NewEc2, whole())
+    _check_reach(body.tenant_id, writing=True)
+    with database().transaction() as session:
+        made = credentials.create_ec2(session, identity().seal, clock().now(), user_id, body.tenant_id)
+    return json({"credential": _shown_ec2(made)}, HTTPStatus.CREATED)
+
+
+@blueprint.get(f"{EC2}/<access>")
+@guard("identity:ec2_get_credential", targets.credential_of_path)
+def show_ec2(user_id: str, access: str) -> Response:
+    with database().reading() as session:
+        found = credentials.find_ec2(session, user_id, access)
+    _check_reach(found.project_id)
+    return json({"credential": _shown_ec2(found)})
+
+
+@blueprint.delete(f"{EC2}/<access>")
+@guard("identity:ec2_delete_credential", targets.credential_of_path)
+def delete_ec2(user_id: str, access: str) -> Response:
+    with database().transaction() as session:
+        found = credentials.find_ec2(session, user_id, access)
+        _check_reach(found.project_id, writing=True)
+        session.delete(found)
+    return empty()
+
+
+def _within_reach(project_id: str | None) -> bool:
+    """Who came with an application credential sees nothing beyond its project."""
+    me = caller()
+    return me.application_credential_id is None or project_id == me.project_id
+
+
+def _check_reach(project_id: str | None, *, writing: bool = False) -> None:
+    """Raise Forbidden for credentials that this token must not touch."""
+    if writing:
+        check_unrestricted("additional credentials")
+    if not _within_reach(project_id):
+        raise errors.Forbidden("The credential is not of the project that the application credential is for.")
+
+
+def _shown(found: Credential) -> Shown:
+    return views.credential(found, identity().seal.open(found.sealed))
+
+
+def _shown_ec2(found: Credential) -> Shown:
+    return views.ec2(found, credentials.ec2_keys(identity().seal, found))

@@ -1,0 +1,59 @@
+"""Bodies of identity: `{"user": {...}}`. Fields that a schema does not know are kept where Keystone keeps them."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from flask import g, request
+from pydantic import BaseModel, ValidationError
+
+from app.core import errors
+from app.web.bodies import json_body
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+MAXIMUM_BYTES = 114_688
+"""Keystone's limit. Log-ins come from anybody; they must not fill the memory."""
+
+
+def whole() -> Mapping[str, Any]:
+    """The JSON object of this request, read once. Raises BadRequest when it is none."""
+    if "identity_body" not in g:
+        request.max_content_length = MAXIMUM_BYTES
+        body = json_body()
+        if not isinstance(body, Mapping):
+            raise errors.BadRequest(
+                "Expecting to find valid JSON in request body. The server could not comply with the request since it "
+                "is either malformed or otherwise incorrect. The client is assumed to be in error."
+            )
+        g.identity_body = body
+    return cast(Mapping[str, Any], g.identity_body)
+
+
+def raw(key: str) -> Mapping[str, Any]:
+    """The object under this key. Raises BadRequest when it is missing."""
+    inner = whole().get(key)
+    if not isinstance(inner, Mapping):
+        raise errors.BadRequest(
+            f"Expecting to find {key} in request body. The server could not comply with the request since it is "
+            "either malformed or otherwise incorrect. The client is assumed to be in error."
+        )
+    return cast(Mapping[str, Any], inner)
+
+
+def fields(model: type[Parsed], key: str) -> Parsed:
+    """The object under this key as the model. Raises BadRequest."""
+    return parsed(model, raw(key))
+
+
+def parsed(model: type[Parsed], body: Mapping[str, Any]) -> Parsed:
+    """The body as the model. Raises BadRequest that names the field, and not the value: it may be secret."""
+    try:
+        return model.model_validate(body, context={})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        raise errors.BadRequest(f"'{where}' is a required property")
+    if first["type"] == "extra_forbidden":
+        raise errors.BadRequest(f"Additional properties are not allowed ('{where}' was unexpected)")
+    reason = first["msg"].removeprefix("Value error, ")
+    raise errors.BadRequest(f"Invalid input for field '{where or 'body'}': {reason}")

@@ -1,0 +1,89 @@
+"""Domains."""
+
+from http import HTTPStatus
+
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+
+from app.web.context import clock, database
+from app.web.policy import allowed
+from app.web.responses import empty, json
+from identity_api.directory import projects
+from identity_api.listing import listed
+from identity_api.models import Project
+from identity_api.routes.base import targets
+from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.policy import guard
+from identity_api.schemas.projects import DomainChange, NewDomain
+from identity_api.views import projects as views
+from identity_api.views.common import collection
+
+blueprint = Blueprint("identity_domains", __name__)
+
+
+@blueprint.get("/domains")
+@guard("identity:list_domains", targets.listed_domains)
+def list_all() -> Response:
+    query = select(Project).where(Project.is_domain)
+    own = targets.listed_domain_id()
+    if own is not None and not allowed("identity:list_domains", {}):
+        query = query.where(Project.id == own)
+    with database().reading() as session:
+        page = listed(
+            session,
+            query,
+            request.args,
+            order=Project.name,
+            identity=Project.id,
+            words={"name": Project.name, "id": Project.id},
+            flags={"enabled": Project.enabled},
+        )
+        return json(collection("domains", [views.domain(domain) for domain in page.rows], page.next_marker))
+
+
+@blueprint.post("/domains")
+@guard("identity:create_domain")
+def create() -> Response:
+    body = fields(NewDomain, "domain")
+    with database().transaction() as session:
+        domain = projects.create(
+            session,
+            clock().now(),
+            name=body.name,
+            domain_id=None,
+            is_domain=True,
+            description=body.description or "",
+            enabled=body.enabled,
+            tags=body.tags,
+            options=body.options,
+            extra=body.extra(),
+        )
+    return json({"domain": views.domain(domain)}, HTTPStatus.CREATED)
+
+
+@blueprint.get("/domains/<domain_id>")
+@guard("identity:get_domain", targets.domain)
+def show(domain_id: str) -> Response:
+    with database().reading() as session:
+        return json({"domain": views.domain(projects.find_domain(session, domain_id))})
+
+
+@blueprint.patch("/domains/<domain_id>")
+@guard("identity:update_domain", targets.domain)
+def update(domain_id: str) -> Response:
+    body = fields(DomainChange, "domain")
+    with database().transaction() as session:
+        domain = projects.find_domain(session, domain_id)
+        changes = body.given("name", "description", "enabled", "tags", "options")
+        if "description" in changes:
+            changes["description"] = changes["description"] or ""
+        projects.change(session, domain, changes, body.extra())
+    return json({"domain": views.domain(domain)})
+
+
+@blueprint.delete("/domains/<domain_id>")
+@guard("identity:delete_domain", targets.domain)
+def delete(domain_id: str) -> Response:
+    with database().transaction() as session:
+        projects.remove_domain(session, projects.find_domain(session, domain_id))
+    return empty()

@@ -1,0 +1,190 @@
+"""What a token means just now: its user, its scope and the roles there, looked up in the database."""
+
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from app.core import errors
+from app.core.caller import AccessRule, Caller
+from identity_api.assignments import effective
+from identity_api.assignments.effective import RoleGraph, RoleName
+from identity_api.models import AccessRuleRow, ApplicationCredential, Project, User
+from identity_api.tokens.payload import Payload, Scope
+
+UNAUTHORIZED = "The request you have made requires authentication."
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A user, project or domain with the domain it is in."""
+
+    id: str
+    name: str
+    domain_id: str
+    domain_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialUsed:
+    """The application credential that somebody came with. `rules` have their ids."""
+
+    id: str
+    name: str
+    unrestricted: bool
+    expires_at: datetime | None
+    rules: tuple[tuple[str, AccessRule], ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a user is in a scope. It holds until something in identity's tables changes, or the credential ends."""
+
+    user: Named
+    generation: int
+    password_expires_at: datetime | None
+    project: Named | None = None
+    domain: Named | None = None
+    system: bool = False
+    roles: tuple[RoleName, ...] = ()
+    credential: CredentialUsed | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the application credential, if there is one, has not ended."""
+        end = self.credential.expires_at if self.credential else None
+        return end is None or now < end
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A token and everything it stands for."""
+
+    payload: Payload
+    standing: Standing
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it stops being good: an application credential may end before the token does."""
+        end = self.standing.credential.expires_at if self.standing.credential else None
+        return self.payload.expires_at if end is None else min(self.payload.expires_at, end)
+
+    @property
+    def audit_ids(self) -> tuple[str, ...]:
+        """The token's own audit id and the first one of its chain."""
+        ids = (self.payload.audit_id, self.payload.parent_audit_id)
+        return tuple(_urlsafe(id_) for id_ in ids if id_ is not None)
+
+    def caller(self) -> Caller:
+        """The same, as all services see it."""
+        it = self.standing
+        rules = it.credential.rules if it.credential else None
+        return Caller(
+            user_id=it.user.id,
+            user_name=it.user.name,
+            user_domain_id=it.user.domain_id,
+            project_id=it.project.id if it.project else None,
+            project_domain_id=it.project.domain_id if it.project else None,
+            domain_id=it.domain.id if it.domain else None,
+            system=it.system,
+            roles=frozenset(role.name for role in it.roles),
+            expires_at=self.payload.expires_at,
+            audit_ids=self.audit_ids,
+            application_credential_id=it.credential.id if it.credential else None,
+            access_rules=None if rules is None else tuple(rule for _, rule in rules),
+            grant=self.payload.pack(),
+        )
+
+
+def look_up(
+    session: Session, graph: RoleGraph, user_id: str, scope: Scope, scope_id: str, credential_id: str | None
+) -> Standing:
+    """What the user is there now. Raises Unauthorized for what is gone or disabled, or without roles."""
+    user, generation, password_expires_at = _user(session, user_id)
+    common: dict[str, Any] = {
+        "user": user,
+        "generation": generation,
+        "password_expires_at": password_expires_at,
+    }
+    if scope is Scope.UNSCOPED:
+        return Standing(**common)
+    if scope is Scope.SYSTEM:
+        return Standing(**common, system=True, roles=_some(graph, effective.on_system(session, user.id)))
+    if scope is Scope.DOMAIN:
+        domain = _domain(session, scope_id)
+        roles = _some(graph, effective.on_domain(session, user.id, domain.id))
+        return Standing(**common, domain=domain, roles=roles)
+    project, parent_id = _project(session, scope_id)
+    role_ids = effective.on_project(session, user.id, project.id, project.domain_id, parent_id)
+    credential = None
+    if credential_id is not None:
+        credential, allowed = _credential(session, credential_id, user.id, project.id)
+        role_ids = graph.closure(role_ids) & graph.closure(allowed)
+    return Standing(**common, project=project, roles=_some(graph, role_ids), credential=credential)
+
+
+def _user(session: Session, user_id: str) -> tuple[Named, int, datetime | None]:
+    query = (
+        select(User.name, User.domain_id, Project.name, User.generation, User.password_expires_at)
+        .join(Project, Project.id == User.domain_id)
+        .where(User.id == user_id, User.enabled, Project.enabled)
+    )
+    row = session.execute(query).first()
+    if row is None:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    name, domain_id, domain_name, generation, expires_at = row
+    return Named(user_id, name, domain_id, domain_name), generation, expires_at
+
+
+def _domain(session: Session, domain_id: str) -> Named:
+    query = select(Project.name).where(Project.id == domain_id, Project.is_domain, Project.enabled)
+    name = session.scalar(query)
+    if name is None:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    return Named(domain_id, name, domain_id, name)
+
+
+def _project(session: Session, project_id: str) -> tuple[Named, str | None]:
+    domain = aliased(Project)
+    query = (
+        select(Project.name, domain.id, domain.name, Project.parent_id)
+        .join(domain, domain.id == Project.domain_id)
+        .where(Project.id == project_id, Project.enabled, domain.enabled)
+    )
+    row = session.execute(query).first()
+    if row is None:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    name, domain_id, domain_name, parent_id = row
+    return Named(project_id, name, domain_id, domain_name), parent_id
+
+
+def _credential(session: Session, credential_id: str, user_id: str, project_id: str) -> tuple[CredentialUsed, set[str]]:
+    """The credential and the role ids it may use, without what they imply."""
+    found = session.get(ApplicationCredential, credential_id)
+    if found is None or found.user_id != user_id or found.project_id != project_id:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    rules = None
+    if found.access_rule_ids:
+        query = select(AccessRuleRow).where(AccessRuleRow.id.in_(found.access_rule_ids)).order_by(AccessRuleRow.id)
+        rules = tuple(
+            (row.id, AccessRule(service=row.service, method=row.method, path=row.path))
+            for row in session.scalars(query)
+        )
+    used = CredentialUsed(
+        id=found.id, name=found.name, unrestricted=found.unrestricted, expires_at=found.expires_at, rules=rules
+    )
+    return used, set(found.role_ids)
+
+
+def _some(graph: RoleGraph, role_ids: set[str]) -> tuple[RoleName, ...]:
+    """The roles by name, with implied ones. Raises Unauthorized when there are none."""
+    roles = graph.named(graph.closure(role_ids))
+    if not roles:
+        raise errors.Unauthorized(UNAUTHORIZED)
+    return roles
+
+
+def _urlsafe(audit_id: bytes) -> str:
+    return urlsafe_b64encode(audit_id).rstrip(b"=").decode()

@@ -1,0 +1,226 @@
+"""Fetching an image from a URL that a user chose, without letting the user reach what only this machine can reach.
+
+A host name is resolved once; every address it has must be allowed, and the connection goes to the address that was
+checked. Redirections are checked like the first URL. No proxy, no cookies, no credentials, no compressed transfer.
+"""
+
+import http.client
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from app.core.errors import BadRequest
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 15
+READ_SECONDS = 60
+REDIRECTIONS = 5
+READ_BYTES = 1 << 20
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has given out of IPv6; loopback, unique local, link-local, site-local and multicast lie outside."""
+SPECIAL_PURPOSE: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "2001::/23",  # protocol assignments, Teredo among them, which can stand for any IPv4 address
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which can stand for any IPv4 address
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
+)
+"""IANA's special-purpose registries for IPv4 and IPv6, as far as they lie within GLOBAL_UNICAST. Kept here, because
+`is_global` depends on the version of Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What may be downloaded from. `allowed` networks are reached whatever they are; no ports means any."""
+
+    ports: frozenset[int] = frozenset({80, 443})
+    allowed: tuple[Network, ...] = ()
+    refused: tuple[Network, ...] = ()
+
+    @classmethod
+    def read(cls, ports: str, allowed: str, own_prefix: str | None) -> "Reach":
+        """From settings: comma-separated ports and networks, and the cloud's own prefix. Raises ValueError."""
+        networks = tuple(ipaddress.ip_network(text.strip()) for text in allowed.split(",") if text.strip())
+        own = (ipaddress.ip_network(own_prefix, strict=False),) if own_prefix else ()
+        return cls(frozenset(int(text) for text in ports.split(",") if text.strip()), networks, own)
+
+    def check_url(self, url: str) -> SplitResult:
+        """The parts of a URL that may be asked for, before its name is resolved. Raises BadRequest."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            raise BadRequest(f"URI for web-download does not pass filtering: {url} is no URL.") from None
+        reason = None
+        if parts.scheme not in ("http", "https"):
+            reason = "only http and https are fetched"
+        elif not parts.hostname:
+            reason = "it names no host"
+        elif parts.username or parts.password:
+            reason = "it carries credentials"
+        elif self.ports and port not in self.ports:
+            reason = f"port {port} is not allowed"
+        elif any(character <= " " or character == "\x7f" for character in url):
+            reason = "it contains blanks or control characters"
+        if reason:
+            raise BadRequest(f"URI for web-download does not pass filtering: {reason}.")
+        return parts
+
+    def allows(self, address: Address) -> bool:
+        """Whether users may download from the address."""
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if _is_in(address, self.allowed):
+            return True
+        if _is_in(address, self.refused):
+            return False
+        if isinstance(address, ipaddress.IPv6Address):
+            if address in NAT64:
+                return self.allows(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+            if address not in GLOBAL_UNICAST:
+                return False
+        return not _is_in(address, SPECIAL_PURPOSE)
+
+    def resolve(self, host: str, port: int) -> list[Address]:
+        """Every address of a host, all of them allowed. Raises BadRequest.
+
+        The message is the same for names that do not resolve and for addresses that are refused: it reveals nothing
+        of names that only this machine can resolve.
+        """
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            log.info("web-download: %s cannot be resolved: %s", host, _reason(error))
+            raise _not_public(host) from None
+        addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
+        for address in addresses:
+            if not self.allows(address):
+                log.info("web-download: %s resolves to %s, which is refused", host, address)
+                raise _not_public(host)
+        return addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A response that is being read. `length` in bytes, where the server says it."""
+
+    pieces: Iterator[bytes]
+    length: int | None
+
+
+def fetch(url: str, reach: Reach) -> Download:
+    """GET the URL. Raises BadRequest in words for users: not allowed, not found, not reachable, cut off."""
+    for _ in range(REDIRECTIONS + 1):
+        parts = reach.check_url(url)
+        connection = _connect(parts, reach)
+        try:
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            headers = {"Host": parts.netloc, "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "sixstack"}
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise BadRequest(f"{parts.hostname} did not answer: {_reason(error)}.") from None
+        location = response.headers.get("Location")
+        if response.status in (301, 302, 303, 307, 308) and location:
+            connection.close()
+            url = urljoin(url, location)
+            continue
+        if response.status != 200:
+            connection.close()
+            raise BadRequest(f"{parts.hostname} answered {response.status} {response.reason}.")
+        return Download(_pieces(connection, response), response.length)
+    raise BadRequest(f"The URL redirects more than {REDIRECTIONS} times.")
+
+
+def _connect(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    error: Exception | None = None
+    for address in reach.resolve(host, port):
+        try:
+            plain = socket.create_connection((str(address), port), timeout=CONNECT_SECONDS)
+        except OSError as failure:
+            error = failure
+            continue
+        try:
+            if _is_ourselves(plain) and not _is_in(address, reach.allowed):
+                log.info("web-download: %s at %s is this machine, which is refused", host, address)
+                raise _not_public(host)
+            plain.settimeout(READ_SECONDS)
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+            return connection
+        except OSError as failure:
+            plain.close()
+            error = failure
+        except BaseException:
+            plain.close()
+            raise
+    raise BadRequest(f"{host} cannot be reached: {_reason(error)}.")
+
+
+def _is_ourselves(connected: socket.socket) -> bool:
+    """A connection whose two ends have one address ends on this machine."""
+    return bool(connected.getsockname()[0] == connected.getpeername()[0])
+
+
+def _is_in(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def _not_public(host: str) -> BadRequest:
+    return BadRequest(f"URI for web-download does not pass filtering: {host} was not found or has no public address.")
+
+
+def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        while piece := response.read1(READ_BYTES):  # what is here: of a slow server somebody wants to see that it is
+            yield piece
+        if response.length:
+            raise BadRequest("The download broke off before it was complete.")
+    except (OSError, http.client.HTTPException) as error:
+        raise BadRequest(f"The download broke off: {_reason(error)}.") from None
+    finally:
+        response.close()
+        connection.close()
+
+
+def _reason(error: Exception | None) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,273 @@
+"""Bytes of an unknown file → an object in the store, its hashes, and the truth about its format.
+
+One pass in constant memory: the calling thread reads, inspects and unpacks; writing and each hash have a thread of
+their own behind a queue of a few pieces (hashing and writing let go of Python's lock, so they run side by side).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+from app.core.errors import BadRequest, TooLarge
+from image_api.ingest.compression import MAGIC_BYTES, Unpacking, compression_of
+from image_api.ingest.formats import Inspection
+from image_api.stores.file import Store, StoreFull, Writer
+from image_api.stores.object_keys import disk_object
+
+PIECE_BYTES = 512 << 10
+QUEUED_PIECES = 8
+UNLIMITED = 1 << 62
+HASH_ALGORITHM = "sha512"
+KEPT_PACKED = frozenset({"ari", "aki"})
+"""Kernels and ram disks are compressed by nature and stay so."""
+
+
+class EmptyUpload(BadRequest):
+    """Not a single byte came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In bytes: the largest object, the largest disk an image may hold or say it holds, and what all images of the
+    project may take together."""
+
+    object_bytes: int
+    disk_bytes: int
+    project_bytes: int = UNLIMITED
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of the bytes. `disk_size` and `disk_hash` are of the unpacked disk."""
+
+    size: int
+    checksum: str
+    hash_value: str
+    format: str
+    virtual_size: int
+    compression: str | None
+    disk_size: int
+    disk_hash: str
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes in the store: the upload, and the disk beside it where that was unpacked."""
+        return self.size + (self.disk_size if self.compression else 0)
+
+
+def ingest(
+    pieces: Iterator[bytes],
+    store: Store,
+    name: str,
+    declared: str,
+    limits: Limits,
+    alive: Callable[[], None] = lambda: None,
+) -> Stored:
+    """Store an image as `name`. `alive` is called with every piece and may raise to give up.
+
+    Raises BadRequest for an image that is refused, TooLarge for one too large or a full store, and whatever `pieces`
+    raises; in every case nothing is left in the store.
+    """
+    try:
+        with ExitStack() as stack:
+            whole = stack.enter_context(_Object(store.writer(name, sparse=True), limits.object_bytes, md5=True))
+            disk = _Disk(store, name, declared, limits, stack)
+            for piece in pieces:
+                alive()
+                whole.feed(piece)
+                disk.feed(piece)
+            if whole.size == 0:
+                raise EmptyUpload("The image is empty.")
+            whole.finish()
+            stored = disk.finish(whole)
+            whole.commit()
+            return stored
+    except StoreFull:
+        store.delete(disk_object(name))
+        raise TooLarge("The image storage of this cloud is full: the image was not stored.") from None
+    except BaseException:
+        store.delete(disk_object(name))
+        raise
+
+
+def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """A stream in pieces of one size, however it arrives: parsers see few and large ones."""
+    while True:
+        parts, missing = [], PIECE_BYTES
+        while missing and (part := read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        if parts:
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        if missing:
+            return
+
+
+def pieces_of_iterator(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same for a stream that comes in parts of its own choice."""
+    waiting: list[bytes] = []
+    count = 0
+    for part in parts:
+        waiting.append(part)
+        count += len(part)
+        if count >= PIECE_BYTES:
+            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+class _Lane:
+    """A thread that does one thing with every piece, in order."""
+
+    def __init__(self, work: Callable[[bytes], object]) -> None:
+        self._work = work
+        self._queue: Queue[bytes | None] = Queue(QUEUED_PIECES)
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, piece: bytes) -> None:
+        if self._error:
+            raise self._error
+        self._queue.put(piece)
+
+    def finish(self) -> None:
+        """Everything is done after this. Raises what went wrong."""
+        self.stop()
+        if self._error:
+            raise self._error
+
+    def stop(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (piece := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self._work(piece)
+                except BaseException as error:
+                    self._error = error
+
+
+class _Object:
+    """An object being written and hashed."""
+
+    def __init__(self, writer: Writer, most: int, *, md5: bool) -> None:
+        self.size = 0
+        self._writer = writer
+        self._most = most
+        self._hash = hashlib.new(HASH_ALGORITHM)
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._works = [writer.write, self._hash.update, *([self._md5.update] if self._md5 else [])]
+        self._lanes: list[_Lane] = []
+
+    def __enter__(self) -> "_Object":
+        self._writer.__enter__()
+        self._lanes = [_Lane(work) for work in self._works]
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        for lane in self._lanes:
+            lane.stop()
+        self._writer.__exit__(*failure)
+
+    def feed(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.size > self._most:
+            raise TooLarge(f"The image is larger than the {_gib(self._most)} GiB that are allowed.")
+        for lane in self._lanes:
+            lane.put(piece)
+
+    def finish(self) -> None:
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            lane.finish()
+
+    def commit(self) -> None:
+        self._writer.commit()
+
+    @property
+    def hash_value(self) -> str:
+        return self._hash.hexdigest()
+
+    @property
+    def checksum(self) -> str:
+        return self._md5.hexdigest() if self._md5 else ""
+
+
+class _Disk:
+    """The disk within what is uploaded: the same bytes, or what they unpack to."""
+
+    def __init__(self, store: Store, name: str, declared: str, limits: Limits, stack: ExitStack) -> None:
+        self._store, self._name, self._declared, self._limits, self._stack = store, name, declared, limits, stack
+        self._inspection = Inspection()
+        self._unpacking: Unpacking | None = None
+        self._object: _Object | None = None
+        self._begun = False
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+
+    def feed(self, piece: bytes) -> None:
+        if not self._begun:
+            self._begin(piece)
+        if self._unpacking is None or self._object is None:
+            self._inspection.feed(piece)
+            return
+        for unpacked in self._unpacking.feed(piece):
+            self._waiting.append(unpacked)
+            self._waiting_bytes += len(unpacked)
+            if self._waiting_bytes >= PIECE_BYTES:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Parsers and queues see few large pieces, however small the unpacked ones are."""
+        joined = b"".join(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+        if self._object and joined:
+            self._object.feed(joined)
+            self._inspection.feed(joined)
+
+    def _begin(self, piece: bytes) -> None:
+        self._begun = True
+        kind = compression_of(piece[:MAGIC_BYTES])
+        if kind is None or self._declared in KEPT_PACKED:
+            return
+        self._unpacking = Unpacking(kind)
+        writer = self._store.writer(disk_object(self._name), sparse=True)
+        self._object = self._stack.enter_context(_Object(writer, self._limits.disk_bytes, md5=False))
+
+    def finish(self, whole: _Object) -> Stored:
+        if self._unpacking:
+            self._unpacking.finish()
+            self._pass_on()
+        found = self._inspection.finish(self._declared)
+        if found.virtual_size > self._limits.disk_bytes:
+            raise BadRequest(
+                f"The image says that its disk has {_gib(found.virtual_size)} GiB; "
+                f"the most allowed is {_gib(self._limits.disk_bytes)} GiB."
+            )
+        disk = whole
+        if self._object:
+            disk = self._object
+            disk.finish()
+            disk.commit()
+        return Stored(
+            size=whole.size,
+            checksum=whole.checksum,
+            hash_value=whole.hash_value,
+            format=found.format,
+            virtual_size=found.virtual_size,
+            compression=self._unpacking.name if self._unpacking else None,
+            disk_size=disk.size,
+            disk_hash=disk.hash_value,
+        )
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.6g}"

@@ -1,0 +1,93 @@
+"""What the routes of this service share: its store, what an image is to policy, and its errors."""
+
+from typing import Any, cast
+
+from flask import current_app, g, request
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from app.core import errors
+from app.core.settings import Settings
+from app.web.bodies import json_body
+from app.web.context import settings
+from app.web.policy import enforce
+from image_api import images
+from image_api.imports.worker import ImportWorker
+from image_api.ingest.ingest import UNLIMITED, Limits
+from image_api.models import Image
+from image_api.stores.file import Store
+
+IMPORT_METHODS = ("glance-direct", "web-download")
+
+
+def store() -> Store:
+    return cast(Store, current_app.extensions["sixstack.images.store"])
+
+
+def worker() -> ImportWorker:
+    return cast(ImportWorker, current_app.extensions["sixstack.images.worker"])
+
+
+def limits(used: int) -> Limits:
+    """What one image may hold; `used` is what the project has already."""
+    return limits_of(settings(), used)
+
+
+def limits_of(configured: Settings, used: int) -> Limits:
+    largest = configured.image_max_gib << 30
+    quota = configured.image_quota_gib
+    most = largest if quota < 0 else max(0, min(largest, (quota << 30) - used))
+    return Limits(most, largest, UNLIMITED if quota < 0 else quota << 30)
+
+
+def target(image: Image | Row[Any]) -> dict[str, Any]:
+    """What policy rules see of an image that the caller may see."""
+    member = g.caller.project_id if image.visibility == "shared" and image.owner != g.caller.project_id else None
+    return {
+        "project_id": image.owner,
+        "owner": image.owner,
+        "visibility": image.visibility,
+        "member_id": member,
+        "user_id": None,
+    }
+
+
+def find(session: Session, image_id: str, rule: str) -> Image:
+    """An image the caller sees and, by the rule, may act on. Raises NotFound, Forbidden."""
+    image = images.find_visible(session, g.caller, image_id)
+    enforce(rule, target(image))
+    return image
+
+
+def refuse_nul() -> None:
+    """No text holds a NUL character: PostgreSQL could not keep it. Raises NotFound, BadRequest."""
+    if "\0" in request.path:
+        raise errors.NotFound("The resource could not be found.")
+    if b"%00" in request.query_string:
+        raise errors.BadRequest("A query cannot hold NUL characters.")
+
+
+def clean_body() -> Any:
+    """The JSON in the body. Raises BadRequest when it is none, or has NUL characters in it."""
+    body = json_body()
+    if _has_nul(body):
+        raise errors.BadRequest("Text cannot hold NUL characters.")
+    return body
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(name) or _has_nul(item) for name, item in value.items())
+    return isinstance(value, list) and any(_has_nul(item) for item in value)
+
+
+def json_object() -> dict[str, Any]:
+    """The JSON object in the body. Raises UnsupportedMedia, BadRequest."""
+    if request.mimetype != "application/json":
+        raise errors.UnsupportedMedia("The body must be application/json.")
+    body = clean_body()
+    if not isinstance(body, dict):
+        raise errors.BadRequest("The body must be a JSON object.")
+    return body

@@ -1,0 +1,260 @@
+"""Where the bytes of images are kept. Objects are written once, under a name, and never change."""
+
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+from uuid import uuid4
+
+from app.core.processes import started
+from app.security.owned_files import inherit_owner
+
+READ_BYTES = 1 << 20
+BLOCK_BYTES = 4 << 20
+ZEROS = bytes(64 << 10)
+
+
+class StoreFull(Exception):
+    """There is no room for the object; nothing of it was kept."""
+
+
+class Writer(Protocol):
+    """An object on its way into the store. Leaving the `with` block without `commit` removes every trace of it."""
+
+    def write(self, piece: bytes) -> None:
+        """Raises StoreFull."""
+        ...
+
+    def commit(self) -> None:
+        """The object is complete, durable and visible after this. Raises StoreFull."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """What every place to keep images can do. Names are made by us: an image's id, perhaps with a suffix."""
+
+    def writer(self, name: str, *, sparse: bool = False) -> Writer:
+        """A new object; `sparse` may leave holes where there are zeros."""
+        ...
+
+    def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
+        """That many bytes from `start` on, in pieces. Raises FileNotFoundError."""
+        ...
+
+    def size(self, name: str) -> int:
+        """In bytes. Raises FileNotFoundError."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Content if it is gone."""
+        ...
+
+    def rename(self, name: str, new: str) -> None:
+        """Content if it is gone, which it is when this was done before."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Every complete object."""
+        ...
+
+    def local_path(self, name: str) -> Path | None:
+        """The file on this machine, None when the bytes are elsewhere or gone."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """How much more fits, None when nobody knows."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what writers left whose process is gone."""
+        ...
+
+
+class FileStore:
+    """Files in one directory, readable by their owner only. Unfinished ones are called
+    `.<name>.<process>.<random>.part`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def writer(self, name: str, *, sparse: bool = False) -> "FileWriter":
+        return FileWriter(self.directory, name, sparse=sparse)
+
+    def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
+        file = (self.directory / name).open("rb", buffering=0)
+        os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_SEQUENTIAL)  # the kernel reads further ahead
+        return FilePieces(file, start, length)
+
+    def size(self, name: str) -> int:
+        return (self.directory / name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        (self.directory / name).unlink(missing_ok=True)
+
+    def rename(self, name: str, new: str) -> None:
+        with suppress(FileNotFoundError):
+            (self.directory / name).rename(self.directory / new)
+            _sync_directory(self.directory)
+
+    def names(self) -> Iterable[str]:
+        return [entry.name for entry in self.directory.iterdir() if not entry.name.startswith(".")]
+
+    def local_path(self, name: str) -> Path | None:
+        path = self.directory / name
+        return path if path.exists() else None
+
+    def free_bytes(self) -> int | None:
+        return shutil.disk_usage(self.directory).free
+
+    def sweep(self) -> None:
+        for path in self.directory.glob(".*.part"):
+            pid, _, start = path.name.split(".")[-3].partition("-")
+            if not pid.isdigit() or started(int(pid)) != start:
+                path.unlink(missing_ok=True)
+
+
+class FileWriter:
+    """Writes to a temporary name; `commit` makes it durable, then renames it.
+
+    Whole blocks go past the page cache where the file system can do that: copying into it takes more of a processor
+    than the disk does, and an upload would drive what guests and the database have there out of memory.
+    """
+
+    def __init__(self, directory: Path, name: str, *, sparse: bool) -> None:
+        self._directory = directory
+        self._target = directory / name
+        process = f"{os.getpid()}-{started(os.getpid())}"
+        self._path = directory / f".{name}.{process}.{uuid4().hex}.part"
+        self._sparse = sparse
+        self._block = mmap.mmap(-1, BLOCK_BYTES)  # begins at a page, as the disk wants it
+        self._filled = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise _full(error) from error
+        inherit_owner(self._file, directory)
+        with suppress(OSError):  # not every file system can
+            self._go_past_the_cache(True)
+
+    def write(self, piece: bytes) -> None:
+        rest = memoryview(piece)
+        while rest:
+            count = min(len(rest), BLOCK_BYTES - self._filled)
+            self._block[self._filled : self._filled + count] = rest[:count]
+            self._filled += count
+            rest = rest[count:]
+            if self._filled == BLOCK_BYTES:
+                try:
+                    self._put()
+                except OSError as error:
+                    raise _full(error) from error
+
+    def _put(self) -> None:
+        """The block, as far as it is filled, to the file."""
+        with memoryview(self._block) as block:
+            for start, end, hole in _runs(self._block, self._filled) if self._sparse else ((0, self._filled, 0),):
+                while start < end:
+                    start += self._write(block[start:end])
+                if hole:
+                    os.lseek(self._file, hole, os.SEEK_CUR)
+        self._filled = 0
+
+    def _write(self, run: memoryview) -> int:
+        with run:
+            try:
+                return os.write(self._file, run)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._go_past_the_cache(False)  # it can, but not from here: after a short write, say
+                return os.write(self._file, run)
+
+    def _go_past_the_cache(self, wanted: bool) -> None:
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
+
+    def commit(self) -> None:
+        try:
+            self._go_past_the_cache(False)  # only whole sectors could
+            self._put()
+            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
+            os.fsync(self._file)
+            self._path.rename(self._target)
+            _sync_directory(self._directory)
+        except OSError as error:
+            raise _full(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+        self._path.unlink(missing_ok=True)
+
+
+class FilePieces:
+    """A range of an open file in pieces. The file may be deleted meanwhile: it is open already.
+
+    `source`, descriptor and offset, is for servers that send files by themselves.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
+        self._file = file
+        self._left = length
+        self.source = file.fileno(), start
+        file.seek(start)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._file.read(min(READ_BYTES, self._left)) if self._left else b""
+        if not piece:
+            self.close()
+            raise StopIteration
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._left = 0
+        self._file.close()
+
+
+def _runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
+    """From where to where to write, and how many zeros to leave out after it."""
+    start, step = 0, len(ZEROS)
+    for at in range(0, count - step + 1, step):
+        if block[at] == 0 and block[at : at + step] == ZEROS:
+            yield start, at, step
+            start = at + step
+    yield start, count, 0
+
+
+def _full(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFull(error.strerror or "no space left")
+    return error
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)

@@ -1,0 +1,201 @@
+"""Lists as Neutron gives them: filters with several values, any order, pages in both directions.
+
+A `Resource` says once what a list of networks, subnets or ports can be asked for. Rows are plain: reading a list
+makes no objects of the ORM.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, cast, false, func, not_, or_, true
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
+
+from app.core.caller import Caller
+from app.core.errors import BadRequest, NotFound
+from app.core.numbers import integer
+from network_api.errors import InvalidInput
+from network_api.visibility import asking, seen_by
+
+Reader = Session | Connection
+"""What rows are read with; a connection costs half of what a session does."""
+
+Filter = Callable[[Sequence[str]], ColumnElement[bool]]
+"""Turns the values of one query parameter into a condition that any of them meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks of a list. `sorts` are wire names, each with whether it ascends; limit 0 is no limit."""
+
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sorts: Sequence[tuple[str, bool]] = ()
+    limit: int = 0
+    marker: str | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """How rows of one kind are selected, kept apart by project, filtered and ordered."""
+
+    query: Select[Any]
+    key: ColumnElement[str]
+    visible: ColumnElement[bool]
+    filters: Mapping[str, Filter]
+    sorts: Mapping[str, ColumnElement[Any]]
+    not_found: Callable[[str], NotFound]
+    _ready: dict[tuple[bool, tuple[str, ...]], Select[Any]] = field(default_factory=dict, compare=False)
+
+    def rows(self, reader: Reader, caller: Caller, asked: Asked) -> list[Row[Any]]:
+        """The rows asked for. Raises BadRequest for an unknown filter or sort key, NotFound for an unknown marker."""
+        unknown = [name for name in asked.filters if name not in self.filters]
+        if unknown:
+            raise BadRequest(f"{unknown} is invalid attribute for filtering")
+        if self._is_plain(asked):
+            return self._plain(reader, caller, {name: values[0] for name, values in asked.filters.items()})
+        query = seen_by(caller, self.query, self.visible)
+        for name, values in asked.filters.items():
+            query = query.where(self.filters[name](values))
+        order = self._order(asked)
+        if asked.marker is not None:
+            query = query.where(self._beyond(reader, caller, order, asked.marker))
+        query = query.order_by(*(column.asc() if ascending else column.desc() for column, ascending in order))
+        if asked.limit:
+            query = query.limit(asked.limit)
+        found = list(reader.execute(query, asking(caller)).all())
+        return found[::-1] if asked.reverse else found
+
+    def row(self, reader: Reader, caller: Caller, key: str) -> Row[Any]:
+        """One row. Raises the kind's NotFound when there is none that the caller may see."""
+        rows = self._plain(reader, caller, {"id": key})
+        if not rows:
+            raise self.not_found(key)
+        return rows[0]
+
+    def _is_plain(self, asked: Asked) -> bool:
+        """Whether it is what clients ask all day: everything, or what has one name, device or the like."""
+        return (
+            len(asked.filters) <= 2
+            and not (asked.sorts or asked.limit or asked.reverse)
+            and all(
+                len(values) == 1 and values[0] and isinstance(self.filters[name], Equal)
+                for name, values in asked.filters.items()
+            )
+        )
+
+    def _plain(self, reader: Reader, caller: Caller, values: Mapping[str, str]) -> list[Row[Any]]:
+        """Rows that have these values. The statements are built once: building one takes longer than running it."""
+        names = tuple(sorted(values))
+        query = self._ready.get((caller.is_admin, names))
+        filters = {name: found for name in names if isinstance(found := self.filters[name], Equal)}
+        if query is None:
+            query = seen_by(caller, self.query, self.visible).order_by(self.key)
+            for name, found in filters.items():
+                query = query.where(found.column == bindparam(f"filter_{name}", type_=found.column.type))
+            self._ready[caller.is_admin, names] = query
+        wanted = {f"filter_{name}": found.normal(values[name]) for name, found in filters.items()}
+        return list(reader.execute(query, {**asking(caller), **wanted}).all())
+
+    def _order(self, asked: Asked) -> list[tuple[ColumnElement[Any], bool]]:
+        unknown = [name for name, _ in asked.sorts if name not in self.sorts]
+        if unknown:
+            raise BadRequest(f"{unknown} is invalid attribute for sort_keys")
+        order = [(self.sorts[name], ascending != asked.reverse) for name, ascending in asked.sorts]
+        return [*order, (self.key, not asked.reverse)]
+
+    def _beyond(
+        self, reader: Reader, caller: Caller, order: list[tuple[ColumnElement[Any], bool]], marker: str
+    ) -> ColumnElement[bool]:
+        """After the marker in this order: greater in the first column, or equal there and greater in the next …"""
+        at = reader.execute(
+            seen_by(caller, self.query, self.visible)
+            .where(self.key == marker)
+            .with_only_columns(*(column for column, _ in order)),
+            asking(caller),
+        ).one_or_none()
+        if at is None:
+            raise self.not_found(marker)
+        steps = []
+        for position, (column, ascending) in enumerate(order):
+            equal = [before == value for (before, _), value in zip(order[:position], at, strict=False)]
+            steps.append(and_(*equal, column > at[position] if ascending else column < at[position]))
+        return or_(*steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """Equal to one of the values, after `normal` has given them their one spelling; "" also finds null."""
+
+    column: ColumnElement[Any]
+    normal: Callable[[str], str] = str
+
+    def __call__(self, values: Sequence[str]) -> ColumnElement[bool]:
+        found = self.column.in_([self.normal(value) for value in values])
+        return or_(found, self.column.is_(None)) if "" in values else found
+
+
+def boolean(column: ColumnElement[bool]) -> Filter:
+    """True or false, in any of the spellings that Neutron reads."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        return or_(*(column if truth(value) else not_(column) for value in values))
+
+    return condition
+
+
+def number(column: ColumnElement[int]) -> Filter:
+    """Equal to one of the numbers."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        try:
+            numbers = [integer(value) for value in values]
+        except ValueError:
+            raise InvalidInput(f"{list(values)} are not numbers.") from None
+        return column.in_(numbers)
+
+    return condition
+
+
+def constant(value: str | int | bool | None) -> Filter:
+    """An attribute that is the same everywhere: all rows, or none."""
+
+    def condition(values: Sequence[str]) -> ColumnElement[bool]:
+        if isinstance(value, bool):
+            return true() if any(truth(asked) == value for asked in values) else false()
+        return true() if ("" if value is None else str(value)) in values else false()
+
+    return condition
+
+
+def tag_filters(column: ColumnElement[Any]) -> dict[str, Filter]:
+    """tags (all of them), tags-any, not-tags (not all of them), not-tags-any; values may hold several with commas."""
+
+    def tagged(values: Sequence[str]) -> list[ColumnElement[bool]]:
+        names = [name for value in values for name in value.split(",") if name]
+        return [_contains(column, name) for name in names]
+
+    return {
+        "tags": lambda values: and_(true(), *tagged(values)),
+        "tags-any": lambda values: or_(false(), *tagged(values)),
+        "not-tags": lambda values: not_(and_(true(), *tagged(values))),
+        "not-tags-any": lambda values: not_(or_(false(), *tagged(values))),
+    }
+
+
+def truth(value: str) -> bool:
+    """Neutron's booleans. Raises InvalidInput."""
+    lowered = value.lower()
+    if lowered in ("true", "1"):
+        return True
+    if lowered in ("false", "0"):
+        return False
+    raise InvalidInput(f"'{value}' cannot be converted to boolean")
+
+
+def _contains(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Whether a JSON list of strings holds the string: taking it out changes the text. Works on every database."""
+    written = cast(column, Text)
+    return func.replace(written, orjson.dumps(name).decode(), "") != written

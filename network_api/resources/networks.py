@@ -1,0 +1,129 @@
+"""Networks a project may use: its own, and the shared ones. Each is a VXLAN segment of its own."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import and_, exists, or_, select
+from sqlalchemy.orm import Session
+
+from app.core.caller import Caller
+from app.core.errors import Conflict
+from network_api import quotas
+from network_api.errors import NetworkAmbiguous, NetworkInUse, NetworkNotFound, NetworkShared
+from network_api.models import Network, Port
+from network_api.prefixes import next_segment
+from network_api.visibility import OWN_PROJECT, asking, seen_by
+
+COLUMNS = Network.__table__.c
+
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+"""Keeps other projects' networks out."""
+
+_OWN = and_(COLUMNS.project_id == OWN_PROJECT, ~COLUMNS.shared, COLUMNS.admin_state_up, Network.subnet.has())
+_OWN_OR_DEFAULT = select(Network).where(or_(_OWN, COLUMNS.is_default)).order_by(COLUMNS.is_default).limit(3)
+"""Of which three are enough to see whether there is one."""
+
+
+def find(session: Session, caller: Caller, network_id: str, *, lock: bool = False) -> Network:
+    """The network; with `lock`, nobody else changes it until the transaction ends.
+
+    Raises NetworkNotFound when there is none that the caller may see.
+    """
+    query = select(Network).where(Network.id == network_id)
+    if lock:
+        query = query.with_for_update(of=Network)
+    network = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    if network is None:
+        raise NetworkNotFound(network_id)
+    return network
+
+
+def list_visible(session: Session, caller: Caller) -> list[Network]:
+    """Return the networks that the caller may see, oldest first."""
+    query = select(Network).order_by(Network.created_at, Network.id)
+    return list(session.scalars(seen_by(caller, query, VISIBLE), asking(caller)))
+
+
+def default_network(session: Session, caller: Caller) -> Network:
+    """The network of a server that names none: the project's own one, or else the shared default.
+
+    Networks without a subnet do not count. Raises NetworkAmbiguous when the project has several.
+    """
+    found = session.scalars(_OWN_OR_DEFAULT, asking(caller)).all()
+    own = [one for one in found if one.project_id == caller.project and not one.shared]
+    if len(own) > 1:
+        raise NetworkAmbiguous
+    if not found:
+        raise NetworkNotFound("public")
+    return (own or found)[0]
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    project_id: str,
+    name: str = "",
+    description: str = "",
+    admin_state_up: bool = True,
+    shared: bool = False,
+    isolated: bool = False,
+    tags: Sequence[str] = (),
+) -> Network:
+    """A new network with a segment of its own and no subnet yet. Raises OverQuota, NoSegmentLeft."""
+    quotas.take(session, project_id, "network")
+    vni, mtu = next_segment(session)
+    network = Network(
+        id=str(uuid4()),
+        project_id=project_id,
+        name=name,
+        description=description,
+        shared=shared,
+        is_default=False,
+        vni=vni,
+        mtu=mtu,
+        isolated=isolated,
+        admin_state_up=admin_state_up,
+        tags=list(tags),
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(network)
+    session.flush()
+    return network
+
+
+def change(session: Session, now: datetime, network: Network, changes: Mapping[str, Any]) -> None:
+    """Set name, description, admin_state_up, shared, isolated or tags.
+
+    Raises NetworkInUse for setting a network down that servers are on: nothing would keep their packets from it. Raises
+    NetworkShared for taking a network back that other projects have ports on, Conflict for taking the default network.
+    """
+    if network.admin_state_up and not changes.get("admin_state_up", True):
+        _refuse_default(network)
+        if session.scalar(select(exists().where(Port.network_id == network.id, Port.device_id != ""))):
+            raise NetworkInUse(network.id)
+    if network.shared and not changes.get("shared", True):
+        _refuse_default(network)
+        if session.scalar(select(exists().where(Port.network_id == network.id, Port.project_id != network.project_id))):
+            raise NetworkShared(network.id)
+    for name, value in changes.items():
+        setattr(network, name, value)
+    network.updated_at = now
+    session.flush()
+
+
+def delete(session: Session, network: Network) -> None:
+    """Delete the network and its subnet. Raises NetworkInUse while it has ports, Conflict for the default network."""
+    _refuse_default(network)
+    if session.scalar(select(exists().where(Port.network_id == network.id))):
+        raise NetworkInUse(network.id)
+    session.delete(network)
+    session.flush()
+
+
+def _refuse_default(network: Network) -> None:
+    if network.is_default:
+        raise Conflict("The default network stays as it is: servers that name no network are put on it.")

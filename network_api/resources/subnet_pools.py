@@ -1,0 +1,125 @@
+"""Subnet pools: the prefixes that the operator gives networks to take their /64 from."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from ipaddress import IPv6Network
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session
+
+from app.core.caller import Caller
+from app.core.errors import Conflict
+from network_api import quotas
+from network_api.errors import InvalidInput, SubnetPoolInUse, SubnetPoolNotFound
+from network_api.models import Subnet, SubnetPool
+from network_api.prefixes import SUBNET_LENGTH, holds, networks_of
+from network_api.visibility import OWN_PROJECT, asking, seen_by
+
+COLUMNS = SubnetPool.__table__.c
+
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+"""Keeps other projects' pools out."""
+
+
+def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) -> SubnetPool:
+    """The pool. Raises SubnetPoolNotFound when there is none that the caller may see."""
+    query = select(SubnetPool).where(SubnetPool.id == pool_id)
+    if lock:
+        query = query.with_for_update()
+    pool = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    if pool is None:
+        raise SubnetPoolNotFound(pool_id)
+    return pool
+
+
+def default_pool(session: Session) -> SubnetPool:
+    """The pool with the operator's prefix."""
+    return session.scalars(select(SubnetPool).where(SubnetPool.is_default)).one()
+
+
+def holding(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool | None:
+    """The pool that the caller may see and the /64 lies in."""
+    seen = session.scalars(seen_by(caller, select(SubnetPool), VISIBLE), asking(caller))
+    return next((pool for pool in seen if holds(pool, cidr)), None)
+
+
+def is_in_any(session: Session, cidr: IPv6Network) -> bool:
+    """Whether the /64 lies in a pool, of whatever project."""
+    return any(holds(pool, cidr) for pool in session.scalars(select(SubnetPool)))
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    project_id: str,
+    name: str,
+    prefixes: Sequence[IPv6Network],
+    description: str = "",
+    shared: bool = False,
+    tags: Sequence[str] = (),
+) -> SubnetPool:
+    """A new pool. Raises InvalidInput for prefixes longer than /64 or that other pools have, OverQuota."""
+    quotas.take(session, project_id, "subnetpool")
+    _check(session, prefixes)
+    pool = SubnetPool(
+        id=str(uuid4()),
+        project_id=project_id,
+        name=name,
+        description=description,
+        shared=shared,
+        is_default=False,
+        prefixes=[str(prefix) for prefix in sorted(prefixes)],
+        cursor=0,
+        tags=list(tags),
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(pool)
+    session.flush()
+    return pool
+
+
+def change(session: Session, now: datetime, pool: SubnetPool, changes: Mapping[str, Any]) -> None:
+    """Set name, description, tags, or prefixes, which may only be added to. Raises InvalidInput, Conflict."""
+    if "prefixes" in changes:
+        wanted: Sequence[IPv6Network] = changes["prefixes"]
+        missing = [str(old) for old in networks_of(pool) if not any(old.subnet_of(new) for new in wanted)]
+        if missing:
+            raise Conflict(f"Prefixes can be added to a subnet pool, not taken away: {', '.join(missing)}.")
+        _check(session, wanted, pool)
+        pool.prefixes = [str(prefix) for prefix in sorted(wanted)]
+    for name in ("name", "description", "tags"):
+        if name in changes:
+            setattr(pool, name, changes[name])
+    pool.updated_at = now
+    session.flush()
+
+
+def delete(session: Session, pool: SubnetPool) -> None:
+    """Delete the pool. Raises SubnetPoolInUse while subnets are of it, Conflict for the default one."""
+    if pool.is_default:
+        raise Conflict("The default subnet pool stays: networks get their prefix from it.")
+    if session.scalar(select(exists().where(Subnet.subnet_pool_id == pool.id))):
+        raise SubnetPoolInUse(pool.id)
+    session.delete(pool)
+    session.flush()
+
+
+def _check(session: Session, prefixes: Sequence[IPv6Network], own: SubnetPool | None = None) -> None:
+    for prefix in prefixes:
+        if prefix.prefixlen > SUBNET_LENGTH:
+            raise InvalidInput(f"{prefix} holds no /{SUBNET_LENGTH}.")
+        if prefix.is_multicast or prefix.is_link_local or prefix.is_loopback:
+            raise InvalidInput(f"{prefix} has no addresses that servers could use.")
+    taken = list(prefixes)
+    for pool in session.scalars(select(SubnetPool)):
+        if pool is not own:
+            taken += networks_of(pool)
+    taken.sort()
+    for lower, upper in pairwise(taken):
+        if lower.overlaps(upper):
+            raise InvalidInput(f"{upper} overlaps with {lower}.")

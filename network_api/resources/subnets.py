@@ -1,0 +1,186 @@
+"""Subnets: the /64 of a network, its gateway and what its guests are told."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core.caller import Caller
+from app.core.errors import Conflict
+from network_api import quotas
+from network_api.addresses import eui64
+from network_api.errors import InvalidInput, IpAddressInUse, SubnetExists, SubnetInUse, SubnetNotFound
+from network_api.models import Network, Port, Subnet, SubnetPool
+from network_api.prefixes import SUBNET_LENGTH, next_cidr
+from network_api.visibility import OWN_PROJECT, asking, seen_by
+
+
+class First(Enum):
+    """The prefix's first address, whatever the prefix."""
+
+    ADDRESS = 1
+
+
+FIRST = First.ADDRESS
+NETWORKS = Network.__table__.c
+COLUMNS = Subnet.__table__.c
+
+VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.shared)))
+"""Keeps other projects' subnets out; a shared network's subnet is everybody's."""
+
+
+def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False) -> Subnet:
+    """The subnet; with `lock`, nobody else changes it until the transaction ends.
+
+    Raises SubnetNotFound when there is none that the caller may see.
+    """
+    query = select(Subnet).where(Subnet.id == subnet_id)
+    if lock:
+        query = query.with_for_update()
+    subnet = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    if subnet is None:
+        raise SubnetNotFound(subnet_id)
+    return subnet
+
+
+def create(
+    session: Session,
+    now: datetime,
+    *,
+    network: Network,
+    pool: SubnetPool | None,
+    cidr: IPv6Network | None = None,
+    gateway: IPv6Address | First | None = FIRST,
+    name: str = "",
+    description: str = "",
+    dns_nameservers: Sequence[str] = (),
+    host_routes: Sequence[Mapping[str, str]] = (),
+    tags: Sequence[str] = (),
+) -> Subnet:
+    """The network's subnet: the given /64, or the next of the pool. Without a gateway no packet leaves the network.
+
+    Ports that wait on the network get their address. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
+    """
+    if network.subnet is not None:
+        if cidr is not None and cidr.overlaps(IPv6Network(network.subnet.cidr)):
+            raise _overlapping(cidr, network.id)
+        raise SubnetExists(network.id)
+    quotas.take(session, network.project_id, "subnet")
+    if cidr is None:
+        assert pool is not None
+        cidr = next_cidr(session, pool)
+    else:
+        _check_free(session, cidr, network.id)
+    subnet = Subnet(
+        id=str(uuid4()),
+        network_id=network.id,
+        project_id=network.project_id,
+        subnet_pool_id=pool.id if pool else None,
+        name=name,
+        description=description,
+        cidr=str(cidr),
+        gateway_ip=_gateway(cidr, gateway),
+        dns_nameservers=list(dns_nameservers),
+        host_routes=_routes(cidr, host_routes),
+        tags=list(tags),
+        created_at=now,
+        updated_at=now,
+    )
+    session.flush()
+    try:
+        with session.begin_nested():
+            network.subnet = subnet
+            session.flush()
+    except IntegrityError:
+        raise _overlapping(cidr, network.id) from None
+    for port in session.scalars(select(Port).where(Port.network_id == network.id, Port.ip_address.is_(None))):
+        port.subnet_id, port.ip_address = subnet.id, str(eui64(cidr, port.mac_address))
+    session.flush()
+    return subnet
+
+
+def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str, Any]) -> None:
+    """Set name, description, dns_nameservers, host_routes, tags or gateway_ip.
+
+    Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
+    """
+    gateway = _gateway(IPv6Network(subnet.cidr), changes["gateway_ip"]) if "gateway_ip" in changes else None
+    if "gateway_ip" in changes and gateway != subnet.gateway_ip:
+        if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
+            raise SubnetInUse(subnet.id)
+        if gateway and session.scalar(select(exists().where(Port.ip_address == gateway))):
+            raise IpAddressInUse(gateway, subnet.id)
+    plain = {**changes}
+    if "gateway_ip" in changes:
+        plain["gateway_ip"] = gateway
+    if "host_routes" in changes:
+        plain["host_routes"] = _routes(IPv6Network(subnet.cidr), changes["host_routes"])
+    for name, value in plain.items():
+        setattr(subnet, name, value)
+    subnet.updated_at = now
+    session.flush()
+
+
+def delete(session: Session, network: Network, subnet: Subnet) -> None:
+    """Delete the subnet; ports that no server has lose their address.
+
+    Raises SubnetInUse while a server has an address of it, Conflict for the default network's.
+    """
+    if network.is_default:
+        raise Conflict("The default network keeps its subnet: servers that name no network are put on it.")
+    if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
+        raise SubnetInUse(subnet.id)
+    session.execute(
+        update(Port)
+        .where(Port.subnet_id == subnet.id)
+        .values(subnet_id=None, ip_address=None, revision_number=Port.revision_number + 1)
+        .execution_options(synchronize_session=False)
+    )
+    network.subnet = None
+    session.flush()
+
+
+def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
+    if cidr.prefixlen != SUBNET_LENGTH:
+        raise InvalidInput(f"{cidr} is not a /{SUBNET_LENGTH}: servers make their addresses themselves (SLAAC).")
+    if cidr.is_multicast or cidr.is_link_local or cidr.is_loopback or cidr.is_unspecified:
+        raise InvalidInput(f"{cidr} has no addresses that servers could use.")
+    if session.scalar(select(exists().where(Subnet.cidr == str(cidr)))):
+        raise _overlapping(cidr, network_id)
+
+
+def _overlapping(cidr: IPv6Network, network_id: str) -> InvalidInput:
+    return InvalidInput(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet.")
+
+
+def _routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The host routes as they are stored. Raises InvalidInput for duplicates and routes that servers cannot follow."""
+    kept: list[dict[str, str]] = []
+    for route in routes:
+        destination, nexthop = IPv6Network(route["destination"]), IPv6Address(route["nexthop"])
+        if nexthop not in cidr or nexthop == cidr[0]:
+            raise InvalidInput(f"Next hop {nexthop} of a host route is not an address on subnet {cidr}.")
+        special = destination.is_multicast or destination.is_link_local or destination.prefixlen == 0
+        if special or destination.subnet_of(cidr):
+            raise InvalidInput(f"{destination} cannot be the destination of a host route on subnet {cidr}.")
+        found = {"destination": str(destination), "nexthop": str(nexthop)}
+        if found in kept:
+            raise InvalidInput(f"Duplicate hostroute '{found}'.")
+        kept.append(found)
+    return kept
+
+
+def _gateway(cidr: IPv6Network, wanted: IPv6Address | First | None) -> str | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, First):
+        return str(cidr[1])
+    if wanted not in cidr or wanted == cidr[0]:
+        raise InvalidInput(f"Gateway {wanted} is not a valid address on subnet {cidr}.")
+    return str(wanted)

@@ -1,0 +1,30 @@
+"""`If-Match: revision_number=N`: a change that is made only if the resource has not changed in between."""
+
+import re
+
+from flask import request
+
+from app.core.errors import BadRequest
+from network_api.errors import RevisionMismatch
+from network_api.models import Network, Port, Subnet, SubnetPool
+
+CONSTRAINT = "revision_number="
+
+
+def check_revision(resource: Network | Port | Subnet | SubnetPool) -> None:
+    """Raise RevisionMismatch unless the resource has the revision that this request names, if it names one.
+
+    Other entity tags are ignored, as Neutron does. Raises BadRequest for what is no number, or for several.
+    """
+    header = request.headers.get("If-Match")
+    if header is None:
+        return
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in header.split(",")]
+    wanted = [tag.removeprefix(CONSTRAINT) for tag in tags if tag.startswith(CONSTRAINT)]
+    if len(wanted) > 1:
+        raise BadRequest("Multiple revision_number constraints are not supported.")
+    for number in wanted:
+        if not re.fullmatch("[0-9]{1,18}", number):
+            raise BadRequest("Revision number constraint must be an integer.")
+        if int(number) != resource.revision_number:
+            raise RevisionMismatch(int(number), resource.revision_number)
