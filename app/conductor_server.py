@@ -1,7 +1,8 @@
 """Conductor server: handles requests and reports of remote hosts that arrive over the broker.
 
-`python -m app.conductor_server`, with the settings in SIXSTACK_*. Several may run, on several machines; hosts retry requests
-that are lost when one dies. It also notifies hosts again of operations they have not begun, and runs the reaper.
+`python -m app.conductor_server`, with the settings in SIXSTACK_*. Several may run, on several machines; hosts retry
+requests that are lost when one dies. It also notifies hosts again of operations they have not begun, and runs the
+reaper.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Who may do what in identity: Keystone's rule names and its defaults since 2023, in oslo.policy's language.
 
-Rules speak of the object by keys such as `target.user.domain_id`; `identity_api.routes.base.policy` fills them in. A key
-that is missing makes its check fail, so none is ever `None` by accident.
+Rules speak of the object by keys such as `target.user.domain_id`; `identity_api.routes.base.policy` fills them in. A
+key that is missing makes its check fail, so none is ever `None` by accident.
 
 Keystone says beside a rule which scopes may use it at all; here that is part of the rule: `NOT_DOMAIN`.
 """
