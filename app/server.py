@@ -1,6 +1,7 @@
 """The API's process: granian with its workers. `python -m app.server`, with the settings in SIXSTACK_*."""
 
 import logging
+import resource
 import threading
 import time
 
@@ -16,6 +17,9 @@ from app.http.rsgi import Gateway, Limits
 from app.http.transfers import MinimumRate
 from image_api.imports.recovery import put_in_order
 
+CONNECTIONS = 4096
+"""Connections that a worker accepts at a time, idle ones included; more wait to be accepted."""
+
 log = logging.getLogger("sixstack.api")
 
 
@@ -26,6 +30,7 @@ def main() -> None:
     host, port = settings.address
     if not _in_order(settings):  # requests are answered 503 until the database is back
         threading.Thread(target=_put_in_order_later, args=(settings,), daemon=True).start()
+    _allow_open_files(2 * CONNECTIONS)
     Granian(
         "app.server:gateway",
         factory=True,
@@ -33,12 +38,21 @@ def main() -> None:
         port=port,
         interface=Interfaces.RSGI,
         workers=settings.workers,
+        backpressure=CONNECTIONS,
         log_level=LogLevels.error,
         websockets=False,
         respawn_failed_workers=True,
         respawn_interval=0.5,
         workers_kill_timeout=10,
     ).serve()
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the soft limit of open files, as far as the hard one lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def gateway() -> Gateway:

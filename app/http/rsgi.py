@@ -30,7 +30,7 @@ Environ = dict[str, Any]
 Answer = tuple[int, list[tuple[str, str]], bytes]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-AT_ONCE_BYTES = 64 << 10
+AT_ONCE_BYTES = 16 << 10
 """Bodies up to this length are received by one call; the memory for all of a process's connections is bounded."""
 WAITING_BYTES = 64 << 20
 """Bytes of larger bodies that a process keeps while they are incomplete; beyond it, they are refused."""
@@ -175,14 +175,16 @@ class Gateway:
 
     def _serve(self, scope: Scope, protocol: HTTPProtocol, body: Any, finished: asyncio.Future[None] | None) -> None:
         """In a thread: run the application and send its answer."""
+        answer = self._answer(scope, body)
         try:
-            answer = self._answer(scope, body)
             if isinstance(answer, _File):
                 threading.Thread(target=self._send, args=(scope, protocol, answer, finished), daemon=True).start()
                 return
             protocol.response_bytes(*answer)
         except BaseException:
             log.exception("%s %s could not be answered", scope.method, scope.path)
+            if isinstance(answer, _File):  # there are too many threads
+                answer.body.close()
         if finished is not None:
             self._finished.append(finished)
 
@@ -252,13 +254,16 @@ class _Threads:
         self._work: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._unstarted = most
+        self._starting = threading.Lock()
 
     def run(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Queue the work. Called by the event loop only."""
+        """Queue the work."""
         self._work.put((work, arguments))
         if self._unstarted and not self._idle.acquire(blocking=False):
-            self._unstarted -= 1
-            threading.Thread(target=self._run, daemon=True).start()
+            with self._starting:
+                if self._unstarted:
+                    self._unstarted -= 1
+                    threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         while True:

@@ -10,6 +10,8 @@ import os
 import select
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -23,6 +25,8 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestTimeou
 BUFFERED_BYTES = 4 << 20
 """Bytes of an upload that wait for its thread before the connection is read no further."""
 PIPE_BYTES = 1 << 20
+OPEN_SECONDS = 30.0
+"""Seconds in which a server begins to read a pipe, or the connection is gone already."""
 SLOW = "The transfer was slower than {rate} KiB/s."
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -221,16 +225,20 @@ def send(download: Download, open_reader: Callable[[str], None], rate: MinimumRa
         poll.register(writer, select.POLLOUT)
         patience = Patience(rate)
         open_reader(f"/proc/self/fd/{reader}")
+        sent = 0
         for put in _parts(download, writer):
             while (count := put()) is None:
+                if not taken and _waiting_bytes(reader) < sent:  # the server has opened its end
+                    os.close(reader)
+                    taken = True
                 began, seconds = time.monotonic(), patience.seconds
+                if seconds is None and not taken:
+                    seconds = OPEN_SECONDS
                 if not poll.poll(None if seconds is None else seconds * 1000):
                     _disconnect(peer)
                     return
                 patience.progress(0, time.monotonic() - began)
-                if not taken:  # the server has opened its end, or it could not have taken anything
-                    os.close(reader)
-                    taken = True
+            sent += count
             patience.progress(count, 0)
     except BrokenPipeError:
         return
@@ -239,6 +247,10 @@ def send(download: Download, open_reader: Callable[[str], None], rate: MinimumRa
         if not taken:
             os.close(reader)
         download.close()
+
+
+def _waiting_bytes(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _parts(download: Download, writer: int) -> Iterator[Callable[[], int | None]]:

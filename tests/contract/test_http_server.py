@@ -152,9 +152,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """It waits one second for small bodies, and wants more of transfers than any client of a test sends."""
+    """It waits one second for small bodies, and for transfers slower than 1 MiB/s."""
     settings = Settings(state=tmp_path_factory.mktemp("api") / "state", listen=f"127.0.0.1:{free_port()}")
-    yield from serve(replace(settings, request_body_seconds=1.0, transfer_min_kib=1 << 40, transfer_grace_seconds=1.0))
+    yield from serve(replace(settings, request_body_seconds=1.0, transfer_min_kib=1024, transfer_grace_seconds=1.0))
 
 
 @pytest.fixture(scope="module")
