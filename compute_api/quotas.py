@@ -1,6 +1,7 @@
 """Quotas: how much a project may use. Usage is one row a project, counted where servers are created and deleted."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy import delete as sql_delete
@@ -18,9 +19,9 @@ DEFAULTS: dict[str, int] = {
     "key_pairs": 100,
     "server_groups": 10,
     "server_group_members": 10,
-    "injected_files": 0,
-    "injected_file_content_bytes": 0,
-    "injected_file_path_bytes": 0,
+    "injected_files": 5,
+    "injected_file_content_bytes": 10240,
+    "injected_file_path_bytes": 255,
     "fixed_ips": -1,
     "floating_ips": 0,
     "security_groups": 0,
@@ -172,6 +173,18 @@ def _ensure_row(session: Session, project_id: str) -> None:
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     row = {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0}
     session.execute(insert(ProjectUsage).values(row).on_conflict_do_nothing())
+
+
+def check_files(limits: Mapping[str, int], files: Sequence[Mapping[str, str]]) -> None:
+    """Raise QuotaExceeded for injected files that are too many or too large. `contents` is base64."""
+    most, longest, largest = (limits[f"injected_file{name}"] for name in ("s", "_path_bytes", "_content_bytes"))
+    if 0 <= most < len(files):
+        raise errors.QuotaExceeded(f"Personality file limit exceeded: {most}")
+    for file in files:
+        if 0 <= longest < len(file["path"]):
+            raise errors.QuotaExceeded(f"Personality file path exceeds maximum {longest}")
+        if 0 <= largest < len(base64.b64decode(file["contents"])):
+            raise errors.QuotaExceeded(f"Personality file content exceeds maximum {largest}")
 
 
 def refuse(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:

@@ -8,6 +8,7 @@ shelved     {"image_id", "image": reference}
 blank       {"ephemeral_gib": sizes, "swap_mib"}: blank disks that were asked for in place of the flavor's
 placing     {"host", "forced", "same_host", "different_host": what was asked for; "refused": [[host, reason]]}
 root_image  reference of the image that the root disk stands on, where that is not the server's own (after unshelve)
+files       [{"path", "contents": base64}]: files that the guest writes at its first boot (personality)
 nic_tags    {port's id: the tag that the guest is told of that interface}
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 from compute_api.models import Server
 
 RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "root_image", "blank"
-PLACING, MIGRATION, NIC_TAGS = "placing", "migration", "nic_tags"
+PLACING, MIGRATION, NIC_TAGS, FILES = "placing", "migration", "nic_tags", "files"
 
 
 def put(server: Server, key: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from compute_api import system_metadata
 from compute_api.flavors import extra_specs
 from compute_api.models import Server
-from hypervisor.api.spec import DiskSpec, ImageRef, KeySpec, MachineSpec, NicSpec
+from hypervisor.api.spec import DiskSpec, ImageRef, InjectedFile, KeySpec, MachineSpec, NicSpec
 from network_api.resources import ports
 
 
@@ -28,6 +28,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         nics=tuple(_nic(nic, asked, tags.get(nic.port_id)) for nic in nics),
         key=KeySpec.model_validate(server.key) if server.key else None,
         user_data=server.user_data,
+        files=tuple(InjectedFile.model_validate(file) for file in server.aside.get(system_metadata.FILES, ())),
         metadata=server.metadata_,
         availability_zone=server.availability_zone,
         admin_pass=server.admin_pass,

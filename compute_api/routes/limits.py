@@ -42,7 +42,10 @@ def show_limits() -> Response:
     if version() <= IMAGE_META_UNTIL:
         absolute["maxImageMeta"] = limit["metadata_items"]
     if version() <= FILES_UNTIL:
-        absolute |= {"maxPersonality": 0, "maxPersonalitySize": 0}
+        absolute |= {
+            "maxPersonality": limit["injected_files"],
+            "maxPersonalitySize": limit["injected_file_content_bytes"],
+        }
     if version() <= NETWORK_PROXY_UNTIL:
         absolute |= {
             "maxTotalFloatingIps": 0,

@@ -53,6 +53,10 @@ def _integer(value: Any) -> int:
 def _user_data(text: str) -> str:
     if len(text) > 65535:
         raise ValueError("it is too long: 65535 characters of base64 at most")
+    return _base64(text)
+
+
+def _base64(text: str) -> str:
     try:
         base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
@@ -79,6 +83,7 @@ Name = Annotated[
 Text = Annotated[str, BeforeValidator(_string), StringConstraints(max_length=255)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Integer = Annotated[int, BeforeValidator(_integer)]
+Base64 = Annotated[str, BeforeValidator(_string), AfterValidator(_base64)]
 UserData = Annotated[str, BeforeValidator(_string), AfterValidator(_user_data)]
 Metadata = Annotated[dict[str, str], BeforeValidator(_metadata)]
 DiskConfig = Annotated[str, BeforeValidator(_string), StringConstraints(pattern="^(AUTO|MANUAL)$")]

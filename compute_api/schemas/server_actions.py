@@ -20,7 +20,7 @@ from compute_api.schemas.fields import (
     Text,
     UserData,
 )
-from compute_api.schemas.servers import NO_PERSONALITY
+from compute_api.schemas.servers import PersonalityFile
 from compute_api.servers.actions import Rebuild
 
 
@@ -35,7 +35,7 @@ class RebuildBody(Body):
     disk_config: Annotated[DiskConfig | None, Field(alias="OS-DCF:diskConfig")] = None
     access_ipv4: Annotated[AccessV4 | None, Field(alias="accessIPv4")] = None
     access_ipv6: Annotated[AccessV6 | None, Field(alias="accessIPv6")] = None
-    personality: Annotated[list[Any] | None, until("2.56")] = None
+    personality: Annotated[list[PersonalityFile] | None, until("2.56")] = None
     description: Annotated[Text | None, since("2.19")] = None
     key_name: Annotated[str | None, since("2.54"), Field(min_length=1, max_length=255)] = None
     user_data: Annotated[UserData | None, since("2.57")] = None
@@ -44,8 +44,6 @@ class RebuildBody(Body):
 
     def rebuild(self) -> Rebuild:
         """Into the domain. Raises BadRequest for what this cloud does not do."""
-        if self.personality:
-            raise errors.BadRequest(NO_PERSONALITY)
         if self.trusted_image_certificates:
             raise errors.BadRequest("Image signature certificates are not checked by this cloud.")
         given = self.model_fields_set
@@ -56,6 +54,7 @@ class RebuildBody(Body):
             image_id=self.image_ref.rsplit("/", 1)[-1],
             admin_pass=self.admin_pass,
             metadata=self.metadata,
+            files=tuple(file.model_dump() for file in self.personality or ()),
             key_name=self.key_name,
             has_key_name="key_name" in given,
             preserve_ephemeral=self.preserve_ephemeral,

@@ -11,6 +11,7 @@ from compute_api.schemas.fields import (
     AccessV4,
     AccessV6,
     Address,
+    Base64,
     Boolean,
     DiskConfig,
     HostName,
@@ -23,7 +24,6 @@ from compute_api.schemas.fields import (
 )
 from compute_api.servers.servers import NetworkRequest, NewServer
 
-NO_PERSONALITY = "Files cannot be injected here. Use user_data instead."
 NO_VOLUMES = "Block Device Mapping is Invalid: there are no volumes in this cloud; only the image on a local disk."
 
 
@@ -75,6 +75,13 @@ class BlockDevice(Body):
                 )
 
 
+class PersonalityFile(Body):
+    """A file that the guest writes at its first boot."""
+
+    path: Annotated[str, Field(pattern=r"^[^\x00\r\n]*$")]
+    contents: Base64
+
+
 class SecurityGroup(Body):
     """A security group by name; there is only `default`."""
 
@@ -93,7 +100,7 @@ class ServerFields(Body):
     disk_config: Annotated[DiskConfig, Field(alias="OS-DCF:diskConfig")] = "MANUAL"
     access_ipv4: Annotated[AccessV4, Field(alias="accessIPv4")] = ""
     access_ipv6: Annotated[AccessV6, Field(alias="accessIPv6")] = ""
-    personality: Annotated[list[Any] | None, until("2.56")] = None
+    personality: Annotated[list[PersonalityFile] | None, until("2.56")] = None
     block_device_mapping: list[Any] | None = None
     block_device_mapping_v2: list[BlockDevice] | None = None
     config_drive: Boolean | None = None
@@ -122,8 +129,6 @@ class CreateServer(Body):
     def new_server(self) -> NewServer:
         """Into the domain. Raises BadRequest for what this cloud does not do."""
         asked = self.server
-        if asked.personality:
-            raise errors.BadRequest(NO_PERSONALITY)
         if asked.trusted_image_certificates:
             raise errors.BadRequest("Image signature certificates are not checked by this cloud.")
         if asked.tags and len(set(asked.tags)) > 50:
@@ -148,6 +153,7 @@ class CreateServer(Body):
             description=asked.description,
             hostname=asked.hostname,
             user_data=asked.user_data,
+            files=tuple(file.model_dump() for file in asked.personality or ()),
             admin_pass=asked.admin_pass,
             disk_config=asked.disk_config,
             access_ipv4=asked.access_ipv4,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.core.caller import Caller
-from compute_api import keypairs, system_metadata
+from compute_api import keypairs, quotas, system_metadata
 from compute_api.faults import fault
 from compute_api.flavors import extra_specs, flavors, history
 from compute_api.models import Flavor, Server
@@ -50,6 +50,7 @@ class Rebuild:
     key_name: str | None = None
     has_key_name: bool = False
     preserve_ephemeral: bool = False
+    files: tuple[dict[str, str], ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -68,6 +69,10 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, ask
     if asked.metadata is not None:
         servers.check_metadata(session, caller, asked.metadata)
         server.metadata_ = asked.metadata
+    system_metadata.take(server, system_metadata.FILES)
+    if asked.files:
+        quotas.check_files(quotas.limits(session, server.project_id), asked.files)
+        system_metadata.put(server, system_metadata.FILES, list(asked.files))
     if asked.has_key_name:
         server.key = _key(session, server.user_id, asked.key_name) if asked.key_name else {}
     for name, value in asked.changes.items():

@@ -54,6 +54,8 @@ class NewServer:
     description: str | None = None
     hostname: str | None = None
     user_data: str | None = None
+    files: tuple[dict[str, str], ...] = ()
+    """Files that the guest writes at its first boot: `path`, and `contents` in base64."""
     admin_pass: str | None = None
     disk_config: str = "MANUAL"
     access_ipv4: str = ""
@@ -109,6 +111,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     wanted = _networks(session, caller, new)
     limits = quotas.limits(session, project_id)
     _check_metadata(limits, new.metadata)
+    quotas.check_files(limits, new.files)
     if new.host and not new.forced and not hosts.is_known(session, new.host):
         raise errors.BadRequest(f"Compute host {new.host} could not be found.")
     if new.zone and not hosts.is_zone(session, new.zone):
@@ -175,6 +178,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             group_id=group.id if group else None,
             revision=0,
         )
+        if new.files:
+            system_metadata.put(server, system_metadata.FILES, list(new.files))
         scheduling.remember(
             server,
             host=new.host,

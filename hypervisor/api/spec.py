@@ -158,6 +158,13 @@ class KeySpec(Document):
     data: str
 
 
+class InjectedFile(Document):
+    """A file that a guest writes at its first boot; `contents` is base64."""
+
+    path: str
+    contents: str
+
+
 class MachineSpec(Document):
     """Everything a host needs to run one machine. `user_data` is base64, as the API got it."""
 
@@ -171,6 +178,7 @@ class MachineSpec(Document):
     nics: tuple[NicSpec, ...] = ()
     key: KeySpec | None = None
     user_data: str | None = None
+    files: tuple[InjectedFile, ...] = ()
     metadata: dict[str, str] = {}
     availability_zone: str = "nova"
     admin_pass: str | None = None

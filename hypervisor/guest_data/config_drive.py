@@ -24,6 +24,9 @@ def config_drive(spec: MachineSpec, slots: Mapping[str, int]) -> bytes:
     file that only its owner can read."""
     files = openstack_files(spec, slots)
     tree: dict[str, dict[str, bytes]] = {f"openstack/{version}": files for version in VERSIONS}
+    if spec.files:
+        contents = (base64.b64decode(file.contents) for file in spec.files)
+        tree["openstack/content"] = {f"{number:04}": content for number, content in enumerate(contents)}
     for version in EC2_VERSIONS:
         ec2 = {"meta-data.json": _json(ec2_data(spec))}
         if "user_data" in files:
@@ -64,6 +67,10 @@ def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
         document["keys"] = [spec.key.model_dump()]
     if spec.admin_pass is not None:
         document["admin_pass"] = spec.admin_pass
+    if spec.files:
+        document["files"] = [
+            {"content_path": f"/content/{number:04}", "path": file.path} for number, file in enumerate(spec.files)
+        ]
     return document
 
 

@@ -283,7 +283,7 @@ def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answe
 
 def _openstack_files(spec: MachineSpec, paths: MachinePaths) -> dict[str, bytes]:
     """As on the config drive, but the password is only there: every process in the guest can ask here."""
-    return openstack_files(spec.model_copy(update={"admin_pass": None}), last_run(paths).slots)
+    return openstack_files(spec.model_copy(update={"admin_pass": None, "files": ()}), last_run(paths).slots)
 
 
 def _ec2(tree: dict[str, Any], rest: list[str]) -> Answer:

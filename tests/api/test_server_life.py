@@ -96,7 +96,7 @@ def test_a_rebuild_shows_what_each_version_has(as_member: Api, make_server: Make
     assert (spec.key, spec.user_data, spec.hostname) == (None, None, "other-name")
     act(as_member.at("2.53"), server_id, {"rebuild": {"imageRef": image, "key_name": "k"}}, 400)
     act(as_member, server_id, {"rebuild": {"imageRef": "11111111-2222-4333-8444-555555555555"}}, 400)
-    act(as_member, server_id, {"rebuild": {"imageRef": image, "personality": [{"path": "/x", "contents": ""}]}}, 400)
+    act(as_member, server_id, {"rebuild": {"imageRef": image, "personality": [{"path": "/x", "contents": "?"}]}}, 400)
     assert shown(as_member, server_id)["status"] == "ACTIVE"
 
 

@@ -191,7 +191,7 @@ def test_quota_is_refused_in_the_words_that_clients_match_on(
         ({"metadata": {"a/b": "c"}}, "metadata"),
         ({"networks": [{"port": "11111111-2222-3333-4444-555555555555"}]}, "could not be found"),
         ({"min_count": 3, "max_count": 2}, "min_count must be <= max_count"),
-        ({"personality": [{"path": "/x", "contents": ""}]}, "user_data"),
+        ({"personality": [{"path": "/x", "contents": "not base64!"}]}, "contents"),
         ({"unknown": 1}, "Additional properties are not allowed ('unknown' was unexpected)"),
         ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": "x", "boot_index": 0}]}, "no volumes"),
     ],
@@ -282,6 +282,25 @@ def test_user_data_may_have_line_breaks(
     assert config_drive.openstack_files(host.hypervisor.machines[server_id].spec, {})["user_data"] == script
     shown = as_admin.at("2.3").get(f"{SERVERS}/{server_id}").json["server"]
     assert shown["OS-EXT-SRV-ATTR:user_data"] == encoded
+
+
+def test_files_are_injected_up_to_2_56(as_member: Api, image: str, make_server: Callable[..., str], host: Host) -> None:
+    file = {"path": "/etc/motd", "contents": base64.b64encode(b"hello").decode()}
+    server_id = make_server(personality=[file])
+    assert [one.model_dump() for one in host.hypervisor.machines[server_id].spec.files] == [file]
+    body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1", "networks": "none", "personality": [file]}}
+    assert as_member.at("2.57").post(SERVERS, json=body).status_code == 400
+    for files in ([file] * 6, [file | {"path": "/" * 256}], [file | {"contents": "A" * 13_660}]):
+        body["server"]["personality"] = files
+        refused = as_member.at("2.56").post(SERVERS, json=body)
+        assert refused.status_code == 403
+        assert "Personality file" in refused.json["forbidden"]["message"]
+    limits = as_member.get("/compute/v2.1/limits").json["limits"]["absolute"]
+    assert (limits["maxPersonality"], limits["maxPersonalitySize"]) == (5, 10240)
+    rebuilt = as_member.post(f"{SERVERS}/{server_id}/action", json={"rebuild": {"imageRef": image}})
+    assert rebuilt.status_code == 202
+    host.work()
+    assert host.hypervisor.machines[server_id].spec.files == ()
 
 
 def test_network_info_is_injected_by_admins(as_member: Api, as_admin: Api, make_server: Callable[..., str]) -> None:

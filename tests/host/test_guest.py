@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.api.errors import LaunchFailed
-from hypervisor.api.spec import KeySpec, MachineState
+from hypervisor.api.spec import InjectedFile, KeySpec, MachineState
 from hypervisor.base.config import HostConfig
 from hypervisor.driver import QemuHypervisor
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
@@ -206,7 +206,8 @@ def test_ssh_clients_find_their_host_key_and_copy_files(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     private, public = ssh_key
-    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public)
+    injected = InjectedFile(path="/root/new folder/file", contents=base64.b64encode(b"injected").decode())
+    spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES), key=public, files=(injected,))
     host = make_host(OneImage(tiny_image))
     host.ensure_running(spec)
     ssh(spec, private, "true")
@@ -235,4 +236,5 @@ def test_ssh_clients_find_their_host_key_and_copy_files(
             done = subprocess.run(words, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, f"{name}: {done.stderr}"
         assert fetched.read_bytes() == sent.read_bytes()
+    assert ssh(spec, private, "cat '/root/new folder/file'") == "injected"
     host.remove(spec.id)

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, IPv6Interface
 
 import pycdlib
 
-from hypervisor.api.spec import KeySpec, MachineSpec, NicSpec
+from hypervisor.api.spec import InjectedFile, KeySpec, MachineSpec, NicSpec
 from hypervisor.base.addresses import slaac_address
 from hypervisor.guest_data.config_drive import config_drive
 
@@ -64,6 +64,15 @@ def names(spec: MachineSpec, directory: str) -> set[str]:
 
 def test_the_label_is_what_guests_look_for() -> None:
     assert config_drive(SPEC, {})[0x8000 + 40 : 0x8000 + 72].rstrip() == b"config-2"
+
+
+def test_injected_files_are_named_in_meta_data() -> None:
+    contents = base64.b64encode(b"hello\n\xff").decode()
+    spec = SPEC.model_copy(update={"files": (InjectedFile(path="/etc/motd", contents=contents),)})
+    document = json.loads(read(spec, "/openstack/latest/meta_data.json"))
+    assert document["files"] == [{"content_path": "/content/0000", "path": "/etc/motd"}]
+    assert read(spec, "/openstack/content/0000") == b"hello\n\xff"
+    assert names(SPEC, "/openstack") == names(spec, "/openstack") - {"content"}
 
 
 def test_meta_data_names_the_machine_and_its_key() -> None:
