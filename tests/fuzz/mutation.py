@@ -124,7 +124,7 @@ class Mutator:
         if valid:
             return request
         ways: list[Callable[[Request], None]] = [self._break_query, self._break_header, self._break_path]
-        ways += [self._break_body] * (6 if request.body is not None else 1)
+        ways += [self._break_body] * 6 if request.body is not None else [self._break_query] * 6
         ways.append(self._break_bytes)
         for _ in range(self.random.choice((1, 1, 1, 2, 3))):
             self.random.choice(ways)(request)
@@ -172,7 +172,9 @@ class Mutator:
             request.query[at] = (request.query[at][0], self._odd_text())
             return
         for _ in range(self.random.choice((1, 1, 2))):
-            name = self.random.choice(QUERY) if self.random.random() < 0.95 else self._odd_text()[:200]
+            name = self.random.choice(QUERY[:13] if self.random.random() < 0.5 else QUERY)
+            if self.random.random() < 0.05:
+                name = self._odd_text()[:200]
             request.query.append((name, self._odd_text()))
 
     def _break_header(self, request: Request) -> None:
