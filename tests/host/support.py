@@ -5,6 +5,7 @@ import ctypes
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 import uuid
@@ -75,6 +76,19 @@ def inside(namespace: int) -> Iterator[None]:
             yield
         finally:
             assert _libc.setns(before.fileno(), CLONE_NEWNET) == 0
+
+
+def wait_for_source(address: IPv6Address, peer: IPv6Address, interface: str = "") -> None:
+    """Wait until packets to `peer` leave from an address that was just added: its routes come from a work queue."""
+    scope = socket.if_nametoindex(interface) if interface else 0
+    deadline = time.monotonic() + 30
+    while True:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.connect((str(peer), 9, 0, scope))
+            if IPv6Address(probe.getsockname()[0].partition("%")[0]) == address:
+                return
+        assert time.monotonic() < deadline, f"{address} is not used for {peer}"
+        time.sleep(0.01)
 
 
 class OneImage:

@@ -19,7 +19,16 @@ from hypervisor.driver import QemuHypervisor
 from hypervisor.guest_data import metadata
 from hypervisor.guest_data.metadata import MetadataService
 from hypervisor.network.links import LINK_LOCAL, METADATA
-from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec, network_namespace, ssh
+from tests.host.support import (
+    HostMaker,
+    OneImage,
+    image_ref,
+    inside,
+    make_spec,
+    network_namespace,
+    ssh,
+    wait_for_source,
+)
 
 SCRIPT = base64.b64encode(b"#!/bin/sh\ntrue\n").decode()
 KEY = KeySpec(name="laptop", type="ssh", data="ssh-ed25519 AAAA laptop")
@@ -41,8 +50,9 @@ class Guest:
             Path("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").write_text("1")
             Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
             subprocess.run(["ip", "link", "set", "dev", "eth0", "address", nic.mac, "up"], check=True)
-            own = ["ip", "address", "add", f"{slaac_address(LINK_LOCAL, nic.mac)}/64", "dev", "eth0", "nodad"]
-            subprocess.run(own, check=True)
+            own = slaac_address(LINK_LOCAL, nic.mac)
+            subprocess.run(["ip", "address", "add", f"{own}/64", "dev", "eth0", "nodad"], check=True)
+            wait_for_source(own, METADATA, "eth0")
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         with inside(self.namespace):

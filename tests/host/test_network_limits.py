@@ -11,7 +11,16 @@ import pytest
 from hypervisor.api.errors import LaunchFailed
 from hypervisor.api.spec import MachineSpec
 from hypervisor.base.addresses import slaac_address
-from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
+from tests.host.support import (
+    HostMaker,
+    OneImage,
+    blank_image,
+    image_ref,
+    make_host,
+    make_spec,
+    namespace,
+    wait_for_source,
+)
 
 
 def spec_on(prefix: str, image: Path, *, by_user: bool = True) -> MachineSpec:
@@ -63,6 +72,7 @@ def test_a_server_that_the_host_is_connected_to_is_not_taken(
     underlay: str, make_host: HostMaker, blank_image: Path
 ) -> None:
     run("ip", "-6", "addr", "add", "fd00:d:d:d::1/128", "dev", "lo", "nodad")
+    wait_for_source(IPv6Address("fd00:d:d:d::1"), IPv6Address("fd00:d:d:d::1"))
     host = make_host(OneImage(blank_image))
     spec = spec_on("fd00:d:d:d::/64", blank_image)
     with (
