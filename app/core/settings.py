@@ -186,10 +186,6 @@ class Settings:
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.api_directory.absolute() / DATABASE}"
 
-    def database_files(self) -> list[Path]:
-        """The files of an SQLite database in the state directory; some may be missing."""
-        return [self.api_directory / f"{DATABASE}{suffix}" for suffix in DATABASE_SUFFIXES]
-
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises OperatorError when it is not ADDRESS:PORT."""

@@ -116,8 +116,6 @@ def hand_over(settings: Settings, who: Account | None) -> None:
         (state / "machines").chmod(0o700)
         for name in API_DIRECTORIES:
             _give(state / name, owner)
-        for path in settings.database_files():
-            _give_file(path, owner)
         for name in READ_FILES:
             if (state / name).exists():
                 os.chown(state / name, -1, owner.gid)
@@ -206,10 +204,13 @@ def _may_traverse(directory: Path, who: Account) -> bool:
 
 
 def _give(directory: Path, owner: Account) -> None:
-    """Give a directory with all that is in it. The directory itself comes last: one that has the owner is done, and
-    what its owner has put there since, links to other files perhaps, is not looked at."""
+    """Give a directory with all that is in it. The directory itself comes last: in one that has the owner, who may have
+    put links there, only files directly in it are given that root has written since, such as with an older release."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid == owner.uid:
+        for path in directory.iterdir():
+            if path.lstat().st_uid != owner.uid:
+                _give_file(path, owner)
         return
     for path in _entries(directory):
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
@@ -223,7 +224,7 @@ def _entries(directory: Path) -> Iterable[Path]:
 
 
 def _give_file(path: Path, owner: Account) -> None:
-    """Give a file that root may have made in a directory of the account."""
+    """Give a plain file that has no other name: one with another name may be a link to a file of root's elsewhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -92,8 +92,10 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
 
     os.link(secret, store / "planted")
     (settings.state / "api" / "sixstack.db-journal").symlink_to(secret)
+    (store / "late").write_bytes(b"written by root since")
     privileges.hand_over(settings, WHO)
     assert uid(secret) == 0, "what the account planted is not given to it"
+    assert uid(store / "late") == WHO.uid
 
     privileges.hand_over(settings, None)
     assert uid(settings.state / "api" / "sixstack.db") == 0
