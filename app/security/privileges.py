@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import app
 from app.core.errors import OperatorError
 from app.core.installation import Installation
 from app.core.settings import Settings
@@ -151,7 +152,7 @@ def hand_out(settings: Settings, who: Account) -> dict[str, str]:
 def compile_programs() -> None:
     """Write the bytecode of our own modules where it is missing or old: the account cannot, and each of its processes
     would compile them again."""
-    top = Path(__file__).parents[1]
+    top = Path(app.__file__).parents[1]
     for name in PACKAGES:
         compileall.compile_dir(top / name, quiet=2)
 
