@@ -25,15 +25,13 @@ from tests.host.support import HostMaker, OneImage, image_ref, make_spec, proces
 
 PACKAGE = str(Path(hypervisor.__file__).parent)
 # Without effect outside of this process: values, and questions that are asked again.
-PURE = frozenset(
-    {"machine", "config_drive", "config", "migration", "qemu_command", "errors", "credentials", "computer"}
-)
+PURE = frozenset({"addresses", "command", "config", "config_drive", "errors", "host_facts", "migration", "spec", "tls"})
 # What they return has to be closed by the caller, so they fail when they are called.
-OPENING = frozenset({("qmp", "listen"), ("network", "Links.open_tap"), ("process", "_Handle.__enter__")})
+OPENING = frozenset({("qmp", "listen"), ("links", "Links.open_tap"), ("process", "_Handle.__enter__")})
 # From their return on the machine is one that runs and is known.
-COMPLETE = frozenset({("machines", "Machines.launch"), ("host", "QemuHypervisor.ensure_running")})
+COMPLETE = frozenset({("machines", "Machines.launch"), ("driver", "QemuHypervisor.ensure_running")})
 # Steps that only migrations take.
-MIGRATION = frozenset({"moving", "landing", "sending"})
+MIGRATION = frozenset({"driver", "source", "target"})
 
 Step = tuple[str, str]
 

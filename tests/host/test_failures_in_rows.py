@@ -21,7 +21,7 @@ __all__ = ["app", "as_admin", "as_member", "clock", "database", "image", "routed
 
 COMPUTE = "/compute/v2.1"
 # Where the order of things on the host is decided.
-DECIDING = frozenset({"machines", "qemu", "process"})
+DECIDING = frozenset({"launch", "machines", "process"})
 
 
 class Host:
