@@ -1,7 +1,7 @@
 """The unprivileged account of API, console proxy, DNS process and desk server when `sixstack up` starts as root.
 
 The supervisor and the agent stay root. The account is a number that no user of the computer has, worked out from the
-installation, or the user that `user` names. It owns the directories of API_DIRECTORIES and may only traverse the rest.
+installation, or the user that `user` names. It owns `api_directories` and may only traverse the rest.
 """
 
 import compileall
@@ -22,8 +22,6 @@ from app.core.settings import Settings
 
 # Above the uids of machines and of qemu-img (hypervisor/machines/launch.py, hypervisor/storage/qemu_img.py).
 FIRST_UID = 0x7FE0_0000
-API_DIRECTORIES = ("api", "keys", "images/store")
-"""In the state directory: the database and run-time files, token keys, the files of the image service."""
 PACKAGES = (
     "app",
     "compute_agent",
@@ -99,6 +97,12 @@ def account(settings: Settings, chosen: Installation) -> Account | None:
     return Account(found.pw_uid, found.pw_gid, found.pw_name)
 
 
+def api_directories(settings: Settings) -> tuple[str, ...]:
+    """Directories of the account, relative to the state directory: the database and run-time files, token keys, and
+    the image store unless images are in object storage."""
+    return ("api", "keys") if settings.image_store else ("api", "keys", "images/store")
+
+
 def hand_over(settings: Settings, who: Account | None) -> None:
     """Give the account its directories, with what an earlier release or another account left in them; idempotent.
 
@@ -115,7 +119,7 @@ def hand_over(settings: Settings, who: Account | None) -> None:
         (state / "images").chmod(0o711)
         (state / "machines").mkdir(mode=0o700, exist_ok=True)
         (state / "machines").chmod(0o700)
-        for name in API_DIRECTORIES:
+        for name in api_directories(settings):
             _give(state / name, owner)
         for name in READ_FILES:
             if (state / name).exists():
@@ -184,7 +188,7 @@ def _confinement(settings: Settings, who: Account) -> Iterator[str]:
     state = settings.state.absolute()
     needed = [Path(each) for each in (*sys.path, sys.prefix, sys.base_prefix) if each and Path(each).is_dir()]
     needed += [Path(sys.executable).parent, Path(sys.executable).resolve().parent, state]
-    needed += [state / name for name in API_DIRECTORIES]
+    needed += [state / name for name in api_directories(settings)]
     below: dict[Path, set[Path]] = {}
     for path in {each for one in needed for each in (one.absolute(), one.resolve())}:
         hidden = next((up for up in reversed(path.parents) if not _may_traverse(up, who)), None)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,8 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
     secret.write_bytes(b"secret")
     (store / "link").symlink_to(secret)
     privileges.hand_over(settings, WHO)
-    assert {uid(path) for name in privileges.API_DIRECTORIES for path in (settings.state / name).rglob("*")} == {
-        WHO.uid
-    }
+    directories = [settings.state / name for name in privileges.api_directories(settings)]
+    assert {uid(path) for directory in directories for path in directory.rglob("*")} == {WHO.uid}
     assert {uid(path) for path in (settings.state, settings.state / "machines", secret)} == {0}
     assert settings.state.stat().st_mode & 0o777 == 0o710
     assert (settings.state / "machines").stat().st_mode & 0o777 == 0o700
@@ -100,6 +100,14 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
     privileges.hand_over(settings, None)
     assert uid(settings.state / "api" / "sixstack.db") == 0
     assert settings.state.stat().st_mode & 0o777 == 0o700
+
+
+@needs_root
+def test_no_image_store_is_made_beside_object_storage(settings: Settings) -> None:
+    settings = replace(settings, image_store="s3://images")
+    privileges.hand_over(settings, WHO)
+    assert not (settings.state / "images/store").exists()
+    assert uid(settings.state / "keys") == WHO.uid
 
 
 @needs_root
