@@ -14,7 +14,7 @@ import orjson
 
 from benchmarks import cloud
 from benchmarks.load import Client
-from hypervisor.qemu.accelerator import Accelerators
+from hypervisor.qemu.accelerator import AcceleratorSelector
 
 TINY = cloud.ROOT / "var/images/tiny.qcow2"
 SCRIPT = Path(__file__).with_name("by-hand.sh")
@@ -39,7 +39,7 @@ def show() -> None:
 
 def by_hand(work: Path) -> float:
     """Milliseconds, in a network namespace that goes with the script."""
-    kind = Accelerators("auto", work / "accelerator.json").choice().accelerator
+    kind = AcceleratorSelector("auto", work / "accelerator.json").select().accelerator
     command = ["unshare", "--net", "bash", str(SCRIPT), str(TINY), str(work / "hand"), str(TIMES), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return statistics.median(float(line) for line in done.stdout.split())

@@ -12,7 +12,7 @@ from app.core.installation import Installation
 from app.core.settings import Settings
 from compute_agent.images.source import make_source
 from hypervisor.api.protocol import ImageSource
-from hypervisor.base.config import HostConfig, Nat64, Timing
+from hypervisor.base.config import HostConfig, Nat64, RouterTiming
 from hypervisor.driver import QemuHypervisor
 
 BOOT_ID = "boot-id"
@@ -112,7 +112,7 @@ def _nat64(settings: Settings) -> Nat64:
         raise OperatorError(f"SIXSTACK_NAT64_*, SIXSTACK_DNS_FORWARDERS: {error}.") from None
 
 
-def _timing(settings: Settings) -> Timing:
+def _timing(settings: Settings) -> RouterTiming:
     longest = settings.ra_interval_seconds
     if not 4 <= longest <= 1800 or settings.ra_lifetime_seconds not in range(longest, 9001):
         raise OperatorError(
@@ -120,7 +120,7 @@ def _timing(settings: Settings) -> Timing:
         )
     if settings.ra_preferred_seconds > settings.ra_valid_seconds:
         raise OperatorError("SIXSTACK_RA_PREFERRED_SECONDS is at most SIXSTACK_RA_VALID_SECONDS.")
-    return Timing(
+    return RouterTiming(
         min_interval=max(3, longest * 3 // 10),
         max_interval=longest,
         default_lifetime=settings.ra_lifetime_seconds,

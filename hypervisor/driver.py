@@ -21,8 +21,8 @@ from hypervisor.api.spec import (
 )
 from hypervisor.base import host_facts
 from hypervisor.base.config import HostConfig
-from hypervisor.base.paths import HostPaths, remove_directory, remove_remains, write
-from hypervisor.base.runtime_state import last_run
+from hypervisor.base.paths import HostPaths, finish_removals, remove_directory, write
+from hypervisor.base.runtime_state import load_runtime_state
 from hypervisor.guest_data import metadata
 from hypervisor.machines import diagnostics as machines_diagnostics
 from hypervisor.machines import hotplug
@@ -32,10 +32,10 @@ from hypervisor.machines.launch import machine_identity
 from hypervisor.machines.machines import Machines
 from hypervisor.machines.remote_console import open_screen, open_serial
 from hypervisor.migration.driver import Moves
-from hypervisor.network.antispoofing import SpoofingGuard
+from hypervisor.network.antispoofing import AntiSpoofing
 from hypervisor.network.host_filter import HostFilter
-from hypervisor.network.links import METADATA, Links, forward_packets
-from hypervisor.network.nat64 import Translator
+from hypervisor.network.links import METADATA, Links, enable_forwarding
+from hypervisor.network.nat64 import Nat64Service
 from hypervisor.network.radvd import RouterAdvertiser
 from hypervisor.network.segments import Segments
 from hypervisor.qemu import qmp
@@ -55,11 +55,11 @@ class QemuHypervisor:
         self.paths = HostPaths(config.state.resolve(), config.shared_machines, config.host_name)
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
         self.router = RouterAdvertiser(self.paths, config.router_timing)
-        self.translator = Translator(
-            config.installation, self.paths, self.links, config.nat64, lambda: self.segments.mapped()
+        self.translator = Nat64Service(
+            config.installation, self.paths, self.links, config.nat64, lambda: self.segments.ipv4_mappings()
         )
         resolvers = config.dns_servers or ((self.translator.resolver,) if config.nat64 else ())
-        self.guard = SpoofingGuard(
+        self.guard = AntiSpoofing(
             config.installation,
             self.links.tap,
             isolate=config.isolate_guests,
@@ -87,23 +87,23 @@ class QemuHypervisor:
 
     def check(self) -> None:
         """Raise HostUnfit, saying what to do, when this computer cannot run machines for this user."""
-        host_facts.check(self.config.qemu)
-        self.machines.accelerators.choice()
+        host_facts.check_requirements(self.config.qemu)
+        self.machines.accelerators.select()
         self.translator.check()
 
     def describe(self) -> HostReport:
-        choice = self.machines.accelerators.choice()
+        choice = self.machines.accelerators.select()
         if self._version is None:
             self._version = host_facts.qemu_version(self.config.qemu)
         return HostReport(
             name=self.config.host_name,
-            vcpus=host_facts.processors(),
+            vcpus=host_facts.cpu_count(),
             memory_mib=max(0, host_facts.memory_mib() - self.config.reserved_memory_mib),
             disk_gib=host_facts.disk_gib(self.paths.state),
             accelerator=choice.accelerator,
             accelerator_reason=choice.reason,
             hypervisor_version=self._version,
-            cpu_model=host_facts.processor_model(),
+            cpu_model=host_facts.cpu_model(),
             disk_is_low=self.machines.disk_is_low(),
         )
 
@@ -112,7 +112,7 @@ class QemuHypervisor:
 
     def repair(self) -> None:
         self.machines.repair_processes()
-        remove_remains(self.paths.machines)
+        finish_removals(self.paths.machines)
         running = []
         for machine_id in self.paths.machine_ids():
             paths = self.paths.machine(machine_id)
@@ -124,7 +124,7 @@ class QemuHypervisor:
         self._raise_limits()
         self.segments.repair(running)
         if self.config.forward:
-            forward_packets()
+            enable_forwarding()
         try:
             self.translator.ensure()
         except HypervisorError as error:
@@ -272,23 +272,23 @@ class QemuHypervisor:
                 self.segments.claim(spec.id, spec.nics)
                 return
             wanted = {nic.port_id for nic in spec.nics}
-            run = last_run(paths)
+            run = load_runtime_state(paths)
             slots = hotplug.changed_slots(paths.qmp, run.slots, spec.nics)
-            replace(run, slots=slots).keep(paths)
+            replace(run, slots=slots).save(paths)
             hotplug.unplug(paths.qmp, [number for port, number in slots.items() if port not in wanted])
             self.segments.claim(spec.id, spec.nics)
             identity = machine_identity(self.config.installation, spec.id)
             hotplug.plug(paths.qmp, self.links, slots, spec.nics, identity.uid)
             write(paths.spec, changed.model_dump_json().encode())
             left = {port: number for port, number in slots.items() if port in wanted}
-            replace(run, slots=left).keep(paths)
+            replace(run, slots=left).save(paths)
 
     def diagnostics(self, machine_id: str) -> Diagnostics:
         paths = self.paths.machine(machine_id)
         running, spec = self.machines.process_of(paths), self.machines.spec(machine_id)
         if running is None or spec is None:
             raise HypervisorError(f"Machine {machine_id} does not run.")
-        started_at = last_run(paths).started_at.timestamp()
+        started_at = load_runtime_state(paths).started_at.timestamp()
         return machines_diagnostics.diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
 
     def inject_nmi(self, machine_id: str) -> None:
@@ -302,7 +302,7 @@ class QemuHypervisor:
 
     def remove(self, machine_id: str) -> None:
         with self.machines.hold(machine_id) as paths:
-            if self.paths.is_ours(machine_id):
+            if self.paths.is_owned(machine_id):
                 self.machines.stop(paths, 0)
                 remove_directory(paths.directory)
             self.machines.release(machine_id)
@@ -319,9 +319,9 @@ class QemuHypervisor:
 
     def check_console(self, machine_id: str) -> None:
         paths = self.paths.machine(machine_id)
-        if not self.paths.is_ours(machine_id) or self.machines.process_of(paths) is None:
+        if not self.paths.is_owned(machine_id) or self.machines.process_of(paths) is None:
             raise HypervisorError(f"Machine {machine_id} does not run.")
-        if not last_run(paths).consoles:
+        if not load_runtime_state(paths).consoles:
             raise HypervisorError(f"Instance {machine_id} has no consoles before its next hard reboot.")
 
     def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
@@ -330,7 +330,7 @@ class QemuHypervisor:
         return open_screen(paths.qmp) if kind is ConsoleKind.VNC else open_serial(paths.qmp, paths.serial)
 
     def password(self, machine_id: str) -> bytes:
-        return metadata.password(self.paths.machine(machine_id))
+        return metadata.load_password(self.paths.machine(machine_id))
 
     def forget_password(self, machine_id: str) -> None:
         metadata.forget_password(self.paths.machine(machine_id))

@@ -18,21 +18,21 @@ def check_unicast(address: IPv6Address) -> None:
     """Raise ValueError for what no guest, gateway or name server can have."""
     refuse_scope(address)
     if address.is_multicast or address.is_loopback or address.is_unspecified:
-        raise ValueError(f"{plain(address)} is not a unicast address of a guest, gateway or name server")
+        raise ValueError(f"{format_address(address)} is not a unicast address of a guest, gateway or name server")
 
 
 def check_routable(address: IPv6Address) -> None:
     """The same, and for link-local addresses."""
     check_unicast(address)
     if address.is_link_local:
-        raise ValueError(f"{plain(address)} is a link-local address")
+        raise ValueError(f"{format_address(address)} is a link-local address")
 
 
-def plain(address: IPv6Address) -> str:
+def format_address(address: IPv6Address) -> str:
     """The text of an address: digits and colons only."""
     return str(IPv6Address(int(address)))
 
 
-def plain_prefix(prefix: IPv6Network) -> str:
+def format_prefix(prefix: IPv6Network) -> str:
     """The text of a prefix: digits, colons and its length."""
-    return f"{plain(prefix.network_address)}/{prefix.prefixlen}"
+    return f"{format_address(prefix.network_address)}/{prefix.prefixlen}"

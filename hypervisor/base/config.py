@@ -5,14 +5,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-Wanted = Literal["auto", "kvm", "tcg"]
-WELL_KNOWN = IPv6Network("64:ff9b::/96")
-PRIVATE_POOL = IPv4Network("192.168.240.0/20")
-Mappings = tuple[tuple[IPv4Address, IPv6Address], ...]
+AcceleratorChoice = Literal["auto", "kvm", "tcg"]
+WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")
+DEFAULT_IPV4_POOL = IPv4Network("192.168.240.0/20")
+Nat64Mappings = tuple[tuple[IPv4Address, IPv6Address], ...]
 
 
 @dataclass(frozen=True)
-class Timing:
+class RouterTiming:
     """Seconds, as radvd.conf(5) names them. Guests ask when they boot, so unsolicited ones need not be frequent."""
 
     min_interval: int = 30
@@ -29,9 +29,9 @@ class Nat64:
     """What the operator decides. Guests share the addresses of `pool`, which nobody outside sees; a mapped IPv4 address
     is routed to this host by the operator and belongs to one guest. Without `forwarders` unbound asks the root."""
 
-    prefix: IPv6Network = WELL_KNOWN
-    pool: IPv4Network = PRIVATE_POOL
-    mappings: Mappings = ()
+    prefix: IPv6Network = WELL_KNOWN_PREFIX
+    pool: IPv4Network = DEFAULT_IPV4_POOL
+    mappings: Nat64Mappings = ()
     forwarders: tuple[IPv4Address | IPv6Address, ...] = ()
 
     def __post_init__(self) -> None:
@@ -72,10 +72,10 @@ class HostConfig:
     forward: bool = False
     nat64_allow: tuple[IPv4Network, ...] = ()
     nat64: Nat64 | None = None
-    accelerator: Wanted = "auto"
+    accelerator: AcceleratorChoice = "auto"
     dns_servers: tuple[IPv6Address, ...] = ()
     dns_search: tuple[str, ...] = ()
-    router_timing: Timing = field(default_factory=Timing)
+    router_timing: RouterTiming = field(default_factory=RouterTiming)
     reserved_memory_mib: int = 512
     qemu: str = "qemu-system-x86_64"
     migration_ports: range = range(49152, 49216)

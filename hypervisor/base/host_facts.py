@@ -22,7 +22,7 @@ PROGRAMS = {
 }
 
 
-def check(qemu: str) -> None:
+def check_requirements(qemu: str) -> None:
     """Raise HostUnfit, saying what to do, when machines cannot run here."""
     if os.geteuid() != 0:
         raise HostUnfit("Running machines needs root: start Sixstack as root (sudo).")
@@ -30,10 +30,10 @@ def check(qemu: str) -> None:
         if shutil.which(program) is None:
             raise HostUnfit(f"{program} is missing: {remedy}")
     try:
-        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise HostUnfit(
-            f"{TUN} cannot be opened ({error.strerror}): `modprobe tun`, or give it to the container."
+            f"{TUN_DEVICE} cannot be opened ({error.strerror}): `modprobe tun`, or give it to the container."
         ) from error
 
 
@@ -53,11 +53,11 @@ def raise_neighbour_limits(directory: Path = NEIGHBOURS) -> None:
             raise HostUnfit(f"{limit} cannot be set to {wanted}: {error.strerror}.") from error
 
 
-def processors() -> int:
+def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def processor_model() -> str:
+def cpu_model() -> str:
     found = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[0] if found else ""
 
@@ -100,4 +100,4 @@ def machine_type(qemu: str) -> str:
     return found[1] if found else "q35"
 
 
-TUN = "/dev/net/tun"
+TUN_DEVICE = "/dev/net/tun"

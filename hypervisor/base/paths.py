@@ -21,7 +21,7 @@ class MachinePaths:
         return self.directory / "spec.json"
 
     @property
-    def run(self) -> Path:
+    def runtime_state(self) -> Path:
         """What is true of this run only: accelerator and time of start."""
         return self.directory / "run.json"
 
@@ -112,11 +112,11 @@ class HostPaths:
         except FileNotFoundError:
             return None
 
-    def is_ours(self, machine_id: str) -> bool:
+    def is_owned(self, machine_id: str) -> bool:
         """Whether a machine may be touched here."""
         return self.owner(machine_id) == self.host
 
-    def own(self, machine_id: str, host: str | None) -> None:
+    def set_owner(self, machine_id: str, host: str | None) -> None:
         """From now on the machine belongs to that host."""
         if self.shared is not None and host is not None:
             write(self.machine(machine_id).owner, host.encode())
@@ -144,7 +144,7 @@ class HostPaths:
         """Ids of all machines of this host that have a directory here."""
         try:
             names = [name for name in os.listdir(self.machines) if not name.startswith(".")]
-            return sorted(name for name in names if self.is_ours(name))
+            return sorted(name for name in names if self.is_owned(name))
         except FileNotFoundError:
             return []
 
@@ -179,7 +179,7 @@ def remove_directory(path: Path) -> None:
         shutil.rmtree(hidden)
 
 
-def remove_remains(directory: Path) -> None:
+def finish_removals(directory: Path) -> None:
     """Finish the removals under `directory` that were cut short."""
     for remains in directory.glob(f"{REMOVED}*"):
         shutil.rmtree(remains, ignore_errors=True)

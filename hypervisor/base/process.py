@@ -45,7 +45,7 @@ class Process:
     pid: int
     started: int
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         stat = _stat(self.pid)
         return stat is not None and stat[1] == self.started and stat[0] not in "ZX"
 
@@ -106,7 +106,7 @@ def start(
             pass_fds=tuple(inherit),
             cwd="/",
             umask=0o077,
-            env=plain_environment(),
+            env=clean_environment(),
             check=True,
             timeout=30,
         )
@@ -118,7 +118,7 @@ def start(
         os.close(output)
 
 
-def plain_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """The environment of a program that is not ours: without SIXSTACK_*, which may hold passwords."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
@@ -132,10 +132,10 @@ def find(pid_file: Path) -> Process | None:
     if not stat.endswith("\n") or boot != boot_id():
         return None
     process = Process(pid=int(stat.split(" ", 1)[0]), started=_started(stat))
-    return process if process.alive() else None
+    return process if process.is_alive() else None
 
 
-def find_soon(pid_file: Path, timeout_seconds: float) -> Process | None:
+def wait_for_start(pid_file: Path, timeout_seconds: float) -> Process | None:
     """The same, with patience: a program just started needs a moment to write its pid."""
     deadline = time.monotonic() + timeout_seconds
     while (process := find(pid_file)) is None and time.monotonic() < deadline:
@@ -194,7 +194,7 @@ class _Handle(contextlib.AbstractContextManager["int | None"]):
             descriptor = os.pidfd_open(self.process.pid)
         except ProcessLookupError:
             return None
-        if not self.process.alive():
+        if not self.process.is_alive():
             os.close(descriptor)
             return None
         self.descriptor = descriptor

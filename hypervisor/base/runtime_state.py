@@ -8,7 +8,7 @@ from hypervisor.base.paths import MachinePaths, write
 
 
 @dataclass(frozen=True)
-class Run:
+class RuntimeState:
     """What is true of one run of a machine only: accelerator, time of start, slot of each port, main board,
     and whether it has consoles."""
 
@@ -18,17 +18,17 @@ class Run:
     machine_type: str = "q35"
     consoles: bool = False
 
-    def keep(self, paths: MachinePaths) -> None:
+    def save(self, paths: MachinePaths) -> None:
         """Let it be the machine's present run."""
-        write(paths.run, json.dumps({**asdict(self), "started_at": self.started_at.timestamp()}).encode())
+        write(paths.runtime_state, json.dumps({**asdict(self), "started_at": self.started_at.timestamp()}).encode())
 
 
-def last_run(paths: MachinePaths) -> Run:
+def load_runtime_state(paths: MachinePaths) -> RuntimeState:
     """The present or last run."""
     try:
-        document = json.loads(paths.run.read_bytes())
+        document = json.loads(paths.runtime_state.read_bytes())
         started_at = datetime.fromtimestamp(document["started_at"], UTC)
         slots, machine_type = document.get("slots", {}), document.get("machine_type", "q35")
-        return Run(document["accelerator"], started_at, slots, machine_type, document.get("consoles", False))
+        return RuntimeState(document["accelerator"], started_at, slots, machine_type, document.get("consoles", False))
     except (FileNotFoundError, ValueError, KeyError):
-        return Run(None, datetime.fromtimestamp(0, UTC), {})
+        return RuntimeState(None, datetime.fromtimestamp(0, UTC), {})

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from hypervisor.api.spec import MachineSpec
 from hypervisor.base.paths import HostPaths, MachinePaths
-from hypervisor.base.runtime_state import last_run
+from hypervisor.base.runtime_state import load_runtime_state
 from hypervisor.guest_data.config_drive import VERSIONS, ec2_data, openstack_files
 from hypervisor.network.links import METADATA
 from hypervisor.network.segments import Segments
@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 20.0  # from the first packet to the last, however busily a g
 PASSWORD_BYTES = 1020  # as Nova, which keeps it in four columns of 255
 EC2_VERSIONS = ("2007-01-19", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04", "latest")
 
-Answer = tuple[HTTPStatus, str, bytes]
+Response = tuple[HTTPStatus, str, bytes]
 Guest = tuple[int, IPv6Address]  # index of the bridge, source address
 
 TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
@@ -71,12 +71,12 @@ class MetadataService:
 
     def start(self) -> None:
         """Listen on every bridge there is, and on those to come."""
-        self._segments.watch(self._follow)
+        self._segments.subscribe(self._follow)
         self._thread.start()
 
     def close(self) -> None:
         """Listen no more."""
-        self._segments.watch(lambda _: None)
+        self._segments.subscribe(lambda _: None)
         self._closing = True
         self._wake.send(b"!")
         self._thread.join()
@@ -164,9 +164,9 @@ class MetadataService:
         """Who asks; None for somebody who is no guest of this host."""
         bridge, address = guest
         vni = self._segments.bridges().get(bridge)
-        machine_id = None if vni is None else self._segments.owner(vni, address)
+        machine_id = None if vni is None else self._segments.find_owner(vni, address)
         spec = None if machine_id is None else self._spec(machine_id)
-        return None if spec is None else (self._segments.told(spec), self._paths.machine(spec.id))
+        return None if spec is None else (self._segments.guest_spec(spec), self._paths.machine(spec.id))
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -189,11 +189,11 @@ class _Request(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._say(self._posted())
 
-    def _found(self) -> Answer:
+    def _found(self) -> Response:
         known = self.service.machine_of(self.guest)
-        return NOT_FOUND if known is None else read(*known, _parts(self.path))
+        return NOT_FOUND if known is None else resolve(*known, _parts(self.path))
 
-    def _posted(self) -> Answer:
+    def _posted(self) -> Response:
         known = self.service.machine_of(self.guest)
         if known is None:
             return NOT_FOUND
@@ -208,9 +208,9 @@ class _Request(BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         if len(content) != int(length):
             return _failure(HTTPStatus.BAD_REQUEST)
-        return keep_password(known[1], content)
+        return store_password(known[1], content)
 
-    def _say(self, answer: Answer, *, with_body: bool = True) -> None:
+    def _say(self, answer: Response, *, with_body: bool = True) -> None:
         status, kind, body = answer
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -227,7 +227,7 @@ class _Request(BaseHTTPRequestHandler):
         log.debug("%s on bridge %d: %s", self.address_string(), self.guest[0], format % arguments)
 
 
-def read(spec: MachineSpec, paths: MachinePaths, parts: list[str]) -> Answer:
+def resolve(spec: MachineSpec, paths: MachinePaths, parts: list[str]) -> Response:
     """What is found below `/`, for one machine."""
     match parts:
         case []:
@@ -245,7 +245,7 @@ def read(spec: MachineSpec, paths: MachinePaths, parts: list[str]) -> Answer:
     return NOT_FOUND
 
 
-def keep_password(paths: MachinePaths, content: bytes) -> Answer:
+def store_password(paths: MachinePaths, content: bytes) -> Response:
     """Written once: whoever comes later in the guest cannot replace it."""
     try:
         descriptor = os.open(paths.password, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -256,7 +256,7 @@ def keep_password(paths: MachinePaths, content: bytes) -> Answer:
     return HTTPStatus.OK, TEXT, b""
 
 
-def password(paths: MachinePaths) -> bytes:
+def load_password(paths: MachinePaths) -> bytes:
     """What the guest has posted; empty before."""
     try:
         return paths.password.read_bytes()
@@ -269,13 +269,13 @@ def forget_password(paths: MachinePaths) -> None:
     paths.password.unlink(missing_ok=True)
 
 
-def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answer:
+def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Response:
     files = _openstack_files(spec, paths)
     match rest:
         case []:
             return _listing(sorted([*files, "password"]))
         case ["password"]:
-            return HTTPStatus.OK, TEXT, password(paths)
+            return HTTPStatus.OK, TEXT, load_password(paths)
         case [name] if name in files:
             return HTTPStatus.OK, JSON if name.endswith(".json") else BYTES, files[name]
     return NOT_FOUND
@@ -283,10 +283,10 @@ def _openstack(spec: MachineSpec, paths: MachinePaths, rest: list[str]) -> Answe
 
 def _openstack_files(spec: MachineSpec, paths: MachinePaths) -> dict[str, bytes]:
     """As on the config drive, but the password is only there: every process in the guest can ask here."""
-    return openstack_files(spec.model_copy(update={"admin_pass": None, "files": ()}), last_run(paths).slots)
+    return openstack_files(spec.model_copy(update={"admin_pass": None, "files": ()}), load_runtime_state(paths).slots)
 
 
-def _ec2(tree: dict[str, Any], rest: list[str]) -> Answer:
+def _ec2(tree: dict[str, Any], rest: list[str]) -> Response:
     """A leaf, or a listing, in which branches end in `/`; keys are listed as NUMBER=NAME."""
     place: Any = tree
     for part in rest:
@@ -305,12 +305,12 @@ def _parts(path: str) -> list[str]:
     return [unquote(part) for part in urlsplit(path).path.split("/") if part]
 
 
-def _listing(names: list[str]) -> Answer:
+def _listing(names: list[str]) -> Response:
     return HTTPStatus.OK, TEXT, "\n".join(names).encode()
 
 
-def _failure(status: HTTPStatus, words: str = "") -> Answer:
+def _failure(status: HTTPStatus, words: str = "") -> Response:
     return status, TEXT, json.dumps(words or status.phrase).encode()
 
 
-NOT_FOUND: Answer = _failure(HTTPStatus.NOT_FOUND)
+NOT_FOUND: Response = _failure(HTTPStatus.NOT_FOUND)

@@ -25,7 +25,7 @@ def diagnostics(control: Path, pid: int, spec: MachineSpec, links: Links, starte
             await client.execute("query-blockstats"),
         )
 
-    status, processors, devices = qmp.talk(control, converse)
+    status, processors, devices = qmp.run_session(control, converse)
     taps = _taps()
     return Diagnostics(
         state=str(status["status"]),

@@ -6,6 +6,7 @@ written down before anything is done, so that whoever comes after a crash knows 
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def changed_slots(control: Path, slots: Mapping[str, int], nics: tuple[NicSpec, 
 
     Raises HypervisorError when none is free.
     """
-    present = qmp.talk(control, _present)
+    present = qmp.run_session(control, _present)
     taken = set(slots.values()) | {number for number in range(SLOTS) if nic_name(number) in present}
     free = [number for number in range(SLOTS) if number not in taken]
     chosen = dict(slots)
@@ -50,18 +51,18 @@ def unplug(control: Path, slots: list[int]) -> None:
             await _quietly(client, "device_del", {"id": nic_name(number)})
             await _quietly(client, "netdev_del", {"id": f"net{number}"})
 
-    qmp.talk(control, converse)
+    qmp.run_session(control, converse)
 
 
 def plug(control: Path, links: Links, slots: Mapping[str, int], nics: tuple[NicSpec, ...], owner: int) -> None:
     """These interfaces are plugged in; one that is already is left alone."""
-    present = qmp.talk(control, _present)
+    present = qmp.run_session(control, _present)
     for nic in nics:
         number = slots[nic.port_id]
         if nic_name(number) not in present:
             tap = links.open_tap(nic, owner)
             try:
-                qmp.talk(control, lambda client, nic=nic, number=number, tap=tap: _plug(client, nic, number, tap))  # type: ignore[misc]
+                qmp.run_session(control, partial(_plug, nic=nic, number=number, tap=tap))
             finally:
                 os.close(tap)
 

@@ -108,16 +108,16 @@ def _first_state(paths: MachinePaths) -> tuple[MachineState, str]:
     deadline = time.monotonic() + LAUNCH_SECONDS
     while True:
         try:
-            return qmp.state(paths.qmp, timeout_seconds=max(0.1, deadline - time.monotonic()))
-        except qmp.NobodyAnswers:
-            running = process.find_soon(paths.pid, 0.5)
+            return qmp.query_state(paths.qmp, timeout_seconds=max(0.1, deadline - time.monotonic()))
+        except qmp.QmpUnavailable:
+            running = process.wait_for_start(paths.pid, 0.5)
             if running is None or running.wait(RETRY_SECONDS) or time.monotonic() > deadline:
                 raise
 
 
 def _end(paths: MachinePaths) -> None:
     """End a qemu that was just started, if there is one."""
-    running = process.find_soon(paths.pid, 0.5)
+    running = process.wait_for_start(paths.pid, 0.5)
     if running is not None:
         running.end()
     limits.forget(group_name(paths))
@@ -128,7 +128,7 @@ def _limit(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> Non
         numbers = [number for number, disk in enumerate(disks) if disk.name != "config" and not disk.cdrom]
         limits.slow_down_disks(paths.qmp, numbers, spec.disk_limits)
     if spec.cpu_limits is not None:
-        running = process.find_soon(paths.pid, 0.5)
+        running = process.wait_for_start(paths.pid, 0.5)
         if running is None:
             raise LaunchFailed("qemu went away.")
         limits.confine(group_name(paths), running.pid, spec.cpu_limits, spec.vcpus)

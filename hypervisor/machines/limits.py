@@ -40,7 +40,7 @@ def slow_down_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -
             backend = f"/machine/peripheral/{disk_device(number)}/virtio-backend"
             await client.execute("block_set_io_throttle", {"id": backend, **rates})
 
-    qmp.talk(control, converse)
+    qmp.run_session(control, converse)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hypervisor.base import host_facts, process
 from hypervisor.base.config import HostConfig
 from hypervisor.base.paths import HostPaths, MachinePaths, private_directory, remove_directory, write
 from hypervisor.base.process import Process
-from hypervisor.base.runtime_state import Run, last_run
+from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
 from hypervisor.guest_data.config_drive import config_drive
 from hypervisor.machines import hotplug, limits
 from hypervisor.machines.console_log import trim_console
@@ -29,7 +29,7 @@ from hypervisor.machines.processes import MachineProcess, find_machine_processes
 from hypervisor.network.links import Links
 from hypervisor.network.segments import Segments
 from hypervisor.qemu import qmp
-from hypervisor.qemu.accelerator import Accelerators
+from hypervisor.qemu.accelerator import AcceleratorSelector
 from hypervisor.storage.disks import DiskFile, Disks
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Machines:
         self.links = links
         self.segments = segments
         self.disks = disks
-        self.accelerators = Accelerators(config.accelerator, paths.accelerator, config.qemu)
+        self.accelerators = AcceleratorSelector(config.accelerator, paths.accelerator, config.qemu)
         self._locks: dict[str, threading.RLock] = {}
         self._locks_guard = threading.Lock()
         self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
@@ -64,7 +64,7 @@ class Machines:
                 self.use_images(spec)
                 machine = paths.machine(machine_id)
                 moving = any(path.exists() for path in (machine.incoming, machine.outgoing, machine.key))
-                segments.remember(machine_id, spec.nics, away=moving)
+                segments.register(machine_id, spec.nics, is_migrating=moving)
 
     @contextlib.contextmanager
     def hold(self, machine_id: str) -> Iterator[MachinePaths]:
@@ -82,8 +82,8 @@ class Machines:
     def process_of(self, paths: MachinePaths) -> Process | None:
         """The machine's qemu. A socket that accepts without a pid file is one that was started this very moment."""
         running = process.find(paths.pid)
-        if running is None and paths.qmp.exists() and qmp.somebody_listens(paths.qmp):
-            running = process.find_soon(paths.pid, 2)
+        if running is None and paths.qmp.exists() and qmp.is_listening(paths.qmp):
+            running = process.wait_for_start(paths.pid, 2)
         return running
 
     def end_processes(self, machine_id: str, paths: MachinePaths) -> None:
@@ -111,7 +111,7 @@ class Machines:
         for one in find_machine_processes(self.config.installation, self.paths, machine_id):
             if self._is_named_by_pid_file(one):
                 continue
-            is_known = paths.spec.exists() and self.paths.is_ours(machine_id)
+            is_known = paths.spec.exists() and self.paths.is_owned(machine_id)
             if is_known and process.find(paths.pid) is None and one.writes_console_of(paths):
                 log.warning("machine %s: process %d has lost its pid file; written again", machine_id, one.process.pid)
                 with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
@@ -155,20 +155,20 @@ class Machines:
 
     def look(self, machine_id: str, paths: MachinePaths) -> MachineReport:
         """How it is, without a lock: a machine may be looked at while something is done to it."""
-        if not paths.directory.is_dir() or not self.paths.is_ours(machine_id):
+        if not paths.directory.is_dir() or not self.paths.is_owned(machine_id):
             return MachineReport(id=machine_id, state=MachineState.ABSENT)
         trim_console(paths.console)
         if self.process_of(paths) is None:
             return MachineReport(id=machine_id, state=MachineState.SHUTOFF)
-        run = last_run(paths)
+        run = load_runtime_state(paths)
         try:
-            state, word = qmp.state(paths.qmp)
+            state, word = qmp.query_state(paths.qmp)
             self._without_space.discard(machine_id)
             if state is MachineState.NO_SPACE:
                 self._without_space.add(machine_id)
             if word == INTERNAL_ERROR and self._may_be_mended(run):
                 state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
-        except qmp.NobodyAnswers:
+        except qmp.QmpUnavailable:
             running = self.process_of(paths)
             state = MachineState.SHUTOFF if running is None or running.wait(5) else MachineState.CRASHED
         except HypervisorError as error:
@@ -186,7 +186,7 @@ class Machines:
         if not paths.spec.exists():
             self.check_free_disk()
         private_directory(paths.directory)
-        self.paths.own(spec.id, self.config.host_name)
+        self.paths.set_owner(spec.id, self.config.host_name)
         self.use_images(spec)
         self.segments.claim(spec.id, spec.nics)
         self._ensure_disks(spec, paths)
@@ -201,7 +201,7 @@ class Machines:
         With `go_on` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
         whose disk may have changed since.
         """
-        accelerator = accelerator or self.accelerators.choice().accelerator
+        accelerator = accelerator or self.accelerators.select().accelerator
         is_new = not paths.spec.exists()
         if is_new:
             self.check_free_disk()
@@ -209,21 +209,21 @@ class Machines:
         with ExitStack() as undo:
             undo.callback(self._undo_launch, spec.id, paths, is_new=is_new, owner=owner)
             private_directory(paths.directory)
-            self.paths.own(spec.id, self.config.host_name)
+            self.paths.set_owner(spec.id, self.config.host_name)
             write(paths.spec, spec.model_dump_json().encode())
             self.use_images(spec)
             self.segments.claim(spec.id, spec.nics)
             disks = self._ensure_disks(spec, paths)
             memory = _take_memory(paths) if go_on else None
-            before = last_run(paths)
+            before = load_runtime_state(paths)
             slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
             if memory is None or not paths.config_drive.exists():
-                write(paths.config_drive, config_drive(self.segments.told(spec), slots))
+                write(paths.config_drive, config_drive(self.segments.guest_spec(spec), slots))
             accelerator = (memory and before.accelerator) or accelerator
             machine_type = before.machine_type if memory is not None else self._newest_machine_type()
             consoles = before.consoles if memory is not None else True
-            run = Run(accelerator, datetime.now(UTC), slots, machine_type, consoles)
-            run.keep(paths)
+            run = RuntimeState(accelerator, datetime.now(UTC), slots, machine_type, consoles)
+            run.save(paths)
             try:
                 self._start(spec, paths, disks, run, memory)
             except LaunchFailed as error:
@@ -235,13 +235,13 @@ class Machines:
                 log.warning("machine %s: %s It is started under TCG.", spec.id, error)
                 accelerator = "tcg"
                 run = replace(run, accelerator=accelerator)
-                run.keep(paths)
+                run.save(paths)
                 self._start(spec, paths, disks, run, None)
                 self.accelerators.recheck()
             if memory is not None:
                 memory.unlink(missing_ok=True)
             undo.pop_all()
-        started_at = last_run(paths).started_at
+        started_at = load_runtime_state(paths).started_at
         return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
 
     def _undo_launch(self, machine_id: str, paths: MachinePaths, *, is_new: bool, owner: str | None) -> None:
@@ -256,10 +256,10 @@ class Machines:
             remove_directory(paths.directory)
             self.release(machine_id)
         else:
-            self.paths.own(machine_id, owner)
+            self.paths.set_owner(machine_id, owner)
 
     def _start(
-        self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: Run, memory: Path | None
+        self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: RuntimeState, memory: Path | None
     ) -> None:
         start_qemu(
             spec,
@@ -293,7 +293,7 @@ class Machines:
         deadline = time.monotonic() + grace_seconds
         while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
             with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait notices
-                if qmp.state(paths.qmp)[0] is not MachineState.RUNNING:
+                if qmp.query_state(paths.qmp)[0] is not MachineState.RUNNING:
                     return
                 qmp.execute(paths.qmp, "system_powerdown")
             if _wait(running, min(left, POWER_BUTTON_SECONDS), hurry):
@@ -370,7 +370,7 @@ class Machines:
         if host_facts.free_disk_mib(self.paths.machines) < CONTINUE_MIB:
             return
         with self._hold_if_idle(machine_id) as paths, contextlib.suppress(HypervisorError):
-            if paths is not None and qmp.state(paths.qmp)[0] is MachineState.NO_SPACE:
+            if paths is not None and qmp.query_state(paths.qmp)[0] is MachineState.NO_SPACE:
                 qmp.execute(paths.qmp, "cont")
                 log.info("machine %s continues: its file system has room again", machine_id)
 
@@ -379,7 +379,7 @@ class Machines:
 
         Not when the machine is being worked on, which may take a minute; the next call looks again.
         """
-        if not self._may_be_mended(last_run(self.paths.machine(machine_id))):
+        if not self._may_be_mended(load_runtime_state(self.paths.machine(machine_id))):
             return
         with self._hold_if_idle(machine_id) as paths:
             if paths is not None:
@@ -388,17 +388,17 @@ class Machines:
                 except HypervisorError:
                     log.exception("machine %s failed under KVM and cannot be started under TCG", machine_id)
 
-    def _may_be_mended(self, run: Run) -> bool:
+    def _may_be_mended(self, run: RuntimeState) -> bool:
         """Whether the run is under KVM and so young that KVM may be at fault, not the guest's later doings."""
         age = (datetime.now(UTC) - run.started_at).total_seconds()
         return run.accelerator == "kvm" and age < DOUBTFUL_SECONDS and self.accelerators.may_fall_back()
 
     def _mend(self, machine_id: str, paths: MachinePaths) -> None:
         running, spec = self.process_of(paths), self.spec(machine_id)
-        if running is None or spec is None or not self._may_be_mended(last_run(paths)):
+        if running is None or spec is None or not self._may_be_mended(load_runtime_state(paths)):
             return
         try:
-            _, word = qmp.state(paths.qmp)
+            _, word = qmp.query_state(paths.qmp)
         except HypervisorError:
             return
         if word != INTERNAL_ERROR:

@@ -52,7 +52,7 @@ def find_machine_processes(installation: str, paths: HostPaths, machine_id: str 
             if one is None or started is None or not _is_ours(pid, installation, one, paths):
                 continue
             found.append(MachineProcess(one, Process(pid, started)))
-    return [one for one in found if one.process.alive()]
+    return [one for one in found if one.process.is_alive()]
 
 
 def _machine_id(command: bytes, installation: str) -> str | None:

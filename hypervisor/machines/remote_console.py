@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def open_screen(control: Path) -> socket.socket:
-    """A connection to the guest's VNC server, which asks for no password. Raises as `qmp.talk` does."""
+    """A connection to the guest's VNC server, which asks for no password. Raises as `qmp.run_session` does."""
     ours, theirs = socket.socketpair()
     with theirs:
 
@@ -28,7 +28,7 @@ def open_screen(control: Path) -> socket.socket:
             await client.execute("add_client", {"protocol": "vnc", "fdname": "screen", "skipauth": True})
 
         try:
-            qmp.talk(control, converse)
+            qmp.run_session(control, converse)
         except BaseException:
             ours.close()
             raise
@@ -42,7 +42,7 @@ def open_serial(control: Path, path: Path) -> socket.socket:
         devices: Any = await client.execute("query-chardev")
         return any(one["label"] == "console" and one["filename"].startswith("disconnected:") for one in devices)
 
-    if not qmp.talk(control, converse):
+    if not qmp.run_session(control, converse):
         raise HypervisorError("The serial console is in use.")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.ExitStack() as undo:

@@ -23,7 +23,7 @@ def save(control: Path, target: Path, is_hurried: Callable[[], bool]) -> None:
     partial = target.with_name(f".{target.name}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        qmp.talk(control, lambda client: _save(client, descriptor, is_hurried), timeout_seconds=SAVE_SECONDS)
+        qmp.run_session(control, lambda client: _save(client, descriptor, is_hurried), timeout_seconds=SAVE_SECONDS)
         memory_is_saved(descriptor, partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -84,4 +84,4 @@ def go_on(control: Path, timeout_seconds: float = SAVE_SECONDS) -> None:
             await asyncio.sleep(0.05)
         await client.execute("cont")
 
-    qmp.talk(control, converse, timeout_seconds=timeout_seconds)
+    qmp.run_session(control, converse, timeout_seconds=timeout_seconds)

@@ -13,7 +13,7 @@ from hypervisor.api.migration import CONSOLE_BYTES, Landing, Offer, OfferedDisk,
 from hypervisor.api.spec import MachineReport, MachineSpec, disk_bytes
 from hypervisor.base import host_facts
 from hypervisor.base.paths import MachinePaths, private_directory, remove_directory, write
-from hypervisor.base.runtime_state import Run, last_run
+from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
 from hypervisor.machines.console_log import console_tail, prepend
 from hypervisor.machines.launch import start_qemu
 from hypervisor.machines.machines import Machines
@@ -43,7 +43,7 @@ class Moves:
             if not live:
                 return Offer(disks=disks)
             self._machines.running(spec.id, paths)
-            run = last_run(paths)
+            run = load_runtime_state(paths)
             machine_type, generation_id = source.described(paths.qmp)
             return Offer.model_validate(
                 {
@@ -90,7 +90,7 @@ class Moves:
                 if not sender.has_left():
                     if not sender.is_leaving():
                         sender.send_disks()
-                    self._machines.segments.leave(spec.id)
+                    self._machines.segments.mark_migrating(spec.id)
                     sender.send_memory()
             return Sent(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
 
@@ -115,7 +115,7 @@ class Moves:
                 return False
             target.settle(paths.qmp)
             self._machines.segments.claim(spec.id, spec.nics)
-            neighbor_adverts.announce_router(self._machines.links, spec.nics)
+            neighbor_adverts.send_router_advertisements(self._machines.links, spec.nics)
             if sent is not None and sent.console is not None:
                 prepend(paths.console, unpack(sent.console))
             write(paths.spec, spec.model_dump_json().encode())
@@ -135,7 +135,7 @@ class Moves:
                 paths.outgoing.unlink(missing_ok=True)
                 if plan.start:
                     self._machines.launch(self._machines.known(spec.id), paths)
-            tls.forget(paths.key)
+            tls.remove_key(paths.key)
             return self._machines.look(spec.id, paths)
 
     def progress(self, machine_id: str) -> Progress | None:
@@ -150,7 +150,7 @@ class Moves:
         """The guest is off and all of its disks are there; it stays off, and its disks stay."""
         if not _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
             self._machines.stop(paths, grace_seconds)
-            self._machines.segments.leave(known.id)
+            self._machines.segments.mark_migrating(known.id)
             write(paths.outgoing, plan.id.encode())
             self._start_bare(known, paths, self._machines.own_disks(known, paths), frozen=True)
         with self._sender(known, plan, landing, paths) as sender:
@@ -161,7 +161,7 @@ class Moves:
     @contextlib.contextmanager
     def _sender(self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths) -> Iterator[source.Sender]:
         hurry = self._machines.wait_for(known.id)
-        tls.keep(paths.key, plan.key)
+        tls.write_key(paths.key, plan.key)
         try:
             yield source.Sender(
                 paths.qmp,
@@ -178,7 +178,7 @@ class Moves:
             raise
         finally:
             self._progress.pop(known.id, None)
-            tls.forget(paths.key)
+            tls.remove_key(paths.key)
 
     def _numbered(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
         """The disks that are sent, with their places in the command line."""
@@ -202,7 +202,7 @@ class Moves:
         if offer.accelerator is None or offer.machine_type is None or offer.config_drive is None:
             raise HypervisorError("The machine does not run where it comes from.")
         if offer.accelerator == "kvm":
-            if self._machines.accelerators.choice().accelerator != "kvm":
+            if self._machines.accelerators.select().accelerator != "kvm":
                 raise HypervisorError("The guest runs under KVM, and this host has none.")
             if offer.processor != self._processor():
                 raise HypervisorError(
@@ -212,7 +212,7 @@ class Moves:
 
     def _processor(self) -> str:
         """What a guest sees of the processor, apart from what it is emulated."""
-        return self._machines.config.cpu_model or host_facts.processor_model()
+        return self._machines.config.cpu_model or host_facts.cpu_model()
 
     def _await(self, spec: MachineSpec, plan: Plan, offer: Offer, paths: MachinePaths) -> Landing:
         private_directory(paths.directory)
@@ -220,15 +220,15 @@ class Moves:
         self._machines.use_images(spec)
         files = self._landing_disks(spec, offer, paths)
         whole = frozenset(file.name for file in files if file.base is None)
-        tls.keep(paths.key, plan.key)
+        tls.write_key(paths.key, plan.key)
         write(paths.spec, spec.model_dump_json().encode())
         if plan.live:
-            self._machines.segments.claim(spec.id, spec.nics, awaited=True)
+            self._machines.segments.claim(spec.id, spec.nics, is_incoming=True)
             write(paths.config_drive, unpack(offer.config_drive or ""))
             files.append(DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True))
             machine_type = offer.machine_type or "q35"
-            run = Run(offer.accelerator, datetime.now(UTC), offer.slots, machine_type, offer.consoles)
-            run.keep(paths)
+            run = RuntimeState(offer.accelerator, datetime.now(UTC), offer.slots, machine_type, offer.consoles)
+            run.save(paths)
             start_qemu(
                 spec,
                 paths,
@@ -294,7 +294,7 @@ class Moves:
         )
 
     def _landed(self, paths: MachinePaths) -> None:
-        tls.forget(paths.key)
+        tls.remove_key(paths.key)
         paths.incoming.unlink(missing_ok=True)
 
     def _vanish(self, machine_id: str, paths: MachinePaths) -> None:

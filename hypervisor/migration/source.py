@@ -75,7 +75,7 @@ class Sender:
         if all(_job(node) in present for node in self.disks.values()):
             return
         await clean_up(client)
-        await tls.add_client(client, self.key_directory)
+        await tls.add_client_credentials(client, self.key_directory)
         where = {"type": "inet", "host": self._host(), "port": str(self.landing.disk_port)}
         for name, node in self.disks.items():
             remote = {"driver": "nbd", "node-name": _remote(node), "server": where, "export": name}
@@ -174,7 +174,7 @@ class Sender:
                 raise HypervisorError("The migration took too long.")
 
     def _talk(self, conversation: Callable[[QMPClient], Any]) -> Any:
-        return qmp.talk(self.control, conversation, timeout_seconds=300)
+        return qmp.run_session(self.control, conversation, timeout_seconds=300)
 
 
 async def clean_up(client: QMPClient) -> None:
@@ -203,7 +203,7 @@ async def clean_up(client: QMPClient) -> None:
 
 def give_up(control: Path) -> None:
     """Nothing is sent any more. A guest that has left stands still, for it may run elsewhere."""
-    qmp.talk(control, clean_up, timeout_seconds=300)
+    qmp.run_session(control, clean_up, timeout_seconds=300)
 
 
 def go_on(control: Path) -> None:
@@ -214,7 +214,7 @@ def go_on(control: Path) -> None:
         if status["status"] in ("postmigrate", "finish-migrate", "paused"):
             await client.execute("cont")
 
-    qmp.talk(control, converse)
+    qmp.run_session(control, converse)
 
 
 def end_soon(control: Path) -> None:
@@ -223,7 +223,7 @@ def end_soon(control: Path) -> None:
     async def converse(client: QMPClient) -> None:
         await client.execute("migrate-set-parameters", {"downtime-limit": AT_ANY_PRICE})
 
-    qmp.talk(control, converse)
+    qmp.run_session(control, converse)
 
 
 def described(control: Path) -> tuple[str, str | None]:
@@ -234,7 +234,7 @@ def described(control: Path) -> tuple[str, str | None]:
         generation: Any = await client.execute("query-vm-generation-id")
         return machine.removesuffix("-machine"), generation["guid"]
 
-    return qmp.talk(control, converse)
+    return qmp.run_session(control, converse)
 
 
 async def _switch(client: QMPClient, *, on: bool) -> None:

@@ -40,7 +40,7 @@ def listen(
             return disk_port, None
         return disk_port, await _try_ports(ports, lambda port: _await_memory(client, address, port))
 
-    return qmp.talk(control, converse, timeout_seconds=60)
+    return qmp.run_session(control, converse, timeout_seconds=60)
 
 
 def has_arrived(control: Path, *, is_expected: bool) -> bool:
@@ -58,8 +58,8 @@ def has_arrived(control: Path, *, is_expected: bool) -> bool:
             await asyncio.sleep(0.02)
 
     try:
-        return qmp.talk(control, converse, timeout_seconds=ARRIVAL_SECONDS + 10)
-    except qmp.NobodyAnswers:
+        return qmp.run_session(control, converse, timeout_seconds=ARRIVAL_SECONDS + 10)
+    except qmp.QmpUnavailable:
         return False
 
 
@@ -73,7 +73,7 @@ def settle(control: Path) -> None:
         with contextlib.suppress(ExecuteError):
             await client.execute("object-del", {"id": tls.OBJECT})
 
-    qmp.talk(control, converse, timeout_seconds=60)
+    qmp.run_session(control, converse, timeout_seconds=60)
 
 
 async def _serve_disks(client: QMPClient, address: IPv6Address, port: int) -> None:

@@ -28,12 +28,12 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network, collapse_addresses
 from typing import Any
 
-from hypervisor.api.addresses import plain, plain_prefix
+from hypervisor.api.addresses import format_address, format_prefix
 from hypervisor.api.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.api.spec import NicSpec, Rate
 from hypervisor.base.addresses import slaac_address
 from hypervisor.network.host_filter import HostFilter
-from hypervisor.network.links import BRIDGE_MACS, LEAST_BURST, LINK_LOCAL, METADATA
+from hypervisor.network.links import BRIDGE_MAC_PREFIX, LINK_LOCAL, METADATA, MIN_BURST_BYTES
 
 NFT_SECONDS = 30
 # Neighbour solicitations from addresses of a pair: each new source costs an entry in the host's neighbour table.
@@ -42,7 +42,7 @@ NEW_SOURCES = "limit rate over 20/second burst 200 packets"
 log = logging.getLogger(__name__)
 
 
-class SpoofingGuard:
+class AntiSpoofing:
     """The rules of one installation. `tap_name` gives the name of a port's tap."""
 
     def __init__(
@@ -68,23 +68,25 @@ class SpoofingGuard:
         # An earlier run may have written other rules: it was another release, or had other settings.
         self._is_as_we_write_it = False
 
-    def ensure(self, nics: Iterable[NicSpec], *, awaited: bool = False) -> None:
+    def ensure(self, nics: Iterable[NicSpec], *, is_incoming: bool = False) -> None:
         """These ports are guarded, with exactly the rules they need now. One transaction: all or nothing.
 
-        `awaited`: the guest still runs on another host, so that frames with its MAC arrive from there."""
+        `is_incoming`: the guest still runs on another host, so that frames with its MAC arrive from there."""
         nics = list(nics)
         lines = []
         for nic in nics:
             tap = self.tap_name(nic.port_id)
-            lines += guard_rules(self.table, tap, nic, isolate=self.isolate, nat64_prefix=self.nat64_prefix)
-        lines += [line for nic in nics for line in apart(self.table, self.tap_name(nic.port_id), nic.isolated)]
+            lines += tap_rules(self.table, tap, nic, isolate=self.isolate, nat64_prefix=self.nat64_prefix)
+        lines += [
+            line for nic in nics for line in isolation_commands(self.table, self.tap_name(nic.port_id), nic.isolated)
+        ]
         lines += self._gateways(nics)
         lines += [line for nic in nics if nic.addresses for line in self._ways_out(nic)]
         if lines:
-            self._run([*self._table(), *lines, *self._segments(nics), *self._macs(nics, are_here=not awaited)])
-            self._note(nics, are_here=not awaited)
+            self._run([*self._table(), *lines, *self._segments(nics), *self._macs(nics, are_here=not is_incoming)])
+            self._note(nics, are_here=not is_incoming)
 
-    def disown(self, nics: Iterable[NicSpec]) -> None:
+    def allow_remote_macs(self, nics: Iterable[NicSpec]) -> None:
         """The guest of these ports may run on another host from now on; its rules stay."""
         nics = list(nics)
         if nics:
@@ -101,13 +103,13 @@ class SpoofingGuard:
         """Exactly these ports are guarded: after somebody flushed the rule set, or after a crash of ours.
         `here`: those of guests that run on this host and nowhere else."""
         wanted = {self.tap_name(nic.port_id): nic for nic in nics}
-        present = self.guarded()
+        present = self.guarded_taps()
         if wanted and not self._host_filter_is_whole():
             self._is_as_we_write_it = False
         missing = [nic for tap, nic in wanted.items() if tap not in present]
         if missing or (wanted and not self._is_as_we_write_it):
             self._here = None
-            self.ensure(missing if self._is_as_we_write_it else wanted.values(), awaited=True)
+            self.ensure(missing if self._is_as_we_write_it else wanted.values(), is_incoming=True)
             self._is_as_we_write_it = True
         self._remove(sorted(present - wanted.keys()))
         macs = frozenset(map(self._mac, here))
@@ -116,7 +118,7 @@ class SpoofingGuard:
             self._run([*self._table(), f"flush set bridge {self.table} here", *added])
             self._here = macs
 
-    def guarded(self) -> set[str]:
+    def guarded_taps(self) -> set[str]:
         """Names of the taps that have rules."""
         elements = self._list("map", "taps")
         return {str(element[0]) for item in elements for element in item.get("map", {}).get("elem", [])}
@@ -140,7 +142,7 @@ class SpoofingGuard:
             # Made before they are removed, so that it does not matter whether they are there.
             lines += [f"add chain {chain}", f"add element {element} : jump {_chain(tap)} }}"]
             lines += [f"delete element {element} }}", f"flush chain {chain}", f"delete chain {chain}"]
-            lines += [*apart(self.table, tap, False), *closed(self.table, f'"{tap}"', False)]
+            lines += [*isolation_commands(self.table, tap, False), *routing_commands(self.table, f'"{tap}"', False)]
         if lines:
             self._run([*self._table(), *lines])
 
@@ -184,7 +186,7 @@ class SpoofingGuard:
         """The commands that close a network without a gateway to its guests, here and on other hosts, or open another.
         A VXLAN device that stays closed after its last guest does no harm."""
         links = f'"{self.tap_name(nic.port_id)}", "6v{self.installation}-{nic.vni:06x}"'
-        return closed(self.table, links, nic.gateway is None)
+        return routing_commands(self.table, links, nic.gateway is None)
 
     def _run(self, lines: list[str]) -> None:
         with self._lock:
@@ -203,17 +205,17 @@ class SpoofingGuard:
         return items
 
 
-def own_addresses(nic: NicSpec) -> list[IPv6Address]:
+def port_addresses(nic: NicSpec) -> list[IPv6Address]:
     """The addresses that this port, and no other one, may send from."""
     return sorted({slaac_address(LINK_LOCAL, nic.mac), *(address.ip for address in nic.addresses)})
 
 
-def guard_rules(
+def tap_rules(
     table: str, tap: str, nic: NicSpec, *, isolate: bool = False, nat64_prefix: IPv6Network | None = None
 ) -> list[str]:
     """The commands that make or renew the chain of one tap."""
-    own = own_addresses(nic)
-    addresses = ", ".join(map(plain, own))
+    own = port_addresses(nic)
+    addresses = ", ".join(map(format_address, own))
     allowed = [prefix for _, prefix in nic.allowed]
     targets = ", ".join(map(_numbers, collapse_addresses([*map(IPv6Network, own), *allowed])))
     macs = ", ".join(sorted({nic.mac, *(mac for mac, _ in nic.allowed)}))
@@ -238,7 +240,7 @@ def guard_rules(
         *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
         *([f"ip6 daddr {nat64_prefix} counter drop"] if allowed and nat64_prefix else []),
         *([f"icmpv6 type nd-neighbor-solicit {NEW_SOURCES} counter drop"] if allowed else []),
-        *(f"ether saddr {mac} ip6 saddr {plain_prefix(prefix)} accept" for mac, prefix in nic.allowed),
+        *(f"ether saddr {mac} ip6 saddr {format_prefix(prefix)} accept" for mac, prefix in nic.allowed),
         "counter drop",
     ]
     return [
@@ -249,13 +251,13 @@ def guard_rules(
     ]
 
 
-def apart(table: str, tap: str, isolated: bool) -> list[str]:
+def isolation_commands(table: str, tap: str, isolated: bool) -> list[str]:
     """The commands that keep the guest behind a tap from the others on its segment, or no longer do."""
     element = f'element bridge {table} apart {{ "{tap}" }}'
     return [f"add {element}", *([] if isolated else [f"delete {element}"])]
 
 
-def closed(table: str, links: str, is_closed: bool) -> list[str]:
+def routing_commands(table: str, links: str, is_closed: bool) -> list[str]:
     """The commands that keep what comes by these links from being routed, or no longer do."""
     element = f"element bridge {table} closed {{ {links} }}"
     return [f"add {element}", *([] if is_closed else [f"delete {element}"])]
@@ -266,9 +268,9 @@ def _no_detours(nic: NicSpec) -> list[str]:
     themselves are answered to."""
     rules = []
     for prefix in sorted({address.network for address in nic.addresses}):
-        host = slaac_address(IPv6Interface(prefix), f"{BRIDGE_MACS}:00:00:00:00")
-        hosts = [str(IPv6Network((host, 80), strict=False)), *([plain(nic.gateway)] if nic.gateway else [])]
-        rules.append(f"ip6 daddr {plain_prefix(prefix)} ip6 daddr != {{ {', '.join(hosts)} }} counter drop")
+        host = slaac_address(IPv6Interface(prefix), f"{BRIDGE_MAC_PREFIX}:00:00:00:00")
+        hosts = [str(IPv6Network((host, 80), strict=False)), *([format_address(nic.gateway)] if nic.gateway else [])]
+        rules.append(f"ip6 daddr {format_prefix(prefix)} ip6 daddr != {{ {', '.join(hosts)} }} counter drop")
     return rules
 
 
@@ -276,7 +278,7 @@ def _limits(rate: Rate | None) -> list[str]:
     """What a guest sends beyond these is lost, as on a wire that is too slow."""
     if rate is None:
         return []
-    least = max(LEAST_BURST, rate.average // 10)
+    least = max(MIN_BURST_BYTES, rate.average // 10)
     limits = [f"{rate.average} bytes/second burst {max(rate.burst, least)} bytes"]
     if rate.peak > rate.average:
         limits.append(f"{rate.peak} bytes/second burst {least} bytes")
@@ -294,7 +296,7 @@ def _table(table: str, installation: str, *, isolate: bool, nat64_prefix: IPv6Ne
     ]
     # Another host that brings a packet from outside must be able to find the guest.
     between = [
-        f'oifname "6v{installation}-*" ether daddr & ff:ff:00:00:00:00 == {BRIDGE_MACS}:00:00:00:00 '
+        f'oifname "6v{installation}-*" ether daddr & ff:ff:00:00:00:00 == {BRIDGE_MAC_PREFIX}:00:00:00:00 '
         "icmpv6 type nd-neighbor-advert accept",
         "counter drop",
     ]

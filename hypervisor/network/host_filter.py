@@ -13,7 +13,7 @@ for UDP by a set of the flows that the host itself has begun.
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address
 
-from hypervisor.api.addresses import plain
+from hypervisor.api.addresses import format_address
 
 VXLAN_PORT = 4789
 # Not reachable through NAT64 unless the operator lists them: RFC 1918, RFC 6598, link-local and the host's loopback.
@@ -141,4 +141,4 @@ class HostFilter:
 
 def _set(addresses: tuple[IPv6Address, ...]) -> str:
     """The elements of a set, without scopes, which nft does not know."""
-    return ", ".join(sorted({plain(address) for address in addresses}))
+    return ", ".join(sorted({format_address(address) for address in addresses}))

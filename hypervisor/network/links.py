@@ -30,7 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from hypervisor.api.errors import HostUnfit, LaunchFailed
 from hypervisor.api.spec import NicSpec, Rate
 from hypervisor.base.addresses import slaac_address
-from hypervisor.base.host_facts import TUN
+from hypervisor.base.host_facts import TUN_DEVICE
 from hypervisor.network.host_filter import VXLAN_PORT
 from hypervisor.network.host_prefixes import refuse_host_prefix
 
@@ -38,31 +38,38 @@ T = TypeVar("T")
 Destination = IPv4Address | IPv4Network | IPv6Address | IPv6Network
 
 VXLAN_TTL = 5
-GROUPS = int(IPv6Address("ff05::"))
+MULTICAST_BASE = int(IPv6Address("ff05::"))
 IFA_F_NODAD = 0x02
 RTPROT_STATIC = 4
-FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+ADDRESS_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 LINK_LOCAL = IPv6Interface("fe80::/64")
 # Where guests find metadata; also who advertises routes, so that a guest's router is the same on whatever host it runs.
 METADATA = IPv6Address("fe80::a9fe:a9fe")
 # How the MACs of all bridges of all hosts begin; the rest is worked out from the host's name and the segment.
-BRIDGE_MACS = "0a:36"
-FOREVER = 0xFFFF_FFFF
-FLOODED = "00:00:00:00:00:00"
+BRIDGE_MAC_PREFIX = "0a:36"
+INFINITE_LIFETIME = 0xFFFF_FFFF
+ALL_ZERO_MAC = "00:00:00:00:00:00"
 TUNSETIFF = 0x400454CA
 TUNSETOWNER = 0x400454CC
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 SYSCTL = Path("/proc/sys/net/ipv6/conf")
 # The kernel hands over up to 64 KiB as one packet, so a bucket must hold that much.
-LEAST_BURST = 66_000
+MIN_BURST_BYTES = 66_000
 
 # The bridge takes part in IPv6 as a router on this link only: it sends router advertisements (radvd looks at
 # `forwarding`) and believes none. The host's own interfaces stay as they are: `all.forwarding` would make a host that
 # got its address by router advertisement forget its default route. Its operator turns it on when there is an uplink
 # to forward to.
-ROUTER = {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "accept_redirects": 0, "accept_dad": 0, "forwarding": 1}
+ROUTER_SYSCTLS = {
+    "disable_ipv6": 0,
+    "accept_ra": 0,
+    "autoconf": 0,
+    "accept_redirects": 0,
+    "accept_dad": 0,
+    "forwarding": 1,
+}
 # Ports of the bridge have no address of their own, so nobody reaches the host through one.
-PORT = {"disable_ipv6": 1}
+BRIDGE_PORT_SYSCTLS = {"disable_ipv6": 1}
 
 
 class Links:
@@ -110,17 +117,17 @@ class Links:
         """A tap on the segment's bridge; the caller owns the descriptor, and with it the life of the tap."""
         return self._do(lambda ip: self._open_tap(ip, nic, owner))
 
-    def ensure_plugged(self, nic: NicSpec) -> None:
+    def ensure_tap_plugged(self, nic: NicSpec) -> None:
         """The tap of a running machine is on its bridge, also when the bridge had to be made anew."""
 
         def plug(ip: IPRoute) -> None:
-            tap, bridge = _index(self.tap(nic.port_id)), _index(self.bridge(nic.vni))
+            tap, bridge = _link_index(self.tap(nic.port_id)), _link_index(self.bridge(nic.vni))
             if tap is not None and bridge is not None and _master(ip, tap) != bridge:
                 ip.link("set", index=tap, master=bridge, mtu=nic.mtu, state="up")
 
         self._do(plug)
 
-    def segments(self) -> dict[int, tuple[int, int]]:
+    def list_segments(self) -> dict[int, tuple[int, int]]:
         """What this installation has here: VNI → indices of bridge and VXLAN device, 0 for one that is missing."""
         bridges, vxlans = self.bridge(0)[:7], self.vxlan(0)[:7]
 
@@ -136,7 +143,7 @@ class Links:
 
         def remove(ip: IPRoute) -> None:
             for name in (self.vxlan(vni), self.bridge(vni)):
-                index = _index(name)
+                index = _link_index(name)
                 if index is not None:
                     ip.link("del", index=index)
 
@@ -144,12 +151,12 @@ class Links:
 
     def underlay_address(self) -> IPv6Address:
         """By which other hosts reach this one. Raises HostUnfit when the uplink has none."""
-        uplink = _index(self.uplink)
+        uplink = _link_index(self.uplink)
         if uplink is None:
             raise HostUnfit(f"There is no interface {self.uplink} to reach other hosts by: choose another uplink.")
         return self._do(lambda ip: self._own_address(ip, uplink))
 
-    def tunnel(self) -> str:
+    def tunnel_name(self) -> str:
         """The name of the link to the translator between IPv6 and IPv4."""
         return f"6n{self.installation}"
 
@@ -160,16 +167,18 @@ class Links:
         """
 
         def ensure(ip: IPRoute) -> bool:
-            index, made = _index(self.tunnel()), False
+            index, made = _link_index(self.tunnel_name()), False
             if index is None:
-                index, made = _add(ip, self.tunnel(), kind="tuntap", mode="tun", uid=0), True
-                sysctl(self.tunnel(), {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "forwarding": 1})
+                index, made = _add_link(ip, self.tunnel_name(), kind="tuntap", mode="tun", uid=0), True
+                set_sysctls(self.tunnel_name(), {"disable_ipv6": 0, "accept_ra": 0, "autoconf": 0, "forwarding": 1})
                 ip.link("set", index=index, state="up")
             _add_address(ip, index, address, 128)
-            wanted = {str(ip_network(destination)): FAMILY[destination.version] for destination in destinations}
+            wanted = {
+                str(ip_network(destination)): ADDRESS_FAMILIES[destination.version] for destination in destinations
+            }
             for destination, family in wanted.items():
                 ip.route("replace", dst=destination, oif=index, family=family)
-            for family in FAMILY.values():
+            for family in ADDRESS_FAMILIES.values():
                 for route in ip.get_routes(family=family, oif=index):
                     destination = f"{route.get_attr('RTA_DST')}/{route['dst_len']}"
                     if route["proto"] == RTPROT_STATIC and destination not in wanted:
@@ -180,7 +189,7 @@ class Links:
 
     def remove_tunnel(self) -> None:
         """It goes, and its routes with it; content if it is gone."""
-        index = _index(self.tunnel())
+        index = _link_index(self.tunnel_name())
         if index is not None:
             self._do(lambda ip: ip.link("del", index=index))
 
@@ -206,10 +215,10 @@ class Links:
 
     def _ensure_segment(self, ip: IPRoute, nic: NicSpec) -> tuple[int, int]:
         bridge_name, vxlan_name = self.bridge(nic.vni), self.vxlan(nic.vni)
-        bridge = _index(bridge_name)
+        bridge = _link_index(bridge_name)
         if bridge is None:
             refuse_host_prefix(nic, self.installation, self.peers)
-            bridge = _add(
+            bridge = _add_link(
                 ip,
                 bridge_name,
                 kind="bridge",
@@ -219,14 +228,14 @@ class Links:
                 # Neighbour discovery must not depend on somebody sending multicast listener queries.
                 br_mcast_snooping=0,
             )
-        sysctl(bridge_name, ROUTER)
-        vxlan = _index(vxlan_name)
-        if vxlan is not None and not self._floods_as_wanted(ip, vxlan):
+        set_sysctls(bridge_name, ROUTER_SYSCTLS)
+        vxlan = _link_index(vxlan_name)
+        if vxlan is not None and not self._matches_configuration(ip, vxlan):
             ip.link("del", index=vxlan)
             vxlan = None
         if vxlan is None:
             vxlan = self._add_vxlan(ip, vxlan_name, nic.vni)
-        sysctl(vxlan_name, PORT)
+        set_sysctls(vxlan_name, BRIDGE_PORT_SYSCTLS)
         try:
             ip.link("set", index=vxlan, master=bridge, mtu=nic.mtu, state="up")
         except NetlinkError as error:
@@ -244,16 +253,16 @@ class Links:
         if nic.gateway is not None:
             _add_address(ip, bridge, slaac_address(IPv6Interface((nic.gateway, 64)), mac), 64)
             # Deprecated: it is answered from, but nothing of the host's own begins with it.
-            _add_address(ip, bridge, nic.gateway, 64, preferred_lft=0, valid_lft=FOREVER)
+            _add_address(ip, bridge, nic.gateway, 64, preferred_lft=0, valid_lft=INFINITE_LIFETIME)
         return bridge, vxlan
 
     def _add_vxlan(self, ip: IPRoute, name: str, vni: int) -> int:
-        uplink = _index(self.uplink)
+        uplink = _link_index(self.uplink)
         if uplink is None:
             raise HostUnfit(f"There is no interface {self.uplink} to carry VXLAN: choose another uplink.")
-        how = {} if self.peers else {"vxlan_group6": str(IPv6Address(GROUPS + vni))}
+        how = {} if self.peers else {"vxlan_group6": str(IPv6Address(MULTICAST_BASE + vni))}
         try:
-            index = _add(
+            index = _add_link(
                 ip,
                 name,
                 kind="vxlan",
@@ -270,7 +279,7 @@ class Links:
                 f"The segment {vni} is taken on {self.uplink} by somebody else: give this installation other VNIs."
             ) from error
         for peer in self._others(ip):
-            ip.fdb("append", ifindex=index, lladdr=FLOODED, dst=peer)
+            ip.fdb("append", ifindex=index, lladdr=ALL_ZERO_MAC, dst=peer)
         return index
 
     def _others(self, ip: IPRoute) -> frozenset[str]:
@@ -286,11 +295,11 @@ class Links:
             return address
         raise HostUnfit(f"The uplink {self.uplink} has no IPv6 address to send VXLAN from.")
 
-    def _floods_as_wanted(self, ip: IPRoute, vxlan: int) -> bool:
+    def _matches_configuration(self, ip: IPRoute, vxlan: int) -> bool:
         """Whether a VXLAN device goes where it should: the operator may have changed uplink or peers."""
         (link,) = ip.get_links(vxlan)
         made = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
-        if made.get_attr("IFLA_VXLAN_LINK") != _index(self.uplink):
+        if made.get_attr("IFLA_VXLAN_LINK") != _link_index(self.uplink):
             return False
         has_group = made.get_attr("IFLA_VXLAN_GROUP6") is not None
         if has_group or not self.peers:
@@ -299,22 +308,22 @@ class Links:
         flooded = {
             entry.get_attr("NDA_DST")
             for entry in entries
-            if entry.get_attr("NDA_LLADDR") == FLOODED and entry["ifindex"] == vxlan
+            if entry.get_attr("NDA_LLADDR") == ALL_ZERO_MAC and entry["ifindex"] == vxlan
         }
         return flooded == self._others(ip)
 
     def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
-        bridge = _index(self.bridge(nic.vni))
+        bridge = _link_index(self.bridge(nic.vni))
         if bridge is None:
             raise LaunchFailed(f"The bridge of segment {nic.vni} is gone.")
         name = self.tap(nic.port_id)
-        descriptor = make_tap(name, owner)
+        descriptor = create_tap(name, owner)
         try:
-            sysctl(name, PORT)
-            index = _index(name)
+            set_sysctls(name, BRIDGE_PORT_SYSCTLS)
+            index = _link_index(name)
             ip.link("set", index=index, master=bridge, mtu=nic.mtu, state="up")
             if index is not None and nic.inbound is not None:
-                _slow_down(ip, index, nic.inbound)
+                _shape_ingress(ip, index, nic.inbound)
         except BaseException:
             os.close(descriptor)
             raise
@@ -323,10 +332,10 @@ class Links:
     def bridge_mac(self, vni: int) -> str:
         """Fixed, for otherwise a bridge takes the lowest MAC of its ports, and its link-local address with it."""
         digest = hashlib.sha256(f"{self.installation}-{self.host_name}-{vni}".encode()).digest()
-        return f"{BRIDGE_MACS}:{digest[:4].hex(':')}"
+        return f"{BRIDGE_MAC_PREFIX}:{digest[:4].hex(':')}"
 
 
-def forward_packets() -> None:
+def enable_forwarding() -> None:
     """Let the kernel pass packets on between links: IPv6 can only do so for all links together.
 
     Links that listen to a router go on listening: a kernel that forwards would otherwise drop its default route.
@@ -342,12 +351,12 @@ def forward_packets() -> None:
         legacy.write_text("1")
 
 
-def make_tap(name: str, owner: int) -> int:
+def create_tap(name: str, owner: int) -> int:
     """A tap that lives as long as the descriptor. Only `owner` may open it as well, and only with that name."""
     try:
-        descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise HostUnfit(f"{TUN} cannot be opened ({error.strerror}): start as root, `modprobe tun`.") from error
+        raise HostUnfit(f"{TUN_DEVICE} cannot be opened ({error.strerror}): start as root, `modprobe tun`.") from error
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         fcntl.ioctl(descriptor, TUNSETOWNER, owner)
@@ -359,7 +368,7 @@ def make_tap(name: str, owner: int) -> int:
     return descriptor
 
 
-def sysctl(interface: str, values: dict[str, int]) -> None:
+def set_sysctls(interface: str, values: dict[str, int]) -> None:
     """Set IPv6 switches of one interface. Where the kernel has IPv6 turned off, there is nothing to set."""
     for key, value in values.items():
         try:
@@ -370,10 +379,13 @@ def sysctl(interface: str, values: dict[str, int]) -> None:
             raise HostUnfit(f"{SYSCTL / interface / key} cannot be set: {error.strerror}.") from error
 
 
-def _slow_down(ip: IPRoute, tap: int, rate: Rate) -> None:
+def _shape_ingress(ip: IPRoute, tap: int, rate: Rate) -> None:
     """What goes to the guest waits its turn; it ends with the tap."""
     peak = max(rate.average, rate.peak)
-    buckets = {"burst": max(rate.burst, LEAST_BURST, rate.average // 100), "cburst": max(LEAST_BURST, peak // 100)}
+    buckets = {
+        "burst": max(rate.burst, MIN_BURST_BYTES, rate.average // 100),
+        "cburst": max(MIN_BURST_BYTES, peak // 100),
+    }
     try:
         ip.tc("add", "htb", tap, 0x10000, default=1)
         ip.tc("add-class", "htb", tap, 0x10001, parent=0x10000, rate=rate.average, ceil=peak, **buckets)
@@ -391,7 +403,7 @@ def _add_address(ip: IPRoute, index: int, address: IPv6Address, prefix_length: i
             raise
 
 
-def _index(name: str) -> int | None:
+def _link_index(name: str) -> int | None:
     """Asked without netlink: a hundred times cheaper."""
     try:
         return socket.if_nametoindex(name)
@@ -405,9 +417,9 @@ def _master(ip: IPRoute, index: int) -> int | None:
     return master
 
 
-def _add(ip: IPRoute, name: str, **members: object) -> int:
+def _add_link(ip: IPRoute, name: str, **members: object) -> int:
     ip.link("add", ifname=name, **members)
-    index = _index(name)
+    index = _link_index(name)
     if index is None:
         raise LaunchFailed(f"The link {name} vanished as soon as it was made.")
     return index

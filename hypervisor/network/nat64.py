@@ -19,12 +19,12 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from hypervisor.api.addresses import plain, plain_prefix
+from hypervisor.api.addresses import format_address, format_prefix
 from hypervisor.api.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.base import process
-from hypervisor.base.config import Mappings, Nat64
+from hypervisor.base.config import Nat64, Nat64Mappings
 from hypervisor.base.paths import HostPaths, private_directory
-from hypervisor.network.links import Destination, Links, forward_packets
+from hypervisor.network.links import Destination, Links, enable_forwarding
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ NOBODY = "nobody"
 PROGRAMS = {"tayga": "apt install tayga", "unbound": "apt install unbound"}
 
 
-class Translator:
+class Nat64Service:
     """NAT64 and DNS64 of one installation on this host; `wanted` None takes away what an earlier run has left."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Translator:
         paths: HostPaths,
         links: Links,
         wanted: Nat64 | None,
-        mapped: Callable[[], Mappings] = tuple,
+        mapped: Callable[[], Nat64Mappings] = tuple,
     ) -> None:
         """`mapped`: the addresses of this host's guests that the control plane has mapped, beside the operator's."""
         self.installation = installation
@@ -71,8 +71,8 @@ class Translator:
             self.close_down()
             return
         with self._lock:
-            forward_packets()
-            tunnel = self.links.tunnel()
+            enable_forwarding()
+            tunnel = self.links.tunnel_name()
             wanted = self._wanted(self.wanted)
             ours: list[Destination] = [*(address for address, _ in wanted.mappings), wanted.pool]
             made = self.links.ensure_tunnel(self.resolver, [wanted.prefix, self._own, *ours])
@@ -92,7 +92,7 @@ class Translator:
             if not self.directory.exists():
                 return
             for program in PROGRAMS:
-                running = self.running(program)
+                running = self.find_process(program)
                 if running is not None:
                     running.end()
             self.links.remove_tunnel()
@@ -100,7 +100,7 @@ class Translator:
                 _nft([f"add table {family} {self.table}", f"delete table {family} {self.table}"])
             shutil.rmtree(self.directory)
 
-    def running(self, program: str) -> process.Process | None:
+    def find_process(self, program: str) -> process.Process | None:
         """tayga or unbound, if it runs."""
         return process.find(self.directory / f"{program}.pid")
 
@@ -117,7 +117,7 @@ class Translator:
 
     def _keep(self, program: str, text: str, options: list[str], *, again: bool) -> None:
         configuration, pid_file = self.directory / f"{program}.conf", self.directory / f"{program}.pid"
-        running = self.running(program)
+        running = self.find_process(program)
         known = configuration.read_text() if configuration.exists() else ""
         if running is not None:
             if known == text and not again:
@@ -129,7 +129,7 @@ class Translator:
         with configuration.open("rb") as file:
             command = [program, *options, f"/proc/self/fd/{file.fileno()}"]
             process.start(command, pid_file=pid_file, log=logged, inherit=[file.fileno()])
-        found = process.find_soon(pid_file, 2)
+        found = process.wait_for_start(pid_file, 2)
         if found is None or found.wait(0.2):
             log.error("%s does not start: %s", program, process.log_tail(logged) or "the system's log may say why")
             raise LaunchFailed(NETWORK_FAILED)
@@ -141,11 +141,11 @@ def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, remembered: Path) -
     lines = [
         f"tun-device {tunnel}",
         f"ipv4-addr {wanted.pool[1]}",
-        f"ipv6-addr {plain(own)}",
-        f"prefix {plain_prefix(wanted.prefix)}",
+        f"ipv6-addr {format_address(own)}",
+        f"prefix {format_prefix(wanted.prefix)}",
         f"dynamic-pool {wanted.pool}",
         f"data-dir {remembered}",
-        *(f"map {address} {plain(guest)}" for address, guest in wanted.mappings),
+        *(f"map {address} {format_address(guest)}" for address, guest in wanted.mappings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -154,7 +154,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
     """The configuration of unbound. Who may ask is said by the packet filter."""
     lines = [
         "server:",
-        f"  interface: {plain(resolver)}",
+        f"  interface: {format_address(resolver)}",
         "  access-control: ::/0 allow",
         f'  username: "{_account()}"',
         '  chroot: ""',
@@ -165,7 +165,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
         "  hide-identity: yes",
         "  hide-version: yes",
         '  module-config: "dns64 iterator"',
-        f"  dns64-prefix: {plain_prefix(wanted.prefix)}",
+        f"  dns64-prefix: {format_prefix(wanted.prefix)}",
         "remote-control:",
         "  control-enable: no",
     ]
@@ -176,7 +176,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
 
 def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Address, pool: IPv4Network) -> list[str]:
     """Pool addresses leave as the host's own; translator and resolver serve our guests and nobody else."""
-    bridges = f"6b{installation}-*"
+    bridges, address = f"6b{installation}-*", format_address(resolver)
     return [
         f"add table ip {table}",
         f"add chain ip {table} leave {{ type nat hook postrouting priority 100; }}",
@@ -185,7 +185,7 @@ def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Addres
         f"add table ip6 {table}",
         f"add chain ip6 {table} enter {{ type filter hook input priority 0; }}",
         f"flush chain ip6 {table} enter",
-        f'add rule ip6 {table} enter ip6 daddr {plain(resolver)} iifname != "lo" iifname != "{bridges}" counter drop',
+        f'add rule ip6 {table} enter ip6 daddr {address} iifname != "lo" iifname != "{bridges}" counter drop',
         f"add chain ip6 {table} across {{ type filter hook forward priority 0; }}",
         f"flush chain ip6 {table} across",
         f'add rule ip6 {table} across oifname "{tunnel}" iifname != "{bridges}" counter drop',

@@ -22,7 +22,7 @@ TARGET_LINK_LAYER_ADDRESS = 2
 ALL_NODES = "ff02::1"
 
 
-def announce_router(links: Links, nics: Iterable[NicSpec]) -> None:
+def send_router_advertisements(links: Links, nics: Iterable[NicSpec]) -> None:
     """Say on each segment that its router's addresses are this host's. Guests find out by themselves, only later."""
     for nic in nics:
         for address in (METADATA, nic.gateway):

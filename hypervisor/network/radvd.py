@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
-from hypervisor.api.addresses import plain, plain_prefix
+from hypervisor.api.addresses import format_address, format_prefix
 from hypervisor.api.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.base import process
-from hypervisor.base.config import Timing
+from hypervisor.base.config import RouterTiming
 from hypervisor.base.paths import HostPaths, private_directory
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,12 @@ class Advertisement:
     """Prefixes that guests reach by this router (RFC 4191, route information)."""
 
 
-def radvd_conf(advertisements: tuple[Advertisement, ...], timing: Timing) -> str:
+def radvd_conf(advertisements: tuple[Advertisement, ...], timing: RouterTiming) -> str:
     """The whole configuration file."""
     return "".join(_interface(advertisement, timing) for advertisement in advertisements)
 
 
-def _interface(advertisement: Advertisement, timing: Timing) -> str:
+def _interface(advertisement: Advertisement, timing: RouterTiming) -> str:
     lines = [
         f"interface {advertisement.interface} {{",
         "  AdvSendAdvert on;",
@@ -53,11 +53,11 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
         f"  MinDelayBetweenRAs {timing.min_delay};",
         f"  AdvDefaultLifetime {timing.default_lifetime if advertisement.gateway else 0};",
         f"  AdvLinkMTU {advertisement.mtu};",
-        f"  AdvRASrcAddress {{ {plain(advertisement.source)}; }};",
+        f"  AdvRASrcAddress {{ {format_address(advertisement.source)}; }};",
     ]
     for prefix in advertisement.prefixes:
         lines += [
-            f"  prefix {plain_prefix(prefix)} {{",
+            f"  prefix {format_prefix(prefix)} {{",
             "    AdvOnLink on;",
             "    AdvAutonomous on;",
             f"    AdvValidLifetime {timing.valid_lifetime};",
@@ -65,11 +65,10 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
             "  };",
         ]
     for route in advertisement.routes:
-        lines += [f"  route {plain_prefix(route)} {{", f"    AdvRouteLifetime {timing.default_lifetime};", "  };"]
+        lines += [f"  route {format_prefix(route)} {{", f"    AdvRouteLifetime {timing.default_lifetime};", "  };"]
     if advertisement.dns_servers:
-        lines.append(
-            f"  RDNSS {' '.join(map(plain, advertisement.dns_servers))} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};"
-        )
+        servers = " ".join(map(format_address, advertisement.dns_servers))
+        lines.append(f"  RDNSS {servers} {{ AdvRDNSSLifetime {timing.dns_lifetime}; }};")
     if advertisement.dns_search:
         lines.append(f"  DNSSL {' '.join(advertisement.dns_search)} {{ AdvDNSSLLifetime {timing.dns_lifetime}; }};")
     lines.append("};")
@@ -79,7 +78,7 @@ def _interface(advertisement: Advertisement, timing: Timing) -> str:
 class RouterAdvertiser:
     """Keeps radvd as the segments need it. It outlives us like a machine does, and is found again like one."""
 
-    def __init__(self, paths: HostPaths, timing: Timing) -> None:
+    def __init__(self, paths: HostPaths, timing: RouterTiming) -> None:
         self.directory = paths.radvd
         self.configuration = paths.radvd / "radvd.conf"
         self.pid_file = paths.radvd / "pid"
@@ -97,7 +96,7 @@ class RouterAdvertiser:
         that was accepted stays.
         """
         with self._lock:
-            running = self.running()
+            running = self.find_process()
             if not advertisements:
                 self._end(running)
                 return frozenset()
@@ -129,7 +128,7 @@ class RouterAdvertiser:
         self._refused = (text, *_without_faults(wanted, _blocks(known)))
         return self._refused[1:]
 
-    def running(self) -> process.Process | None:
+    def find_process(self) -> process.Process | None:
         """The running radvd."""
         return process.find(self.pid_file)
 
@@ -141,7 +140,7 @@ class RouterAdvertiser:
             command += ["--config", f"/proc/self/fd/{configuration.fileno()}"]
             command += ["--pidfile", str(self.directory / "radvd.pid"), *_account()]
             process.start(command, pid_file=self.pid_file, log=self.log, inherit=[configuration.fileno()])
-        if process.find_soon(self.pid_file, 2) is None:
+        if process.wait_for_start(self.pid_file, 2) is None:
             words = process.log_tail(self.log)
             if "not found" in words:
                 raise HostUnfit("radvd is missing: apt install radvd")

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from hypervisor.api.errors import NETWORK_FAILED, LaunchFailed
 from hypervisor.api.spec import MachineSpec, NicSpec
-from hypervisor.network.antispoofing import SpoofingGuard, own_addresses
+from hypervisor.network.antispoofing import AntiSpoofing, port_addresses
 from hypervisor.network.links import METADATA, Links
 from hypervisor.network.radvd import Advertisement, RouterAdvertiser
 
@@ -22,7 +22,7 @@ class Segments:
     def __init__(
         self,
         links: Links,
-        guard: SpoofingGuard,
+        guard: AntiSpoofing,
         router: RouterAdvertiser,
         dns_servers: tuple[IPv6Address, ...] = (),
         dns_search: tuple[str, ...] = (),
@@ -35,27 +35,27 @@ class Segments:
         self._lock = threading.RLock()
         self._claims: dict[str, Nics] = {}
         # Machines that are on their way to or from another host: their guests may run there.
-        self._away: set[str] = set()
+        self._migrating: set[str] = set()
         # Indices of bridge and VXLAN device; others mean that somebody removed them, and our taps hang in the air.
         self._known: dict[int, tuple[int, int]] = {}
         self._watcher: Callable[[dict[int, int]], None] = lambda _: None
 
-    def remember(self, machine_id: str, nics: Nics, *, away: bool = False) -> None:
+    def register(self, machine_id: str, nics: Nics, *, is_migrating: bool = False) -> None:
         """A machine found on this host. Nothing is done until `repair`."""
         with self._lock:
             self._claims[machine_id] = nics
-            if away:
-                self._away.add(machine_id)
+            if is_migrating:
+                self._migrating.add(machine_id)
 
-    def claim(self, machine_id: str, nics: Nics, *, awaited: bool = False) -> None:
+    def claim(self, machine_id: str, nics: Nics, *, is_incoming: bool = False) -> None:
         """From now on this machine needs the segments of its ports, and the rules for them.
 
-        `awaited`: its guest runs on another host until this is called again without."""
+        `is_incoming`: its guest runs on another host until this is called again without."""
         with self._lock:
             before = self._claims.get(machine_id, ())
             self._claims[machine_id] = nics
-            (self._away.add if awaited else self._away.discard)(machine_id)
-            self.guard.ensure(nics, awaited=awaited)
+            (self._migrating.add if is_incoming else self._migrating.discard)(machine_id)
+            self.guard.ensure(nics, is_incoming=is_incoming)
             ports = {nic.port_id for nic in nics}
             self.guard.remove([nic for nic in before if nic.port_id not in ports])
             for nic in nics:
@@ -65,17 +65,17 @@ class Segments:
             if any(self.links.bridge(nic.vni) in refused for nic in nics):
                 raise LaunchFailed(NETWORK_FAILED)
 
-    def leave(self, machine_id: str) -> None:
+    def mark_migrating(self, machine_id: str) -> None:
         """The guest of this machine may run on another host from now on, until `claim` brings it back."""
         with self._lock:
-            self._away.add(machine_id)
-            self.guard.disown(self._claims.get(machine_id, ()))
+            self._migrating.add(machine_id)
+            self.guard.allow_remote_macs(self._claims.get(machine_id, ()))
 
     def release(self, machine_id: str) -> None:
         """This machine needs nothing any more: segments that no other one needs go."""
         with self._lock:
             gone = self._claims.pop(machine_id, None)
-            self._away.discard(machine_id)
+            self._migrating.discard(machine_id)
             if gone is None:
                 return
             # Links first: VXLAN devices never outlive the rules for them.
@@ -89,10 +89,10 @@ class Segments:
     def repair(self, running: Iterable[str]) -> None:
         """Links, rules and advertisements are as the running machines need them, whatever happened to them."""
         with self._lock:
-            present = self.links.segments()
+            present = self.links.list_segments()
             self._remove_unneeded(present.keys() | self._known.keys())
             # Rules first, as in `claim`.
-            here = [nic for one, nics in self._claims.items() if one not in self._away for nic in nics]
+            here = [nic for one, nics in self._claims.items() if one not in self._migrating for nic in nics]
             if self._claims:
                 self.guard.repair([nic for nics in self._claims.values() for nic in nics], here)
             else:
@@ -102,10 +102,10 @@ class Segments:
             for nic in needed:
                 if nic.vni in broken:
                     self._known[nic.vni] = self.links.ensure_segment(nic)
-                    self.links.ensure_plugged(nic)
+                    self.links.ensure_tap_plugged(nic)
             self._advertise()
 
-    def watch(self, watcher: Callable[[dict[int, int]], None]) -> None:
+    def subscribe(self, watcher: Callable[[dict[int, int]], None]) -> None:
         """Tell it which bridges are here, now and whenever one may have come, gone or been made anew."""
         with self._lock:
             self._watcher = watcher
@@ -116,7 +116,7 @@ class Segments:
         with self._lock:
             return {bridge: vni for vni, (bridge, _) in self._known.items()}
 
-    def told(self, spec: MachineSpec) -> MachineSpec:
+    def guest_spec(self, spec: MachineSpec) -> MachineSpec:
         """The spec as its guest is told it: with this host's resolvers where a network has none of its own."""
         nics = tuple(
             nic.model_copy(
@@ -129,16 +129,16 @@ class Segments:
         )
         return spec.model_copy(update={"nics": nics})
 
-    def owner(self, vni: int, address: IPv6Address) -> str | None:
+    def find_owner(self, vni: int, address: IPv6Address) -> str | None:
         """Whose address this is in a segment, as the rules against spoofing see it."""
         with self._lock:
             for machine_id, nics in self._claims.items():
                 for nic in nics:
-                    if nic.vni == vni and address in own_addresses(nic):
+                    if nic.vni == vni and address in port_addresses(nic):
                         return machine_id
         return None
 
-    def mapped(self) -> tuple[tuple[IPv4Address, IPv6Address], ...]:
+    def ipv4_mappings(self) -> tuple[tuple[IPv4Address, IPv6Address], ...]:
         """IPv4 addresses in front of guests of this host, and what each is mapped to."""
         with self._lock:
             nics = [nic for nics in self._claims.values() for nic in nics]
@@ -149,7 +149,7 @@ class Segments:
         """No segment, rule or radvd is left, whoever claims one."""
         with self._lock:
             self.router.apply(())
-            for vni in self.links.segments():
+            for vni in self.links.list_segments():
                 self.links.remove_segment(vni)
             self.guard.close_down()
             self._known.clear()

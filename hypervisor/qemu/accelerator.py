@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hypervisor.api.errors import HostUnfit
-from hypervisor.base.config import Wanted
+from hypervisor.base.config import AcceleratorChoice
 from hypervisor.base.paths import write
 from hypervisor.base.process import Identity, boot_id
 
@@ -27,25 +27,25 @@ RECHECK_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedAccelerator:
     """The accelerator that new guests get, and why it is not KVM."""
 
     accelerator: str
     reason: str | None = None
 
 
-class Accelerators:
+class AcceleratorSelector:
     """Decides once for each boot of the host and version of qemu; safe to ask from several threads."""
 
-    def __init__(self, wanted: Wanted, memory: Path, program: str = "qemu-system-x86_64") -> None:
+    def __init__(self, wanted: AcceleratorChoice, memory: Path, program: str = "qemu-system-x86_64") -> None:
         self.wanted = wanted
         self.memory = memory
         self.program = program
         self._lock = threading.Lock()
-        self._choice: Choice | None = None
+        self._choice: SelectedAccelerator | None = None
         self._rechecked: float | None = None
 
-    def choice(self) -> Choice:
+    def select(self) -> SelectedAccelerator:
         """What the next guest is started with. Raises HostUnfit when KVM is demanded and not there."""
         with self._lock:
             if self._choice is None:
@@ -75,37 +75,37 @@ class Accelerators:
             return
         log.error("KVM does not work any more, new guests run under TCG: %s", failure)
         with self._lock:
-            self._choice = Choice("tcg", failure)
+            self._choice = SelectedAccelerator("tcg", failure)
             self._remember(self._choice)
 
-    def _decide(self) -> Choice:
+    def _decide(self) -> SelectedAccelerator:
         if self.wanted == "tcg":
-            return Choice("tcg", "TCG was asked for.")
-        missing = why_no_kvm()
+            return SelectedAccelerator("tcg", "TCG was asked for.")
+        missing = kvm_unavailable_reason()
         if self.wanted == "kvm":
             if missing is not None and not os.access(KVM, os.R_OK | os.W_OK):
                 raise HostUnfit(f"KVM was asked for, but: {missing}")
-            return Choice("kvm")
+            return SelectedAccelerator("kvm")
         if missing is not None:
-            return Choice("tcg", missing)
+            return SelectedAccelerator("tcg", missing)
         remembered = self._recall()
         if remembered is None:
             failure = self._probe()
-            remembered = Choice("kvm") if failure is None else Choice("tcg", failure)
+            remembered = SelectedAccelerator("kvm") if failure is None else SelectedAccelerator("tcg", failure)
             self._remember(remembered)
         return remembered
 
     def _key(self) -> str:
         return f"{boot_id()} {os.uname().release} {self.program}"
 
-    def _recall(self) -> Choice | None:
+    def _recall(self) -> SelectedAccelerator | None:
         try:
             document = json.loads(self.memory.read_bytes())
-            return Choice(**document["choice"]) if document["key"] == self._key() else None
+            return SelectedAccelerator(**document["choice"]) if document["key"] == self._key() else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _remember(self, choice: Choice) -> None:
+    def _remember(self, choice: SelectedAccelerator) -> None:
         self.memory.parent.mkdir(parents=True, exist_ok=True)
         write(self.memory, json.dumps({"key": self._key(), "choice": asdict(choice)}).encode())
 
@@ -113,7 +113,7 @@ class Accelerators:
         return probe(self.program, timeout_seconds=timeout_seconds)
 
 
-def why_no_kvm() -> str | None:
+def kvm_unavailable_reason() -> str | None:
     """A reason not to use KVM that costs nothing to find out, or None."""
     if Path("/sys/module/kvm_pvm").exists():
         return "KVM here is PVM, which emulates ordinary guests in software, slower than TCG does."

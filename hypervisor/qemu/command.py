@@ -104,7 +104,7 @@ def qemu_command(
         *("-device", _json(driver="vmgenid", guid=generation_id)),
     ]
     for number, disk in enumerate(files.disks):
-        words += _disk(number, disk, is_awaited=files.key is not None)
+        words += _disk(number, disk, is_incoming=files.key is not None)
     for number in range(SLOTS):
         words += ["-device", _json(driver="pcie-root-port", id=f"slot{number}", chassis=number + 1)]
     for nic in files.nics:
@@ -116,7 +116,7 @@ def qemu_command(
     if files.memory is not None:
         words += ["-incoming", f"fd:{files.memory}"]
     if files.key is not None:
-        words += ["-object", json.dumps(tls.server(files.key)), "-incoming", "defer"]
+        words += ["-object", json.dumps(tls.server_credentials(files.key)), "-incoming", "defer"]
     return [*words, "-S"] if frozen else words
 
 
@@ -149,10 +149,10 @@ def _processor(spec: MachineSpec, accelerator: str, model: str) -> list[str]:
     return ["-accel", f"tcg,tb-size={cache}", "-cpu", "max,vendor=GenuineIntel" if has_threads else "max"]
 
 
-def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
+def _disk(number: int, disk: OpenDisk, *, is_incoming: bool) -> list[str]:
     """A drive whose every layer has its format said aloud, so that qemu never guesses from what a guest wrote.
 
-    One that `is_awaited` may be written by the host that sends it until the guest is here.
+    One that `is_incoming` may be written by the host that sends it until the guest is here.
     """
     drive = f"disk{number}"
     words = _inherited(disk.descriptor)
@@ -178,7 +178,7 @@ def _disk(number: int, disk: OpenDisk, *, is_awaited: bool) -> list[str]:
     device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": disk_device(number), "drive": drive, "werror": "enospc"}
     if disk.cdrom:
         device = {"driver": "ide-cd", "id": f"ide-{drive}", "bus": f"ide.{number}", "drive": drive}
-    if is_awaited and not disk.read_only:
+    if is_incoming and not disk.read_only:
         device |= {"share-rw": True}
     if disk.name != "config":
         device |= {"bootindex": number}

@@ -46,7 +46,7 @@ class _NotGreeted(Exception):
     """Something else came first; nothing was asked yet."""
 
 
-class NobodyAnswers(HypervisorError):
+class QmpUnavailable(HypervisorError):
     """There is no qemu at the other end, or it went away meanwhile."""
 
 
@@ -75,7 +75,7 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def somebody_listens(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Whether a process has the socket open for listening."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
@@ -95,10 +95,10 @@ def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[A
     async def converse(client: QMPClient) -> list[Any]:
         return [await client.execute(command) for command in commands]
 
-    return talk(path, converse, timeout_seconds=timeout_seconds)
+    return run_session(path, converse, timeout_seconds=timeout_seconds)
 
 
-def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
+def run_session(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
     """Have one conversation with qemu and return what comes of it.
 
     Raises NobodyAnswers when qemu is not there, HypervisorError when it does not answer in time or refuses.
@@ -106,7 +106,7 @@ def talk(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeo
     for _ in range(GREETINGS):
         with contextlib.suppress(_NotGreeted):
             return _talk_once(path, conversation, timeout_seconds)
-    raise NobodyAnswers("qemu does not greet.")
+    raise QmpUnavailable("qemu does not greet.")
 
 
 def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
@@ -117,7 +117,7 @@ def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], ti
         try:
             connect(connection, path, deadline)
         except (FileNotFoundError, ConnectionError) as error:
-            raise NobodyAnswers("qemu is not there.") from error
+            raise QmpUnavailable("qemu is not there.") from error
         connection.setblocking(False)
         return asyncio.run(asyncio.wait_for(_converse(connection, conversation), timeout_seconds))
     except TimeoutError as error:
@@ -125,7 +125,7 @@ def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], ti
     except ExecuteError as error:
         raise HypervisorError(f"qemu refused: {error}") from error
     except (QMPError, EOFError, ConnectionError, asyncio.CancelledError) as error:
-        raise NobodyAnswers("qemu went away.") from error
+        raise QmpUnavailable("qemu went away.") from error
     finally:
         connection.close()
 
@@ -163,7 +163,7 @@ async def _converse(connection: socket.socket, conversation: Callable[[QMPClient
             await client.disconnect()
 
 
-def state(path: Path, *, timeout_seconds: float = 10.0) -> tuple[MachineState, str]:
+def query_state(path: Path, *, timeout_seconds: float = 10.0) -> tuple[MachineState, str]:
     """What qemu says of its guest: the state, and qemu's own word for it."""
     (answer,) = execute(path, "query-status", timeout_seconds=timeout_seconds)
     word = str(answer["status"])

@@ -16,7 +16,7 @@ OBJECT = "migration-tls"
 USER = "sixstack"
 
 
-def keep(directory: Path, key: str) -> None:
+def write_key(directory: Path, key: str) -> None:
     """Put the key where a qemu that is handed the directory finds it. The directory above keeps others out."""
     private_directory(directory)
     file = directory / "keys.psk"
@@ -25,17 +25,17 @@ def keep(directory: Path, key: str) -> None:
     directory.chmod(0o755)
 
 
-def forget(directory: Path) -> None:
+def remove_key(directory: Path) -> None:
     """Content when it is gone."""
     remove_directory(directory)
 
 
-def server(descriptor: int) -> dict[str, Any]:
+def server_credentials(descriptor: int) -> dict[str, Any]:
     """The object of a qemu that awaits another one; it reads the key when somebody comes."""
     return {"qom-type": "tls-creds-psk", "id": OBJECT, "dir": f"/proc/self/fd/{descriptor}", "endpoint": "server"}
 
 
-async def add_client(client: QMPClient, directory: Path) -> None:
+async def add_client_credentials(client: QMPClient, directory: Path) -> None:
     """Give a running qemu the key by which it is let in elsewhere; it reads it at once."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.base.process import Identity, plain_environment
+from hypervisor.base.process import Identity, clean_environment
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def run(command: list[str], *, timeout_seconds: float, inherit: tuple[int, ...] 
             timeout=timeout_seconds,
             pass_fds=inherit,
             cwd="/",
-            env=plain_environment(),
+            env=clean_environment(),
         )
     except subprocess.CalledProcessError as error:
         raise HypervisorError(error.stderr.decode(errors="replace").strip() or str(error)) from error

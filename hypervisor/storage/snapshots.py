@@ -82,7 +82,7 @@ def forget_running(control: Path, disks: int) -> None:
                     "blockdev-snapshot-delete-internal-sync", {"device": f"disk{number}", "name": NAME}
                 )
 
-    qmp.talk(control, converse, timeout_seconds=300)
+    qmp.run_session(control, converse, timeout_seconds=300)
 
 
 def grow(disk: DiskFile, size_bytes: int) -> None:
@@ -125,7 +125,7 @@ def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Calla
             await _clean_up(client)
 
     try:
-        qmp.talk(control, converse, timeout_seconds=COPY_SECONDS)
+        qmp.run_session(control, converse, timeout_seconds=COPY_SECONDS)
     finally:
         os.close(descriptor)
 

@@ -56,7 +56,7 @@ STARTING = [
     ("hypervisor.network.links.Links.open_tap", "after"),
     ("hypervisor.base.process.start", "before"),
     ("hypervisor.base.process.start", "after"),
-    ("hypervisor.qemu.qmp.state", "after"),
+    ("hypervisor.qemu.qmp.query_state", "after"),
 ]
 REMOVING = [
     ("hypervisor.machines.machines.Machines.stop", "after"),

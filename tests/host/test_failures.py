@@ -117,7 +117,7 @@ def test_a_launch_that_fails_leaves_nothing(host: QemuHypervisor, blank_image: P
     steps = steps_of(lambda: host.ensure_running(spec))
     host.remove(spec.id)
     assert left_of(host) == []
-    assert {("process", "start"), ("qmp", "state"), ("segments", "Segments.claim")} <= set(steps)
+    assert {("process", "start"), ("qmp", "query_state"), ("segments", "Segments.claim")} <= set(steps)
     for step in steps:
         if attempt(lambda: host.ensure_running(spec), step) or step in COMPLETE:
             assert host.report(spec.id).state is MachineState.RUNNING, step
@@ -222,7 +222,7 @@ def test_a_crowded_control_socket_fails_no_launch(host: QemuHypervisor, blank_im
     def crowd() -> None:
         while not is_over.is_set():
             with contextlib.suppress(HypervisorError):
-                qmp.state(control, timeout_seconds=1)
+                qmp.query_state(control, timeout_seconds=1)
 
     with ThreadPoolExecutor(8) as pool:
         try:

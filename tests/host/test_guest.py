@@ -158,18 +158,18 @@ def test_radvd_is_found_again_and_revived(make_host: HostMaker, blank_image: Pat
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
-    first = host.router.running()
+    first = host.router.find_process()
     assert first is not None
     later = make_host(OneImage(blank_image))
     later.repair()
-    assert later.router.running() == first
+    assert later.router.find_process() == first
     first.end()
     later.repair()
-    revived = later.router.running()
+    revived = later.router.find_process()
     assert revived is not None
     assert revived != first
     later.remove(spec.id)
-    assert later.router.running() is None
+    assert later.router.find_process() is None
 
 
 def test_a_machine_is_started_within_a_second(make_host: HostMaker, blank_image: Path) -> None:

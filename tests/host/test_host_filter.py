@@ -163,13 +163,13 @@ def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, bl
         learnt = [line for line in shown.stdout.splitlines() if line.startswith(VICTIM.mac) and "master" in line]
         assert learnt, "the bridge knows where the victim is"
         assert not [line for line in learnt if host.links.vxlan(HOSTILE.vni) in line]
-        host.segments.leave("others")
+        host.segments.mark_migrating("others")
         assert takes(2), "a guest that migrates goes on reaching its neighbours"
         host.segments.repair(["hostile", "others"])
         assert takes(3)
         host.segments.claim("others", (VICTIM,))
         assert not takes(4)
-        host.segments.claim("others", (VICTIM,), awaited=True)
+        host.segments.claim("others", (VICTIM,), is_incoming=True)
         assert takes(5), "a guest that is awaited"
         host.segments.claim("others", (VICTIM,))
         subprocess.run(["nft", "flush", "ruleset"], check=True)
@@ -320,7 +320,7 @@ def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: Host
         service.close()
         # Another process with the same state, after ours was killed, changes the rules as it was told to.
         later = make_host(OneImage(blank_image), guests_reach_ports=(9998,))
-        later.segments.remember("hostile", (HOSTILE,))
+        later.segments.register("hostile", (HOSTILE,))
         later.segments.repair(["hostile"])
         assert guest.reaches_tcp(GATEWAY, 9998, number=90)
         assert host.config.installation in tables()

@@ -98,7 +98,7 @@ class Host:
                 running = self.hypervisor.machines.process_of(self.hypervisor.paths.machine(machine_id))
                 if running is not None:
                     running.end()
-            radvd = self.hypervisor.router.running()
+            radvd = self.hypervisor.router.find_process()
             if radvd is not None:
                 helpers = radvd.children()
                 radvd.end()
@@ -262,10 +262,10 @@ def test_hosts_without_multicast_flood_to_their_peers(
     with inside(hosts[0].namespace):
         vxlan = ip("-details", "link", "show", "dev", links.vxlan(VNI))
         flooded = subprocess.run(["bridge", "fdb", "show", "dev", links.vxlan(VNI)], capture_output=True, text=True)
-        before = links.segments()
+        before = links.list_segments()
         hosts[0].hypervisor.ensure_running(one)
         hosts[0].hypervisor.segments.claim(one.id, one.nics)
-        assert links.segments() == before, "nothing is made anew without a reason"
+        assert links.list_segments() == before, "nothing is made anew without a reason"
     assert "group ff05" not in vxlan
     assert all(f"00:00:00:00:00:00 dst {peer} " in flooded.stdout for peer in peers[1:])
     assert f"dst {peers[0]} " not in flooded.stdout

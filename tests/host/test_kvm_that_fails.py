@@ -11,10 +11,10 @@ import pytest
 from hypervisor.api.errors import LaunchFailed
 from hypervisor.api.spec import MachineSpec, MachineState
 from hypervisor.base.paths import MachinePaths
-from hypervisor.base.runtime_state import last_run
+from hypervisor.base.runtime_state import load_runtime_state
 from hypervisor.machines import launch
 from hypervisor.qemu import accelerator, qmp
-from hypervisor.qemu.accelerator import Accelerators
+from hypervisor.qemu.accelerator import AcceleratorSelector
 from hypervisor.qemu.command import OpenFiles, qemu_command
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
@@ -27,23 +27,23 @@ def pretend_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
         return qemu_command(spec, files, accelerator="tcg", **more)
 
     monkeypatch.setattr(launch, "qemu_command", command)
-    monkeypatch.setattr(accelerator, "why_no_kvm", lambda: None)
-    monkeypatch.setattr(Accelerators, "_probe", lambda self, *_: None)
+    monkeypatch.setattr(accelerator, "kvm_unavailable_reason", lambda: None)
+    monkeypatch.setattr(AcceleratorSelector, "_probe", lambda self, *_: None)
 
 
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Ids of machines whose guests are in `internal-error` as long as they run under KVM."""
     failing: set[str] = set()
-    real = qmp.state
+    real = qmp.query_state
 
     def state(path: Path, **more: Any) -> tuple[MachineState, str]:
         paths = MachinePaths(path.parent)
-        if paths.directory.name in failing and last_run(paths).accelerator == "kvm":
+        if paths.directory.name in failing and load_runtime_state(paths).accelerator == "kvm":
             return MachineState.CRASHED, "internal-error"
         return real(path, **more)
 
-    monkeypatch.setattr(qmp, "state", state)
+    monkeypatch.setattr(qmp, "query_state", state)
     return failing
 
 
@@ -73,7 +73,7 @@ def test_a_host_is_distrusted_when_its_own_probe_fails(
     host = make_host(OneImage(blank_image), accelerator="auto")
     one, two = (make_spec(number, image_ref(blank_image, "raw", 1 << 20)) for number in (1, 2))
     assert host.ensure_running(one).accelerator == "kvm"
-    monkeypatch.setattr(Accelerators, "_probe", lambda self, *_: "The probe failed.")
+    monkeypatch.setattr(AcceleratorSelector, "_probe", lambda self, *_: "The probe failed.")
     fails.add(one.id)
     host.repair()
     assert host.describe().accelerator_reason == "The probe failed."
@@ -88,9 +88,9 @@ def test_a_host_is_distrusted_when_its_own_probe_fails(
 def test_kvm_that_refuses_to_start_gives_way_at_once(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = launch.qmp.state
+    real = launch.qmp.query_state
     answers = iter([(MachineState.CRASHED, "internal-error")])
-    monkeypatch.setattr(qmp, "state", lambda path, **more: next(answers, None) or real(path, **more))
+    monkeypatch.setattr(qmp, "query_state", lambda path, **more: next(answers, None) or real(path, **more))
     host = make_host(OneImage(blank_image), accelerator="auto")
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     assert host.ensure_running(spec).accelerator == "tcg"
@@ -103,7 +103,7 @@ def test_kvm_that_refuses_to_start_gives_way_at_once(
 def test_kvm_that_was_demanded_fails_in_words(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qmp, "state", lambda path, **more: (MachineState.CRASHED, "internal-error"))
+    monkeypatch.setattr(qmp, "query_state", lambda path, **more: (MachineState.CRASHED, "internal-error"))
     host = make_host(OneImage(blank_image), accelerator="kvm")
     with pytest.raises(LaunchFailed, match="internal-error"):
         host.ensure_running(make_spec(1, image_ref(blank_image, "raw", 1 << 20)))

@@ -177,7 +177,7 @@ def test_a_password_is_posted_once(host: QemuHypervisor) -> None:
     assert guest.ask(path, "POST", b"encrypted")[0] == 200
     assert guest.ask(path, "POST", b"another")[0] == 409
     assert guest.read(path) == "encrypted"
-    assert metadata.password(host.paths.machine(spec.id)) == b"encrypted"
+    assert metadata.load_password(host.paths.machine(spec.id)) == b"encrypted"
     assert guest.ask("/openstack/latest/user_data", "POST", b"x")[0] == 405
     # Until the user has it cleared.
     assert host.password(spec.id) == b"encrypted"

@@ -287,7 +287,7 @@ def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
     paths.qmp.rename(paths.qmp.with_name("elsewhere.sock"))
     with inside(two.namespace), pytest.raises(HypervisorError):
         two.hypervisor.rebuild(wanted, start=True, keep=frozenset({"root"}))
-    assert one.hypervisor.paths.is_ours(spec.id)
+    assert one.hypervisor.paths.is_owned(spec.id)
     paths.pid.write_text(pid)
 
     kill(one, spec)
@@ -321,4 +321,4 @@ def kill(host: Host, spec: MachineSpec) -> None:
 def assert_absent(host: Host, spec: MachineSpec) -> None:
     with inside(host.namespace):
         assert host.hypervisor.report(spec.id).state is MachineState.ABSENT
-        assert not host.hypervisor.links.segments()
+        assert not host.hypervisor.links.list_segments()

@@ -115,7 +115,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     assert PAGE.decode() in said
     assert "64:ff9b::c105:5d0a" in said
     assert web.clients == [str(HOST)], "the world sees the host's address"
-    first, unbound = host.translator.running("tayga"), host.translator.running("unbound")
+    first, unbound = host.translator.find_process("tayga"), host.translator.running("unbound")
     assert first is not None
     assert unbound is not None
     status = Path(f"/proc/{first.pid}/status").read_text()
@@ -132,15 +132,15 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     mappings = ((MAPPED, spec.nics[0].addresses[0].ip),)
     later = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
     later.repair()
-    assert not first.alive()
-    assert later.translator.running("unbound") == unbound, "what has not changed goes on"
+    assert not first.is_alive()
+    assert later.translator.find_process("unbound") == unbound, "what has not changed goes on"
     words = ["ssh", "-i", str(private), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     with inside(outside):
         done = subprocess.run([*words, "-o", "BatchMode=yes", f"root@{MAPPED}", "hostname"], capture_output=True)
     assert done.stdout == b"vm1\n", done.stderr
 
     # What has died is started again, and the guest is seen under its own address.
-    second = later.translator.running("tayga")
+    second = later.translator.find_process("tayga")
     assert second is not None
     second.end()
     unbound.end()
@@ -150,7 +150,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
 
     # An address that is no longer mapped goes where it went before.
     last = make_host(OneImage(tiny_image), uplink="uplink", nat64=host.config.nat64)
-    routes = ["ip", "route", "show", "dev", host.links.tunnel()]
+    routes = ["ip", "route", "show", "dev", host.links.tunnel_name()]
     assert str(MAPPED) in subprocess.run(routes, check=True, capture_output=True, text=True).stdout
     last.repair()
     left = subprocess.run(routes, check=True, capture_output=True, text=True).stdout
@@ -170,7 +170,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     # Turned off, nothing of it stays.
     off = make_host(OneImage(tiny_image), uplink="uplink")
     off.repair()
-    assert off.translator.running("tayga") is None
+    assert off.translator.find_process("tayga") is None
     off.remove(spec.id)
 
 

@@ -93,15 +93,15 @@ def test_one_bad_network_leaves_the_others_their_router(make_host: HostMaker, bl
     bad = bad.model_copy(update={"nics": (nic,)})
     host = make_host(OneImage(blank_image))
     host.ensure_running(good)
-    radvd, announced = host.router.running(), host.router.configuration.read_text()
+    radvd, announced = host.router.find_process(), host.router.configuration.read_text()
     with pytest.raises(LaunchFailed, match="network could not be set up"):
         host.ensure_running(bad)
     host.repair()
     assert host.router.configuration.read_text() == announced
-    assert host.router.running() == radvd
+    assert host.router.find_process() == radvd
     other = make_spec(3, image, vni=0x668)
     host.ensure_running(other)
-    assert host.router.running() == radvd
+    assert host.router.find_process() == radvd
     assert host.router.configuration.read_text().count("interface ") == 2
     for report in host.reports():
         host.remove(report.id)

@@ -122,7 +122,7 @@ def taps(make_host: HostMaker, blank_image: Path) -> Iterator[tuple[int, int]]:
     os.close(hostile)
     os.close(victim)
     host.guard.remove([HOSTILE, VICTIM])
-    assert host.guard.guarded() == set()
+    assert host.guard.guarded_taps() == set()
     host.close_down()
 
 
@@ -247,13 +247,13 @@ def test_rules_that_somebody_flushed_come_back(make_host: HostMaker, blank_image
     host.ensure_running(one)
     host.ensure_running(two)
     subprocess.run(["nft", "flush", "ruleset"], check=True)
-    assert host.guard.guarded() == set()
+    assert host.guard.guarded_taps() == set()
     host.repair()
-    assert host.guard.guarded() == {host.links.tap(spec.nics[0].port_id) for spec in (one, two)}
+    assert host.guard.guarded_taps() == {host.links.tap(spec.nics[0].port_id) for spec in (one, two)}
     host.remove(one.id)
-    assert host.guard.guarded() == {host.links.tap(two.nics[0].port_id)}
+    assert host.guard.guarded_taps() == {host.links.tap(two.nics[0].port_id)}
     host.remove(two.id)
-    assert host.guard.guarded() == set()
+    assert host.guard.guarded_taps() == set()
 
 
 def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:

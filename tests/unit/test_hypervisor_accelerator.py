@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from hypervisor.qemu import accelerator
-from hypervisor.qemu.accelerator import Accelerators, Choice, probe, probe_rom
+from hypervisor.qemu.accelerator import AcceleratorSelector, SelectedAccelerator, probe, probe_rom
 
 
-class Counted(Accelerators):
+class Counted(AcceleratorSelector):
     """Answers the probe from a list."""
 
     probes = 0
@@ -22,65 +22,65 @@ class Counted(Accelerators):
 
 @pytest.fixture
 def kvm_looks_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerator, "why_no_kvm", lambda: None)
+    monkeypatch.setattr(accelerator, "kvm_unavailable_reason", lambda: None)
 
 
 def test_tcg_may_be_demanded(tmp_path: Path) -> None:
-    assert Accelerators("tcg", tmp_path / "memory").choice().accelerator == "tcg"
+    assert AcceleratorSelector("tcg", tmp_path / "memory").select().accelerator == "tcg"
 
 
 def test_what_costs_nothing_to_know_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerator, "why_no_kvm", lambda: "There is no /dev/kvm.")
+    monkeypatch.setattr(accelerator, "kvm_unavailable_reason", lambda: "There is no /dev/kvm.")
     asked = Counted("auto", tmp_path / "memory")
-    assert asked.choice() == Choice("tcg", "There is no /dev/kvm.")
+    assert asked.select() == SelectedAccelerator("tcg", "There is no /dev/kvm.")
     assert asked.probes == 0
 
 
 def test_a_probe_is_made_once_a_boot(tmp_path: Path, kvm_looks_good: None) -> None:
     first, second = Counted("auto", tmp_path / "memory"), Counted("auto", tmp_path / "memory")
-    assert first.choice() == first.choice() == second.choice() == Choice("kvm")
+    assert first.select() == first.select() == second.select() == SelectedAccelerator("kvm")
     assert (first.probes, second.probes) == (1, 0)
 
 
 def test_kvm_that_fails_its_probe_is_not_used(tmp_path: Path, kvm_looks_good: None) -> None:
     asked = Counted("auto", tmp_path / "memory")
     asked.answer = "too slow"
-    assert asked.choice() == Choice("tcg", "too slow")
+    assert asked.select() == SelectedAccelerator("tcg", "too slow")
 
 
 def test_a_guest_that_fails_is_no_reason_to_distrust_kvm(tmp_path: Path, kvm_looks_good: None) -> None:
     asked = Counted("auto", tmp_path / "memory")
-    assert asked.choice() == Choice("kvm")
+    assert asked.select() == SelectedAccelerator("kvm")
     asked.recheck()
     assert asked.probes == 2
     asked.recheck()  # too soon after the last one
     assert asked.probes == 2
-    assert asked.choice() == Choice("kvm")
+    assert asked.select() == SelectedAccelerator("kvm")
 
 
 def test_a_probe_that_fails_later_is_remembered(tmp_path: Path, kvm_looks_good: None) -> None:
     first = Counted("auto", tmp_path / "memory")
-    assert first.choice() == Choice("kvm")
+    assert first.select() == SelectedAccelerator("kvm")
     first.answer = "the probe failed"
     first.recheck()
-    assert first.choice() == Choice("tcg", "the probe failed")
-    assert Counted("auto", tmp_path / "memory").choice() == Choice("tcg", "the probe failed")
+    assert first.select() == SelectedAccelerator("tcg", "the probe failed")
+    assert Counted("auto", tmp_path / "memory").select() == SelectedAccelerator("tcg", "the probe failed")
 
 
 def test_kvm_that_was_demanded_stays(tmp_path: Path, kvm_looks_good: None) -> None:
     asked = Counted("kvm", tmp_path / "memory")
-    assert asked.choice() == Choice("kvm")
+    assert asked.select() == SelectedAccelerator("kvm")
     asked.answer = "the probe failed"
     asked.recheck()
     assert not asked.may_fall_back()
-    assert asked.choice() == Choice("kvm")
+    assert asked.select() == SelectedAccelerator("kvm")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "another boot", "choice": {"accelerator": "tcg"}}'])
 def test_memory_of_another_boot_or_half_a_file_is_forgotten(tmp_path: Path, kvm_looks_good: None, content: str) -> None:
     memory = tmp_path / "memory"
     memory.write_text(content)
-    assert Counted("auto", memory).choice() == Choice("kvm")
+    assert Counted("auto", memory).select() == SelectedAccelerator("kvm")
 
 
 def test_the_probe_starts_where_a_processor_does() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hypervisor.api.addresses import plain, plain_prefix
+from hypervisor.api.addresses import format_address, format_prefix
 from hypervisor.api.spec import MachineSpec, NicSpec
-from hypervisor.base.config import Timing
+from hypervisor.base.config import RouterTiming
 from hypervisor.base.paths import HostPaths
 from hypervisor.guest_data.config_drive import network_data
 from hypervisor.network import radvd
-from hypervisor.network.antispoofing import guard_rules
+from hypervisor.network.antispoofing import tap_rules
 
 NIC: dict[str, Any] = {
     "port_id": "9fd63e5a-6b8f-4b5c-a3d1-000000000001",
@@ -79,8 +79,8 @@ def test_a_stored_spec_of_an_earlier_release_is_repaired() -> None:
 
 def test_configurations_are_written_from_numbers() -> None:
     scoped = IPv6Address("2001:db8::1%x {")
-    assert plain(scoped) == "2001:db8::1"
-    assert plain_prefix(IPv6Network((scoped, 128))) == "2001:db8::1/128"
+    assert format_address(scoped) == "2001:db8::1"
+    assert format_prefix(IPv6Network((scoped, 128))) == "2001:db8::1/128"
     nic = NicSpec.model_construct(**NIC).model_copy(
         update={
             "addresses": (IPv6Interface("2001:db8::5/64"),),
@@ -89,9 +89,9 @@ def test_configurations_are_written_from_numbers() -> None:
             "outbound": None,
         }
     )
-    assert "%" not in "".join(guard_rules("table", "tap", nic, isolate=True))
+    assert "%" not in "".join(tap_rules("table", "tap", nic, isolate=True))
     advertised = advertisement("6babcd-000001", dns_servers=(scoped,), prefixes=(IPv6Network("2001:db8::%x/64"),))
-    assert "%" not in radvd.radvd_conf((advertised,), Timing())
+    assert "%" not in radvd.radvd_conf((advertised,), RouterTiming())
 
 
 def advertisement(interface: str, **more: Any) -> radvd.Advertisement:
@@ -120,7 +120,7 @@ def advertiser(tmp_path: Path) -> Recorder:
         subprocess.run(["radvd", "--version"], capture_output=True, check=False)
     except FileNotFoundError:
         pytest.skip("there is no radvd")
-    return Recorder(HostPaths(tmp_path, None, "here"), Timing())
+    return Recorder(HostPaths(tmp_path, None, "here"), RouterTiming())
 
 
 def test_one_bad_network_does_not_end_the_others(advertiser: Recorder) -> None:
@@ -142,7 +142,7 @@ def test_a_network_that_went_bad_keeps_its_last_good_advertisement(advertiser: R
 
 def test_a_route_by_the_gateway_is_advertised() -> None:
     route = IPv6Network("2001:db8:7::/48")
-    text = radvd.radvd_conf((advertisement("6babcd-000001", routes=(route,)),), Timing(default_lifetime=600))
+    text = radvd.radvd_conf((advertisement("6babcd-000001", routes=(route,)),), RouterTiming(default_lifetime=600))
     assert "route 2001:db8:7::/48 {\n    AdvRouteLifetime 600;" in text
 
 

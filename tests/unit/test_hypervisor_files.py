@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hypervisor.api.spec import MachineSpec
 from hypervisor.base import paths, process
-from hypervisor.base.config import Timing
+from hypervisor.base.config import RouterTiming
 from hypervisor.fake import FakeHypervisor
 from hypervisor.machines.console_log import CONSOLE_BYTES, console_tail, trim_console
 from hypervisor.machines.launch import machine_identity
@@ -58,14 +58,14 @@ def test_no_console_is_an_empty_one(tmp_path: Path) -> None:
 def test_a_program_is_nobodys_child_and_is_found_again(tmp_path: Path) -> None:
     pid_file, log = tmp_path / "pid", tmp_path / "log"
     process.start(["sh", "-c", "echo started; exec sleep 60"], pid_file=pid_file, log=log)
-    running = process.find_soon(pid_file, 5)
+    running = process.wait_for_start(pid_file, 5)
     assert running is not None
     assert process.find(pid_file) == running
     assert not running.wait(0)
     while "started" not in log.read_text():
-        assert running.alive()
+        assert running.is_alive()
     running.end()
-    assert not running.alive()
+    assert not running.is_alive()
     assert process.find(pid_file) is None
     running.send(signal.SIGTERM)
     with pytest.raises(ChildProcessError):
@@ -112,8 +112,8 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
         dns_servers=(IPv6Address("2a0a::53"), IPv6Address("2a0a::54")),
         dns_search=("a.example", "b.example"),
     )
-    text = radvd_conf((advertisement,), Timing(default_lifetime=600, dns_lifetime=900))
-    inside = radvd_conf((replace(advertisement, gateway=False),), Timing(default_lifetime=600, dns_lifetime=900))
+    text = radvd_conf((advertisement,), RouterTiming(default_lifetime=600, dns_lifetime=900))
+    inside = radvd_conf((replace(advertisement, gateway=False),), RouterTiming(default_lifetime=600, dns_lifetime=900))
     assert inside == text.replace("AdvDefaultLifetime 600", "AdvDefaultLifetime 0"), "a prefix, and nobody to route it"
     assert "interface 6babcd-000378 {" in text
     assert "AdvLinkMTU 1430;" in text

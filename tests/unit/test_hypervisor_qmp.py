@@ -39,7 +39,7 @@ def test_what_somebody_who_died_had_asked_is_not_taken_for_the_greeting(tmp_path
     with qmp.listen(path) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        assert qmp.state(path) == (MachineState.RUNNING, "running")
+        assert qmp.query_state(path) == (MachineState.RUNNING, "running")
         thread.join()
 
 
@@ -49,7 +49,7 @@ def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
         listener.listen(0)
         waiting = others.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         waiting.connect(str(path))
-        assert qmp.somebody_listens(path)
+        assert qmp.is_listening(path)
 
         def serve() -> None:
             refused.wait()
@@ -64,7 +64,7 @@ def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError):
             one_more.connect(str(path))
         threading.Timer(0.05, refused.set).start()
-        assert qmp.state(path) == (MachineState.RUNNING, "running")
+        assert qmp.query_state(path) == (MachineState.RUNNING, "running")
         thread.join()
 
 
@@ -74,4 +74,4 @@ def test_a_backlog_that_stays_full_is_an_answer_that_did_not_come(tmp_path: Path
         listener.listen(0)
         waiting.connect(str(path))
         with pytest.raises(HypervisorError, match=r"did not answer within 0\.1 seconds"):
-            qmp.state(path, timeout_seconds=0.1)
+            qmp.query_state(path, timeout_seconds=0.1)
