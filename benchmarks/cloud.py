@@ -113,7 +113,7 @@ def populate(settings: Settings, project_id: str, count: int) -> str:
             )
         )
         session.flush()
-        flavor = flavors.listed(session, caller)[0]
+        flavor = flavors.list_flavors(session, caller)[0]
         new = servers.NewServer(
             name="server",
             flavor_id=flavor.id,

@@ -34,7 +34,7 @@ def find(session: Session, user_id: str, name: str) -> KeyPair:
     return found
 
 
-def listed(session: Session, user_id: str, *, limit: int, marker: str | None) -> list[KeyPair]:
+def list_keypairs(session: Session, user_id: str, *, limit: int, marker: str | None) -> list[KeyPair]:
     """The user's keys by name, after the marker, which is a name."""
     query = select(KeyPair).where(KeyPair.user_id == user_id).order_by(KeyPair.name).limit(limit)
     if marker is not None:

@@ -12,16 +12,16 @@ from app.core import errors
 from hypervisor.api.spec import CpuLimits, DiskLimits, Rate, Topology
 
 Specs = Mapping[str, str]
-Check = Callable[[str], str | None]
+Validator = Callable[[str], str | None]
 """What is wrong with a value, or None."""
 
 TRUE, FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
 CPU_MASK = r"\^?\d+((-\d+)?(,\^?\d+(-\d+)?)?)*"
-LARGEST = 2**40
-FEWEST_US, MOST_US = 1000, 1_000_000
+MAX_VALUE = 2**40
+MIN_PERIOD_US, MAX_PERIOD_US = 1000, 1_000_000
 
 
-def _number(least: int | None = None) -> Check:
+def _number(least: int | None = None) -> Validator:
     def wrong(value: str) -> str | None:
         if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value, re.ASCII):
             return f"'{value}' is not a valid integer value."
@@ -32,59 +32,59 @@ def _number(least: int | None = None) -> Check:
     return wrong
 
 
-def _one_of(*words: str) -> Check:
+def _one_of(*words: str) -> Validator:
     return lambda value: None if value in words else f"'{value}' is not one of: {', '.join(words)}."
 
 
-def _like(pattern: str) -> Check:
+def _pattern(pattern: str) -> Validator:
     return lambda value: None if re.fullmatch(pattern, value) else f"'{value}' is not of the format '{pattern}'."
 
 
-def _switch(value: str) -> str | None:
+def _boolean(value: str) -> str | None:
     known = value.strip().lower() in (*TRUE, *FALSE)
     return None if known else f"'{value}' is not a valid boolean-like value."
 
 
-def _anything(_: str) -> None:
+def _any_value(_: str) -> None:
     return None
 
 
-KNOWN: dict[str, Check] = {
+VALIDATORS: dict[str, Validator] = {
     **dict.fromkeys(
         (f"hw:{most}cpu_{part}" for most in ("", "max_") for part in ("sockets", "cores", "threads")), _number(1)
     ),
     "hw:cpu_policy": _one_of("dedicated", "shared", "mixed"),
     "hw:cpu_thread_policy": _one_of("prefer", "isolate", "require"),
     "hw:emulator_threads_policy": _one_of("isolate", "share"),
-    "hw:cpu_dedicated_mask": _like(CPU_MASK),
-    "hw:cpu_realtime": _switch,
-    "hw:cpu_realtime_mask": _like(CPU_MASK),
-    "hw:hide_hypervisor_id": _switch,
-    "hw:mem_page_size": _like(r"(large|small|any|\d+([kKMGT]i?)?(b|bit|B)?)"),
+    "hw:cpu_dedicated_mask": _pattern(CPU_MASK),
+    "hw:cpu_realtime": _boolean,
+    "hw:cpu_realtime_mask": _pattern(CPU_MASK),
+    "hw:hide_hypervisor_id": _boolean,
+    "hw:mem_page_size": _pattern(r"(large|small|any|\d+([kKMGT]i?)?(b|bit|B)?)"),
     "hw:numa_nodes": _number(1),
     "hw:pci_numa_affinity_policy": _one_of("required", "preferred", "legacy", "socket"),
-    "hw:boot_menu": _switch,
-    "hw:mem_encryption": _switch,
-    "hw:mem_encryption_model": _anything,
-    "hw:locked_memory": _switch,
-    "hw:pmem": _like(r"([a-zA-Z0-9_]+(,)?)+"),
-    "hw:pmu": _switch,
+    "hw:boot_menu": _boolean,
+    "hw:mem_encryption": _boolean,
+    "hw:mem_encryption_model": _any_value,
+    "hw:locked_memory": _boolean,
+    "hw:pmem": _pattern(r"([a-zA-Z0-9_]+(,)?)+"),
+    "hw:pmu": _boolean,
     "hw:serial_port_count": _number(0),
     "hw:tpm_model": _one_of("tpm-tis", "tpm-crb"),
     "hw:tpm_version": _one_of("1.2", "2.0"),
-    "hw:tpm_secret_security": _anything,
+    "hw:tpm_secret_security": _any_value,
     "hw:watchdog_action": _one_of("none", "pause", "poweroff", "reset", "disabled"),
-    "hw:vif_multiqueue_enabled": _switch,
-    "hw:virtio_packed_ring": _switch,
-    "hw:viommu_model": _anything,
+    "hw:vif_multiqueue_enabled": _boolean,
+    "hw:virtio_packed_ring": _boolean,
+    "hw:viommu_model": _any_value,
     "hw:maxphysaddr_mode": _one_of("passthrough", "emulate"),
     "hw:maxphysaddr_bits": _number(0),
-    "hw:ephemeral_encryption": _switch,
-    "hw:ephemeral_encryption_format": _anything,
-    "hw:sound_model": _anything,
-    "hw:usb_model": _anything,
+    "hw:ephemeral_encryption": _boolean,
+    "hw:ephemeral_encryption_format": _any_value,
+    "hw:sound_model": _any_value,
+    "hw:usb_model": _any_value,
     "hw:redirected_usb_ports": _number(0),
-    "hw_rng:allowed": _switch,
+    "hw_rng:allowed": _boolean,
     "hw_rng:rate_bytes": _number(0),
     "hw_rng:rate_period": _number(0),
     "hw_video:ram_max_mb": _number(0),
@@ -106,16 +106,21 @@ KNOWN: dict[str, Check] = {
         ),
         _number(),
     ),
-    **dict.fromkeys((f"quota:{of}_shares_level" for of in ("cpu", "memory", "disk_io", "vif")), _anything),
+    **dict.fromkeys((f"quota:{of}_shares_level" for of in ("cpu", "memory", "disk_io", "vif")), _any_value),
 }
-NUMBERED = ((re.compile(r"hw:numa_cpus\.\d+"), _like(CPU_MASK)), (re.compile(r"hw:numa_mem\.\d+"), _number(1)))
-NAMESPACES = frozenset(name.partition(":")[0] for name in KNOWN)
+NUMBERED_VALIDATORS = (
+    (re.compile(r"hw:numa_cpus\.\d+"), _pattern(CPU_MASK)),
+    (re.compile(r"hw:numa_mem\.\d+"), _number(1)),
+)
+NAMESPACES = frozenset(name.partition(":")[0] for name in VALIDATORS)
 
 
-def check(specs: Specs) -> None:
+def validate(specs: Specs) -> None:
     """Raise BadRequest, in Nova's words, for a wrong value and for an unknown name beside known ones."""
     for name, value in specs.items():
-        rule = KNOWN.get(name) or next((rule for pattern, rule in NUMBERED if pattern.fullmatch(name)), None)
+        rule = VALIDATORS.get(name) or next(
+            (rule for pattern, rule in NUMBERED_VALIDATORS if pattern.fullmatch(name)), None
+        )
         if rule is not None:
             if wrong := rule(value):
                 raise errors.BadRequest(f"Validation failed; {wrong}")
@@ -123,7 +128,7 @@ def check(specs: Specs) -> None:
             raise errors.BadRequest(f"Validation failed; extra spec '{name}' does not appear to be a valid extra spec.")
 
 
-IMPOSSIBLE: tuple[tuple[str, Callable[[str], bool], str], ...] = (
+UNSUPPORTED: tuple[tuple[str, Callable[[str], bool], str], ...] = (
     ("hw:cpu_policy", lambda value: value != "shared", "guests share the processors of their host"),
     ("hw:cpu_realtime", lambda value: value.lower() in TRUE, "guests share the processors of their host"),
     ("hw:mem_page_size", lambda value: value not in ("small", "any"), "guests have small pages only"),
@@ -143,16 +148,16 @@ IMPOSSIBLE: tuple[tuple[str, Callable[[str], bool], str], ...] = (
 """What a flavor may ask and no host has: name, which values, why."""
 
 
-def check_possible(specs: Specs, vcpus: int) -> None:
+def check_supported(specs: Specs, vcpus: int) -> None:
     """Raise BadRequest when no server can be made as these say."""
-    for name, asks, why in IMPOSSIBLE:
+    for name, asks, why in UNSUPPORTED:
         if name in specs and asks(specs[name].strip()):
             raise errors.BadRequest(f"The flavor asks for {name}={specs[name]}, which this cloud cannot keep: {why}.")
-    wish(specs, vcpus)
+    hardware_options(specs, vcpus)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class HardwareOptions:
     """What hosts are told of a flavor's extra specs."""
 
     topology: Topology | None = None
@@ -162,11 +167,11 @@ class Wish:
     outbound: Rate | None = None
 
 
-def wish(specs: Specs, vcpus: int) -> Wish:
+def hardware_options(specs: Specs, vcpus: int) -> HardwareOptions:
     """What a host has to do. Raises BadRequest for what contradicts itself."""
     if not any(name.startswith(("hw:", "quota:")) for name in specs):
-        return Wish()
-    return Wish(
+        return HardwareOptions()
+    return HardwareOptions(
         topology=_topology(specs, vcpus),
         cpu=_cpu(specs),
         disk=_disk(specs),
@@ -211,10 +216,12 @@ def _cpu(specs: Specs) -> CpuLimits | None:
     shares, period, quota = (_value(specs, f"quota:cpu_{what}") for what in ("shares", "period", "quota"))
     if not (shares or quota):
         return None
-    if period and not FEWEST_US <= period <= MOST_US:
-        raise errors.BadRequest(f"quota:cpu_period is {period}; it is between {FEWEST_US} and {MOST_US} microseconds.")
-    if quota and quota < FEWEST_US:
-        raise errors.BadRequest(f"quota:cpu_quota is {quota}; it is {FEWEST_US} microseconds or more.")
+    if period and not MIN_PERIOD_US <= period <= MAX_PERIOD_US:
+        raise errors.BadRequest(
+            f"quota:cpu_period is {period}; it is between {MIN_PERIOD_US} and {MAX_PERIOD_US} microseconds."
+        )
+    if quota and quota < MIN_PERIOD_US:
+        raise errors.BadRequest(f"quota:cpu_quota is {quota}; it is {MIN_PERIOD_US} microseconds or more.")
     return CpuLimits(shares=shares or None, period_us=period or None, quota_us=quota or None)
 
 
@@ -243,6 +250,6 @@ def _rate(specs: Specs, way: str) -> Rate | None:
 def _value(specs: Specs, name: str) -> int:
     """0 when it is not said. Before 2.86 anything could be written there."""
     value = specs.get(name, "0")
-    if (wrong := _number(0)(value)) is not None or int(value) > LARGEST:
+    if (wrong := _number(0)(value)) is not None or int(value) > MAX_VALUE:
         raise errors.BadRequest(f"The flavor's extra spec {name} is wrong: {wrong or f'{value} is too large.'}")
     return int(value)

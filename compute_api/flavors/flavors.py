@@ -41,19 +41,19 @@ class NewFlavor:
 
 _GRANTED = select(FlavorAccess.flavor_id).where(FlavorAccess.project_id == bindparam("project"))
 _USABLE = or_(Flavor.is_public.is_(True), Flavor.id.in_(_GRANTED))
-_ANY = select(Flavor).where(Flavor.id == bindparam("flavor"))
-_ANY_USABLE = _ANY.where(_USABLE)
+_BY_ID = select(Flavor).where(Flavor.id == bindparam("flavor"))
+_USABLE_BY_ID = _BY_ID.where(_USABLE)
 
 
 def find(session: Session, caller: Caller, flavor_id: str) -> Flavor:
     """A flavor that the caller may use; an admin may see all."""
-    query = _ANY if caller.is_admin else _ANY_USABLE
+    query = _BY_ID if caller.is_admin else _USABLE_BY_ID
     if (found := session.scalar(query, {"flavor": flavor_id, "project": caller.project})) is None:
         raise errors.NotFound(f"Flavor {flavor_id} could not be found.")
     return found
 
 
-def listed(
+def list_flavors(
     session: Session,
     caller: Caller,
     *,
@@ -154,7 +154,7 @@ def delete_extra_spec(session: Session, caller: Caller, flavor_id: str, key: str
     flavor.extra_specs = {name: value for name, value in flavor.extra_specs.items() if name != key}
 
 
-def access(session: Session, caller: Caller, flavor_id: str) -> list[str]:
+def list_access(session: Session, caller: Caller, flavor_id: str) -> list[str]:
     """The projects that may use a flavor that is not public."""
     flavor = find(session, caller, flavor_id)
     if flavor.is_public:
@@ -163,7 +163,7 @@ def access(session: Session, caller: Caller, flavor_id: str) -> list[str]:
     return list(session.scalars(query.order_by(FlavorAccess.project_id)))
 
 
-def grant(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
+def grant_access(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
     """Let a project use the flavor. Conflict when it may already."""
     find(session, caller, flavor_id)
     if session.get(FlavorAccess, (flavor_id, project_id)) is not None:
@@ -173,7 +173,7 @@ def grant(session: Session, caller: Caller, flavor_id: str, project_id: str) -> 
     session.add(FlavorAccess(flavor_id=flavor_id, project_id=project_id))
 
 
-def revoke(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
+def revoke_access(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
     """Take it away again."""
     find(session, caller, flavor_id)
     row = FlavorAccess.flavor_id == flavor_id, FlavorAccess.project_id == project_id

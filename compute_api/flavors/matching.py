@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 
-_TEXTS: dict[str, Callable[[str, str], bool]] = {
+_TEXT_OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "s==": operator.eq,
     "s!=": operator.ne,
     "s<": operator.lt,
@@ -12,7 +12,7 @@ _TEXTS: dict[str, Callable[[str, str], bool]] = {
     "s>=": operator.ge,
     "<in>": lambda value, wanted: wanted in value,
 }
-_NUMBERS: dict[str, Callable[[float, float], bool]] = {
+_NUMBER_OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "=": operator.ge,
     "==": operator.eq,
     "!=": operator.ne,
@@ -28,11 +28,11 @@ def matches(value: str, wanted: str) -> bool:
         return value in [word.strip() for word in wanted.split("<or>")[1:]]
     if first == "<all-in>":
         return bool(rest) and all(word in value for word in rest)
-    if first in _TEXTS and rest:
-        return _TEXTS[first](value, rest[0])
-    if first in _NUMBERS and rest:
+    if first in _TEXT_OPERATORS and rest:
+        return _TEXT_OPERATORS[first](value, rest[0])
+    if first in _NUMBER_OPERATORS and rest:
         try:
-            return _NUMBERS[first](float(value), float(rest[0]))
+            return _NUMBER_OPERATORS[first](float(value), float(rest[0]))
         except ValueError:
             return False
     return value == wanted

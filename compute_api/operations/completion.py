@@ -200,7 +200,7 @@ def _end_resize(session: Session, now: datetime, server: Server, _operation: Ope
         resize = server.aside[system_metadata.RESIZE]
         current = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
         server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
-        history.not_over(session, server)
+        history.remove_reverted_flavor(session, server)
         system_metadata.put(server, system_metadata.RESIZE, current)
         claims.settle(session, server)
 

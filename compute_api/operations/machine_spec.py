@@ -15,7 +15,7 @@ from network_api.resources import ports
 def machine_spec(session: Session, server: Server) -> MachineSpec:
     """Everything a host needs to know, as wanted now."""
     flavor = server.flavor
-    asked = extra_specs.wish(flavor.get("extra_specs", {}), flavor["vcpus"])
+    asked = extra_specs.hardware_options(flavor.get("extra_specs", {}), flavor["vcpus"])
     nics, tags = ports.nics_of(session, [server.id]).get(server.id, []), system_metadata.nic_tags(server)
     return MachineSpec(
         id=server.id,
@@ -65,7 +65,7 @@ def _root_image(server: Server) -> dict[str, Any]:
     return dict(server.aside.get(system_metadata.ROOT_IMAGE) or server.image["ref"])
 
 
-def _nic(nic: ports.Nic, asked: extra_specs.Wish, tag: str | None) -> NicSpec:
+def _nic(nic: ports.Nic, asked: extra_specs.HardwareOptions, tag: str | None) -> NicSpec:
     return NicSpec(
         port_id=nic.port_id,
         network_id=nic.network_id,

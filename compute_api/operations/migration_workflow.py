@@ -291,7 +291,7 @@ def _give_flavor_back(done: Done) -> None:
         return
     given_up = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id, "given_back": True}
     server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
-    history.not_over(done.session, server)
+    history.remove_reverted_flavor(done.session, server)
     system_metadata.put(server, system_metadata.RESIZE, given_up)
 
 

@@ -20,7 +20,7 @@ from compute_api.routes import (
     versions,
 )
 from compute_api.routes.base import blueprint, context, unsupported
-from compute_api.routes.base.project_in_path import without_project
+from compute_api.routes.base.project_in_path import strip_project
 from compute_api.routes.hosts import aggregates, hypervisors, os_hosts, services, zones
 from compute_api.routes.servers import (
     actions,
@@ -35,7 +35,7 @@ from compute_api.routes.servers import (
 from compute_api.rpc.driver import remote
 from compute_api.rpc.host_client import Asks, LocalAsk
 from compute_api.rpc.notify import LocalNudge, Nudges
-from compute_api.views.entries import Entries
+from compute_api.views.entries import EntryCache
 from network_api import PORT_CHANGE_HOOK
 
 __all__ = [
@@ -74,7 +74,7 @@ def furnish(app: Flask) -> None:
     nudge, ask = remote(parts.settings)
     app.extensions[context.NUDGE] = Nudges(here, LocalNudge(parts.settings.state), nudge)
     app.extensions[context.ASK] = Asks(here, LocalAsk(parts.settings.state), ask)
-    app.extensions[context.ENTRIES] = Entries()
+    app.extensions[context.ENTRIES] = EntryCache()
     app.extensions[PORT_CHANGE_HOOK] = _refresh_interfaces
 
 
@@ -88,4 +88,4 @@ def register(app: Flask) -> None:
     """Everything under /compute."""
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(blueprint.compute)
-    app.wsgi_app = without_project(app.wsgi_app)  # type: ignore[assignment,method-assign]
+    app.wsgi_app = strip_project(app.wsgi_app)  # type: ignore[assignment,method-assign]

@@ -97,10 +97,10 @@ def list_flavors_detail() -> Response:
 
 
 def _list(path: str, view: Any) -> Response:
-    list_params.only("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
+    list_params.check_known("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
     asked = page(request.args)
     with database().reading() as session:
-        found = flavors.listed(
+        found = flavors.list_flavors(
             session,
             caller(),
             is_public=_is_public(request.args.get("is_public", "true")) if caller().is_admin else True,
@@ -188,7 +188,7 @@ def _one(flavor: Flavor) -> Response:
 @require("os_compute_api:os-flavor-access")
 def list_flavor_access(flavor_id: str) -> Response:
     with database().reading() as session:
-        return _access(flavor_id, flavors.access(session, caller(), flavor_id))
+        return _access(flavor_id, flavors.list_access(session, caller(), flavor_id))
 
 
 def _access(flavor_id: str, projects: list[str]) -> Response:
@@ -223,15 +223,15 @@ def flavor_action(flavor_id: str) -> Response:
             project = parse(AddAccess, body).add.tenant
             if version() >= v("2.7") and flavors.find(session, caller(), flavor_id).is_public:
                 raise errors.Conflict("Can not add access to a public flavor.")
-            flavors.grant(session, caller(), flavor_id, project)
+            flavors.grant_access(session, caller(), flavor_id, project)
         else:
             enforce("os_compute_api:os-flavor-access:remove_tenant_access")
             project = parse(RemoveAccess, body).remove.tenant
             if version() >= v("2.7") and flavors.find(session, caller(), flavor_id).is_public:
                 raise errors.Conflict("Can not remove access to a public flavor.")
-            flavors.revoke(session, caller(), flavor_id, project)
+            flavors.revoke_access(session, caller(), flavor_id, project)
         session.flush()
-        return _access(flavor_id, flavors.access(session, caller(), flavor_id))
+        return _access(flavor_id, flavors.list_access(session, caller(), flavor_id))
 
 
 class ExtraSpecs(Body):
@@ -254,7 +254,7 @@ def create_extra_specs(flavor_id: str) -> Response:
     with transaction() as session:
         specs = {key: str(value) for key, value in wanted.items()}
         if version() >= v("2.86"):
-            flavors_extra_specs.check(specs)
+            flavors_extra_specs.validate(specs)
         flavors.set_extra_specs(session, caller(), flavor_id, specs)
     return json({"extra_specs": specs})
 
@@ -276,7 +276,7 @@ def update_extra_spec(flavor_id: str, key: str) -> Response:
     if not isinstance(body, dict) or list(body) != [key] or not isinstance(body[key], str | int | float):
         raise errors.BadRequest("Request body and URI mismatch")
     if version() >= v("2.86"):
-        flavors_extra_specs.check({key: str(body[key])})
+        flavors_extra_specs.validate({key: str(body[key])})
     with transaction() as session:
         flavors.set_extra_specs(session, caller(), flavor_id, {key: str(body[key])})
     return json({key: str(body[key])})

@@ -20,7 +20,7 @@ from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.servers import MetaBody, MetadataBody
 from compute_api.views import links
-from compute_api.views.servers import stamp
+from compute_api.views.servers import format_seconds
 from image_api import images
 from image_api.models import Image
 
@@ -80,7 +80,7 @@ def _is_wanted(image: Image) -> bool:
         and wanted.get("type", "") in ("", image.properties.get("image_type"))
         and wanted.get("minDisk", "") in ("", str(image.min_disk))
         and wanted.get("minRam", "") in ("", str(image.min_ram))
-        and ((since := list_params.time("changes-since")) is None or image.updated_at >= since)
+        and ((since := list_params.parse_time("changes-since")) is None or image.updated_at >= since)
     )
 
 
@@ -205,8 +205,8 @@ def _shown(image: Image) -> dict[str, Any]:
         "minDisk": image.min_disk,
         "minRam": image.min_ram,
         "metadata": image.properties,
-        "created": stamp(image.created_at),
-        "updated": stamp(image.updated_at),
+        "created": format_seconds(image.created_at),
+        "updated": format_seconds(image.updated_at),
         "OS-EXT-IMG-SIZE:size": image.size,
     }
     if (server_id := image.properties.get("instance_uuid")) is not None:

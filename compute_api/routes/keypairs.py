@@ -20,7 +20,7 @@ from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Name
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 TYPED, OTHERS, PAGED, NOT_MADE_HERE = v("2.2"), v("2.10"), v("2.35"), v("2.92")
 
@@ -47,12 +47,12 @@ class CreateKeyPair(Body):
 @compute.get("/os-keypairs")
 @require("os_compute_api:os-keypairs:index")
 def list_keypairs() -> Response:
-    list_params.only("user_id", "limit", "marker")
+    list_params.check_known("user_id", "limit", "marker")
     paged = version() >= PAGED
     asked = page(request.args)
     user_id = _user("index")
     with database().reading() as session:
-        found = keypairs.listed(
+        found = keypairs.list_keypairs(
             session, user_id, limit=asked.limit if paged else 1_000_000, marker=asked.marker if paged else None
         )
     body: dict[str, Any] = {"keypairs": [{"keypair": _brief(key)} for key in found]}
@@ -104,7 +104,7 @@ def show_keypair(name: str) -> Response:
         **_brief(key),
         "user_id": key.user_id,
         "id": key.id,
-        "created_at": micro(key.created_at),
+        "created_at": format_microseconds(key.created_at),
         "updated_at": None,
         "deleted_at": None,
         "deleted": False,

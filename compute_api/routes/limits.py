@@ -18,7 +18,7 @@ NETWORK_PROXY_UNTIL, FILES_UNTIL, IMAGE_META_UNTIL = v("2.35"), v("2.56"), v("2.
 @compute.get("/limits")
 @require("os_compute_api:limits")
 def show_limits() -> Response:
-    list_params.only("tenant_id", "reserved")
+    list_params.check_known("tenant_id", "reserved")
     project = request.args.get("tenant_id") or caller().project
     if project != caller().project_id:
         enforce("os_compute_api:limits:other_project")

@@ -28,7 +28,7 @@ MAXIMUM = 2**31 - 1
 @compute.get("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:show")
 def show_quota(project_id: str) -> Response:
-    list_params.only("user_id")
+    list_params.check_known("user_id")
     enforce("os_compute_api:os-quota-sets:show", {"project_id": project_id})
     with database().reading() as session:
         return json({"quota_set": {"id": project_id, **_shown(_limits(session, project_id))}})
@@ -37,7 +37,7 @@ def show_quota(project_id: str) -> Response:
 @compute.get("/os-quota-sets/<project_id>/detail")
 @require("os_compute_api:os-quota-sets:detail")
 def show_quota_detail(project_id: str) -> Response:
-    list_params.only("user_id")
+    list_params.check_known("user_id")
     enforce("os_compute_api:os-quota-sets:detail", {"project_id": project_id})
     with database().reading() as session:
         limits = _shown(_limits(session, project_id))
@@ -56,9 +56,9 @@ def show_quota_defaults(project_id: str) -> Response:
 @compute.put("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:update")
 def update_quota(project_id: str) -> Response:
-    list_params.only("user_id")
+    list_params.check_known("user_id")
     asked = _asked("quota_set")
-    force = list_params.true(str(asked.pop("force", "false")))
+    force = list_params.parse_boolean(str(asked.pop("force", "false")))
     asked.pop("tenant_id", None)
     wanted = _numbers(asked, set(_shown(quotas.DEFAULTS)))
     with transaction() as session:
@@ -75,7 +75,7 @@ def update_quota(project_id: str) -> Response:
 @compute.delete("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:delete")
 def delete_quota(project_id: str) -> Response:
-    list_params.only("user_id")
+    list_params.check_known("user_id")
     with transaction() as session:
         if (user_id := _user_id()) is None:
             quotas.reset(session, project_id)

@@ -18,7 +18,7 @@ from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import version
 from compute_api.usage import ServerUsage, Total
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 PAGES_SINCE = v("2.40")
 HOUR = 3_600_000_000
@@ -67,7 +67,7 @@ def show_usage(project_id: str) -> Response:
 
 
 def _period() -> tuple[datetime, datetime]:
-    list_params.only("start", "end", "detailed", "limit", "marker")
+    list_params.check_known("start", "end", "detailed", "limit", "marker")
     now = clock().now()
     start, stop = _time("start", now), _time("end", now)
     if start > stop:
@@ -101,8 +101,8 @@ def _shown(
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
         "tenant_id": total.project_id,
-        "start": micro(start),
-        "stop": micro(stop),
+        "start": format_microseconds(start),
+        "stop": format_microseconds(stop),
         "total_hours": total.servers / HOUR,
         "total_vcpus_usage": total.vcpus / HOUR,
         "total_memory_mb_usage": total.ram_mib / HOUR,
@@ -124,7 +124,7 @@ def _server(one: ServerUsage) -> dict[str, Any]:
         "local_gb": one.disk_gib,
         "hours": one.hours,
         "uptime": one.uptime_seconds,
-        "started_at": micro(one.started_at),
-        "ended_at": micro(one.ended_at),
+        "started_at": format_microseconds(one.started_at),
+        "ended_at": format_microseconds(one.ended_at),
         "state": one.vm_state,
     }

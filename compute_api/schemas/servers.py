@@ -140,12 +140,12 @@ class CreateServer(Body):
         high = asked.max_count or low
         if low > high:
             raise errors.BadRequest("min_count must be <= max_count")
-        zone, host = _zone(asked)
+        zone, host = _zone_and_host(asked)
         hints = self.hints or self.old_hints or {}
         return NewServer(
             name=asked.name,
             flavor_id=asked.flavor_ref,
-            image_id=_image(asked),
+            image_id=_boot_image(asked),
             networks=_networks(asked),
             key_name=asked.key_name,
             metadata=asked.metadata,
@@ -163,15 +163,15 @@ class CreateServer(Body):
             forced=bool((asked.availability_zone or "").partition(":")[2]),
             same_host=_server_ids(hints, "same_host"),
             different_host=_server_ids(hints, "different_host"),
-            group_id=_group(hints),
-            ephemeral_gib=tuple(disk.volume_size for disk in _blank(asked) if disk.guest_format != "swap"),
-            swap_mib=tuple(disk.volume_size or 0 for disk in _blank(asked) if disk.guest_format == "swap"),
+            group_id=_group_hint(hints),
+            ephemeral_gib=tuple(disk.volume_size for disk in _blank_disks(asked) if disk.guest_format != "swap"),
+            swap_mib=tuple(disk.volume_size or 0 for disk in _blank_disks(asked) if disk.guest_format == "swap"),
             min_count=low,
             max_count=high,
         )
 
 
-def _image(asked: ServerFields) -> str:
+def _boot_image(asked: ServerFields) -> str:
     """The image's id, from imageRef (an id or, as old clients send, a URL) or the one local boot disk."""
     mapped = None
     for device in asked.block_device_mapping_v2 or []:
@@ -194,7 +194,7 @@ def _image(asked: ServerFields) -> str:
     return image
 
 
-def _blank(asked: ServerFields) -> list[BlockDevice]:
+def _blank_disks(asked: ServerFields) -> list[BlockDevice]:
     """Blank local disks: ephemeral ones in GiB, swap in MiB, as Nova has it."""
     blank = [disk for disk in asked.block_device_mapping_v2 or [] if disk.source_type == "blank"]
     for disk in blank:
@@ -215,7 +215,7 @@ def _networks(asked: ServerFields) -> Literal["auto", "none"] | tuple[NetworkReq
     return tuple(network.request() for network in asked.networks if not isinstance(network, str))
 
 
-def _zone(asked: ServerFields) -> tuple[str | None, str | None]:
+def _zone_and_host(asked: ServerFields) -> tuple[str | None, str | None]:
     """Zone and host: `availability_zone` may be zone:host or zone:host:node, as admins write it."""
     zone, host, node = (*(asked.availability_zone or "").split(":"), "", "")[:3]
     return zone or None, host or node or asked.host or asked.hypervisor_hostname or None
@@ -234,7 +234,7 @@ def _server_ids(hints: dict[str, Any], name: str) -> tuple[str, ...]:
         ) from None
 
 
-def _group(hints: dict[str, Any]) -> str | None:
+def _group_hint(hints: dict[str, Any]) -> str | None:
     """The server group of the hints. Other hints are for schedulers that are not here, and passed over as by Nova."""
     group = hints.get("group")
     if group is None:

@@ -36,7 +36,7 @@ from compute_api.states import (
 )
 from network_api.resources import ports
 
-STOPPED = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
+STAY_STOPPED = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
 """Arguments of an operation after which a server that was shut off is so again."""
 
 
@@ -59,22 +59,24 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, ask
     was_stopped = server.vm_state == VmState.STOPPED
     names = [disk.name for disk in disks(server)]
     keep = [name for name in names if name.startswith("ephemeral")] if asked.preserve_ephemeral else []
-    servers.begin(session, now, caller, server, REBUILD, request_id, {"keep": keep, **(STOPPED if was_stopped else {})})
+    servers.start_action(
+        session, now, caller, server, REBUILD, request_id, {"keep": keep, **(STAY_STOPPED if was_stopped else {})}
+    )
     try:
-        image = servers.usable_image(session, caller, asked.image_id, _own_flavor(server))
+        image = servers.find_usable_image(session, caller, asked.image_id, _flavor_limits(server))
     except errors.BadRequest as error:
         if error.message.startswith("Can not find"):
             raise errors.BadRequest("Cannot find image for rebuild") from None
         raise
     if asked.metadata is not None:
-        servers.check_metadata(session, caller, asked.metadata)
+        servers.check_metadata_quota(session, caller, asked.metadata)
         server.metadata_ = asked.metadata
     system_metadata.take(server, system_metadata.FILES)
     if asked.files:
         quotas.check_files(quotas.limits(session, server.project_id), asked.files)
         system_metadata.put(server, system_metadata.FILES, list(asked.files))
     if asked.has_key_name:
-        server.key = _key(session, server.user_id, asked.key_name) if asked.key_name else {}
+        server.key = _find_key(session, server.user_id, asked.key_name) if asked.key_name else {}
     for name, value in asked.changes.items():
         setattr(server, name, value)
     server.image, server.image_id = servers.image_copy(image), image.id
@@ -88,14 +90,14 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
     """Give the server another flavor, until that is confirmed or reverted. Disks only grow. Where its own host has no
     room for that, it goes to another one."""
     was_stopped = server.vm_state == VmState.STOPPED
-    servers.take(session, now, caller, server, RESIZE, request_id)
+    servers.claim_action(session, now, caller, server, RESIZE, request_id)
     try:
         flavor = flavors.find(session, caller, flavor_id)
     except errors.NotFound as error:
         raise errors.BadRequest(error.message) from None
     if flavor.id == server.flavor_id:
         raise errors.BadRequest("When resizing, instances must change flavor!")
-    extra_specs.check_possible(flavor.extra_specs, flavor.vcpus)
+    extra_specs.check_supported(flavor.extra_specs, flavor.vcpus)
     if flavor.ram < (server.image.get("min_ram") or 0):
         raise errors.BadRequest("Flavor's memory is too small for requested image.")
     after = servers.flavor_copy(flavor)
@@ -105,42 +107,42 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
                 f"Server disk was unable to be resized because: {name} cannot shrink "
                 f"from {server.flavor[name]} to {after[name]}."
             )
-    migrations.forget_resize(session, now, server, request_id)
+    migrations.confirm_abandoned_resize(session, now, server, request_id)
     before = claims.held(server)
     system_metadata.put(
         server,
         system_metadata.RESIZE,
         {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
     )
-    history.over(session, now, server)
+    history.record_old_flavor(session, now, server)
     server.flavor, server.flavor_id = after, flavor.id
     if not claims.grow(session, now, server, before):
-        migrations.resize_elsewhere(session, now, caller, server, request_id)
+        migrations.resize_to_other_host(session, now, caller, server, request_id)
         return
     arguments = {"start": False, "power_state": PowerState.SHUTDOWN} if was_stopped else {}
     operations.queue(session, now, server, RESIZE.task, request_id, arguments)
-    migrations.resize_here(session, now, caller, server, request_id)
+    migrations.record_local_resize(session, now, caller, server, request_id)
 
 
 def confirm_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Keep the new flavor."""
     stopped = server.power_state == PowerState.SHUTDOWN
-    servers.begin(session, now, caller, server, CONFIRM_RESIZE, request_id, STOPPED if stopped else {})
+    servers.start_action(session, now, caller, server, CONFIRM_RESIZE, request_id, STAY_STOPPED if stopped else {})
 
 
 def revert_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Back to the old flavor, and to the disks as they were."""
     remembered = server.aside.get(system_metadata.RESIZE)
     stopped = bool(remembered and remembered["stopped"])
-    servers.take(session, now, caller, server, REVERT_RESIZE, request_id)
-    arguments: dict[str, Any] = STOPPED if stopped else {}
+    servers.claim_action(session, now, caller, server, REVERT_RESIZE, request_id)
+    arguments: dict[str, Any] = STAY_STOPPED if stopped else {}
     if remembered:
         given_up = {**remembered, "flavor": server.flavor, "flavor_id": server.flavor_id}
-        history.over(session, now, server)
+        history.record_old_flavor(session, now, server)
         server.flavor, server.flavor_id = remembered["flavor"], remembered["flavor_id"]
         system_metadata.put(server, system_metadata.RESIZE, given_up)
     if remembered and remembered.get("host"):
-        migrations.revert_elsewhere(session, now, server, request_id, arguments)
+        migrations.revert_to_source_host(session, now, server, request_id, arguments)
     else:
         operations.queue(session, now, server, REVERT_RESIZE.task, request_id, arguments)
 
@@ -156,9 +158,9 @@ def rescue(
     admin_pass: str | None,
 ) -> str:
     """Boot the server from another image, its own disks beside that. Returns the password."""
-    servers.begin(session, now, caller, server, RESCUE, request_id)
+    servers.start_action(session, now, caller, server, RESCUE, request_id)
     any_size = Flavor(ram=server.flavor["ram"], disk=0)
-    image = servers.usable_image(session, caller, image_id or server.image_id, any_size)
+    image = servers.find_usable_image(session, caller, image_id or server.image_id, any_size)
     system_metadata.put(server, system_metadata.RESCUE, {"image": reference(image)})
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     return server.admin_pass
@@ -166,7 +168,7 @@ def rescue(
 
 def unrescue(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Boot the server from its own disk again."""
-    servers.begin(session, now, caller, server, UNRESCUE, request_id)
+    servers.start_action(session, now, caller, server, UNRESCUE, request_id)
 
 
 def create_image(
@@ -179,10 +181,10 @@ def create_image(
     request_id: str,
 ) -> str:
     """An image of the root disk as it is now. Returns its id; it is active when the host has made it."""
-    servers.check_metadata(session, caller, dict(metadata))
+    servers.check_metadata_quota(session, caller, dict(metadata))
     image = snapshots.plan(session, now, caller, server, name, metadata)
     arguments = {"image_id": image.id, "owner": image.owner}
-    servers.begin(session, now, caller, server, CREATE_IMAGE, request_id, arguments)
+    servers.start_action(session, now, caller, server, CREATE_IMAGE, request_id, arguments)
     return image.id
 
 
@@ -199,11 +201,11 @@ def create_backup(
     rotation: int,
 ) -> str:
     """The same, after which only the newest `rotation` backups of this type are kept."""
-    servers.check_metadata(session, caller, dict(metadata))
+    servers.check_metadata_quota(session, caller, dict(metadata))
     properties = {**metadata, "backup_type": backup_type}
     image = snapshots.plan(session, now, caller, server, name, properties, kind="backup")
     arguments = {"image_id": image.id, "owner": image.owner, "backup_type": backup_type, "rotation": rotation}
-    servers.begin(session, now, caller, server, BACKUP, request_id, arguments)
+    servers.start_action(session, now, caller, server, BACKUP, request_id, arguments)
     return image.id
 
 
@@ -211,7 +213,7 @@ def shelve(session: Session, now: datetime, caller: Caller, server: Server, requ
     """Keep the server as an image and give its host's room back."""
     image = snapshots.plan(session, now, caller, server, f"{server.name}-shelved", {})
     arguments = {"image_id": image.id, "owner": image.owner}
-    servers.begin(session, now, caller, server, SHELVE, request_id, arguments)
+    servers.start_action(session, now, caller, server, SHELVE, request_id, arguments)
 
 
 def unshelve(
@@ -233,7 +235,7 @@ def unshelve(
             raise errors.Conflict(scheduling.why_not(session, now, server, wanted))
         session.flush()
         ports.rebind(session, server.id, server.host)
-    servers.begin(session, now, caller, server, UNSHELVE, request_id)
+    servers.start_action(session, now, caller, server, UNSHELVE, request_id)
 
 
 def reset_state(
@@ -256,11 +258,11 @@ def reset_state(
     operations.end_action(session, now, server.id, request_id)
 
 
-def _own_flavor(server: Server) -> Flavor:
+def _flavor_limits(server: Server) -> Flavor:
     return Flavor(ram=server.flavor["ram"], disk=server.flavor["disk"])
 
 
-def _key(session: Session, user_id: str, name: str) -> dict[str, str]:
+def _find_key(session: Session, user_id: str, name: str) -> dict[str, str]:
     try:
         key = keypairs.find(session, user_id, name)
     except errors.NotFound:

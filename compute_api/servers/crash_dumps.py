@@ -15,7 +15,7 @@ NAME = "trigger_crash_dump"
 ALLOWED_FROM = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.RESCUED, VmState.RESIZED, VmState.ERROR})
 
 
-def begin(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+def record_start(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Write down that somebody is about to ask the host for one. Raises Conflict in Nova's words.
 
     Nothing is queued: an interrupt that comes late would hit a guest that nobody wants to crash any more.

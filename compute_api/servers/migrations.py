@@ -32,12 +32,12 @@ from compute_api.states import (
 )
 from network_api.resources import ports
 
-LIVE = "live-migration"
-MAY_BE_ABORTED = ("queued", "preparing", "running")
+LIVE_MIGRATION = "live-migration"
+ABORTABLE_STATUSES = ("queued", "preparing", "running")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class MigrationFilter:
     """What GET /os-migrations asks for."""
 
     host: str | None = None
@@ -67,11 +67,11 @@ def live_migrate(
     """Move the server while its guest goes on. `forced`: nothing but room decides about the host."""
     if host is not None and host == server.host:
         raise errors.BadRequest(f"Unable to migrate instance ({server.id}) to current host ({host}).")
-    servers.take(session, now, caller, server, LIVE_MIGRATE, request_id, recorded_as="live-migration")
-    _check_source(session, now, server)
-    forget_resize(session, now, server, request_id)
+    servers.claim_action(session, now, caller, server, LIVE_MIGRATE, request_id, recorded_as="live-migration")
+    _check_source_alive(session, now, server)
+    confirm_abandoned_resize(session, now, server, request_id)
     paused = server.vm_state == VmState.PAUSED
-    _begin(session, now, caller, server, request_id, LIVE, host, forced=forced, paused=paused)
+    _start(session, now, caller, server, request_id, LIVE_MIGRATION, host, forced=forced, paused=paused)
 
 
 def migrate(
@@ -81,30 +81,30 @@ def migrate(
     if host is not None and host == server.host:
         raise errors.BadRequest("Cannot migrate to the host where the server exists.")
     stopped = server.vm_state == VmState.STOPPED
-    servers.take(session, now, caller, server, MIGRATE, request_id)
-    _check_source(session, now, server)
-    forget_resize(session, now, server, request_id)
+    servers.claim_action(session, now, caller, server, MIGRATE, request_id)
+    _check_source_alive(session, now, server)
+    confirm_abandoned_resize(session, now, server, request_id)
     before = {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": stopped}
     system_metadata.put(server, system_metadata.RESIZE, before)
-    _begin(session, now, caller, server, request_id, "migration", host, start=not stopped)
+    _start(session, now, caller, server, request_id, "migration", host, start=not stopped)
 
 
-def forget_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
+def confirm_abandoned_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
     """A resize that an operator has ended by saying how the server is counts as confirmed."""
     if server.aside.get(system_metadata.RESIZE):
         migration_workflow.confirmed(session, now, server, request_id)
         claims.settle(session, server)
 
 
-def resize_elsewhere(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+def resize_to_other_host(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """The same with another flavor, which the server has been given already; its own host has no room for it."""
-    _check_source(session, now, server)
+    _check_source_alive(session, now, server)
     server.task_state = TaskState.RESIZE_MIGRATING
     stopped = server.aside[system_metadata.RESIZE]["stopped"]
-    _begin(session, now, caller, server, request_id, "resize", None, start=not stopped)
+    _start(session, now, caller, server, request_id, "resize", None, start=not stopped)
 
 
-def resize_here(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
+def record_local_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Write down that the server is resized on its own host."""
     assert server.host is not None
     _record(session, now, caller, server, request_id, "resize", "migrating", server.host, server.host)
@@ -129,12 +129,12 @@ def evacuate(
     if host is not None and host == server.host:
         raise errors.BadRequest("The target host can't be the same one.")
     off = stays_off or server.vm_state == VmState.STOPPED
-    servers.take(session, now, caller, server, replace(REBUILD, name="evacuate"), request_id)
+    servers.claim_action(session, now, caller, server, replace(REBUILD, name="evacuate"), request_id)
     left = server.host
     assert left is not None
     if hosts.may_be_alive(session, now, left):
         raise errors.BadRequest(f"Compute service of {left} is still in use.")
-    found = _room(session, now, server, host, forced=forced)
+    found = _claim_host(session, now, server, host, forced=forced)
     with claims.changing(session, server):
         server.host, server.availability_zone = found.name, found.zone
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
@@ -147,7 +147,7 @@ def evacuate(
     return server.admin_pass
 
 
-def revert_elsewhere(
+def revert_to_source_host(
     session: Session, now: datetime, server: Server, request_id: str, arguments: dict[str, Any]
 ) -> None:
     """A resized server goes back to the host that it came from; the one that it is on forgets it first."""
@@ -167,7 +167,7 @@ def revert_elsewhere(
 # --- what became of them --------------------------------------------------------------------------------------------
 
 
-def listed(session: Session, wanted: Wanted) -> list[Migration]:
+def list_migrations(session: Session, wanted: MigrationFilter) -> list[Migration]:
     """Migrations of all kinds. Raises BadRequest when the marker is none."""
     query = select(Migration)
     if wanted.host:
@@ -195,10 +195,10 @@ def listed(session: Session, wanted: Wanted) -> list[Migration]:
     return list(session.scalars(query.limit(wanted.limit) if wanted.limit else query))
 
 
-def live_of(session: Session, server: Server) -> list[Migration]:
+def list_live(session: Session, server: Server) -> list[Migration]:
     """The server's live migrations that are under way: one at most."""
     query = select(Migration).where(
-        Migration.server_id == server.id, Migration.migration_type == LIVE, Migration.status.in_(UNDER_WAY)
+        Migration.server_id == server.id, Migration.migration_type == LIVE_MIGRATION, Migration.status.in_(UNDER_WAY)
     )
     return list(session.scalars(query))
 
@@ -212,7 +212,7 @@ def find_live(session: Session, server: Server, migration_id: str) -> Migration:
     known = session.scalar(select(Migration).where(Migration.id == number, Migration.server_id == server.id))
     if known is None:
         raise errors.NotFound(f"Migration {migration_id} for server {server.id} could not be found.")
-    if known.migration_type != LIVE:
+    if known.migration_type != LIVE_MIGRATION:
         raise errors.NotFound(f"Migration {known.id} for server {server.id} is not live-migration.")
     if known.status not in UNDER_WAY:
         raise errors.NotFound(f"Migration {known.id} for server {server.id} is not in progress.")
@@ -228,9 +228,9 @@ def check_running(server: Server, migration: Migration) -> None:
         )
 
 
-def abort(now: datetime, server: Server, migration: Migration, *, also_before: bool) -> bool:
+def request_abort(now: datetime, server: Server, migration: Migration, *, also_before: bool) -> bool:
     """Nothing is to come of the migration; True when a host has to be told. Raises BadRequest when it is too late."""
-    if migration.status not in (MAY_BE_ABORTED if also_before else ("running",)):
+    if migration.status not in (ABORTABLE_STATUSES if also_before else ("running",)):
         raise errors.BadRequest(
             f"Migration {migration.id} state of instance {server.id} is {migration.status}. Cannot abort "
             "while the migration is in this state."
@@ -243,7 +243,7 @@ def abort(now: datetime, server: Server, migration: Migration, *, also_before: b
 # --- inside ---------------------------------------------------------------------------------------------------------
 
 
-def _begin(
+def _start(
     session: Session,
     now: datetime,
     caller: Caller,
@@ -256,15 +256,15 @@ def _begin(
     paused: bool = False,
     start: bool = True,
 ) -> None:
-    found = _room(session, now, server, host, forced=forced)
+    found = _claim_host(session, now, server, host, forced=forced)
     assert server.host is not None
-    status = "queued" if kind == LIVE else "pre-migrating"
+    status = "queued" if kind == LIVE_MIGRATION else "pre-migrating"
     migration = _record(session, now, caller, server, request_id, kind, status, server.host, found.name)
     migration.exchange = {
         "plan": {
             "id": migration.uuid,
             "key": secrets.token_hex(32),
-            "live": kind == LIVE,
+            "live": kind == LIVE_MIGRATION,
             "paused": paused,
             "start": start,
         }
@@ -273,7 +273,7 @@ def _begin(
     migration_workflow.queue(session, now, server, migration, MigrationStep.OFFER)
 
 
-def _room(session: Session, now: datetime, server: Server, host: str | None, *, forced: bool) -> Host:
+def _claim_host(session: Session, now: datetime, server: Server, host: str | None, *, forced: bool) -> Host:
     """Room on another host. Raises BadRequest in Nova's words."""
     among = Preference(never=(server.host or "",), because=((server.host or "", "the server is there already"),))
     if host is not None:
@@ -292,7 +292,7 @@ def _room(session: Session, now: datetime, server: Server, host: str | None, *, 
     return found
 
 
-def _check_source(session: Session, now: datetime, server: Server) -> None:
+def _check_source_alive(session: Session, now: datetime, server: Server) -> None:
     if server.host is not None and not hosts.is_alive(session, now, server.host):
         raise errors.BadRequest(f"Compute service of {server.host} is unavailable at this time.")
 

@@ -70,7 +70,7 @@ NULLABLE = {
 }
 
 
-PATTERNS = {
+PATTERN_COLUMNS = {
     "availability_zone": "availability_zone",
     "hostname": "hostname",
     "description": "description",
@@ -80,7 +80,7 @@ PATTERNS = {
 """Columns that Nova holds a regular expression against, and what that is called in the query."""
 
 
-class Key(NamedTuple):
+class ServerKey(NamedTuple):
     """A server in a list, and which version of what is shown of it. A row of a query is as good."""
 
     seq: int
@@ -90,9 +90,9 @@ class Key(NamedTuple):
 
 _ROW = Server.__table__.c
 _KEYS = select(_ROW.seq, _ROW.id, _ROW.revision)
-_ANY = _KEYS.where(_ROW.id == bindparam("server_id"), _ROW.deleted.is_(False))
-_OWN = _ANY.where(_ROW.project_id == bindparam("project"))
-_PROJECTS = (
+_BY_ID = _KEYS.where(_ROW.id == bindparam("server_id"), _ROW.deleted.is_(False))
+_BY_ID_IN_PROJECT = _BY_ID.where(_ROW.project_id == bindparam("project"))
+_OF_PROJECT = (
     _KEYS.where(_ROW.project_id == bindparam("project"), _ROW.deleted.is_(False))
     .order_by(_ROW.seq.desc())
     .limit(bindparam("most"))
@@ -102,7 +102,7 @@ _ID = re.compile(r"[0-9a-fA-F-]{36}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ServerFilter:
     """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds.
 
     `equal` is by column names of `Server`; for those in PATTERNS it is a regular expression that the column has to
@@ -132,39 +132,39 @@ class Wanted:
     def has_patterns(self) -> bool:
         """Whether any filter is a regular expression."""
         texts = (self.name, self.ip, self.ip6)
-        return any(text is not None for text in texts) or not PATTERNS.keys().isdisjoint(self.equal)
+        return any(text is not None for text in texts) or not PATTERN_COLUMNS.keys().isdisjoint(self.equal)
 
 
-def key(database: Database, caller: Caller, server_id: str) -> Key:
+def find_key(database: Database, caller: Caller, server_id: str) -> ServerKey:
     """One of the caller's servers; an admin finds every project's. Raises NotFound."""
-    query, values = (_ANY, {}) if caller.is_admin else (_OWN, {"project": caller.project})
+    query, values = (_BY_ID, {}) if caller.is_admin else (_BY_ID_IN_PROJECT, {"project": caller.project})
     found = database.hot.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
     if not found:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
-    return cast(Key, found[0])
+    return cast(ServerKey, found[0])
 
 
-def keys(database: Database, wanted: Wanted) -> list[Key]:
+def list_keys(database: Database, wanted: ServerFilter) -> list[ServerKey]:
     """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
-    if wanted == Wanted(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
+    if wanted == ServerFilter(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
         values = {"project": wanted.project_id, "most": wanted.limit}
-        return cast("list[Key]", database.hot.rows(_PROJECTS, values))
+        return cast("list[ServerKey]", database.hot.rows(_OF_PROJECT, values))
     with _reading(database, wanted) as session:
-        return cast("list[Key]", session.execute(page(session, _KEYS, wanted)).all())
+        return cast("list[ServerKey]", session.execute(page_query(session, _KEYS, wanted)).all())
 
 
-def names(database: Database, wanted: Wanted) -> Sequence[tuple[str, str]]:
+def list_names(database: Database, wanted: ServerFilter) -> Sequence[tuple[str, str]]:
     """The page of servers as ids and names. Raises BadRequest, see `page`."""
     with _reading(database, wanted) as session:
-        query = page(session, select(Server.id, Server.name), wanted)
+        query = page_query(session, select(Server.id, Server.name), wanted)
         return cast("Sequence[tuple[str, str]]", session.execute(query).all())
 
 
-def _reading(database: Database, wanted: Wanted) -> AbstractContextManager[Session]:
+def _reading(database: Database, wanted: ServerFilter) -> AbstractContextManager[Session]:
     return database.reading_with_patterns() if wanted.has_patterns else database.reading()
 
 
-def read(session: Session, sequence: Sequence[int]) -> list[Server]:
+def load_servers(session: Session, sequence: Sequence[int]) -> list[Server]:
     """The servers with these numbers, in any order; a few hundred of them to a query."""
     found: list[Server] = []
     for at in range(0, len(sequence), 500):
@@ -172,7 +172,7 @@ def read(session: Session, sequence: Sequence[int]) -> list[Server]:
     return found
 
 
-def page(session: Session, query: Select[*tuple[Any, ...]], wanted: Wanted) -> Select[*tuple[Any, ...]]:
+def page_query(session: Session, query: Select[*tuple[Any, ...]], wanted: ServerFilter) -> Select[*tuple[Any, ...]]:
     """The query, narrowed to the page. BadRequest for a marker that does not exist, or a pattern that is none."""
     ordered: list[tuple[Any, bool]] = []
     for name, descending in wanted.sort:
@@ -183,51 +183,53 @@ def page(session: Session, query: Select[*tuple[Any, ...]], wanted: Wanted) -> S
         ordered.append((Server.seq, wanted.sort[0][1] if wanted.sort else True))
     query = query.where(*_conditions(wanted)).limit(wanted.limit)
     if wanted.marker:
-        query = query.where(_after(session, wanted, ordered))
+        query = query.where(_after_marker(session, wanted, ordered))
     return query.order_by(*(column.desc() if descending else column.asc() for column, descending in ordered))
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: ServerFilter) -> list[ColumnElement[bool]]:
     made: list[ColumnElement[bool]] = []
     if wanted.project_id is not None:
         made.append(Server.project_id == wanted.project_id)
     if wanted.deleted is not None:
         made.append(Server.deleted.is_(wanted.deleted))
     if wanted.name is not None:
-        made.append(Server.name.regexp_match(safe_regex.checked("name", wanted.name)))
+        made.append(Server.name.regexp_match(safe_regex.check_pattern("name", wanted.name)))
     if wanted.statuses:
-        made.append(_status(wanted.statuses))
-    made.extend(_equal(name, value) for name, value in wanted.equal.items())
+        made.append(_status_condition(wanted.statuses))
+    made.extend(_equality_condition(name, value) for name, value in wanted.equal.items())
     if wanted.key_name is not None:
         made.append(Server.key["name"].as_string() == wanted.key_name)
     if wanted.ip is not None:
-        pattern = safe_regex.checked("ip", wanted.ip)
+        pattern = safe_regex.check_pattern("ip", wanted.ip)
         addresses = or_(Port.ip_address.regexp_match(pattern), Port.ipv4_address.regexp_match(pattern))
         made.append(Server.id.in_(select(Port.device_id).where(addresses)))
     if wanted.ip6 is not None:
-        matching = select(Port.device_id).where(Port.ip_address.regexp_match(safe_regex.checked("ip6", wanted.ip6)))
+        matching = select(Port.device_id).where(
+            Port.ip_address.regexp_match(safe_regex.check_pattern("ip6", wanted.ip6))
+        )
         made.append(Server.id.in_(matching))
     if wanted.changed_since is not None:
         made.append(Server.updated_at >= wanted.changed_since)
     if wanted.changed_before is not None:
         made.append(Server.updated_at <= wanted.changed_before)
-    made.extend(_tagged(tag) for tag in wanted.tags)
-    made.extend(~_tagged(tag) for tag in wanted.not_tags_any)
+    made.extend(_has_tag(tag) for tag in wanted.tags)
+    made.extend(~_has_tag(tag) for tag in wanted.not_tags_any)
     if wanted.tags_any:
-        made.append(or_(*map(_tagged, wanted.tags_any)))
+        made.append(or_(*map(_has_tag, wanted.tags_any)))
     if wanted.not_tags:
-        made.append(~and_(*map(_tagged, wanted.not_tags)))
+        made.append(~and_(*map(_has_tag, wanted.not_tags)))
     made.extend(Server.metadata_[name].as_string() == value for name, value in wanted.metadata.items())
     return made
 
 
-def _equal(name: str, value: Any) -> ColumnElement[bool]:
+def _equality_condition(name: str, value: Any) -> ColumnElement[bool]:
     """`accessIPv4` is what the server was given, or else the IPv4 address that is mapped to one of its ports."""
     column = getattr(Server, name)
-    if name not in PATTERNS:
+    if name not in PATTERN_COLUMNS:
         same: ColumnElement[bool] = column == value
         return same
-    pattern = safe_regex.checked(PATTERNS[name], value)
+    pattern = safe_regex.check_pattern(PATTERN_COLUMNS[name], value)
     matches = and_(column != "", column.regexp_match(pattern))
     if name != "access_ipv4":
         return matches
@@ -235,13 +237,13 @@ def _equal(name: str, value: Any) -> ColumnElement[bool]:
     return or_(matches, and_(Server.access_ipv4 == "", Server.id.in_(mapped)))
 
 
-def _tagged(tag: str) -> ColumnElement[bool]:
+def _has_tag(tag: str) -> ColumnElement[bool]:
     """Whether the list of tags has it. Written so that both databases understand it and case matters."""
     text = sql_cast(Server.tags, Text)
     return func.replace(text, orjson.dumps(tag).decode(), "") != text
 
 
-def _status(statuses: Sequence[str]) -> ColumnElement[bool]:
+def _status_condition(statuses: Sequence[str]) -> ColumnElement[bool]:
     either: list[ColumnElement[bool]] = []
     for status in statuses:
         if tasks := states.tasks_of(status):
@@ -254,7 +256,7 @@ def _status(statuses: Sequence[str]) -> ColumnElement[bool]:
     return or_(*either) if either else Server.seq < 0
 
 
-def _after(session: Session, wanted: Wanted, ordered: Sequence[tuple[Any, bool]]) -> ColumnElement[bool]:
+def _after_marker(session: Session, wanted: ServerFilter, ordered: Sequence[tuple[Any, bool]]) -> ColumnElement[bool]:
     """Behind the marker in the order: keyset, so a page costs the same wherever it is."""
     query = select(*(column for column, _ in ordered)).where(Server.id == wanted.marker)
     if wanted.project_id is not None:

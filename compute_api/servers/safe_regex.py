@@ -3,7 +3,7 @@
 from app.core import errors, patterns
 
 
-def checked(name: str, text: str) -> str:
+def check_pattern(name: str, text: str) -> str:
     """The pattern of the query parameter `name`. Raises BadRequest for one that is not valid or not supported."""
     try:
         patterns.check_filter(text)

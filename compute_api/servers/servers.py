@@ -74,7 +74,7 @@ class NewServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedServers:
     """What POST /servers made; the password is shown once."""
 
     servers: list[Server]
@@ -84,39 +84,39 @@ class Created:
 
 def find(session: Session, caller: Caller, server_id: str, *, deleted: bool = False) -> Server:
     """The caller's server; an admin finds every project's."""
-    query = _found(own=not caller.is_admin, deleted=deleted)
+    query = _by_id_query(own=not caller.is_admin, deleted=deleted)
     if (found := session.scalar(query, {"server": server_id, "project": caller.project})) is None:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
     return found
 
 
 @cache
-def _found(*, own: bool, deleted: bool) -> Select[Server]:
+def _by_id_query(*, own: bool, deleted: bool) -> Select[Server]:
     query = select(Server).where(Server.id == bindparam("server"))
     if own:
         query = query.where(Server.project_id == bindparam("project"))
     return query if deleted else query.where(Server.deleted.is_(False))
 
 
-def create(session: Session, now: datetime, caller: Caller, new: NewServer, request_id: str) -> Created:
+def create(session: Session, now: datetime, caller: Caller, new: NewServer, request_id: str) -> CreatedServers:
     """Rows, quota, addresses, room on hosts and the operations to make it true. Raises what is wrong with the request.
 
     A server that no host has room for exists afterwards in ERROR, with a fault that says what was missing.
     """
     project_id = caller.require_project()
-    flavor = _flavor(session, caller, new.flavor_id)
-    extra_specs.check_possible(flavor.extra_specs, flavor.vcpus)
-    image = usable_image(session, caller, new.image_id, flavor)
-    key = _key(session, caller, new.key_name)
-    wanted = _networks(session, caller, new)
+    flavor = _find_flavor(session, caller, new.flavor_id)
+    extra_specs.check_supported(flavor.extra_specs, flavor.vcpus)
+    image = find_usable_image(session, caller, new.image_id, flavor)
+    key = _find_key(session, caller, new.key_name)
+    wanted = _find_networks(session, caller, new)
     limits = quotas.limits(session, project_id)
-    _check_metadata(limits, new.metadata)
+    _check_metadata_quota(limits, new.metadata)
     quotas.check_files(limits, new.files)
     if new.host and not new.forced and not hosts.is_known(session, new.host):
         raise errors.BadRequest(f"Compute host {new.host} could not be found.")
     if new.zone and not hosts.is_zone(session, new.zone):
         raise errors.BadRequest(f"The requested availability zone is not available: {new.zone}")
-    group = _group(session, caller, new.group_id)
+    group = _find_group(session, caller, new.group_id)
     count = quotas.claim(
         session,
         project_id,
@@ -140,7 +140,7 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
     for index in range(count):
         name = new.name if new.max_count == 1 else f"{new.name}-{index + 1}"
         server_id = str(uuid4())
-        hostname = new.hostname or sanitized_hostname(name, server_id)
+        hostname = new.hostname or sanitize_hostname(name, server_id)
         server = Server(
             id=server_id,
             project_id=project_id,
@@ -187,8 +187,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             same_host=new.same_host,
             different_host=new.different_host,
         )
-        _place(session, now, server)
-        _attach(session, now, caller, server, wanted)
+        _schedule(session, now, server)
+        _create_ports(session, now, caller, server, wanted)
         session.add(server)  # now that it is complete: one INSERT, and no UPDATE
         operations.begin_action(session, now, server, SPAWN.name, request_id, caller.user_id)
         if server.host:
@@ -197,10 +197,10 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             operations.end_action(session, now, server.id, request_id, server.fault["message"])
         made.append(server)
     session.flush()
-    return Created(made, admin_pass, reservation_id)
+    return CreatedServers(made, admin_pass, reservation_id)
 
 
-def begin(
+def start_action(
     session: Session,
     now: datetime,
     caller: Caller,
@@ -210,11 +210,11 @@ def begin(
     arguments: dict[str, Any] | None = None,
 ) -> None:
     """Start an action on a server that allows it now. Raises Conflict in Nova's words."""
-    take(session, now, caller, server, action, request_id)
+    claim_action(session, now, caller, server, action, request_id)
     operations.queue(session, now, server, action.task, request_id, arguments or {})
 
 
-def take(
+def claim_action(
     session: Session,
     now: datetime,
     caller: Caller,
@@ -258,7 +258,7 @@ def delete(session: Session, now: datetime, caller: Caller, server: Server, requ
         operations.end_action(session, now, server.id, request_id)
         buried(session, now, server)
         return
-    begin(session, now, caller, server, DELETE, request_id)
+    start_action(session, now, caller, server, DELETE, request_id)
 
 
 def check_host(server: Server) -> None:
@@ -273,7 +273,7 @@ def check_lock(caller: Caller, server: Server) -> None:
         raise errors.Conflict(f"Instance {server.id} is locked")
 
 
-def usable_image(session: Session, caller: Caller, image_id: str, flavor: Flavor) -> Image:
+def find_usable_image(session: Session, caller: Caller, image_id: str, flavor: Flavor) -> Image:
     """An image that a server of the flavor can be made from. Raises BadRequest in Nova's words."""
     try:
         image = images.find_visible(session, caller, image_id)
@@ -317,12 +317,12 @@ def flavor_copy(flavor: Flavor) -> dict[str, Any]:
     }
 
 
-def check_metadata(session: Session, caller: Caller, metadata: dict[str, str]) -> None:
+def check_metadata_quota(session: Session, caller: Caller, metadata: dict[str, str]) -> None:
     """Not more items than the quota has."""
-    _check_metadata(quotas.limits(session, caller.project), metadata)
+    _check_metadata_quota(quotas.limits(session, caller.project), metadata)
 
 
-def _check_metadata(limits: Mapping[str, int], metadata: Mapping[str, str]) -> None:
+def _check_metadata_quota(limits: Mapping[str, int], metadata: Mapping[str, str]) -> None:
     limit = limits["metadata_items"]
     if 0 <= limit < len(metadata):
         raise errors.QuotaExceeded(
@@ -330,7 +330,7 @@ def _check_metadata(limits: Mapping[str, int], metadata: Mapping[str, str]) -> N
         )
 
 
-def sanitized_hostname(name: str, server_id: str) -> str:
+def sanitize_hostname(name: str, server_id: str) -> str:
     """A host name made of a server's name, as Nova makes it: one label of RFC 1123, at most 63 characters."""
     made = re.sub(r"[^a-z0-9-]+", "", re.sub(r"[\s_.]", "-", name.lower())).strip("-")
     return made[:63].rstrip("-") or f"Server-{server_id}"
@@ -363,14 +363,14 @@ def _blank_disks(flavor: Flavor, new: NewServer) -> dict[str, Any]:
     return {system_metadata.BLANK: chosen} if chosen else {}
 
 
-def _flavor(session: Session, caller: Caller, flavor_id: str) -> Flavor:
+def _find_flavor(session: Session, caller: Caller, flavor_id: str) -> Flavor:
     try:
         return flavors.find(session, caller, flavor_id)
     except errors.NotFound as error:
         raise errors.BadRequest(error.message) from None
 
 
-def _key(session: Session, caller: Caller, name: str | None) -> KeyPair | None:
+def _find_key(session: Session, caller: Caller, name: str | None) -> KeyPair | None:
     if name is None:
         return None
     try:
@@ -379,7 +379,7 @@ def _key(session: Session, caller: Caller, name: str | None) -> KeyPair | None:
         raise errors.BadRequest("Invalid key_name provided.") from None
 
 
-def _networks(session: Session, caller: Caller, new: NewServer) -> list[tuple[Network | None, NetworkRequest]]:
+def _find_networks(session: Session, caller: Caller, new: NewServer) -> list[tuple[Network | None, NetworkRequest]]:
     """The networks that each server is to be on; an existing port brings its own."""
     if new.networks == "none":
         return []
@@ -402,7 +402,7 @@ def _networks(session: Session, caller: Caller, new: NewServer) -> list[tuple[Ne
     return wanted
 
 
-def _group(session: Session, caller: Caller, group_id: str | None) -> ServerGroup | None:
+def _find_group(session: Session, caller: Caller, group_id: str | None) -> ServerGroup | None:
     if group_id is None:
         return None
     try:
@@ -411,13 +411,13 @@ def _group(session: Session, caller: Caller, group_id: str | None) -> ServerGrou
         raise errors.BadRequest(error.message) from None
 
 
-def _place(session: Session, now: datetime, server: Server) -> None:
+def _schedule(session: Session, now: datetime, server: Server) -> None:
     if scheduling.place(session, now, server, server.pinned_zone) is None:
         failed(server, now, scheduling.why_not(session, now, server, server.pinned_zone))
         server.task_state = None
 
 
-def _attach(
+def _create_ports(
     session: Session,
     now: datetime,
     caller: Caller,

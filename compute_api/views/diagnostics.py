@@ -6,7 +6,7 @@ from typing import Any
 KIB_PER_MIB = 1024
 
 
-def plain(counted: Mapping[str, Any]) -> dict[str, int]:
+def libvirt_counters(counted: Mapping[str, Any]) -> dict[str, int]:
     """One number for each name, as libvirt's driver in Nova has them. Memory in KiB."""
     shown: dict[str, int] = {f"cpu{number}_time": time for number, time in enumerate(counted["cpu_times"])}
     for disk in counted["disks"]:

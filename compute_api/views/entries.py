@@ -15,7 +15,7 @@ from app.core.caller import Caller
 from app.db.database import Database
 from app.web.microversion import Version
 from compute_api.servers import queries
-from compute_api.servers.queries import Key
+from compute_api.servers.queries import ServerKey
 from compute_api.views import servers as views
 from network_api.resources import ports
 
@@ -30,7 +30,7 @@ class Variant(NamedTuple):
     host_states: tuple[tuple[str, str], ...] = ()
 
 
-class Entries:
+class EntryCache:
     """One process's entries, up to a number of bytes; when they are full, all are dropped and made again."""
 
     def __init__(self, maximum_bytes: int = 32 << 20) -> None:
@@ -38,7 +38,7 @@ class Entries:
         self._size = 0
         self._kept: dict[Variant, dict[int, tuple[int, bytes]]] = {}
 
-    def get(self, database: Database, caller: Caller, variant: Variant, keys: Sequence[Key]) -> list[bytes]:
+    def get(self, database: Database, caller: Caller, variant: Variant, keys: Sequence[ServerKey]) -> list[bytes]:
         """The servers of the keys as JSON, in their order; one that is gone meanwhile is left out."""
         kept = self._kept.setdefault(variant, {})
         found: list[bytes | None] = []
@@ -64,7 +64,7 @@ class Entries:
     def _make(
         self, session: Session, caller: Caller, variant: Variant, missing: Sequence[int]
     ) -> dict[int, tuple[int, bytes]]:
-        servers = queries.read(session, missing)
+        servers = queries.load_servers(session, missing)
         nics = ports.nics_of(session, [server.id for server in servers])
         states = dict(variant.host_states)
         show: Callable[..., dict[str, object]] = views.show

@@ -6,14 +6,14 @@ from app.web.microversion import Version, v
 from compute_api.models import Migration
 from compute_api.operations.migration_workflow import UNDER_WAY
 from compute_api.views import links
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 TYPE_SINCE, UUID_SINCE, OWNER_SINCE = v("2.23"), v("2.59"), v("2.80")
 BYTES = ("memory", "disk")
 PARTS = ("total", "processed", "remaining")
 
 
-def listed(migration: Migration, version: Version) -> dict[str, Any]:
+def entry(migration: Migration, version: Version) -> dict[str, Any]:
     """In GET /os-migrations."""
     body = {
         **_common(migration, version),
@@ -28,7 +28,7 @@ def listed(migration: Migration, version: Version) -> dict[str, Any]:
     return body
 
 
-def under_way(migration: Migration, progress: dict[str, int], version: Version) -> dict[str, Any]:
+def live_migration(migration: Migration, progress: dict[str, int], version: Version) -> dict[str, Any]:
     """In GET /servers/{id}/migrations: with what its host says of how far it is."""
     counted = {f"{what}_{part}_bytes": progress.get(f"{what}_{part}", 0) for what in BYTES for part in PARTS}
     return {**_common(migration, version), "server_uuid": migration.server_id, **counted}
@@ -43,8 +43,8 @@ def _common(migration: Migration, version: Version) -> dict[str, Any]:
         "dest_compute": migration.dest_compute,
         "dest_node": migration.dest_compute,
         "dest_host": migration.dest_host,
-        "created_at": micro(migration.created_at),
-        "updated_at": micro(migration.updated_at),
+        "created_at": format_microseconds(migration.created_at),
+        "updated_at": format_microseconds(migration.updated_at),
     }
     if version >= UUID_SINCE:
         body["uuid"] = migration.uuid

@@ -24,12 +24,12 @@ LOCKED_SINCE, LOCK_REASON_SINCE, HOST_STATUS_SINCE = v("2.9"), v("2.73"), v("2.1
 FLAVOR_COPY_SINCE, HOSTNAME_SINCE, ATTRIBUTES_SINCE = v("2.47"), v("2.90"), v("2.3")
 WHOLE_SINCE, REBUILT_KEY_SINCE, REBUILT_USER_DATA_SINCE = v("2.75"), v("2.54"), v("2.57")
 
-EXTENDED = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:")
-NOT_WHEN_CHANGED = ("config_drive", "key_name", "security_groups", "host_status")
+EXTENSION_PREFIXES = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:")
+OMITTED_FROM_UPDATES = ("config_drive", "key_name", "security_groups", "host_status")
 """What PUT and rebuild leave out below 2.75."""
 
 
-def created(made: servers.Created) -> dict[str, Any]:
+def created(made: servers.CreatedServers) -> dict[str, Any]:
     """What POST /servers answers: the first server and the password that is shown once."""
     server = made.servers[0]
     return {
@@ -71,9 +71,9 @@ def show(
         "metadata": server.metadata_,
         "hostId": servers.host_id(server),
         "image": {"id": server.image_id, "links": links.bookmark("images", server.image_id)},
-        "flavor": flavor(server, version),
-        "created": stamp(server.created_at),
-        "updated": stamp(server.updated_at),
+        "flavor": flavor_of(server, version),
+        "created": format_seconds(server.created_at),
+        "updated": format_seconds(server.updated_at),
         "addresses": {} if server.vm_state == VmState.BUILDING else addresses(nics),
         "accessIPv4": server.access_ipv4 or next((nic.ipv4_address for nic in nics if nic.ipv4_address), ""),
         "accessIPv6": server.access_ipv6,
@@ -82,8 +82,8 @@ def show(
         "OS-EXT-AZ:availability_zone": server.availability_zone,
         "config_drive": "True" if server.config_drive else "",
         "key_name": server.key.get("name"),
-        "OS-SRV-USG:launched_at": micro(server.launched_at),
-        "OS-SRV-USG:terminated_at": micro(server.terminated_at),
+        "OS-SRV-USG:launched_at": format_microseconds(server.launched_at),
+        "OS-SRV-USG:terminated_at": format_microseconds(server.terminated_at),
         "security_groups": [{"name": "default"}],
         "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": server.vm_state,
@@ -131,13 +131,15 @@ def _admin(body: dict[str, Any], server: Server, version: Version) -> None:
         body["OS-EXT-SRV-ATTR:user_data"] = server.user_data
 
 
-def changed(server: Server, nics: Sequence[Nic], version: Version, caller: Caller) -> dict[str, Any]:
+def updated(server: Server, nics: Sequence[Nic], version: Version, caller: Caller) -> dict[str, Any]:
     """What PUT answers: the whole server from 2.75 on, before that without what extensions had added."""
     body = show(server, nics, version, caller)
     if version >= WHOLE_SINCE:
         return body
     body = {
-        name: value for name, value in body.items() if not name.startswith(EXTENDED) and name not in NOT_WHEN_CHANGED
+        name: value
+        for name, value in body.items()
+        if not name.startswith(EXTENSION_PREFIXES) and name not in OMITTED_FROM_UPDATES
     }
     body["addresses"] = {
         label: [{"version": one["version"], "addr": one["addr"]} for one in of]
@@ -150,7 +152,7 @@ def rebuilt(
     server: Server, nics: Sequence[Nic], version: Version, caller: Caller, admin_pass: str | None
 ) -> dict[str, Any]:
     """What rebuild answers: as PUT, with the key's name, the user data and the password that is shown once."""
-    body = changed(server, nics, version, caller)
+    body = updated(server, nics, version, caller)
     if version >= REBUILT_KEY_SINCE:
         body["key_name"] = server.key.get("name")
     if version >= REBUILT_USER_DATA_SINCE:
@@ -161,7 +163,7 @@ def rebuilt(
     return body
 
 
-def flavor(server: Server, version: Version) -> dict[str, Any]:
+def flavor_of(server: Server, version: Version) -> dict[str, Any]:
     """The flavor: a reference, or from 2.47 on a copy of what it was."""
     if version < FLAVOR_COPY_SINCE:
         return {"id": server.flavor_id, "links": links.bookmark("flavors", server.flavor_id)}
@@ -194,11 +196,11 @@ def fault(server: Server, caller: Caller) -> dict[str, Any]:
     return shown
 
 
-def stamp(time: datetime) -> str:
+def format_seconds(time: datetime) -> str:
     """2026-11-21T02:59:00Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def micro(time: datetime | None) -> str | None:
+def format_microseconds(time: datetime | None) -> str | None:
     """2026-11-21T02:59:00.000000, as Nova writes some times."""
     return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%f")

@@ -88,7 +88,7 @@ class Rig:
         """Servers in BUILD; returns their ids."""
         with self.database.transaction() as session:
             session.info["nudge"] = self.nudge if told else None
-            flavor = flavors.listed(session, CALLER)[0]
+            flavor = flavors.list_flavors(session, CALLER)[0]
             new = servers.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
             made = servers.create(session, datetime.now(UTC), CALLER, new, "req-1")
             return [server.id for server in made.servers]

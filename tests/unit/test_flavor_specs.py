@@ -3,7 +3,7 @@
 import pytest
 
 from app.core import errors
-from compute_api.flavors.extra_specs import check, check_possible, wish
+from compute_api.flavors.extra_specs import check_supported, hardware_options, validate
 from hypervisor.api.spec import CpuLimits, DiskLimits, Rate
 
 
@@ -20,17 +20,17 @@ from hypervisor.api.spec import CpuLimits, DiskLimits, Rate
     ],
 )
 def test_the_topology_is_what_comes_nearest(vcpus: int, specs: dict[str, str], seen: tuple[int, int, int]) -> None:
-    found = wish(specs, vcpus).topology
+    found = hardware_options(specs, vcpus).topology
     assert found is not None
     assert (found.sockets, found.cores, found.threads) == seen
 
 
 def test_without_a_wish_there_is_no_topology() -> None:
-    assert wish({"hw:cpu_policy": "shared", "quota:cpu_limit": "5"}, 4) == wish({}, 4)
+    assert hardware_options({"hw:cpu_policy": "shared", "quota:cpu_limit": "5"}, 4) == hardware_options({}, 4)
 
 
 def test_limits_reach_the_host_in_its_units() -> None:
-    found = wish(
+    found = hardware_options(
         {
             "quota:cpu_quota": "25000",
             "quota:cpu_shares": "512",
@@ -68,7 +68,7 @@ def test_limits_reach_the_host_in_its_units() -> None:
 )
 def test_what_no_host_can_keep_is_refused(specs: dict[str, str]) -> None:
     with pytest.raises(errors.BadRequest):
-        check_possible(specs, 4)
+        check_supported(specs, 4)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_what_no_host_can_keep_is_refused(specs: dict[str, str]) -> None:
 )
 def test_wrong_extra_specs_are_named_as_by_nova(specs: dict[str, str], why: str) -> None:
     with pytest.raises(errors.BadRequest, match="Validation failed; ") as refused:
-        check(specs)
+        validate(specs)
     assert why in refused.value.message
 
 
 def test_others_may_be_anything() -> None:
-    check({"ours:color": "red", "color": "red", "trait:HW_CPU_X86_AVX": "required", "hw:numa_cpus.1": "0-3,^2"})
+    validate({"ours:color": "red", "color": "red", "trait:HW_CPU_X86_AVX": "required", "hw:numa_cpus.1": "0-3,^2"})

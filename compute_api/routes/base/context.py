@@ -11,7 +11,7 @@ from app.web.context import database
 from app.web.microversion import Version
 from compute_api.operations.completion import STORE
 from compute_api.rpc.host_client import Asks
-from compute_api.views.entries import Entries
+from compute_api.views.entries import EntryCache
 
 NUDGE = "sixstack.nudge"
 ASK = "sixstack.ask"
@@ -42,6 +42,6 @@ def request_id() -> str:
     return cast(str, g.request_id)
 
 
-def entries() -> Entries:
+def entries() -> EntryCache:
     """Servers as JSON that this process has made already."""
-    return cast(Entries, current_app.extensions[ENTRIES])
+    return cast(EntryCache, current_app.extensions[ENTRIES])

@@ -16,12 +16,12 @@ from app.web.pagination import page
 from app.web.policy import enforce
 from compute_api import states
 from compute_api.routes.base.context import version
-from compute_api.servers.queries import SORT_KEYS, Wanted
+from compute_api.servers.queries import SORT_KEYS, ServerFilter
 
 STRICT, STRICT_STATUS, TAGS, BEFORE, LOCKED = v("2.75"), v("2.38"), v("2.26"), v("2.66"), v("2.73")
 IP6_FOR_ALL, MORE_FOR_ALL = v("2.5"), v("2.83")
 
-COLUMNS = {
+COLUMN_FILTERS = {
     "image": "image_id",
     "image_ref": "image_id",
     "flavor": "flavor_id",
@@ -31,7 +31,7 @@ COLUMNS = {
 }
 """Filters for everybody that are one column."""
 
-COLUMNS_LATER = {
+COLUMN_FILTERS_SINCE_2_83 = {
     "availability_zone": "availability_zone",
     "user_id": "user_id",
     "vm_state": "vm_state",
@@ -39,7 +39,7 @@ COLUMNS_LATER = {
 }
 """For admins, and from 2.83 on for everybody; passed over before."""
 
-COLUMNS_OF_ADMINS = {
+ADMIN_COLUMN_FILTERS = {
     "host": "host",
     "node": "host",
     "hostname": "hostname",
@@ -50,13 +50,13 @@ COLUMNS_OF_ADMINS = {
     "locked_by": "locked_by",
 }
 
-PASSED_OVER = {
+IGNORED_FILTERS = {
     "kernel_id", "ramdisk_id", "launched_at", "terminated_at", "root_device_name", "auto_disk_config", "progress",
     "soft_deleted", "created_at", "cell_name",
 }  # fmt: skip
 """Nova's filters that would match everything or nothing here."""
 
-JOINED = {
+REFUSED_FILTERS = {
     "block_device_mapping", "services", "system_metadata", "info_cache", "security_groups", "pci_devices",
 }  # fmt: skip
 """Names of Nova's tables, which it refuses."""
@@ -68,15 +68,15 @@ IGNORED_SORT_KEYS = {
 }  # fmt: skip
 """Passed over below 2.75 and refused from there on."""
 
-SERVERS = (
-    set(COLUMNS) | set(COLUMNS_LATER) | set(COLUMNS_OF_ADMINS) | PASSED_OVER | JOINED
+SERVER_PARAMETERS = (
+    set(COLUMN_FILTERS) | set(COLUMN_FILTERS_SINCE_2_83) | set(ADMIN_COLUMN_FILTERS) | IGNORED_FILTERS | REFUSED_FILTERS
     | {"project_id", "tenant_id", "key_name", "power_state", "name", "display_name", "config_drive", "sort_key",
        "sort_dir", "all_tenants", "deleted", "status", "changes-since", "changes-before", "ip", "ip6", "limit",
        "marker", "tags", "tags-any", "not-tags", "not-tags-any", "locked", "metadata"}
 )  # fmt: skip
 
 
-def only(*known: str) -> None:
+def check_known(*known: str) -> None:
     """From 2.75 on, parameters that nobody knows are refused; they were passed over before."""
     if version() >= STRICT and (unknown := sorted(set(request.args) - set(known))):
         names = ", ".join(f"'{name}'" for name in unknown)
@@ -86,7 +86,7 @@ def only(*known: str) -> None:
         )
 
 
-def true(text: str) -> bool:
+def parse_boolean(text: str) -> bool:
     """A boolean in a query string; none at all after the name means true. Raises BadRequest."""
     lowered = text.strip().lower()
     if lowered in ("", "1", "t", "true", "on", "y", "yes"):
@@ -99,7 +99,7 @@ def true(text: str) -> bool:
     )
 
 
-def time(name: str) -> datetime | None:
+def parse_time(name: str) -> datetime | None:
     """A time in a query string. Raises BadRequest."""
     text = request.args.get(name)
     if text is None:
@@ -114,59 +114,59 @@ def time(name: str) -> datetime | None:
     return moment
 
 
-def servers(rule: str) -> Wanted:
+def server_filter(rule: str) -> ServerFilter:
     """What GET /servers or /servers/detail asks for. `rule` is index or detail."""
-    only(*SERVERS)
+    check_known(*SERVER_PARAMETERS)
     arguments = request.args
     admin = caller().is_admin
     later = admin or version() >= MORE_FOR_ALL
     for name in arguments:
-        if (name in JOINED or name.startswith("_")) and admin:
+        if (name in REFUSED_FILTERS or name.startswith("_")) and admin:
             raise errors.BadRequest(f"Invalid filter field: {name}.")
     project: str | None = caller().project
-    if true(arguments.get("all_tenants", "0")):
+    if parse_boolean(arguments.get("all_tenants", "0")):
         enforce(f"os_compute_api:servers:{rule}:get_all_tenants")
         project = arguments.get("project_id") or arguments.get("tenant_id")
-    since = time("changes-since")
-    before = time("changes-before") if version() >= BEFORE else None
+    since = parse_time("changes-since")
+    before = parse_time("changes-before") if version() >= BEFORE else None
     if since and before and since > before:
         raise errors.BadRequest("The value of changes-since must be less than or equal to changes-before.")
     statuses = tuple(arguments.getlist("status"))
-    equal: dict[str, Any] = _equal(COLUMNS)
+    equal: dict[str, Any] = _column_filters(COLUMN_FILTERS)
     if later:
-        equal |= _equal(COLUMNS_LATER)
+        equal |= _column_filters(COLUMN_FILTERS_SINCE_2_83)
         if "power_state" in arguments:
-            equal["power_state"] = _power_state(arguments["power_state"])
+            equal["power_state"] = _parse_power_state(arguments["power_state"])
         if "config_drive" in arguments:
-            equal["config_drive"] = true(arguments["config_drive"])
+            equal["config_drive"] = parse_boolean(arguments["config_drive"])
     if admin:
-        equal |= _equal(COLUMNS_OF_ADMINS)
+        equal |= _column_filters(ADMIN_COLUMN_FILTERS)
     if "locked" in arguments and version() >= LOCKED:
-        equal["locked"] = true(arguments["locked"])
+        equal["locked"] = parse_boolean(arguments["locked"])
     asked = page(arguments)
-    return Wanted(
+    return ServerFilter(
         project_id=project,
-        deleted=_deleted(statuses, since, before),
+        deleted=_deleted_filter(statuses, since, before),
         name=arguments.get("name") or arguments.get("display_name"),
-        statuses=_statuses(statuses),
+        statuses=_check_statuses(statuses),
         equal=equal,
         key_name=arguments.get("key_name") if later else None,
         ip6=arguments.get("ip6") if admin or version() >= IP6_FOR_ALL else None,
         ip=arguments.get("ip"),
         changed_since=since,
         changed_before=before,
-        tags=_tags("tags"),
-        tags_any=_tags("tags-any"),
-        not_tags=_tags("not-tags"),
-        not_tags_any=_tags("not-tags-any"),
-        metadata=_metadata(),
-        sort=_sort(),
+        tags=_parse_tags("tags"),
+        tags_any=_parse_tags("tags-any"),
+        not_tags=_parse_tags("not-tags"),
+        not_tags_any=_parse_tags("not-tags-any"),
+        metadata=_parse_metadata(),
+        sort=_parse_sort(),
         limit=asked.limit,
         marker=asked.marker,
     )
 
 
-def _equal(columns: dict[str, str]) -> dict[str, Any]:
+def _column_filters(columns: dict[str, str]) -> dict[str, Any]:
     """Filters that were given; flavors and images may be given as links, as old clients do."""
     return {
         column: request.args[name].rsplit("/", 1)[-1] if name in ("image", "flavor") else request.args[name]
@@ -175,38 +175,38 @@ def _equal(columns: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _deleted(statuses: Sequence[str], since: datetime | None, before: datetime | None) -> bool | None:
+def _deleted_filter(statuses: Sequence[str], since: datetime | None, before: datetime | None) -> bool | None:
     admin = caller().is_admin
     if any(status.lower() == "deleted" for status in statuses):
         if not admin:
             raise errors.Forbidden("Only administrators may list deleted instances")
         return True
     if "deleted" in request.args and admin:
-        return true(request.args["deleted"])
+        return parse_boolean(request.args["deleted"])
     return None if since is not None or before is not None else False
 
 
-def _statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
+def _check_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [status for status in statuses if not states.vm_states_of(status) and not states.tasks_of(status)]
     if unknown and version() >= STRICT_STATUS:
         raise errors.BadRequest(f"Invalid status value: {', '.join(unknown)}")
     return statuses
 
 
-def _power_state(text: str) -> int:
+def _parse_power_state(text: str) -> int:
     try:
         return integer(text)
     except ValueError:
         raise errors.BadRequest(f"Invalid power_state '{text}'") from None
 
 
-def _tags(name: str) -> tuple[str, ...]:
+def _parse_tags(name: str) -> tuple[str, ...]:
     if version() < TAGS or name not in request.args:
         return ()
     return tuple(tag for text in request.args.getlist(name) for tag in text.split(","))
 
 
-def _metadata() -> dict[str, str]:
+def _parse_metadata() -> dict[str, str]:
     """JSON, as in metadata={"role":"ci"}."""
     text = request.args.get("metadata")
     if text is None:
@@ -220,7 +220,7 @@ def _metadata() -> dict[str, str]:
     return asked
 
 
-def _sort() -> tuple[tuple[str, bool], ...]:
+def _parse_sort() -> tuple[tuple[str, bool], ...]:
     names = request.args.getlist("sort_key")
     directions = request.args.getlist("sort_dir")
     if any(direction not in ("asc", "desc") for direction in directions):

@@ -19,7 +19,7 @@ PROJECT = "sixstack.project_in_path"
 _PATH = re.compile(r"/compute/v2\.1/([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=/|$)")
 
 
-def without_project(application: Wsgi) -> Wsgi:
+def strip_project(application: Wsgi) -> Wsgi:
     """The application, which no longer sees the project in the path."""
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -36,7 +36,7 @@ def without_project(application: Wsgi) -> Wsgi:
     return call
 
 
-def check() -> None:
+def check_path() -> None:
     """Before each request: a project in the path is the caller's own, and no id is left out at the path's end.
 
     Raises BadRequest in Nova's words, NotFound.

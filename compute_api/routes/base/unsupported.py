@@ -19,7 +19,7 @@ LAST_ADDRESS_ACTION = v("2.43")
 def add_security_group(server_id: str, body: Any) -> Response:
     """There is one group, and every server is in it."""
     name = parse(SecurityGroup, body).name
-    server = _found(server_id)
+    server = _find(server_id)
     if name != "default":
         raise errors.NotFound(f"Security group {name} not found for project {server.project_id}.")
     raise errors.BadRequest(f"Security group {name} is already associated with the instance {server.id}")
@@ -28,7 +28,7 @@ def add_security_group(server_id: str, body: Any) -> Response:
 def remove_security_group(server_id: str, body: Any) -> Response:
     """And no server leaves it."""
     name = parse(SecurityGroup, body).name
-    server = _found(server_id)
+    server = _find(server_id)
     if name != "default":
         raise errors.NotFound(f"Security group {name} not found for project {server.project_id}.")
     raise errors.BadRequest("There are no security groups in this cloud: default filters nothing and stays.")
@@ -37,7 +37,7 @@ def remove_security_group(server_id: str, body: Any) -> Response:
 def add_floating_ip(server_id: str, body: Any) -> Response:
     """Raise Nova's error for a server without an IPv4 address; NotFound after 2.43."""
     address = _floating_address(body)
-    server = _found(server_id)
+    server = _find(server_id)
     raise errors.BadRequest(
         f"Unable to associate floating IP {address} to any fixed IPs for instance {server.id}. Instance has no fixed "
         "IPv4 addresses to associate."
@@ -47,7 +47,7 @@ def add_floating_ip(server_id: str, body: Any) -> Response:
 def remove_floating_ip(server_id: str, body: Any) -> Response:
     """Raise NotFound: there are no floating IPs."""
     _floating_address(body)
-    _found(server_id)
+    _find(server_id)
     raise errors.NotFound("floating IP not found")
 
 
@@ -62,6 +62,6 @@ def _floating_address(body: Any) -> str:
     return parse(FloatingIp, body).address
 
 
-def _found(server_id: str) -> Server:
+def _find(server_id: str) -> Server:
     with database().reading() as session:
         return servers.find(session, caller(), server_id)

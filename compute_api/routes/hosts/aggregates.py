@@ -18,7 +18,7 @@ from compute_api.models import Aggregate
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Name
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 UUID_SINCE = v("2.41")
 
@@ -175,8 +175,8 @@ def _shown(aggregate: Aggregate, hosts: Sequence[str]) -> dict[str, Any]:
         "availability_zone": aggregate.metadata_.get(aggregates.ZONE),
         "hosts": list(hosts),
         "metadata": aggregate.metadata_,
-        "created_at": micro(aggregate.created_at),
-        "updated_at": micro(aggregate.updated_at),
+        "created_at": format_microseconds(aggregate.created_at),
+        "updated_at": format_microseconds(aggregate.updated_at),
         "deleted": False,
         "deleted_at": None,
     }

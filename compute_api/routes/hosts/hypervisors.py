@@ -42,7 +42,7 @@ def list_hypervisors_detail() -> Response:
 
 
 def _list(path: str, *, detail: bool) -> Response:
-    list_params.only("limit", "marker", "hypervisor_hostname_pattern", "with_servers")
+    list_params.check_known("limit", "marker", "hypervisor_hostname_pattern", "with_servers")
     pattern = request.args.get("hypervisor_hostname_pattern") if version() >= UUID_SINCE else None
     asked = page(request.args)
     paged = version() >= PAGES_SINCE
@@ -84,7 +84,7 @@ def _after(known: Sequence[Host], marker: str | None) -> list[Host]:
 
 
 def _with_servers() -> bool:
-    return version() >= UUID_SINCE and list_params.true(request.args.get("with_servers", "false"))
+    return version() >= UUID_SINCE and list_params.parse_boolean(request.args.get("with_servers", "false"))
 
 
 @compute.get("/os-hypervisors/statistics")
@@ -107,7 +107,7 @@ def show_hypervisor_statistics() -> Response:
 @compute.get("/os-hypervisors/<hypervisor_id>")
 @require("os_compute_api:os-hypervisors:show")
 def show_hypervisor(hypervisor_id: str) -> Response:
-    list_params.only("with_servers")
+    list_params.check_known("with_servers")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
         silent_before = liveness.silent_before(session, clock().now())

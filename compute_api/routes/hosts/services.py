@@ -23,7 +23,7 @@ from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Boolean
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 FORCED_DOWN_SINCE, UUID_SINCE = v("2.11"), v("2.53")
 BINARY = "nova-compute"
@@ -57,7 +57,7 @@ class Change(Body):
 @compute.get("/os-services")
 @require("os_compute_api:os-services:list")
 def list_services() -> Response:
-    list_params.only("host", "binary")
+    list_params.check_known("host", "binary")
     host, binary = request.args.get("host"), request.args.get("binary")
     with database().reading() as session:
         known = hosts.listed(session)
@@ -153,7 +153,7 @@ def _shown(host: Host, silent_before: datetime) -> dict[str, Any]:
         "zone": host.zone,
         "status": "disabled" if host.disabled else "enabled",
         "state": "up" if hosts.is_up(host, silent_before) else "down",
-        "updated_at": micro(host.last_seen),
+        "updated_at": format_microseconds(host.last_seen),
         "disabled_reason": host.disabled_reason,
     }
     if version() >= FORCED_DOWN_SINCE:

@@ -9,7 +9,7 @@ from app.web.policy import require
 from app.web.responses import json
 from compute_api.hosts import hosts, liveness
 from compute_api.routes.base.blueprint import compute
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 
 
 @compute.get("/os-availability-zone")
@@ -35,7 +35,7 @@ def list_zones_detail() -> Response:
         service = {
             "available": not host.disabled,
             "active": hosts.is_up(host, silent_before),
-            "updated_at": micro(host.last_seen),
+            "updated_at": format_microseconds(host.last_seen),
         }
         zones.setdefault(host.zone, {})[host.name] = {"nova-compute": service}
     shown = [

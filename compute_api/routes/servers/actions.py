@@ -75,7 +75,7 @@ def _simple(action: Action) -> Callable[[str, Any], Response]:
 def _begin(server_id: str, action: Action, arguments: dict[str, Any] | None = None) -> Response:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        servers.begin(session, clock().now(), caller(), server, action, request_id(), arguments)
+        servers.start_action(session, clock().now(), caller(), server, action, request_id(), arguments)
     return empty(HTTPStatus.ACCEPTED)
 
 

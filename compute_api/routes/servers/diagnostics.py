@@ -70,7 +70,7 @@ def show_diagnostics(server_id: str) -> Response:
             f"Cannot 'get_diagnostics' instance {server.id} while it is in vm_state {server.vm_state}"
         )
     counted = ask()(server.host, "diagnostics", server.id)
-    return json(views.show(counted) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.plain(counted))
+    return json(views.show(counted) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.libvirt_counters(counted))
 
 
 def trigger_crash_dump(server_id: str, body: Any) -> Response:
@@ -83,7 +83,7 @@ def trigger_crash_dump(server_id: str, body: Any) -> Response:
         )
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        crash_dumps.begin(session, clock().now(), caller(), server, request_id())
+        crash_dumps.record_start(session, clock().now(), caller(), server, request_id())
         host = server.host
     why = None
     try:

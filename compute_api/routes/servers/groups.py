@@ -48,7 +48,7 @@ class CreateGroup(Body):
 @compute.get("/os-server-groups")
 @require("os_compute_api:os-server-groups:index")
 def list_server_groups() -> Response:
-    list_params.only("all_projects", "limit", "offset")
+    list_params.check_known("all_projects", "limit", "offset")
     project: str | None = caller().project
     if "all_projects" in request.args and caller().is_admin:
         enforce("os_compute_api:os-server-groups:index:all_projects")

@@ -126,7 +126,7 @@ def list_migrations() -> Response:
     given = {name: request.args[name] for name in known if request.args.get(name)}
     has_pages = version() >= PAGES_SINCE
     asked = page(request.args)
-    wanted = migrations.Wanted(
+    wanted = migrations.MigrationFilter(
         host=given.get("host"),
         server_id=given.get("instance_uuid"),
         source_compute=given.get("source_compute"),
@@ -134,8 +134,8 @@ def list_migrations() -> Response:
         migration_type=given.get("migration_type"),
         user_id=given.get("user_id"),
         project_id=given.get("project_id"),
-        changed_since=list_params.time("changes-since") if has_pages else None,
-        changed_before=list_params.time("changes-before") if version() >= BEFORE_SINCE else None,
+        changed_since=list_params.parse_time("changes-since") if has_pages else None,
+        changed_before=list_params.parse_time("changes-before") if version() >= BEFORE_SINCE else None,
         newest_first=has_pages,
         limit=asked.limit + 1 if has_pages else None,
         marker=asked.marker if has_pages else None,
@@ -143,9 +143,9 @@ def list_migrations() -> Response:
     if wanted.changed_since and wanted.changed_before and wanted.changed_since > wanted.changed_before:
         raise errors.BadRequest("The value of changes-since must be less than or equal to changes-before.")
     with database().reading() as session:
-        found = migrations.listed(session, wanted)
+        found = migrations.list_migrations(session, wanted)
     shown = found[: asked.limit] if has_pages else found
-    body: dict[str, Any] = {"migrations": [views.listed(one, version()) for one in shown]}
+    body: dict[str, Any] = {"migrations": [views.entry(one, version()) for one in shown]}
     if has_pages and len(found) > asked.limit > 0:
         href = url(f"/compute/v2.1/os-migrations?{query_after(shown[-1].uuid)}")
         body["migrations_links"] = [{"rel": "next", "href": href}]
@@ -157,8 +157,8 @@ def list_migrations() -> Response:
 def list_server_migrations(server_id: str) -> Response:
     _since(LISTED_SINCE)
     with database().reading() as session:
-        found = migrations.live_of(session, servers.find(session, caller(), server_id))
-    return json({"migrations": [views.under_way(one, _progress(one), version()) for one in found]})
+        found = migrations.list_live(session, servers.find(session, caller(), server_id))
+    return json({"migrations": [views.live_migration(one, _progress(one), version()) for one in found]})
 
 
 @compute.get("/servers/<server_id>/migrations/<migration_id>")
@@ -167,7 +167,7 @@ def show_server_migration(server_id: str, migration_id: str) -> Response:
     _since(LISTED_SINCE)
     with database().reading() as session:
         found = migrations.find_live(session, servers.find(session, caller(), server_id), migration_id)
-    return json({"migration": views.under_way(found, _progress(found), version())})
+    return json({"migration": views.live_migration(found, _progress(found), version())})
 
 
 @compute.post("/servers/<server_id>/migrations/<migration_id>/action")
@@ -193,7 +193,7 @@ def abort_server_migration(server_id: str, migration_id: str) -> Response:
         server = servers.find(session, caller(), server_id)
         found = migrations.find_live(session, server, migration_id)
         also_before = version() >= ABORT_QUEUED_SINCE
-        is_running = migrations.abort(clock().now(), server, found, also_before=also_before)
+        is_running = migrations.request_abort(clock().now(), server, found, also_before=also_before)
         host = found.source_compute
     if is_running:
         ask()(host, "abort_migration", server_id)

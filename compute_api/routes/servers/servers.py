@@ -21,7 +21,7 @@ from compute_api.routes.base.context import entries, request_id, transaction, ve
 from compute_api.schemas.servers import CreateServer, MetaBody, MetadataBody, UpdateServer
 from compute_api.servers import queries as servers_queries
 from compute_api.servers import servers
-from compute_api.servers.queries import Wanted
+from compute_api.servers.queries import ServerFilter
 from compute_api.views import servers as views
 from compute_api.views.entries import Variant
 from network_api.resources import ports
@@ -55,8 +55,8 @@ def create_server() -> Response:
 @compute.get("/servers")
 @require("os_compute_api:servers:index")
 def list_servers() -> Response:
-    wanted = list_params.servers("index")
-    found = servers_queries.names(database(), wanted)
+    wanted = list_params.server_filter("index")
+    found = servers_queries.list_names(database(), wanted)
     base = base_url()
     shown = [orjson.dumps(views.brief(server_id, name, base)) for server_id, name in found]
     return _page("/servers", shown, found[-1][0] if found else "", wanted)
@@ -65,13 +65,13 @@ def list_servers() -> Response:
 @compute.get("/servers/detail")
 @require("os_compute_api:servers:detail")
 def list_servers_detail() -> Response:
-    wanted = list_params.servers("detail")
-    found = servers_queries.keys(database(), wanted)
+    wanted = list_params.server_filter("detail")
+    found = servers_queries.list_keys(database(), wanted)
     shown = entries().get(database(), caller(), _variant(single=False), found)
     return _page("/servers/detail", shown, found[-1][1] if found else "", wanted)
 
 
-def _page(path: str, shown: list[bytes], last: str, wanted: Wanted) -> Response:
+def _page(path: str, shown: list[bytes], last: str, wanted: ServerFilter) -> Response:
     body = b'{"servers":[' + b",".join(shown) + b"]"
     if shown and len(shown) == wanted.limit:
         link = {"rel": "next", "href": url(f"/compute/v2.1{path}?{query_after(last)}")}
@@ -92,7 +92,7 @@ def _variant(*, single: bool) -> Variant:
 @compute.get("/servers/<server_id>")
 @require("os_compute_api:servers:show")
 def show_server(server_id: str) -> Response:
-    found = servers_queries.key(database(), caller(), server_id)
+    found = servers_queries.find_key(database(), caller(), server_id)
     shown = entries().get(database(), caller(), _variant(single=True), [found])
     if not shown:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
@@ -112,7 +112,7 @@ def update_server(server_id: str) -> Response:
         server.updated_at = clock().now()
         session.flush()
         nics = ports.nics_of(session, [server.id]).get(server.id, ())
-        return json({"server": views.changed(server, nics, version(), caller())})
+        return json({"server": views.updated(server, nics, version(), caller())})
 
 
 @compute.delete("/servers/<server_id>")
@@ -172,7 +172,7 @@ def _set_metadata(server_id: str, wanted: dict[str, str], *, replace: bool = Fal
         server = servers.find(session, caller(), server_id)
         servers.check_lock(caller(), server)
         metadata = wanted if replace else {**server.metadata_, **wanted}
-        servers.check_metadata(session, caller(), metadata)
+        servers.check_metadata_quota(session, caller(), metadata)
         server.metadata_ = metadata
         server.updated_at = clock().now()
     return metadata

@@ -23,7 +23,7 @@ from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import transaction, version
 from compute_api.schemas.fields import Tag
 from compute_api.servers import servers
-from compute_api.views.servers import micro
+from compute_api.views.servers import format_microseconds
 from network_api.resources import ports
 
 TAGS_SINCE, DELETED_ACTIONS_SINCE, UPDATED_SINCE, HOST_SINCE = v("2.26"), v("2.21"), v("2.58"), v("2.62")
@@ -48,7 +48,7 @@ def list_security_groups(server_id: str) -> Response:
 @compute.get("/servers/<server_id>/os-volume_attachments")
 @require("os_compute_api:os-volumes-attachments:index")
 def list_volume_attachments(server_id: str) -> Response:
-    list_params.only("limit", "offset")
+    list_params.check_known("limit", "offset")
     _find(server_id)
     return json({"volumeAttachments": []})
 
@@ -99,9 +99,9 @@ def interfaces(server_id: str) -> list[dict[str, Any]]:
 def list_instance_actions(server_id: str) -> Response:
     paged = version() >= UPDATED_SINCE
     if paged:
-        list_params.only("limit", "marker", "changes-since", "changes-before")
-    since = list_params.time("changes-since") if paged else None
-    before = list_params.time("changes-before") if version() >= BEFORE_SINCE else None
+        list_params.check_known("limit", "marker", "changes-since", "changes-before")
+    since = list_params.parse_time("changes-since") if paged else None
+    before = list_params.parse_time("changes-before") if version() >= BEFORE_SINCE else None
     if since and before and since > before:
         raise errors.BadRequest("The value of changes-since must be less than or equal to changes-before.")
     asked = page(request.args)
@@ -134,11 +134,11 @@ def _action(action: ServerAction) -> dict[str, Any]:
         "request_id": action.request_id,
         "user_id": action.user_id,
         "project_id": action.project_id,
-        "start_time": micro(action.started_at),
+        "start_time": format_microseconds(action.started_at),
         "message": "Error" if action.message else None,
     }
     if version() >= UPDATED_SINCE:
-        body["updated_at"] = micro(action.updated_at)
+        body["updated_at"] = format_microseconds(action.updated_at)
     return body
 
 
@@ -176,8 +176,8 @@ def _event(server: Server, name: str, action: _Event) -> dict[str, Any]:
     finish: datetime | None = action.finished_at
     event: dict[str, Any] = {
         "event": f"compute_{name}",
-        "start_time": micro(action.started_at),
-        "finish_time": micro(finish),
+        "start_time": format_microseconds(action.started_at),
+        "finish_time": format_microseconds(finish),
         "result": None if finish is None else "Error" if action.message else "Success",
     }
     if caller().is_admin or version() < EVENTS_SINCE:
