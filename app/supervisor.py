@@ -63,14 +63,14 @@ def up(settings: Settings) -> int:
         children = children_of(settings)
         if who is not None:
             _give_up_privileges(settings, children, who, environment)
-        dns_status.forget(settings)
+        dns_status.remove(settings)
         try:
             return _run(settings, children, environment)
         finally:
             _end(children)
             (settings.state / "up.pid").unlink(missing_ok=True)
             (settings.state / "up.url").unlink(missing_ok=True)
-            dns_status.forget(settings)
+            dns_status.remove(settings)
 
 
 def children_of(settings: Settings) -> list[Child]:
@@ -82,7 +82,7 @@ def children_of(settings: Settings) -> list[Child]:
         modules = {"agent": "compute_agent"} | modules
     if settings.agent or settings.broker_url:
         modules["console proxy"] = "app.consoles"
-    if dns_settings.is_kept(settings):
+    if dns_settings.is_sync_enabled(settings):
         modules["keeper of names"] = "app.commands.dns"
     return [Child(name, [sys.executable, "-m", module]) for name, module in modules.items()]
 
@@ -171,7 +171,7 @@ def down(settings: Settings, *, servers: bool) -> int:
 
 def _check_host(settings: Settings) -> None:
     settings.address, settings.console_address, settings.proxies  # noqa: B018  raise for a wrong one
-    if dns_settings.is_kept(settings):
+    if dns_settings.is_sync_enabled(settings):
         dns_settings.name_server(settings)  # raises likewise
     if not settings.agent:
         return

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 from pathlib import Path
 
-from app.core.addresses import ipv6_address
+from app.core.addresses import parse_ipv6_address
 from app.core.errors import OperatorError
 from app.core.installation import Installation
 from app.core.settings import Settings
@@ -29,7 +29,7 @@ def make_hypervisor(
     if settings.accelerator not in ("auto", "kvm", "tcg"):
         raise OperatorError(f"--accelerator is auto, kvm or tcg, not {settings.accelerator}.")
     try:
-        dns_servers = tuple(ipv6_address(server) for server in _words(settings.dns_servers))
+        dns_servers = tuple(parse_ipv6_address(server) for server in _words(settings.dns_servers))
     except ValueError as error:
         raise OperatorError(f"--dns-servers: {error}; guests have IPv6 only.") from None
     try:
@@ -105,7 +105,7 @@ def _nat64(settings: Settings) -> Nat64:
         return Nat64(
             prefix=IPv6Network(settings.nat64_prefix),
             pool=IPv4Network(settings.nat64_pool),
-            mappings=tuple((IPv4Address(outside), ipv6_address(guest)) for outside, guest in pairs),
+            mappings=tuple((IPv4Address(outside), parse_ipv6_address(guest)) for outside, guest in pairs),
             forwarders=tuple(ip_address(server) for server in _words(settings.dns_forwarders)),
         )
     except ValueError as error:

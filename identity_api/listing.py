@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core import errors
-from app.core.numbers import capped_integer
+from app.core.numbers import parse_capped_integer
 from identity_api.conflicts import same_name
 
 Row = TypeVar("Row")
@@ -82,7 +82,7 @@ def _limit(arguments: Mapping[str, str]) -> int | None:
     if text is None or text == "":
         return None
     try:
-        limit = capped_integer(text)
+        limit = parse_capped_integer(text)
     except ValueError:
         limit = 0
     if limit <= 0:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core import errors
 from app.core.caller import Caller
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from image_api.images import is_visible, visible_to
 from image_api.models import Image, ImageMember
 from image_api.states import STORED, MemberStatus, Visibility
@@ -207,7 +207,7 @@ def _number(name: str, value: str) -> int:
     operator, _, rest = value.partition(":")
     text = rest if operator == "eq" else value
     try:
-        number = integer(text)
+        number = parse_integer(text)
     except ValueError:
         raise errors.BadRequest(f"Unable to filter on {name}: the value must be an integer, not {value!r}.") from None
     if number < 0:

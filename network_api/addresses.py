@@ -15,7 +15,7 @@ def random_mac() -> str:
     return "02:" + secrets.token_bytes(5).hex(":")
 
 
-def normal_mac(text: str) -> str:
+def normalize_mac(text: str) -> str:
     """The MAC in lower case with colons. Raises InvalidInput for what is no unicast MAC."""
     mac = text.lower().replace("-", ":")
     if not re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", mac) or mac == "00:00:00:00:00:00":

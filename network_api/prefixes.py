@@ -21,23 +21,23 @@ def is_local(cidr: IPv6Network) -> bool:
     return cidr.subnet_of(LOCAL)
 
 
-def networks_of(pool: SubnetPool) -> list[IPv6Network]:
+def pool_prefixes(pool: SubnetPool) -> list[IPv6Network]:
     """The pool's prefixes, lowest first."""
     return sorted(IPv6Network(text) for text in pool.prefixes)
 
 
-def holds(pool: SubnetPool, cidr: IPv6Network) -> bool:
+def contains(pool: SubnetPool, cidr: IPv6Network) -> bool:
     """Whether the /64 lies in the pool."""
-    return any(cidr.subnet_of(prefix) for prefix in networks_of(pool))
+    return any(cidr.subnet_of(prefix) for prefix in pool_prefixes(pool))
 
 
-def next_cidr(session: Session, pool: SubnetPool) -> IPv6Network:
+def allocate_cidr(session: Session, pool: SubnetPool) -> IPv6Network:
     """A /64 of the pool that no subnet has. The search goes round, so a freed one is not given again at once.
 
     Raises NoPrefixLeft.
     """
     session.refresh(pool, with_for_update=True)
-    spans = [(prefix, 1 << (SUBNET_LENGTH - prefix.prefixlen)) for prefix in networks_of(pool)]
+    spans = [(prefix, 1 << (SUBNET_LENGTH - prefix.prefixlen)) for prefix in pool_prefixes(pool)]
     total = sum(count for _, count in spans)
     used = {IPv6Network(cidr) for cidr in session.scalars(select(Subnet.cidr))}
     for step in range(min(total, len(used) + 1)):
@@ -49,7 +49,7 @@ def next_cidr(session: Session, pool: SubnetPool) -> IPv6Network:
     raise NoPrefixLeft
 
 
-def next_segment(session: Session) -> tuple[int, int]:
+def allocate_segment(session: Session) -> tuple[int, int]:
     """VNI and MTU for a new network, found the same way. Raises NoSegmentLeft."""
     segments = session.scalars(select(SegmentRange).with_for_update()).one()
     used = set(session.scalars(select(Network.vni)))

@@ -28,13 +28,13 @@ def limits(session: Session, project_id: str) -> dict[str, int]:
     return {name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
 
 
-def used(session: Session, project_id: str, resource: str) -> int:
+def count_used(session: Session, project_id: str, resource: str) -> int:
     """How many of the resource the project has."""
     model = MODELS[resource]
     return session.scalar(select(func.count()).select_from(model).where(model.project_id == project_id)) or 0
 
 
-def take(session: Session, project_id: str, resource: str) -> None:
+def reserve(session: Session, project_id: str, resource: str) -> None:
     """Count one more of the resource, which the caller is about to add. Raises OverQuota when there is no room.
 
     The room is worked out once in a transaction, so taking a thousand is as quick as taking one. Nobody waits where
@@ -47,8 +47,8 @@ def take(session: Session, project_id: str, resource: str) -> None:
         if limit == UNLIMITED:
             room[key] = None
         else:
-            _serialise(session, project_id)
-            room[key] = limit - used(session, project_id, resource)
+            _lock_project(session, project_id)
+            room[key] = limit - count_used(session, project_id, resource)
     left = room[key]
     if left is None:
         return
@@ -57,7 +57,7 @@ def take(session: Session, project_id: str, resource: str) -> None:
     room[key] = left - 1
 
 
-def _serialise(session: Session, project_id: str) -> None:
+def _lock_project(session: Session, project_id: str) -> None:
     """One transaction at a time counts a project; SQLite has one writer anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"network quota {project_id}"))))

@@ -9,15 +9,15 @@ from app.core.caller import Caller
 
 AnySelect = TypeVar("AnySelect", bound=Select[Any])
 
-OWN_PROJECT = bindparam("caller_project", type_=String(64))
+CALLER_PROJECT = bindparam("caller_project", type_=String(64))
 """The caller's project in a condition; `asking` gives its value, so that one statement serves all callers."""
 
 
-def seen_by(caller: Caller, query: AnySelect, condition: ColumnElement[bool]) -> AnySelect:
+def restrict_to_visible(caller: Caller, query: AnySelect, condition: ColumnElement[bool]) -> AnySelect:
     """The query, kept to what the caller may see."""
     return query if caller.is_admin else query.where(condition)
 
 
-def asking(caller: Caller) -> dict[str, str]:
+def visibility_parameters(caller: Caller) -> dict[str, str]:
     """The parameters of a query that `seen_by` made."""
     return {"caller_project": caller.project}

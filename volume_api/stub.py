@@ -15,7 +15,7 @@ RESOURCES = (
 
 LIMIT = 0
 
-WHY = "This cloud has no volumes: a server's disk is as large as its flavor says, and stays with the server."
+REASON = "This cloud has no volumes: a server's disk is as large as its flavor says, and stays with the server."
 
 
 class VolumesExceeded(QuotaExceeded):
@@ -23,15 +23,15 @@ class VolumesExceeded(QuotaExceeded):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"VolumeLimitExceeded: Maximum number of {what} allowed ({LIMIT}) exceeded for quota '{what}'. {WHY}"
+            f"VolumeLimitExceeded: Maximum number of {what} allowed ({LIMIT}) exceeded for quota '{what}'. {REASON}"
         )
 
 
-def unknown(what: str, key: str) -> NotFound:
+def not_found(what: str, key: str) -> NotFound:
     """What is said of any id."""
     return NotFound(f"{what} {key} could not be found.")
 
 
-def fixed_quota() -> BadRequest:
+def quota_change_refused() -> BadRequest:
     """What is said to an operator who would raise the quota of something that does not exist."""
-    return BadRequest(f"The quotas of block storage are {LIMIT} and cannot be changed. {WHY}")
+    return BadRequest(f"The quotas of block storage are {LIMIT} and cannot be changed. {REASON}")

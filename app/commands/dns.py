@@ -22,7 +22,7 @@ TTL = 300
 def show(settings: Settings) -> int:
     """Print all records, for a zone file; returns the exit status."""
     zone = dns_settings.zone(settings)
-    for label, addresses in dns_records.labels(_read(settings)[0]).items():
+    for label, addresses in dns_records.assign_labels(_read_servers(settings)[0]).items():
         for address in addresses:
             print(f"{label}.{zone} {TTL} IN AAAA {address}")
             print(f"{address.reverse_pointer}. {TTL} IN PTR {label}.{zone}")
@@ -37,11 +37,11 @@ def sync(settings: Settings, every_seconds: float | None) -> int:
         return 0
     failing = None
     while True:
-        error = _tried(settings)
+        error = _try_sync(settings)
         if error != failing:
             log.error("%s", error) if error else log.info("The name server is kept again")
         failing = error
-        status.keep(settings, SystemClock().now(), error)
+        status.write(settings, SystemClock().now(), error)
         time.sleep(every_seconds)
 
 
@@ -53,7 +53,7 @@ def main() -> int:
     return sync(settings, settings.dns_sync_seconds)
 
 
-def _tried(settings: Settings) -> str | None:
+def _try_sync(settings: Settings) -> str | None:
     """Why it could not be done; None when it was."""
     try:
         _sync(settings)
@@ -71,7 +71,7 @@ def _sync(settings: Settings) -> None:
     server = dns_settings.name_server(settings)
     from app.dns.client import Record, reverse_name, zone_of
 
-    known, prefixes = _read(settings)
+    known, prefixes = _read_servers(settings)
 
     there = server.records(zone)
     ours = {record for record in there if record.kind == "AAAA" and _is_within(record.value, prefixes)}
@@ -80,7 +80,7 @@ def _sync(settings: Settings) -> None:
     for name in reverse:
         pointers = (record for record in server.records(name) if record.kind == "PTR")
         present[name] = {record for record in pointers if record.value.endswith(f".{zone}")}
-    for label, addresses in dns_records.labels(known, taken).items():
+    for label, addresses in dns_records.assign_labels(known, taken).items():
         for address in addresses:
             wanted[zone].add(Record(f"{label}.{zone}", "AAAA", str(address)))
             back = reverse_name(address)
@@ -94,11 +94,11 @@ def _sync(settings: Settings) -> None:
             log.info("%s: %d records added, %d removed", name, len(add), len(remove))
 
 
-def _read(settings: Settings) -> tuple[list[dns_records.Named], list[IPv6Network]]:
+def _read_servers(settings: Settings) -> tuple[list[dns_records.NamedServer], list[IPv6Network]]:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         with database.reading() as session:
-            return dns_records.servers(session), dns_records.prefixes(session)
+            return dns_records.list_servers(session), dns_records.list_prefixes(session)
     finally:
         database.dispose()
 

@@ -38,7 +38,7 @@ def show(settings: Settings) -> int:
     print(f"cloud       {f'answers at {url}, process {pid}' if up else 'down: `sixstack up` starts it'}")
     print(f"state       {settings.state.absolute()}, installation {chosen.id}")
     print(f"network     {chosen.prefix}, VNIs from {chosen.vni_base}, MTU {chosen.mtu}")
-    if up and (kept := dns_status.shown(settings, now)) is not None:
+    if up and (kept := dns_status.summary(settings, now)) is not None:
         print(f"names       {kept}")
     for host in known:
         alive = "up" if hosts.is_up(host, silent_before) else "down"

@@ -7,21 +7,21 @@ computer only, and its text would become part of hosts' configuration files, so 
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 
 
-def ipv6_address(text: str) -> IPv6Address:
+def parse_ipv6_address(text: str) -> IPv6Address:
     """The address. Raises ValueError for other text, including an address with a scope id."""
     _refuse_scope(text)
     return IPv6Address(text)
 
 
-def ipv6_network(text: str) -> IPv6Network:
+def parse_ipv6_network(text: str) -> IPv6Network:
     """The prefix; host bits are cleared. Raises ValueError."""
     _refuse_scope(text)
     return IPv6Network(text, strict=False)
 
 
-def name_server(text: str) -> IPv6Address:
+def parse_name_server(text: str) -> IPv6Address:
     """The address of a name server that guests can reach. Raises ValueError."""
-    address = ipv6_address(text)
+    address = parse_ipv6_address(text)
     if address.is_multicast or address.is_loopback or address.is_link_local or address.is_unspecified:
         raise ValueError(f"'{text}' is not a valid nameserver.")
     return address

@@ -11,14 +11,14 @@ _DIGITS = re.compile(r"-?[0-9]+")
 _LARGEST = 10**18
 
 
-def integer(text: str) -> int:
+def parse_integer(text: str) -> int:
     """The number. Raises ValueError for any other text and for more than 18 digits."""
     if not _INTEGER.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an integer")
     return int(text)
 
 
-def capped_integer(text: str) -> int:
+def parse_capped_integer(text: str) -> int:
     """The number, or ±10^18 when it has more digits than that. Raises ValueError for other texts."""
     if not _DIGITS.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an integer")

@@ -6,13 +6,13 @@ from typing import Any
 
 import re2
 
-LONGEST = 255
+MAX_LENGTH = 255
 """Characters of a pattern."""
-LARGEST_PROGRAM = 2000
+MAX_PROGRAM_SIZE = 2000
 """Instructions of a compiled pattern: matching costs at most this number for each byte of the text."""
 MEMORY_BYTES = 1 << 20
 """Memory of one compiled pattern, with its cached states."""
-CACHED = 64
+CACHE_SIZE = 64
 
 _NOT_PORTABLE = re.compile(r"\\[0-9CEQpPzx]|\(\?(?!:)")
 """What PostgreSQL's engine reads in another way, or not at all: octal escapes are back-references there."""
@@ -22,7 +22,7 @@ class InvalidPattern(ValueError):
     """The text is no regular expression, or one that is not supported."""
 
 
-@lru_cache(maxsize=CACHED)
+@lru_cache(maxsize=CACHE_SIZE)
 def compile_pattern(text: str) -> Any:
     """The compiled pattern, with `search` and `fullmatch`. Raises InvalidPattern."""
     options = re2.Options()
@@ -35,15 +35,15 @@ def compile_pattern(text: str) -> Any:
         raise InvalidPattern("is not a 'regex'") from None
     finally:
         re2.purge()  # its own cache holds 128 patterns; the one here is enough
-    if compiled.programsize > LARGEST_PROGRAM:
+    if compiled.programsize > MAX_PROGRAM_SIZE:
         raise InvalidPattern("is too large")
     return compiled
 
 
 def check_filter(text: str) -> None:
     """Raise InvalidPattern unless both databases can use the pattern in a query, at a bounded cost for each row."""
-    if len(text) > LONGEST:
-        raise InvalidPattern(f"is longer than {LONGEST} characters")
+    if len(text) > MAX_LENGTH:
+        raise InvalidPattern(f"is longer than {MAX_LENGTH} characters")
     if _NOT_PORTABLE.search(text):
         raise InvalidPattern("has a back-reference, look-around, flag or numeric escape, which are not supported")
     compile_pattern(text)

@@ -20,7 +20,7 @@ import dns.zone
 from app.core.errors import OperatorError
 
 TIMEOUT_SECONDS = 20.0
-AT_ONCE = 200
+CHANGES_PER_UPDATE = 200
 """So many changes are sent in one update, which may be 64 KiB long."""
 
 
@@ -38,7 +38,7 @@ class NameServer:
 
     def __init__(self, address: str, port: int, key_file: Path | None) -> None:
         self._address, self._port = address, port
-        self._key = _key(key_file) if key_file else None
+        self._key = _read_key(key_file) if key_file else None
 
     def records(self, zone: str) -> list[Record]:
         """Everything in the zone."""
@@ -56,9 +56,9 @@ class NameServer:
     def change(self, zone: str, remove: Sequence[Record], add: Sequence[Record], ttl: int) -> None:
         """Take these records away and put those in; what is gone or there already does not matter."""
         changes = [*((record, False) for record in remove), *((record, True) for record in add)]
-        for start in range(0, len(changes), AT_ONCE):
+        for start in range(0, len(changes), CHANGES_PER_UPDATE):
             update = dns.update.UpdateMessage(zone, keyring=self._key)
-            for record, is_new in changes[start : start + AT_ONCE]:
+            for record, is_new in changes[start : start + CHANGES_PER_UPDATE]:
                 if is_new:
                     update.add(record.name, ttl, record.kind, record.value)
                 else:
@@ -85,7 +85,7 @@ def zone_of(name: str, zones: Iterable[str]) -> str | None:
     return max(holding, key=len, default=None)
 
 
-def _key(path: Path) -> dns.tsig.Key:
+def _read_key(path: Path) -> dns.tsig.Key:
     """From a file as BIND's tsig-keygen writes it."""
     try:
         text = path.read_text()

@@ -22,7 +22,7 @@ SUFFIX = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedServer:
     """One server: its id, its hostname, and its addresses that can be reached from outside its networks."""
 
     id: str
@@ -30,7 +30,7 @@ class Named:
     addresses: tuple[IPv6Address, ...]
 
 
-def servers(session: Session) -> list[Named]:
+def list_servers(session: Session) -> list[NamedServer]:
     """Every server with an address, oldest first; addresses on networks without a gateway do not count."""
     query = (
         select(Server.id, Server.hostname, Port.ip_address)
@@ -42,17 +42,17 @@ def servers(session: Session) -> list[Named]:
     found: dict[tuple[str, str], list[IPv6Address]] = {}
     for server_id, hostname, address in session.execute(query):
         found.setdefault((server_id, hostname), []).append(IPv6Address(address))
-    return [Named(server_id, hostname, tuple(addresses)) for (server_id, hostname), addresses in found.items()]
+    return [NamedServer(server_id, hostname, tuple(addresses)) for (server_id, hostname), addresses in found.items()]
 
 
-def prefixes(session: Session) -> list[IPv6Network]:
+def list_prefixes(session: Session) -> list[IPv6Network]:
     """Where addresses of servers lie: all pools, and subnets that are of none."""
     pools = [prefix for of_one in session.scalars(select(SubnetPool.prefixes)) for prefix in of_one]
     others = session.scalars(select(Subnet.cidr).where(Subnet.subnet_pool_id.is_(None)))
     return [IPv6Network(prefix) for prefix in (*pools, *others)]
 
 
-def labels(known: Iterable[Named], taken: Collection[str] = ()) -> dict[str, tuple[IPv6Address, ...]]:
+def assign_labels(known: Iterable[NamedServer], taken: Collection[str] = ()) -> dict[str, tuple[IPv6Address, ...]]:
     """What goes before the zone, and the addresses. `taken` are labels that the zone uses for something else."""
     chosen: dict[str, tuple[IPv6Address, ...]] = {}
     for one in known:

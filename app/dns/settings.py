@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.dns.client import NameServer
 
 
-def is_kept(settings: Settings) -> bool:
+def is_sync_enabled(settings: Settings) -> bool:
     """Whether `sixstack up` is to keep a name server's records."""
     return bool(settings.dns_zone and settings.dns_server and settings.dns_sync_seconds > 0)
 

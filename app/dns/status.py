@@ -8,7 +8,7 @@ from app.core.settings import Settings
 FILE = "dns.json"
 
 
-def keep(settings: Settings, now: datetime, error: str | None) -> None:
+def write(settings: Settings, now: datetime, error: str | None) -> None:
     """It was compared with the servers just now, or could not be because of `error`."""
     written = {"zone": settings.dns_zone, "server": settings.dns_server, "at": now.timestamp(), "error": error}
     temporary = settings.api_directory / f".{FILE}"
@@ -16,12 +16,12 @@ def keep(settings: Settings, now: datetime, error: str | None) -> None:
     temporary.rename(settings.api_directory / FILE)
 
 
-def forget(settings: Settings) -> None:
+def remove(settings: Settings) -> None:
     """Nobody compares any more."""
     (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
-def shown(settings: Settings, now: datetime) -> str | None:
+def summary(settings: Settings, now: datetime) -> str | None:
     """In one line; None when no name server is kept here."""
     try:
         known = json.loads((settings.api_directory / FILE).read_text())

@@ -8,7 +8,7 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from app.core import errors
-from app.core.numbers import capped_integer
+from app.core.numbers import parse_capped_integer
 
 MAXIMUM = 1000
 
@@ -27,7 +27,7 @@ def page(arguments: MultiDict[str, str], *, default: int = MAXIMUM, maximum: int
     if text is None or text == "":
         return Page(default, arguments.get("marker") or None)
     try:
-        limit = capped_integer(text)
+        limit = parse_capped_integer(text)
     except ValueError:
         raise errors.BadRequest("limit param must be an integer") from None
     if limit < 0:

@@ -16,7 +16,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
     """Everything a host needs to know, as wanted now."""
     flavor = server.flavor
     asked = extra_specs.hardware_options(flavor.get("extra_specs", {}), flavor["vcpus"])
-    nics, tags = ports.nics_of(session, [server.id]).get(server.id, []), system_metadata.nic_tags(server)
+    nics, tags = ports.list_nics(session, [server.id]).get(server.id, []), system_metadata.nic_tags(server)
     return MachineSpec(
         id=server.id,
         name=server.name,

@@ -7,7 +7,7 @@ from flask import Response, request
 from pydantic import Field
 
 from app.core import errors
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import caller, database
 from app.web.links import url
@@ -132,7 +132,7 @@ def _is_public(text: str) -> bool | None:
 def _number(name: str) -> int:
     text = request.args.get(name, "0")
     try:
-        return integer(text)
+        return parse_integer(text)
     except ValueError:
         raise errors.BadRequest(f"Invalid {name} filter [{text}]") from None
 

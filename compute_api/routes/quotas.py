@@ -7,7 +7,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from app.core import errors
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.web.bodies import json_body
 from app.web.context import database
 from app.web.microversion import v
@@ -157,7 +157,7 @@ def _numbers(asked: Mapping[str, Any], known: set[str]) -> dict[str, int]:
         if name not in known:
             raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
         try:
-            number = integer(value) if isinstance(value, str) else value if type(value) is int else None
+            number = parse_integer(value) if isinstance(value, str) else value if type(value) is int else None
         except ValueError:
             number = None
         if number is None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
-from app.core.addresses import ipv6_address
-from app.core.numbers import integer
+from app.core.addresses import parse_ipv6_address
+from app.core.numbers import parse_integer
 
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_:. -]{1,255}")
 
@@ -45,7 +45,7 @@ def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"{value!r} is not an integer")
     try:
-        return integer(value) if isinstance(value, str) else value
+        return parse_integer(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError(f"{value!r} is not an integer") from None
 
@@ -102,13 +102,13 @@ def _v4(value: Any) -> str:
 
 def _v6(value: Any) -> str:
     text = _string(value)
-    return str(ipv6_address(text)) if text else ""
+    return str(parse_ipv6_address(text)) if text else ""
 
 
 def _ip(value: Any) -> str:
     """An address of either version, as Nova takes it; networks refuse IPv4."""
     text = _string(value)
-    return str(ipv6_address(text)) if ":" in text else str(IPv4Address(text))
+    return str(parse_ipv6_address(text)) if ":" in text else str(IPv4Address(text))
 
 
 AccessV4 = Annotated[str, BeforeValidator(_v4)]

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.core.caller import Caller
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from compute_api import system_metadata
 from compute_api.hosts import hosts, liveness
 from compute_api.hosts.constraints import Preference
@@ -206,7 +206,7 @@ def list_live(session: Session, server: Server) -> list[Migration]:
 def find_live(session: Session, server: Server, migration_id: str) -> Migration:
     """A live migration of the server that is under way. Raises NotFound."""
     try:
-        number = integer(migration_id)
+        number = parse_integer(migration_id)
     except ValueError:
         number = -1
     known = session.scalar(select(Migration).where(Migration.id == number, Migration.server_id == server.id))

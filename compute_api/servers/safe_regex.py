@@ -8,7 +8,7 @@ def check_pattern(name: str, text: str) -> str:
     try:
         patterns.check_filter(text)
     except patterns.InvalidPattern as error:
-        shown = text if len(text) <= patterns.LONGEST else f"{text[:40]}…"
+        shown = text if len(text) <= patterns.MAX_LENGTH else f"{text[:40]}…"
         raise errors.BadRequest(
             f"Invalid input for query parameters {name}. Value: {shown}. '{shown}' {error}"
         ) from None

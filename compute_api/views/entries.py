@@ -65,7 +65,7 @@ class EntryCache:
         self, session: Session, caller: Caller, variant: Variant, missing: Sequence[int]
     ) -> dict[int, tuple[int, bytes]]:
         servers = queries.load_servers(session, missing)
-        nics = ports.nics_of(session, [server.id for server in servers])
+        nics = ports.list_nics(session, [server.id for server in servers])
         states = dict(variant.host_states)
         show: Callable[..., dict[str, object]] = views.show
         return {

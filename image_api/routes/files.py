@@ -10,7 +10,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.http import parse_range_header
 
 from app.core import errors
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.http.transfers import Upload, download_of, streamed
 from app.web.context import clock, database
 from app.web.policy import require
@@ -137,7 +137,7 @@ def _expected_bytes() -> int | None:
         raise errors.BadRequest("Over HTTP/2, image data must have a Content-Length.")
     text = request.headers.get("X-OpenStack-Image-Size", "")
     try:
-        return max(integer(text), 0) if text else None
+        return max(parse_integer(text), 0) if text else None
     except ValueError:
         return None
 

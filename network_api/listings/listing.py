@@ -15,9 +15,9 @@ from sqlalchemy.sql import ColumnElement
 
 from app.core.caller import Caller
 from app.core.errors import BadRequest, NotFound
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from network_api.errors import InvalidInput
-from network_api.visibility import asking, seen_by
+from network_api.visibility import restrict_to_visible, visibility_parameters
 
 Reader = Session | Connection
 """What rows are read with; a connection costs half of what a session does."""
@@ -27,7 +27,7 @@ Filter = Callable[[Sequence[str]], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ListQuery:
     """What a client asks of a list. `sorts` are wire names, each with whether it ascends; limit 0 is no limit."""
 
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -49,14 +49,14 @@ class Resource:
     not_found: Callable[[str], NotFound]
     _ready: dict[tuple[bool, tuple[str, ...]], Select[Any]] = field(default_factory=dict, compare=False)
 
-    def rows(self, reader: Reader, caller: Caller, asked: Asked) -> list[Row[Any]]:
+    def rows(self, reader: Reader, caller: Caller, asked: ListQuery) -> list[Row[Any]]:
         """The rows asked for. Raises BadRequest for an unknown filter or sort key, NotFound for an unknown marker."""
         unknown = [name for name in asked.filters if name not in self.filters]
         if unknown:
             raise BadRequest(f"{unknown} is invalid attribute for filtering")
         if self._is_plain(asked):
             return self._plain(reader, caller, {name: values[0] for name, values in asked.filters.items()})
-        query = seen_by(caller, self.query, self.visible)
+        query = restrict_to_visible(caller, self.query, self.visible)
         for name, values in asked.filters.items():
             query = query.where(self.filters[name](values))
         order = self._order(asked)
@@ -65,7 +65,7 @@ class Resource:
         query = query.order_by(*(column.asc() if ascending else column.desc() for column, ascending in order))
         if asked.limit:
             query = query.limit(asked.limit)
-        found = list(reader.execute(query, asking(caller)).all())
+        found = list(reader.execute(query, visibility_parameters(caller)).all())
         return found[::-1] if asked.reverse else found
 
     def row(self, reader: Reader, caller: Caller, key: str) -> Row[Any]:
@@ -75,7 +75,7 @@ class Resource:
             raise self.not_found(key)
         return rows[0]
 
-    def _is_plain(self, asked: Asked) -> bool:
+    def _is_plain(self, asked: ListQuery) -> bool:
         """Whether it is what clients ask all day: everything, or what has one name, device or the like."""
         return (
             len(asked.filters) <= 2
@@ -92,14 +92,14 @@ class Resource:
         query = self._ready.get((caller.is_admin, names))
         filters = {name: found for name in names if isinstance(found := self.filters[name], Equal)}
         if query is None:
-            query = seen_by(caller, self.query, self.visible).order_by(self.key)
+            query = restrict_to_visible(caller, self.query, self.visible).order_by(self.key)
             for name, found in filters.items():
                 query = query.where(found.column == bindparam(f"filter_{name}", type_=found.column.type))
             self._ready[caller.is_admin, names] = query
         wanted = {f"filter_{name}": found.normal(values[name]) for name, found in filters.items()}
-        return list(reader.execute(query, {**asking(caller), **wanted}).all())
+        return list(reader.execute(query, {**visibility_parameters(caller), **wanted}).all())
 
-    def _order(self, asked: Asked) -> list[tuple[ColumnElement[Any], bool]]:
+    def _order(self, asked: ListQuery) -> list[tuple[ColumnElement[Any], bool]]:
         unknown = [name for name, _ in asked.sorts if name not in self.sorts]
         if unknown:
             raise BadRequest(f"{unknown} is invalid attribute for sort_keys")
@@ -111,10 +111,10 @@ class Resource:
     ) -> ColumnElement[bool]:
         """After the marker in this order: greater in the first column, or equal there and greater in the next …"""
         at = reader.execute(
-            seen_by(caller, self.query, self.visible)
+            restrict_to_visible(caller, self.query, self.visible)
             .where(self.key == marker)
             .with_only_columns(*(column for column, _ in order)),
-            asking(caller),
+            visibility_parameters(caller),
         ).one_or_none()
         if at is None:
             raise self.not_found(marker)
@@ -137,11 +137,11 @@ class Equal:
         return or_(found, self.column.is_(None)) if "" in values else found
 
 
-def boolean(column: ColumnElement[bool]) -> Filter:
+def boolean_filter(column: ColumnElement[bool]) -> Filter:
     """True or false, in any of the spellings that Neutron reads."""
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
-        return or_(*(column if truth(value) else not_(column) for value in values))
+        return or_(*(column if parse_boolean(value) else not_(column) for value in values))
 
     return condition
 
@@ -151,7 +151,7 @@ def number(column: ColumnElement[int]) -> Filter:
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
         try:
-            numbers = [integer(value) for value in values]
+            numbers = [parse_integer(value) for value in values]
         except ValueError:
             raise InvalidInput(f"{list(values)} are not numbers.") from None
         return column.in_(numbers)
@@ -164,7 +164,7 @@ def constant(value: str | int | bool | None) -> Filter:
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
         if isinstance(value, bool):
-            return true() if any(truth(asked) == value for asked in values) else false()
+            return true() if any(parse_boolean(asked) == value for asked in values) else false()
         return true() if ("" if value is None else str(value)) in values else false()
 
     return condition
@@ -185,7 +185,7 @@ def tag_filters(column: ColumnElement[Any]) -> dict[str, Filter]:
     }
 
 
-def truth(value: str) -> bool:
+def parse_boolean(value: str) -> bool:
     """Neutron's booleans. Raises InvalidInput."""
     lowered = value.lower()
     if lowered in ("true", "1"):

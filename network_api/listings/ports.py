@@ -7,38 +7,38 @@ from sqlalchemy.sql import ColumnElement
 
 from network_api.errors import InvalidInput, PortNotFound
 from network_api.listings import listing
-from network_api.listings.subnets import normal_address
+from network_api.listings.subnets import normalize_address
 from network_api.resources.ports import COLUMNS, VISIBLE
 
 
-def _mac(text: str) -> str:
+def _normalize_mac(text: str) -> str:
     return text.lower().replace("-", ":")
 
 
-def _fixed_ips(values: Sequence[str]) -> ColumnElement[bool]:
+def _filter_fixed_ips(values: Sequence[str]) -> ColumnElement[bool]:
     """`ip_address=…`, `subnet_id=…` or `ip_address_substr=…`; values of one kind are alternatives, kinds add up."""
     asked: dict[str, list[ColumnElement[bool]]] = {}
     for value in values:
         name, equals, wanted = value.partition("=")
         if not equals or name not in ("ip_address", "subnet_id", "ip_address_substr"):
             raise InvalidInput(f"'{value}' is not a filter of fixed_ips: ip_address, subnet_id or ip_address_substr.")
-        asked.setdefault(name, []).append(_fixed_ip(name, wanted))
+        asked.setdefault(name, []).append(_fixed_ip_condition(name, wanted))
     return and_(*(or_(*conditions) for conditions in asked.values()))
 
 
-def _fixed_ip(name: str, wanted: str) -> ColumnElement[bool]:
+def _fixed_ip_condition(name: str, wanted: str) -> ColumnElement[bool]:
     if name == "subnet_id":
         return COLUMNS.subnet_id == wanted
     if name == "ip_address":
-        return COLUMNS.ip_address == normal_address(wanted)
+        return COLUMNS.ip_address == normalize_address(wanted)
     return func.replace(COLUMNS.ip_address, wanted.lower(), "") != COLUMNS.ip_address
 
 
-def _security_groups(_values: Sequence[str]) -> ColumnElement[bool]:
+def _match_none(_values: Sequence[str]) -> ColumnElement[bool]:
     return false()
 
 
-SHOWN = (
+SHOWN_COLUMNS = (
     COLUMNS.id,
     COLUMNS.name,
     COLUMNS.description,
@@ -62,7 +62,7 @@ SHOWN = (
 """What `views.ports.port` takes, in its order. JSON stays text, as it goes out as it is."""
 
 PORTS = listing.Resource(
-    query=select(*SHOWN),
+    query=select(*SHOWN_COLUMNS),
     key=COLUMNS.id,
     visible=VISIBLE,
     not_found=PortNotFound,
@@ -75,15 +75,15 @@ PORTS = listing.Resource(
         "network_id": listing.Equal(COLUMNS.network_id),
         "device_id": listing.Equal(COLUMNS.device_id),
         "device_owner": listing.Equal(COLUMNS.device_owner),
-        "mac_address": listing.Equal(COLUMNS.mac_address, _mac),
+        "mac_address": listing.Equal(COLUMNS.mac_address, _normalize_mac),
         "ipv4_address": listing.Equal(COLUMNS.ipv4_address),
         "status": listing.Equal(COLUMNS.status),
-        "admin_state_up": listing.boolean(COLUMNS.admin_state_up),
+        "admin_state_up": listing.boolean_filter(COLUMNS.admin_state_up),
         "binding:host_id": listing.Equal(COLUMNS.binding_host),
         "binding:vnic_type": listing.constant("normal"),
         "port_security_enabled": listing.constant(True),
-        "security_groups": _security_groups,
-        "fixed_ips": _fixed_ips,
+        "security_groups": _match_none,
+        "fixed_ips": _filter_fixed_ips,
         "revision_number": listing.number(COLUMNS.revision_number),
         **listing.tag_filters(COLUMNS.tags),
     },

@@ -10,7 +10,7 @@ from network_api.models import Subnet
 from network_api.resources.subnets import COLUMNS, VISIBLE
 
 
-def normal_cidr(text: str) -> str:
+def normalize_cidr(text: str) -> str:
     """The prefix in its one spelling; what is none is left as it is and matches nothing."""
     try:
         return str(IPv6Network(text, strict=False))
@@ -18,7 +18,7 @@ def normal_cidr(text: str) -> str:
         return text
 
 
-def normal_address(text: str) -> str:
+def normalize_address(text: str) -> str:
     """The address in its one spelling; what is none is left as it is and matches nothing."""
     try:
         return str(IPv6Address(text))
@@ -41,8 +41,8 @@ SUBNETS = listing.Resource(
         "tenant_id": listing.Equal(COLUMNS.project_id),
         "network_id": listing.Equal(COLUMNS.network_id),
         "subnetpool_id": listing.Equal(COLUMNS.subnet_pool_id),
-        "cidr": listing.Equal(COLUMNS.cidr, normal_cidr),
-        "gateway_ip": listing.Equal(COLUMNS.gateway_ip, normal_address),
+        "cidr": listing.Equal(COLUMNS.cidr, normalize_cidr),
+        "gateway_ip": listing.Equal(COLUMNS.gateway_ip, normalize_address),
         "ip_version": listing.constant(6),
         "enable_dhcp": listing.constant(True),
         "ipv6_ra_mode": listing.constant("slaac"),

@@ -25,7 +25,7 @@ class Availability:
     used: int
 
 
-def availabilities(session: Session, network_id: str | None = None) -> list[Availability]:
+def list_availabilities(session: Session, network_id: str | None = None) -> list[Availability]:
     """All networks with a subnet, or one of them."""
     query = (
         select(

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import OperatorError
 from network_api.models import Network, SegmentRange, Subnet, SubnetPool
-from network_api.prefixes import next_cidr, next_segment
+from network_api.prefixes import allocate_cidr, allocate_segment
 
 SEGMENTS = 4096
 """How many networks an installation can have; another one's range begins elsewhere."""
 
 
-def prefix_of(session: Session) -> IPv6Network | None:
+def operator_prefix(session: Session) -> IPv6Network | None:
     """The prefix that this cloud was set up with; None before `bootstrap`."""
     pool = session.scalar(select(SubnetPool).where(SubnetPool.is_default))
     return IPv6Network(pool.prefixes[0]) if pool else None
@@ -75,8 +75,8 @@ def _ensure_pool(session: Session, now: datetime, project_id: str, prefix: IPv6N
 
 
 def _make_default(session: Session, now: datetime, project_id: str, pool: SubnetPool, name: str) -> None:
-    vni, mtu = next_segment(session)
-    cidr = next_cidr(session, pool)
+    vni, mtu = allocate_segment(session)
+    cidr = allocate_cidr(session, pool)
     network = Network(
         id=str(uuid4()),
         project_id=project_id,

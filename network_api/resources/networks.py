@@ -13,15 +13,15 @@ from app.core.errors import Conflict
 from network_api import quotas
 from network_api.errors import NetworkAmbiguous, NetworkInUse, NetworkNotFound, NetworkShared
 from network_api.models import Network, Port
-from network_api.prefixes import next_segment
-from network_api.visibility import OWN_PROJECT, asking, seen_by
+from network_api.prefixes import allocate_segment
+from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 COLUMNS = Network.__table__.c
 
-VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.shared)
 """Keeps other projects' networks out."""
 
-_OWN = and_(COLUMNS.project_id == OWN_PROJECT, ~COLUMNS.shared, COLUMNS.admin_state_up, Network.subnet.has())
+_OWN = and_(COLUMNS.project_id == CALLER_PROJECT, ~COLUMNS.shared, COLUMNS.admin_state_up, Network.subnet.has())
 _OWN_OR_DEFAULT = select(Network).where(or_(_OWN, COLUMNS.is_default)).order_by(COLUMNS.is_default).limit(3)
 """Of which three are enough to see whether there is one."""
 
@@ -34,7 +34,7 @@ def find(session: Session, caller: Caller, network_id: str, *, lock: bool = Fals
     query = select(Network).where(Network.id == network_id)
     if lock:
         query = query.with_for_update(of=Network)
-    network = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    network = session.scalar(restrict_to_visible(caller, query, VISIBLE), visibility_parameters(caller))
     if network is None:
         raise NetworkNotFound(network_id)
     return network
@@ -43,7 +43,7 @@ def find(session: Session, caller: Caller, network_id: str, *, lock: bool = Fals
 def list_visible(session: Session, caller: Caller) -> list[Network]:
     """Return the networks that the caller may see, oldest first."""
     query = select(Network).order_by(Network.created_at, Network.id)
-    return list(session.scalars(seen_by(caller, query, VISIBLE), asking(caller)))
+    return list(session.scalars(restrict_to_visible(caller, query, VISIBLE), visibility_parameters(caller)))
 
 
 def default_network(session: Session, caller: Caller) -> Network:
@@ -51,7 +51,7 @@ def default_network(session: Session, caller: Caller) -> Network:
 
     Networks without a subnet do not count. Raises NetworkAmbiguous when the project has several.
     """
-    found = session.scalars(_OWN_OR_DEFAULT, asking(caller)).all()
+    found = session.scalars(_OWN_OR_DEFAULT, visibility_parameters(caller)).all()
     own = [one for one in found if one.project_id == caller.project and not one.shared]
     if len(own) > 1:
         raise NetworkAmbiguous
@@ -73,8 +73,8 @@ def create(
     tags: Sequence[str] = (),
 ) -> Network:
     """A new network with a segment of its own and no subnet yet. Raises OverQuota, NoSegmentLeft."""
-    quotas.take(session, project_id, "network")
-    vni, mtu = next_segment(session)
+    quotas.reserve(session, project_id, "network")
+    vni, mtu = allocate_segment(session)
     network = Network(
         id=str(uuid4()),
         project_id=project_id,

@@ -11,11 +11,11 @@ from sqlalchemy import delete, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core.addresses import ipv6_address
+from app.core.addresses import parse_ipv6_address
 from app.core.caller import Caller
 from app.core.errors import BadRequest, Forbidden
 from network_api import quotas
-from network_api.addresses import eui64, normal_mac, random_mac
+from network_api.addresses import eui64, normalize_mac, random_mac
 from network_api.errors import (
     InvalidInput,
     IpAddressInUse,
@@ -28,7 +28,7 @@ from network_api.errors import (
 )
 from network_api.models import Network, Port, Subnet
 from network_api.prefixes import is_local
-from network_api.visibility import OWN_PROJECT, asking, seen_by
+from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 ACTIVE = "ACTIVE"
 BUILD = "BUILD"
@@ -63,17 +63,17 @@ class Nic:
     routes: tuple[tuple[str, str], ...] = ()
 
 
-Pair = tuple[IPv6Network, str | None]
+AddressPair = tuple[IPv6Network, str | None]
 """An address or prefix that a guest may send from, and from which MAC; None is the port's own."""
-PARTICULAR = frozenset({"mac_address", "ip_address", "pairs", "ipv4_address"})
+CHECKED_FIELDS = frozenset({"mac_address", "ip_address", "pairs", "ipv4_address"})
 """What of a port is not just set."""
 
 NETWORKS = Network.__table__.c
 COLUMNS = Port.__table__.c
 
 VISIBLE = or_(
-    COLUMNS.project_id == OWN_PROJECT,
-    COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.project_id == OWN_PROJECT)),
+    COLUMNS.project_id == CALLER_PROJECT,
+    COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.project_id == CALLER_PROJECT)),
 )
 """Keeps other projects' ports out; a port on one's own network is visible, whoever made it."""
 
@@ -86,7 +86,7 @@ def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) 
     query = select(Port).where(Port.id == port_id)
     if lock:
         query = query.with_for_update()
-    port = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    port = session.scalar(restrict_to_visible(caller, query, VISIBLE), visibility_parameters(caller))
     if port is None:
         raise PortNotFound(port_id)
     return port
@@ -107,7 +107,7 @@ def create(
     description: str = "",
     admin_state_up: bool = True,
     addressed: bool = True,
-    pairs: Sequence[Pair] = (),
+    pairs: Sequence[AddressPair] = (),
     ipv4_address: IPv4Address | None = None,
     tags: Sequence[str] = (),
     chooser: Caller | None = None,
@@ -126,8 +126,8 @@ def create(
         raise NetworkRequiresSubnet(network.id)
     if device_id and not network.admin_state_up:
         raise BadRequest(f"Network {network.id} is administratively down.")
-    quotas.take(session, project_id, "port")
-    chosen = normal_mac(mac) if mac else random_mac()
+    quotas.reserve(session, project_id, "port")
+    chosen = normalize_mac(mac) if mac else random_mac()
     port = Port(
         id=str(uuid4()),
         network_id=network.id,
@@ -137,12 +137,12 @@ def create(
         description=description,
         device_id=device_id,
         device_owner=device_owner,
-        attached=_turn(session, now) if device_id else 0,
+        attached=_next_attach_order(session, now) if device_id else 0,
         of_server=bool(device_id),
         mac_address=chosen,
-        ip_address=_address(network, chosen, address) if addressed else None,
-        allowed_address_pairs=_pairs(network, chosen, pairs),
-        ipv4_address=_free_ipv4(session, ipv4_address, None),
+        ip_address=_resolve_address(network, chosen, address) if addressed else None,
+        allowed_address_pairs=_normalize_pairs(network, chosen, pairs),
+        ipv4_address=_claim_ipv4(session, ipv4_address, None),
         status=BUILD if device_id else DOWN,
         binding_host=host,
         admin_state_up=admin_state_up,
@@ -176,7 +176,7 @@ def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, devic
             device_id=device_id,
             device_owner="compute:nova",
             binding_host=host,
-            attached=_turn(session, now),
+            attached=_next_attach_order(session, now),
             of_server=False,
             status=BUILD,
             updated_at=now,
@@ -242,14 +242,14 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
     "" makes one of the MAC. Raises PortBound for a new state, MAC or address while a server has the port,
     InvalidInput, MacAddressInUse, IpAddressInUse, Ipv4AddressInUse.
     """
-    plain = {name: value for name, value in changes.items() if name not in PARTICULAR}
-    mac = normal_mac(changes["mac_address"]) if changes.get("mac_address") else port.mac_address
+    plain = {name: value for name, value in changes.items() if name not in CHECKED_FIELDS}
+    mac = normalize_mac(changes["mac_address"]) if changes.get("mac_address") else port.mac_address
     address = port.ip_address
     if "ip_address" in changes:
         wanted = changes["ip_address"]
-        address = None if wanted is None else _address(network, mac, wanted or None)
-    elif mac != port.mac_address and address and address == _address(network, port.mac_address, None):
-        address = _address(network, mac, None)
+        address = None if wanted is None else _resolve_address(network, mac, wanted or None)
+    elif mac != port.mac_address and address and address == _resolve_address(network, port.mac_address, None):
+        address = _resolve_address(network, mac, None)
     moved = (mac, address) != (port.mac_address, port.ip_address)
     turned = plain.get("admin_state_up", port.admin_state_up) != port.admin_state_up
     if port.device_id and (moved or turned):
@@ -259,9 +259,9 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
         port.mac_address, port.ip_address = mac, address
         port.subnet_id = network.subnet.id if network.subnet and address else None
     if "pairs" in changes:
-        port.allowed_address_pairs = _pairs(network, port.mac_address, changes["pairs"])
+        port.allowed_address_pairs = _normalize_pairs(network, port.mac_address, changes["pairs"])
     if "ipv4_address" in changes:
-        port.ipv4_address = _free_ipv4(session, changes["ipv4_address"], port.id)
+        port.ipv4_address = _claim_ipv4(session, changes["ipv4_address"], port.id)
     for name, value in plain.items():
         setattr(port, name, value)
     port.updated_at = now
@@ -303,7 +303,7 @@ NICS = (
 )
 
 
-def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]:
+def list_nics(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]:
     """The interfaces of each server, in the order they were asked for; servers without any are left out. One query."""
     found: dict[str, list[Nic]] = {}
     rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
@@ -332,7 +332,7 @@ def nics_of(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]
     return found
 
 
-def _address(network: Network, mac: str, wanted: str | None) -> str | None:
+def _resolve_address(network: Network, mac: str, wanted: str | None) -> str | None:
     subnet = network.subnet
     if subnet is None:
         if wanted:
@@ -342,7 +342,7 @@ def _address(network: Network, mac: str, wanted: str | None) -> str | None:
     if wanted is None:
         return str(eui64(prefix, mac))
     try:
-        address = ipv6_address(wanted)
+        address = parse_ipv6_address(wanted)
     except ValueError:
         raise InvalidInput(f"'{wanted}' is not an IPv6 address; networks have IPv6 only.") from None
     if address not in prefix or address == prefix.network_address:
@@ -352,7 +352,7 @@ def _address(network: Network, mac: str, wanted: str | None) -> str | None:
     return str(address)
 
 
-def _pairs(network: Network, mac: str, pairs: Sequence[Pair]) -> list[dict[str, str]]:
+def _normalize_pairs(network: Network, mac: str, pairs: Sequence[AddressPair]) -> list[dict[str, str]]:
     """The pairs as they are kept: each within the network's /64, and none twice. Raises InvalidInput."""
     if pairs and network.subnet is None:
         raise InvalidInput("A port on a network without a subnet has no addresses that could be allowed.")
@@ -362,14 +362,14 @@ def _pairs(network: Network, mac: str, pairs: Sequence[Pair]) -> list[dict[str, 
         if not prefix.subnet_of(IPv6Network(network.subnet.cidr)):
             raise InvalidInput(f"Allowed address {prefix} is not in the network's prefix, {network.subnet.cidr}.")
         address = str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)
-        pair = {"mac_address": normal_mac(other) if other else mac, "ip_address": address}
+        pair = {"mac_address": normalize_mac(other) if other else mac, "ip_address": address}
         if pair in kept:
             raise InvalidInput(f"Request contains duplicate address pair: {pair['mac_address']} {address}.")
         kept.append(pair)
     return kept
 
 
-def _free_ipv4(session: Session, address: IPv4Address | None, port_id: str | None) -> str | None:
+def _claim_ipv4(session: Session, address: IPv4Address | None, port_id: str | None) -> str | None:
     """Raises Ipv4AddressInUse when another port has it."""
     if address is None:
         return None
@@ -402,7 +402,7 @@ def _check_free(session: Session, port: Port, mac: str, address: str | None) -> 
         raise IpAddressInUse(address, port.subnet_id or "")
 
 
-def _turn(session: Session, now: datetime) -> int:
+def _next_attach_order(session: Session, now: datetime) -> int:
     """Numbers that grow with time and within a transaction; they order the interfaces of a server."""
     turn: int = session.info.get("network_turn", 0)
     session.info["network_turn"] = turn + 1

@@ -15,12 +15,12 @@ from app.core.errors import Conflict
 from network_api import quotas
 from network_api.errors import InvalidInput, SubnetPoolInUse, SubnetPoolNotFound
 from network_api.models import Subnet, SubnetPool
-from network_api.prefixes import SUBNET_LENGTH, holds, networks_of
-from network_api.visibility import OWN_PROJECT, asking, seen_by
+from network_api.prefixes import SUBNET_LENGTH, contains, pool_prefixes
+from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 COLUMNS = SubnetPool.__table__.c
 
-VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.shared)
+VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.shared)
 """Keeps other projects' pools out."""
 
 
@@ -29,7 +29,7 @@ def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) 
     query = select(SubnetPool).where(SubnetPool.id == pool_id)
     if lock:
         query = query.with_for_update()
-    pool = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    pool = session.scalar(restrict_to_visible(caller, query, VISIBLE), visibility_parameters(caller))
     if pool is None:
         raise SubnetPoolNotFound(pool_id)
     return pool
@@ -40,15 +40,15 @@ def default_pool(session: Session) -> SubnetPool:
     return session.scalars(select(SubnetPool).where(SubnetPool.is_default)).one()
 
 
-def holding(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool | None:
+def find_containing(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool | None:
     """The pool that the caller may see and the /64 lies in."""
-    seen = session.scalars(seen_by(caller, select(SubnetPool), VISIBLE), asking(caller))
-    return next((pool for pool in seen if holds(pool, cidr)), None)
+    seen = session.scalars(restrict_to_visible(caller, select(SubnetPool), VISIBLE), visibility_parameters(caller))
+    return next((pool for pool in seen if contains(pool, cidr)), None)
 
 
-def is_in_any(session: Session, cidr: IPv6Network) -> bool:
+def any_contains(session: Session, cidr: IPv6Network) -> bool:
     """Whether the /64 lies in a pool, of whatever project."""
-    return any(holds(pool, cidr) for pool in session.scalars(select(SubnetPool)))
+    return any(contains(pool, cidr) for pool in session.scalars(select(SubnetPool)))
 
 
 def create(
@@ -63,7 +63,7 @@ def create(
     tags: Sequence[str] = (),
 ) -> SubnetPool:
     """A new pool. Raises InvalidInput for prefixes longer than /64 or that other pools have, OverQuota."""
-    quotas.take(session, project_id, "subnetpool")
+    quotas.reserve(session, project_id, "subnetpool")
     _check(session, prefixes)
     pool = SubnetPool(
         id=str(uuid4()),
@@ -87,7 +87,7 @@ def change(session: Session, now: datetime, pool: SubnetPool, changes: Mapping[s
     """Set name, description, tags, or prefixes, which may only be added to. Raises InvalidInput, Conflict."""
     if "prefixes" in changes:
         wanted: Sequence[IPv6Network] = changes["prefixes"]
-        missing = [str(old) for old in networks_of(pool) if not any(old.subnet_of(new) for new in wanted)]
+        missing = [str(old) for old in pool_prefixes(pool) if not any(old.subnet_of(new) for new in wanted)]
         if missing:
             raise Conflict(f"Prefixes can be added to a subnet pool, not taken away: {', '.join(missing)}.")
         _check(session, wanted, pool)
@@ -118,7 +118,7 @@ def _check(session: Session, prefixes: Sequence[IPv6Network], own: SubnetPool | 
     taken = list(prefixes)
     for pool in session.scalars(select(SubnetPool)):
         if pool is not own:
-            taken += networks_of(pool)
+            taken += pool_prefixes(pool)
     taken.sort()
     for lower, upper in pairwise(taken):
         if lower.overlaps(upper):

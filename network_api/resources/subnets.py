@@ -17,21 +17,21 @@ from network_api import quotas
 from network_api.addresses import eui64
 from network_api.errors import InvalidInput, IpAddressInUse, SubnetExists, SubnetInUse, SubnetNotFound
 from network_api.models import Network, Port, Subnet, SubnetPool
-from network_api.prefixes import SUBNET_LENGTH, next_cidr
-from network_api.visibility import OWN_PROJECT, asking, seen_by
+from network_api.prefixes import SUBNET_LENGTH, allocate_cidr
+from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 
-class First(Enum):
+class FirstAddress(Enum):
     """The prefix's first address, whatever the prefix."""
 
     ADDRESS = 1
 
 
-FIRST = First.ADDRESS
+FIRST_ADDRESS = FirstAddress.ADDRESS
 NETWORKS = Network.__table__.c
 COLUMNS = Subnet.__table__.c
 
-VISIBLE = or_(COLUMNS.project_id == OWN_PROJECT, COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.shared)))
+VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.shared)))
 """Keeps other projects' subnets out; a shared network's subnet is everybody's."""
 
 
@@ -43,7 +43,7 @@ def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False
     query = select(Subnet).where(Subnet.id == subnet_id)
     if lock:
         query = query.with_for_update()
-    subnet = session.scalar(seen_by(caller, query, VISIBLE), asking(caller))
+    subnet = session.scalar(restrict_to_visible(caller, query, VISIBLE), visibility_parameters(caller))
     if subnet is None:
         raise SubnetNotFound(subnet_id)
     return subnet
@@ -56,7 +56,7 @@ def create(
     network: Network,
     pool: SubnetPool | None,
     cidr: IPv6Network | None = None,
-    gateway: IPv6Address | First | None = FIRST,
+    gateway: IPv6Address | FirstAddress | None = FIRST_ADDRESS,
     name: str = "",
     description: str = "",
     dns_nameservers: Sequence[str] = (),
@@ -69,12 +69,12 @@ def create(
     """
     if network.subnet is not None:
         if cidr is not None and cidr.overlaps(IPv6Network(network.subnet.cidr)):
-            raise _overlapping(cidr, network.id)
+            raise _overlap_error(cidr, network.id)
         raise SubnetExists(network.id)
-    quotas.take(session, network.project_id, "subnet")
+    quotas.reserve(session, network.project_id, "subnet")
     if cidr is None:
         assert pool is not None
-        cidr = next_cidr(session, pool)
+        cidr = allocate_cidr(session, pool)
     else:
         _check_free(session, cidr, network.id)
     subnet = Subnet(
@@ -85,9 +85,9 @@ def create(
         name=name,
         description=description,
         cidr=str(cidr),
-        gateway_ip=_gateway(cidr, gateway),
+        gateway_ip=_resolve_gateway(cidr, gateway),
         dns_nameservers=list(dns_nameservers),
-        host_routes=_routes(cidr, host_routes),
+        host_routes=_normalize_routes(cidr, host_routes),
         tags=list(tags),
         created_at=now,
         updated_at=now,
@@ -98,7 +98,7 @@ def create(
             network.subnet = subnet
             session.flush()
     except IntegrityError:
-        raise _overlapping(cidr, network.id) from None
+        raise _overlap_error(cidr, network.id) from None
     for port in session.scalars(select(Port).where(Port.network_id == network.id, Port.ip_address.is_(None))):
         port.subnet_id, port.ip_address = subnet.id, str(eui64(cidr, port.mac_address))
     session.flush()
@@ -110,7 +110,7 @@ def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str
 
     Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
     """
-    gateway = _gateway(IPv6Network(subnet.cidr), changes["gateway_ip"]) if "gateway_ip" in changes else None
+    gateway = _resolve_gateway(IPv6Network(subnet.cidr), changes["gateway_ip"]) if "gateway_ip" in changes else None
     if "gateway_ip" in changes and gateway != subnet.gateway_ip:
         if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
             raise SubnetInUse(subnet.id)
@@ -120,7 +120,7 @@ def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str
     if "gateway_ip" in changes:
         plain["gateway_ip"] = gateway
     if "host_routes" in changes:
-        plain["host_routes"] = _routes(IPv6Network(subnet.cidr), changes["host_routes"])
+        plain["host_routes"] = _normalize_routes(IPv6Network(subnet.cidr), changes["host_routes"])
     for name, value in plain.items():
         setattr(subnet, name, value)
     subnet.updated_at = now
@@ -152,14 +152,14 @@ def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
     if cidr.is_multicast or cidr.is_link_local or cidr.is_loopback or cidr.is_unspecified:
         raise InvalidInput(f"{cidr} has no addresses that servers could use.")
     if session.scalar(select(exists().where(Subnet.cidr == str(cidr)))):
-        raise _overlapping(cidr, network_id)
+        raise _overlap_error(cidr, network_id)
 
 
-def _overlapping(cidr: IPv6Network, network_id: str) -> InvalidInput:
+def _overlap_error(cidr: IPv6Network, network_id: str) -> InvalidInput:
     return InvalidInput(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet.")
 
 
-def _routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def _normalize_routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """The host routes as they are stored. Raises InvalidInput for duplicates and routes that servers cannot follow."""
     kept: list[dict[str, str]] = []
     for route in routes:
@@ -176,10 +176,10 @@ def _routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict
     return kept
 
 
-def _gateway(cidr: IPv6Network, wanted: IPv6Address | First | None) -> str | None:
+def _resolve_gateway(cidr: IPv6Network, wanted: IPv6Address | FirstAddress | None) -> str | None:
     if wanted is None:
         return None
-    if isinstance(wanted, First):
+    if isinstance(wanted, FirstAddress):
         return str(cidr[1])
     if wanted not in cidr or wanted == cidr[0]:
         raise InvalidInput(f"Gateway {wanted} is not a valid address on subnet {cidr}.")

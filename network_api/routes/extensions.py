@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from app.core.errors import NotFound
 from app.web.policy import require
 from app.web.responses import json
-from network_api.routes.params.list_params import chosen
+from network_api.routes.params.list_params import select_fields
 
 blueprint = Blueprint("network_extensions", __name__)
 
@@ -45,7 +45,7 @@ def _document(alias: str) -> dict[str, Any]:
 @blueprint.get("/extensions")
 @require("get_extension")
 def index() -> Response:
-    return json({"extensions": chosen([_document(alias) for alias in EXTENSIONS])})
+    return json({"extensions": select_fields([_document(alias) for alias in EXTENSIONS])})
 
 
 @blueprint.get("/extensions/<alias>")

@@ -15,13 +15,13 @@ from app.web.responses import empty, json
 from network_api.listings.networks import NETWORKS
 from network_api.models import Port
 from network_api.resources import networks
-from network_api.routes.params.bulk import created
-from network_api.routes.params.list_params import Document, listed, shown
-from network_api.routes.params.owners import enforce_on, new_owner
+from network_api.routes.params.bulk import create_response
+from network_api.routes.params.list_params import Document, list_response, show_response
+from network_api.routes.params.owners import enforce_on, owner_of_new_resource
 from network_api.routes.params.revisions import check_revision
 from network_api.routes.port_change_hook import notify_port_change
 from network_api.schemas.fields import ONE_SEGMENT
-from network_api.schemas.networks import ChangedNetwork, ChangeNetwork, CreateNetwork, CreateNetworks, NewNetwork
+from network_api.schemas.networks import ChangeNetwork, CreateNetwork, CreateNetworks, NetworkFields, NewNetworkFields
 from network_api.views import networks as views
 
 blueprint = Blueprint("network_networks", __name__)
@@ -35,22 +35,22 @@ def view() -> Callable[[Row[Any]], Document]:
 @blueprint.get("/networks")
 @require("get_network")
 def index() -> Response:
-    return listed(NETWORKS, "networks", view())
+    return list_response(NETWORKS, "networks", view())
 
 
 @blueprint.get("/networks/<network_id>")
 @require("get_network")
 def show(network_id: str) -> Response:
-    return shown(NETWORKS, "network", network_id, view())
+    return show_response(NETWORKS, "network", network_id, view())
 
 
 @blueprint.post("/networks")
 @require("create_network")
 def create() -> Response:
-    return created("network", CreateNetwork, CreateNetworks, _create)
+    return create_response("network", CreateNetwork, CreateNetworks, _create)
 
 
-def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
+def _create(wanted: list[NewNetworkFields]) -> list[Mapping[str, Any]]:
     now = clock().now()
     with database().transaction() as session:
         made = []
@@ -61,7 +61,7 @@ def _create(wanted: list[NewNetwork]) -> list[Mapping[str, Any]]:
             network = networks.create(
                 session,
                 now,
-                project_id=new_owner(new.owner),
+                project_id=owner_of_new_resource(new.owner),
                 name=new.name,
                 description=new.description,
                 admin_state_up=new.admin_state_up,
@@ -104,7 +104,7 @@ def delete(network_id: str) -> Response:
     return empty()
 
 
-def _refuse_segment(body: ChangedNetwork, action: str) -> None:
+def _refuse_segment(body: NetworkFields, action: str) -> None:
     """Raise Forbidden, or BadRequest for an operator, when the body asks for a segment of its own."""
     for name in body.wanted_segment():
         enforce(f"{action}:{name}")

@@ -9,8 +9,8 @@ from app.web.context import database
 from app.web.policy import require
 from app.web.responses import json
 from network_api.errors import NetworkNotFound
-from network_api.resources.availability import Availability, availabilities
-from network_api.routes.params.list_params import CONTROL, chosen
+from network_api.resources.availability import Availability, list_availabilities
+from network_api.routes.params.list_params import CONTROL_PARAMETERS, select_fields
 from network_api.views.availability import availability
 
 blueprint = Blueprint("network_operators", __name__)
@@ -27,24 +27,24 @@ FILTERS: dict[str, Callable[[Availability], str]] = {
 @blueprint.get("/network-ip-availabilities")
 @require("get_network_ip_availability")
 def network_ip_availabilities() -> Response:
-    filters = {name: values for name, values in request.args.lists() if name not in CONTROL}
+    filters = {name: values for name, values in request.args.lists() if name not in CONTROL_PARAMETERS}
     unknown = [name for name in filters if name not in FILTERS]
     if unknown:
         raise BadRequest(f"{unknown} is invalid attribute for filtering")
     with database().reading() as session:
-        found = availabilities(session)
+        found = list_availabilities(session)
     wanted = [one for one in found if all(FILTERS[name](one) in values for name, values in filters.items())]
-    return json({"network_ip_availabilities": chosen([availability(one) for one in wanted])})
+    return json({"network_ip_availabilities": select_fields([availability(one) for one in wanted])})
 
 
 @blueprint.get("/network-ip-availabilities/<network_id>")
 @require("get_network_ip_availability")
 def network_ip_availability(network_id: str) -> Response:
     with database().reading() as session:
-        found = availabilities(session, network_id)
+        found = list_availabilities(session, network_id)
     if not found:
         raise NetworkNotFound(network_id)
-    return json({"network_ip_availability": chosen([availability(found[0])])[0]})
+    return json({"network_ip_availability": select_fields([availability(found[0])])[0]})
 
 
 @blueprint.get("/agents")

@@ -17,12 +17,12 @@ from network_api.errors import PortBound, SubnetNotFound
 from network_api.listings.ports import PORTS
 from network_api.models import Network, Port
 from network_api.resources import networks, ports
-from network_api.routes.params.bulk import created
-from network_api.routes.params.list_params import Document, listed, shown
-from network_api.routes.params.owners import enforce_on, new_owner
+from network_api.routes.params.bulk import create_response
+from network_api.routes.params.list_params import Document, list_response, show_response
+from network_api.routes.params.owners import enforce_on, owner_of_new_resource
 from network_api.routes.params.revisions import check_revision
 from network_api.routes.port_change_hook import notify_port_change
-from network_api.schemas.ports import ChangedPort, ChangePort, CreatePort, CreatePorts, NewPort
+from network_api.schemas.ports import ChangePort, CreatePort, CreatePorts, NewPortFields, PortFields
 from network_api.views import ports as views
 
 blueprint = Blueprint("network_ports", __name__)
@@ -36,22 +36,22 @@ def view() -> Callable[[Row[Any]], Document]:
 @blueprint.get("/ports")
 @require("get_port")
 def index() -> Response:
-    return listed(PORTS, "ports", view())
+    return list_response(PORTS, "ports", view())
 
 
 @blueprint.get("/ports/<port_id>")
 @require("get_port")
 def show(port_id: str) -> Response:
-    return shown(PORTS, "port", port_id, view())
+    return show_response(PORTS, "port", port_id, view())
 
 
 @blueprint.post("/ports")
 @require("create_port")
 def create() -> Response:
-    return created("port", CreatePort, CreatePorts, _create)
+    return create_response("port", CreatePort, CreatePorts, _create)
 
 
-def _create(wanted: list[NewPort]) -> list[Mapping[str, Any]]:
+def _create(wanted: list[NewPortFields]) -> list[Mapping[str, Any]]:
     now = clock().now()
     with database().transaction() as session:
         made = [_create_one(session, now, new).id for new in wanted]
@@ -60,7 +60,7 @@ def _create(wanted: list[NewPort]) -> list[Mapping[str, Any]]:
     return [view()(row) for row in rows]
 
 
-def _create_one(session: Session, now: Any, new: NewPort) -> Port:
+def _create_one(session: Session, now: Any, new: NewPortFields) -> Port:
     network = networks.find(session, caller(), new.network_id)
     address = _wanted_address(network, new, "create_port")
     if new.mac_address:
@@ -74,7 +74,7 @@ def _create_one(session: Session, now: Any, new: NewPort) -> Port:
     return ports.create(
         session,
         now,
-        project_id=new_owner(new.owner),
+        project_id=owner_of_new_resource(new.owner),
         network=network,
         device_owner=new.device_owner,
         host=new.host_id or None,
@@ -140,14 +140,14 @@ def _network_of(session: Session, port: Port) -> Network:
     return session.get_one(Network, port.network_id)
 
 
-def _changed_address(network: Network, port: Port, body: ChangedPort) -> str:
+def _changed_address(network: Network, port: Port, body: PortFields) -> str:
     """The address asked for; "" for one made of the MAC. What the port has already needs no permission."""
     if body.fixed_ips and str(body.fixed_ips[0].ip_address) == port.ip_address:
         return port.ip_address or ""
     return _wanted_address(network, body, "update_port") or ""
 
 
-def _wanted_address(network: Network, body: ChangedPort, action: str) -> str | None:
+def _wanted_address(network: Network, body: PortFields, action: str) -> str | None:
     """The address that `fixed_ips` names, if any, once it is seen that the subnet is this network's."""
     if not body.fixed_ips:
         return None

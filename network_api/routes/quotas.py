@@ -15,7 +15,7 @@ from network_api.schemas.quotas import ChangeQuota
 
 blueprint = Blueprint("network_quotas", __name__)
 
-WITHOUT = dict.fromkeys(("router", "floatingip", "security_group", "security_group_rule", "rbac_policy"), 0)
+UNSUPPORTED = dict.fromkeys(("router", "floatingip", "security_group", "security_group_rule", "rbac_policy"), 0)
 
 
 @blueprint.get("/quotas")
@@ -25,7 +25,7 @@ def index() -> Response:
     with database().reading() as session:
         changed = session.scalars(select(NetworkQuota.project_id).order_by(NetworkQuota.project_id))
         found = [
-            {"project_id": project, "tenant_id": project, **quotas.limits(session, project), **WITHOUT}
+            {"project_id": project, "tenant_id": project, **quotas.limits(session, project), **UNSUPPORTED}
             for project in changed
         ]
     return json({"quotas": found})
@@ -36,14 +36,14 @@ def index() -> Response:
 def show(project_id: str) -> Response:
     enforce_on("get_quota", project_id)
     with database().reading() as session:
-        return json({"quota": {**quotas.limits(session, project_id), **WITHOUT}})
+        return json({"quota": {**quotas.limits(session, project_id), **UNSUPPORTED}})
 
 
 @blueprint.get("/quotas/<project_id>/default")
 @require("get_quota")
 def defaults(project_id: str) -> Response:
     enforce_on("get_quota", project_id)
-    return json({"quota": {**quotas.DEFAULTS, **WITHOUT}})
+    return json({"quota": {**quotas.DEFAULTS, **UNSUPPORTED}})
 
 
 @blueprint.get("/quotas/<project_id>/details")
@@ -54,10 +54,10 @@ def details(project_id: str) -> Response:
     with database().reading() as session:
         limits = quotas.limits(session, project_id)
         body = {
-            name: {"limit": limit, "used": quotas.used(session, project_id, name), "reserved": 0}
+            name: {"limit": limit, "used": quotas.count_used(session, project_id, name), "reserved": 0}
             for name, limit in limits.items()
         }
-    body |= {name: {"limit": 0, "used": 0, "reserved": 0} for name in WITHOUT}
+    body |= {name: {"limit": 0, "used": 0, "reserved": 0} for name in UNSUPPORTED}
     return json({"quota": body})
 
 
@@ -69,12 +69,12 @@ def change(project_id: str) -> Response:
         row = session.get(NetworkQuota, project_id) or NetworkQuota(project_id=project_id)
         session.add(row)
         for name, limit in body.limits().items():
-            if body.check_limit and limit != quotas.UNLIMITED and quotas.used(session, project_id, name) > limit:
+            if body.check_limit and limit != quotas.UNLIMITED and quotas.count_used(session, project_id, name) > limit:
                 raise Conflict(f"Quota limit for {name} cannot be below what the project uses.")
             setattr(row, name, limit)
         session.flush()
         limits = quotas.limits(session, project_id)
-    return json({"quota": {**limits, **WITHOUT}})
+    return json({"quota": {**limits, **UNSUPPORTED}})
 
 
 @blueprint.delete("/quotas/<project_id>")

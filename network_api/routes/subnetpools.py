@@ -8,8 +8,8 @@ from app.web.policy import require
 from app.web.responses import empty, json
 from network_api.listings.subnet_pools import SUBNET_POOLS
 from network_api.resources import subnet_pools
-from network_api.routes.params.list_params import listed, shown
-from network_api.routes.params.owners import new_owner
+from network_api.routes.params.list_params import list_response, show_response
+from network_api.routes.params.owners import owner_of_new_resource
 from network_api.routes.params.revisions import check_revision
 from network_api.schemas.subnetpools import ChangeSubnetPool, CreateSubnetPool
 from network_api.views.subnetpools import subnetpool
@@ -20,13 +20,13 @@ blueprint = Blueprint("network_subnetpools", __name__)
 @blueprint.get("/subnetpools")
 @require("get_subnetpool")
 def index() -> Response:
-    return listed(SUBNET_POOLS, "subnetpools", subnetpool)
+    return list_response(SUBNET_POOLS, "subnetpools", subnetpool)
 
 
 @blueprint.get("/subnetpools/<pool_id>")
 @require("get_subnetpool")
 def show(pool_id: str) -> Response:
-    return shown(SUBNET_POOLS, "subnetpool", pool_id, subnetpool)
+    return show_response(SUBNET_POOLS, "subnetpool", pool_id, subnetpool)
 
 
 @blueprint.post("/subnetpools")
@@ -37,7 +37,7 @@ def create() -> Response:
         pool = subnet_pools.create(
             session,
             clock().now(),
-            project_id=new_owner(new.owner),
+            project_id=owner_of_new_resource(new.owner),
             name=new.name,
             description=new.description,
             prefixes=new.prefixes,

@@ -15,14 +15,14 @@ from app.web.policy import allowed, require
 from app.web.responses import empty, json
 from network_api.listings.subnets import SUBNETS
 from network_api.models import Network, Port, SubnetPool
-from network_api.prefixes import holds, is_local
+from network_api.prefixes import contains, is_local
 from network_api.resources import networks, subnet_pools, subnets
-from network_api.routes.params.bulk import created
-from network_api.routes.params.list_params import listed, shown
+from network_api.routes.params.bulk import create_response
+from network_api.routes.params.list_params import list_response, show_response
 from network_api.routes.params.owners import enforce_on
 from network_api.routes.params.revisions import check_revision
 from network_api.routes.port_change_hook import notify_port_change
-from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnet
+from network_api.schemas.subnets import ChangeSubnet, CreateSubnet, CreateSubnets, NewSubnetFields
 from network_api.views import subnets as views
 
 blueprint = Blueprint("network_subnets", __name__)
@@ -31,22 +31,22 @@ blueprint = Blueprint("network_subnets", __name__)
 @blueprint.get("/subnets")
 @require("get_subnet")
 def index() -> Response:
-    return listed(SUBNETS, "subnets", views.subnet)
+    return list_response(SUBNETS, "subnets", views.subnet)
 
 
 @blueprint.get("/subnets/<subnet_id>")
 @require("get_subnet")
 def show(subnet_id: str) -> Response:
-    return shown(SUBNETS, "subnet", subnet_id, views.subnet)
+    return show_response(SUBNETS, "subnet", subnet_id, views.subnet)
 
 
 @blueprint.post("/subnets")
 @require("create_subnet")
 def create() -> Response:
-    return created("subnet", CreateSubnet, CreateSubnets, _create)
+    return create_response("subnet", CreateSubnet, CreateSubnets, _create)
 
 
-def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
+def _create(wanted: list[NewSubnetFields]) -> list[Mapping[str, Any]]:
     now = clock().now()
     with database().transaction() as session:
         made = []
@@ -60,7 +60,7 @@ def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
                 network=network,
                 pool=_pool(session, new),
                 cidr=new.cidr,
-                gateway=new.gateway_ip if "gateway_ip" in new.model_fields_set else subnets.FIRST,
+                gateway=new.gateway_ip if "gateway_ip" in new.model_fields_set else subnets.FIRST_ADDRESS,
                 name=new.name,
                 description=new.description,
                 dns_nameservers=[str(address) for address in new.dns_nameservers],
@@ -72,26 +72,30 @@ def _create(wanted: list[NewSubnet]) -> list[Mapping[str, Any]]:
     return [views.subnet(row) for row in made]
 
 
-def _check_owner(new: NewSubnet, network: Network) -> None:
+def _check_owner(new: NewSubnetFields, network: Network) -> None:
     if new.owner and new.owner != network.project_id:
         raise BadRequest("A subnet belongs to the project of its network.")
 
 
-def _pool(session: Session, new: NewSubnet) -> SubnetPool | None:
+def _pool(session: Session, new: NewSubnetFields) -> SubnetPool | None:
     """The pool that the subnet is of: the one named, the one its prefix lies in, or the operator's.
 
     None for a prefix of no pool, which only an operator may choose.
     """
     if new.subnetpool_id:
         pool = subnet_pools.find(session, caller(), new.subnetpool_id)
-        if new.cidr and not holds(pool, new.cidr):
+        if new.cidr and not contains(pool, new.cidr):
             raise BadRequest(f"Cannot allocate requested subnet from the available set of prefixes: {new.cidr}.")
         return pool
     if new.cidr is None:
         return subnet_pools.default_pool(session)
-    found = subnet_pools.holding(session, caller(), new.cidr)
+    found = subnet_pools.find_containing(session, caller(), new.cidr)
     if found is None and not allowed("create_subnet:cidr"):
-        if is_local(new.cidr) and allowed("create_subnet:local_cidr") and not subnet_pools.is_in_any(session, new.cidr):
+        if (
+            is_local(new.cidr)
+            and allowed("create_subnet:local_cidr")
+            and not subnet_pools.any_contains(session, new.cidr)
+        ):
             _refuse_reserved(new.cidr)
             return None
         ours = ", ".join(subnet_pools.default_pool(session).prefixes)

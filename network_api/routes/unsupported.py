@@ -13,7 +13,7 @@ blueprint = Blueprint("network_unneeded", __name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Unneeded:
+class UnsupportedResource:
     """A kind of thing that Neutron has and this cloud does without. `rule` is the end of its policy names."""
 
     collection: str
@@ -24,28 +24,28 @@ class Unneeded:
 
 
 KINDS = (
-    Unneeded(
+    UnsupportedResource(
         "floatingips",
         "floatingip",
         "FloatingIPNotFound",
         "Floating IP",
         "Floating IPs are not needed: every server has a public IPv6 address of its own.",
     ),
-    Unneeded(
+    UnsupportedResource(
         "routers",
         "router",
         "RouterNotFound",
         "Router",
         "Routers are not needed: every network is routed from the moment it has a subnet.",
     ),
-    Unneeded(
+    UnsupportedResource(
         "security-groups",
         "security_group",
         "SecurityGroupNotFound",
         "Security group",
         "There are no security groups: nothing is filtered on the way to a server, which may have its own firewall.",
     ),
-    Unneeded(
+    UnsupportedResource(
         "security-group-rules",
         "security_group_rule",
         "SecurityGroupRuleNotFound",
@@ -55,13 +55,13 @@ KINDS = (
 )
 
 
-class Refused(BadRequest):
+class UnsupportedOperation(BadRequest):
     """A thing that this cloud does without."""
 
     kind = "BadRequest"
 
 
-def _index(thing: Unneeded) -> Callable[[], Response]:
+def _index(thing: UnsupportedResource) -> Callable[[], Response]:
     @require(f"get_{thing.rule}")
     def index() -> Response:
         return json({thing.collection.replace("-", "_"): []})
@@ -69,7 +69,7 @@ def _index(thing: Unneeded) -> Callable[[], Response]:
     return index
 
 
-def _absent(thing: Unneeded, verb: str) -> Callable[..., Response]:
+def _absent(thing: UnsupportedResource, verb: str) -> Callable[..., Response]:
     @require(f"{verb}_{thing.rule}")
     def absent(key: str, action: str = "") -> Response:  # noqa: ARG001
         error = NotFound(f"{thing.title} {key} could not be found.")
@@ -79,10 +79,10 @@ def _absent(thing: Unneeded, verb: str) -> Callable[..., Response]:
     return absent
 
 
-def _create(thing: Unneeded) -> Callable[[], Response]:
+def _create(thing: UnsupportedResource) -> Callable[[], Response]:
     @require(f"create_{thing.rule}")
     def create() -> Response:
-        raise Refused(thing.reason)
+        raise UnsupportedOperation(thing.reason)
 
     return create
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from app.core.addresses import ipv6_address, ipv6_network, name_server
+from app.core.addresses import parse_ipv6_address, parse_ipv6_network, parse_name_server
 from app.core.errors import BadRequest
 from app.web.bodies import Body
 
@@ -29,7 +29,7 @@ SERVER_BINDS = "A port is given to a server by creating the server with it."
 NOT_SETTABLE = "It cannot be chosen here."
 
 
-def only(*allowed: Any, why: str) -> BeforeValidator:
+def must_be(*allowed: Any, why: str) -> BeforeValidator:
     """Accepts one of these values and refuses any other with the reason."""
 
     def check(value: Any) -> Any:
@@ -44,21 +44,21 @@ def _ipv6_address(value: Any) -> IPv6Address:
     text = _string(value)
     if _is_ipv4(text):
         raise ValueError(NO_IPV4)
-    return ipv6_address(text)
+    return parse_ipv6_address(text)
 
 
 def _nameserver(value: Any) -> IPv6Address:
     text = _string(value)
     if _is_ipv4(text):
         raise ValueError(NO_IPV4)
-    return name_server(text)
+    return parse_name_server(text)
 
 
 def _ipv6_network(value: Any) -> IPv6Network:
     text = _string(value)
     if _is_ipv4(text):
         raise ValueError(NO_IPV4)
-    return ipv6_network(text)
+    return parse_ipv6_network(text)
 
 
 def _is_ipv4(text: str) -> bool:
@@ -81,12 +81,12 @@ Nameserver = Annotated[IPv6Address, BeforeValidator(_nameserver)]
 Nameservers = Annotated[list[Nameserver], Field(max_length=5)]
 
 
-def nothing(why: str) -> BeforeValidator:
+def must_be_empty(why: str) -> BeforeValidator:
     """Accepts an attribute only with nothing in it."""
-    return only(None, "", [], {}, False, why=why)
+    return must_be(None, "", [], {}, False, why=why)
 
 
-Secured = Annotated[bool | None, only(True, None, why=ALWAYS_SECURED)]
+Secured = Annotated[bool | None, must_be(True, None, why=ALWAYS_SECURED)]
 
 
 def _ipv4_address(value: Any) -> IPv4Address | None:
@@ -102,7 +102,7 @@ Ipv4Address = Annotated[IPv4Address | None, BeforeValidator(_ipv4_address)]
 """An IPv4 address; "" is none, which is what a command line can say."""
 
 
-class Owned(Body):
+class OwnedBody(Body):
     """A body that may name its owner, by either of the two names."""
 
     project_id: str | None = None

@@ -11,18 +11,18 @@ from network_api.schemas.fields import (
     NO_ZONES,
     ONE_SEGMENT,
     Name,
-    Owned,
+    OwnedBody,
     Secured,
     Tags,
-    nothing,
-    only,
+    must_be,
+    must_be_empty,
 )
 
-Segment = Annotated[Any, nothing(ONE_SEGMENT)]
+Segment = Annotated[Any, must_be_empty(ONE_SEGMENT)]
 PROVIDER = ("network_type", "physical_network", "segmentation_id")
 
 
-class ChangedNetwork(Owned):
+class NetworkFields(OwnedBody):
     """What can be changed of a network."""
 
     name: Name = ""
@@ -30,18 +30,18 @@ class ChangedNetwork(Owned):
     admin_state_up: bool = True
     shared: bool = False
     isolated: bool = False
-    router_external: Annotated[bool, only(False, why=NEVER_EXTERNAL), Field(alias="router:external")] = False
-    is_default: Annotated[bool, only(False, None, why="The operator's network is the default one.")] = False
+    router_external: Annotated[bool, must_be(False, why=NEVER_EXTERNAL), Field(alias="router:external")] = False
+    is_default: Annotated[bool, must_be(False, None, why="The operator's network is the default one.")] = False
     port_security_enabled: Secured = True
     network_type: Annotated[Any, Field(alias="provider:network_type")] = None
     physical_network: Annotated[Any, Field(alias="provider:physical_network")] = None
     segmentation_id: Annotated[Any, Field(alias="provider:segmentation_id")] = None
     segments: Segment = None
     vlan_transparent: Segment = None
-    mtu: Annotated[Any, nothing("The MTU follows from the cloud's uplink.")] = None
-    qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
-    dns_domain: Annotated[Any, nothing("There is no DNS integration.")] = None
-    availability_zone_hints: Annotated[Any, nothing(NO_ZONES)] = None
+    mtu: Annotated[Any, must_be_empty("The MTU follows from the cloud's uplink.")] = None
+    qos_policy_id: Annotated[Any, must_be_empty(NO_QOS)] = None
+    dns_domain: Annotated[Any, must_be_empty("There is no DNS integration.")] = None
+    availability_zone_hints: Annotated[Any, must_be_empty(NO_ZONES)] = None
 
     def wanted_segment(self) -> list[str]:
         """The provider attributes that have a value: what only operators may ask for, and nobody can have."""
@@ -50,7 +50,7 @@ class ChangedNetwork(Owned):
         return [str(fields[name].alias) for name in wanted]
 
 
-class NewNetwork(ChangedNetwork):
+class NewNetworkFields(NetworkFields):
     """What a network is created with."""
 
     tags: Tags = []
@@ -59,16 +59,16 @@ class NewNetwork(ChangedNetwork):
 class CreateNetwork(Body):
     """POST /networks."""
 
-    network: NewNetwork
+    network: NewNetworkFields
 
 
 class CreateNetworks(Body):
     """POST /networks with several."""
 
-    networks: Annotated[list[NewNetwork], Field(min_length=1)]
+    networks: Annotated[list[NewNetworkFields], Field(min_length=1)]
 
 
 class ChangeNetwork(Body):
     """PUT /networks/{id}."""
 
-    network: ChangedNetwork
+    network: NetworkFields

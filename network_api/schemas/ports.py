@@ -13,19 +13,19 @@ from network_api.schemas.fields import (
     Address,
     Ipv4Address,
     Name,
-    Owned,
+    OwnedBody,
     Prefix,
     Secured,
     Tags,
-    nothing,
-    only,
+    must_be,
+    must_be_empty,
 )
 
-PAIRS = 10
+MAX_ADDRESS_PAIRS = 10
 """So many allowed address pairs may a port have, as in Neutron."""
 
 
-def _not_the_clouds_own(value: str) -> str:
+def _refuse_reserved_owner(value: str) -> str:
     if value.startswith(("compute:", "network:")):
         raise ValueError(SERVER_BINDS)
     return value
@@ -45,7 +45,7 @@ class AddressPair(Body):
     mac_address: str | None = None
 
 
-class ChangedPort(Owned):
+class PortFields(OwnedBody):
     """What can be changed of a port. `fixed_ips` [] takes the address away."""
 
     name: Name = ""
@@ -53,20 +53,20 @@ class ChangedPort(Owned):
     admin_state_up: bool = True
     mac_address: str | None = None
     fixed_ips: Annotated[list[FixedIp] | None, Field(max_length=1)] = None
-    device_id: Annotated[Any, nothing(SERVER_BINDS)] = ""
-    device_owner: Annotated[Name, AfterValidator(_not_the_clouds_own)] = ""
-    security_groups: Annotated[Any, nothing(NO_SECURITY_GROUPS)] = None
+    device_id: Annotated[Any, must_be_empty(SERVER_BINDS)] = ""
+    device_owner: Annotated[Name, AfterValidator(_refuse_reserved_owner)] = ""
+    security_groups: Annotated[Any, must_be_empty(NO_SECURITY_GROUPS)] = None
     port_security_enabled: Secured = True
-    allowed_address_pairs: Annotated[list[AddressPair] | None, Field(max_length=PAIRS)] = None
+    allowed_address_pairs: Annotated[list[AddressPair] | None, Field(max_length=MAX_ADDRESS_PAIRS)] = None
     ipv4_address: Ipv4Address = None
-    extra_dhcp_opts: Annotated[Any, nothing("There is no DHCP.")] = None
-    qos_policy_id: Annotated[Any, nothing(NO_QOS)] = None
-    dns_name: Annotated[Any, nothing("There is no DNS integration.")] = None
-    vnic_type: Annotated[str, only("normal", why="There are virtio taps only."), Field(alias="binding:vnic_type")] = (
-        "normal"
-    )
+    extra_dhcp_opts: Annotated[Any, must_be_empty("There is no DHCP.")] = None
+    qos_policy_id: Annotated[Any, must_be_empty(NO_QOS)] = None
+    dns_name: Annotated[Any, must_be_empty("There is no DNS integration.")] = None
+    vnic_type: Annotated[
+        str, must_be("normal", why="There are virtio taps only."), Field(alias="binding:vnic_type")
+    ] = "normal"
     host_id: Annotated[Name | None, Field(alias="binding:host_id")] = None
-    profile: Annotated[Any, nothing(SERVER_BINDS), Field(alias="binding:profile")] = None
+    profile: Annotated[Any, must_be_empty(SERVER_BINDS), Field(alias="binding:profile")] = None
 
     @property
     def pairs(self) -> list[tuple[IPv6Network, str | None]]:
@@ -74,7 +74,7 @@ class ChangedPort(Owned):
         return [(pair.ip_address, pair.mac_address) for pair in self.allowed_address_pairs or ()]
 
 
-class NewPort(ChangedPort):
+class NewPortFields(PortFields):
     """What a port is created with."""
 
     network_id: str
@@ -84,16 +84,16 @@ class NewPort(ChangedPort):
 class CreatePort(Body):
     """POST /ports."""
 
-    port: NewPort
+    port: NewPortFields
 
 
 class CreatePorts(Body):
     """POST /ports with several."""
 
-    ports: Annotated[list[NewPort], Field(min_length=1)]
+    ports: Annotated[list[NewPortFields], Field(min_length=1)]
 
 
 class ChangePort(Body):
     """PUT /ports/{id}."""
 
-    port: ChangedPort
+    port: PortFields

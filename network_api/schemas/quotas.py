@@ -9,7 +9,7 @@ from app.web.bodies import Body
 Limit = Annotated[int | None, Field(ge=-1, le=2**31 - 1)]
 
 
-class ChangedQuota(Body):
+class QuotaFields(Body):
     """New limits; -1 is without a limit. What this cloud does without can only have the limit 0."""
 
     model_config = ConfigDict(extra="allow")
@@ -24,7 +24,7 @@ class ChangedQuota(Body):
     project_id: str | None = None
 
     @model_validator(mode="after")
-    def _others_stay_zero(self) -> "ChangedQuota":
+    def _others_stay_zero(self) -> "QuotaFields":
         for name, value in (self.model_extra or {}).items():
             if value not in (0, None):
                 raise ValueError(f"The quota of {name} is 0 and stays 0: this cloud does without.")
@@ -42,4 +42,4 @@ class ChangedQuota(Body):
 class ChangeQuota(Body):
     """PUT /quotas/{project}."""
 
-    quota: ChangedQuota
+    quota: QuotaFields

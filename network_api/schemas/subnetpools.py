@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from app.web.bodies import Body
-from network_api.schemas.fields import Name, Owned, Prefix, Tags, nothing, only
+from network_api.schemas.fields import Name, OwnedBody, Prefix, Tags, must_be, must_be_empty
 
-Length = Annotated[int | None, only(64, "64", None, why="Every subnet is a /64.")]
+Length = Annotated[int | None, must_be(64, "64", None, why="Every subnet is a /64.")]
 
 
-class ChangedSubnetPool(Owned):
+class SubnetPoolFields(OwnedBody):
     """What can be changed of a subnet pool."""
 
     name: Name = ""
@@ -19,12 +19,12 @@ class ChangedSubnetPool(Owned):
     default_prefixlen: Length = None
     min_prefixlen: Length = None
     max_prefixlen: Length = None
-    is_default: Annotated[bool, only(False, None, why="The operator's prefix is the default pool.")] = False
-    address_scope_id: Annotated[Any, nothing("There are no address scopes: addresses are unique.")] = None
-    default_quota: Annotated[Any, nothing("Subnets are limited by the quota `subnet`.")] = None
+    is_default: Annotated[bool, must_be(False, None, why="The operator's prefix is the default pool.")] = False
+    address_scope_id: Annotated[Any, must_be_empty("There are no address scopes: addresses are unique.")] = None
+    default_quota: Annotated[Any, must_be_empty("Subnets are limited by the quota `subnet`.")] = None
 
 
-class NewSubnetPool(ChangedSubnetPool):
+class NewSubnetPoolFields(SubnetPoolFields):
     """What a subnet pool is created with."""
 
     name: Name
@@ -36,10 +36,10 @@ class NewSubnetPool(ChangedSubnetPool):
 class CreateSubnetPool(Body):
     """POST /subnetpools."""
 
-    subnetpool: NewSubnetPool
+    subnetpool: NewSubnetPoolFields
 
 
 class ChangeSubnetPool(Body):
     """PUT /subnetpools/{id}."""
 
-    subnetpool: ChangedSubnetPool
+    subnetpool: SubnetPoolFields

@@ -13,17 +13,17 @@ from network_api.schemas.fields import (
     Address,
     Name,
     Nameservers,
-    Owned,
+    OwnedBody,
     Prefix,
     Tags,
-    nothing,
-    only,
+    must_be,
+    must_be_empty,
 )
 
 ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
-ROUTES = 20
+MAX_HOST_ROUTES = 20
 """The most host routes of a subnet, as in Neutron."""
-Slaac = Annotated[str | None, only("slaac", None, why=ALWAYS_SLAAC)]
+Slaac = Annotated[str | None, must_be("slaac", None, why=ALWAYS_SLAAC)]
 
 
 class HostRoute(Body):
@@ -40,19 +40,19 @@ class AllocationPool(Body):
     end: Address
 
 
-class ChangedSubnet(Owned):
+class SubnetFields(OwnedBody):
     """What can be changed of a subnet. `gateway_ip` null is none: servers have no way out of their network."""
 
     name: Name = ""
     description: Name = ""
     gateway_ip: Address | None = None
     dns_nameservers: Nameservers = []
-    enable_dhcp: Annotated[bool, only(True, why=ALWAYS_SLAAC)] = True
+    enable_dhcp: Annotated[bool, must_be(True, why=ALWAYS_SLAAC)] = True
     allocation_pools: list[AllocationPool] | None = None
-    host_routes: Annotated[list[HostRoute] | None, Field(max_length=ROUTES)] = None
-    service_types: Annotated[Any, nothing("Every subnet serves every kind of port.")] = None
-    segment_id: Annotated[Any, nothing("A network has one segment.")] = None
-    dns_publish_fixed_ip: Annotated[Any, nothing("There is no DNS integration.")] = None
+    host_routes: Annotated[list[HostRoute] | None, Field(max_length=MAX_HOST_ROUTES)] = None
+    service_types: Annotated[Any, must_be_empty("Every subnet serves every kind of port.")] = None
+    segment_id: Annotated[Any, must_be_empty("A network has one segment.")] = None
+    dns_publish_fixed_ip: Annotated[Any, must_be_empty("There is no DNS integration.")] = None
 
     @property
     def routes(self) -> list[dict[str, str]]:
@@ -69,13 +69,13 @@ class ChangedSubnet(Owned):
                 raise InvalidInput(NO_POOLS)
 
 
-class NewSubnet(ChangedSubnet):
+class NewSubnetFields(SubnetFields):
     """What a subnet is created with."""
 
     network_id: str
-    ip_version: Annotated[int, only(6, "6", why=NO_IPV4)] = 6
+    ip_version: Annotated[int, must_be(6, "6", why=NO_IPV4)] = 6
     cidr: Prefix | None = None
-    prefixlen: Annotated[int | None, only(64, "64", None, why=ONLY_64)] = None
+    prefixlen: Annotated[int | None, must_be(64, "64", None, why=ONLY_64)] = None
     subnetpool_id: str | None = None
     use_default_subnetpool: bool = False
     use_default_subnet_pool: bool = False
@@ -87,16 +87,16 @@ class NewSubnet(ChangedSubnet):
 class CreateSubnet(Body):
     """POST /subnets."""
 
-    subnet: NewSubnet
+    subnet: NewSubnetFields
 
 
 class CreateSubnets(Body):
     """POST /subnets with several."""
 
-    subnets: Annotated[list[NewSubnet], Field(min_length=1)]
+    subnets: Annotated[list[NewSubnetFields], Field(min_length=1)]
 
 
 class ChangeSubnet(Body):
     """PUT /subnets/{id}."""
 
-    subnet: ChangedSubnet
+    subnet: SubnetFields

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from network_api.views.times import stamp
+from network_api.views.times import format_time
 
 
 def network(row: Row[Any], *, provider: bool) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def network(row: Row[Any], *, provider: bool) -> dict[str, Any]:
         "ipv4_address_scope": None,
         "ipv6_address_scope": None,
         "tags": row.tags,
-        "created_at": stamp(row.created_at),
-        "updated_at": stamp(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
         "revision_number": row.revision_number,
     }
     if provider:

@@ -5,10 +5,10 @@ from typing import Any
 
 from orjson import Fragment
 
-from network_api.views.times import stamp
+from network_api.views.times import format_time
 
-NONE: list[Any] = []
-NOTHING: dict[str, Any] = {}
+EMPTY_LIST: list[Any] = []
+EMPTY_OBJECT: dict[str, Any] = {}
 """Shared by all documents: of a thousand ports, making them anew is a good part of the work."""
 
 
@@ -46,25 +46,25 @@ def port(row: Sequence[Any], *, binding: bool) -> dict[str, Any]:
         "project_id": project_id,
         "network_id": network_id,
         "mac_address": mac,
-        "fixed_ips": [{"subnet_id": subnet_id, "ip_address": address}] if address else NONE,
+        "fixed_ips": [{"subnet_id": subnet_id, "ip_address": address}] if address else EMPTY_LIST,
         "admin_state_up": admin_state_up,
         "status": status,
         "device_id": device_id,
         "device_owner": device_owner,
-        "security_groups": NONE,
+        "security_groups": EMPTY_LIST,
         "allowed_address_pairs": Fragment(pairs),
         "ipv4_address": ipv4_address,
-        "extra_dhcp_opts": NONE,
+        "extra_dhcp_opts": EMPTY_LIST,
         "port_security_enabled": True,
         "binding:vnic_type": "normal",
         "tags": Fragment(tags),
-        "created_at": stamp(created_at),
-        "updated_at": stamp(updated_at),
+        "created_at": format_time(created_at),
+        "updated_at": format_time(updated_at),
         "revision_number": revision,
     }
     if binding:
         body["binding:host_id"] = host or ""
         body["binding:vif_type"] = "tap" if host else "unbound"
-        body["binding:vif_details"] = NOTHING
-        body["binding:profile"] = NOTHING
+        body["binding:vif_details"] = EMPTY_OBJECT
+        body["binding:profile"] = EMPTY_OBJECT
     return body

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from network_api.prefixes import SUBNET_LENGTH
-from network_api.views.times import stamp
+from network_api.views.times import format_time
 
 
 def subnetpool(row: Row[Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def subnetpool(row: Row[Any]) -> dict[str, Any]:
         "shared": row.shared,
         "is_default": row.is_default,
         "tags": row.tags,
-        "created_at": stamp(row.created_at),
-        "updated_at": stamp(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
         "revision_number": row.revision_number,
     }

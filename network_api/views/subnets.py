@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from network_api.views.times import stamp
+from network_api.views.times import format_time
 
 
 def subnet(row: Row[Any]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
         "service_types": [],
         "segment_id": None,
         "tags": row.tags,
-        "created_at": stamp(row.created_at),
-        "updated_at": stamp(row.updated_at),
+        "created_at": format_time(row.created_at),
+        "updated_at": format_time(row.updated_at),
         "revision_number": row.revision_number,
     }
 

@@ -3,6 +3,6 @@
 from datetime import datetime
 
 
-def stamp(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     """2026-01-01T00:00:00Z."""
     return time.isoformat()[:19] + "Z"

@@ -20,7 +20,7 @@ from app.core.errors import OperatorError
 from app.core.settings import Settings
 from app.dns import status
 from app.dns.client import NameServer, Record, reverse_name
-from app.dns.records import Named, labels
+from app.dns.records import NamedServer, assign_labels
 from tests.api.conftest import Api, Host
 from tests.api.test_network_servers import create, make_network
 
@@ -133,7 +133,7 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
             time.sleep(0.05)
 
     def said(word: str, settings: Settings) -> bool:
-        return word in (status.shown(settings, SystemClock().now()) or "")
+        return word in (status.summary(settings, SystemClock().now()) or "")
 
     [child] = [child for child in supervisor.children_of(named) if "names" in child.name]
     environment = {**os.environ, **replace(named, dns_sync_seconds=0.1).environ()}
@@ -191,8 +191,8 @@ def test_records_are_printed_for_a_zone_file(
 def test_names_are_labels_and_unique() -> None:
     address = (IPv6Address("fd00::1"),)
     wanted = [("a", "web"), ("b", "Web"), ("c", "db.example.org"), ("d", "x_y"), ("e", "n" * 63), ("f", "n" * 63)]
-    known = [Named(f"{number * 4}-0000", hostname, address) for number, hostname in wanted]
+    known = [NamedServer(f"{number * 4}-0000", hostname, address) for number, hostname in wanted]
     longest = "n" * 63
     expected = {"web", "web-bbbb-000", "db", "server-dddd-000", longest, f"{longest[:54]}-ffff-000"}
-    assert labels(known).keys() == expected
-    assert labels(known[:1], {"web"}).keys() == {"web-aaaa-000"}
+    assert assign_labels(known).keys() == expected
+    assert assign_labels(known[:1], {"web"}).keys() == {"web-aaaa-000"}

@@ -57,12 +57,12 @@ FIELDS = [
 def test_the_fields_are_found() -> None:
     names = {str(field.id) for field in FIELDS}
     assert {
-        "network_api-NewSubnet-cidr",
-        "network_api-NewSubnet-gateway_ip",
-        "network_api-ChangedSubnet-dns_nameservers",
+        "network_api-NewSubnetFields-cidr",
+        "network_api-NewSubnetFields-gateway_ip",
+        "network_api-SubnetFields-dns_nameservers",
         "network_api-FixedIp-ip_address",
         "network_api-AddressPair-ip_address",
-        "network_api-NewSubnetPool-prefixes",
+        "network_api-NewSubnetPoolFields-prefixes",
         "compute_api-Interface-fixed_ip",
         "compute_api-FixedIp-ip_address",
         "compute_api-ServerFields-access_ipv6",

@@ -4,7 +4,7 @@ from ipaddress import IPv6Network
 
 import pytest
 
-from network_api.addresses import eui64, normal_mac, random_mac
+from network_api.addresses import eui64, normalize_mac, random_mac
 from network_api.errors import InvalidInput
 
 
@@ -16,14 +16,14 @@ def test_the_address_is_prefix_and_eui_64_of_the_mac() -> None:
 def test_made_up_macs_are_unicast_and_locally_administered() -> None:
     macs = {random_mac() for _ in range(100)}
     assert len(macs) == 100
-    assert all(normal_mac(mac) == mac and mac.startswith("02:") for mac in macs)
+    assert all(normalize_mac(mac) == mac and mac.startswith("02:") for mac in macs)
 
 
 def test_a_mac_is_kept_in_one_spelling() -> None:
-    assert normal_mac("02-AB-00-00-00-01") == "02:ab:00:00:00:01"
+    assert normalize_mac("02-AB-00-00-00-01") == "02:ab:00:00:00:01"
 
 
 @pytest.mark.parametrize("mac", ["", "02:00", "zz:00:00:00:00:00", "01:00:5e:00:00:01", "00:00:00:00:00:00"])
 def test_what_is_no_unicast_mac_is_refused(mac: str) -> None:
     with pytest.raises(InvalidInput):
-        normal_mac(mac)
+        normalize_mac(mac)

@@ -23,9 +23,9 @@ from network_api.errors import (
     PortInUse,
 )
 from network_api.models import Network, NetworkQuota, SegmentRange, Subnet, SubnetPool
-from network_api.prefixes import next_cidr, next_segment
+from network_api.prefixes import allocate_cidr, allocate_segment
 from network_api.resources import networks, ports
-from network_api.resources.bootstrap import bootstrap, prefix_of
+from network_api.resources.bootstrap import bootstrap, operator_prefix
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MEMBER = Caller(user_id="u", project_id="demo", roles=frozenset({"member", "reader"}))
@@ -53,10 +53,10 @@ def start(session: Session, prefix: IPv6Network = PREFIX) -> None:
 
 
 def make_network(session: Session, project_id: str = "demo", *, subnet: bool = True) -> Network:
-    vni, mtu = next_segment(session)
+    vni, mtu = allocate_segment(session)
     network = Network(id=f"net-{vni}", project_id=project_id, vni=vni, mtu=mtu, created_at=NOW, updated_at=NOW)
     if subnet:
-        cidr = next_cidr(session, session.query(SubnetPool).one())
+        cidr = allocate_cidr(session, session.query(SubnetPool).one())
         network.subnet = Subnet(
             id=f"sub-{vni}",
             project_id=project_id,
@@ -75,7 +75,7 @@ def test_a_new_cloud_has_one_shared_network_on_the_first_64(session: Session) ->
     assert (network.name, network.shared, network.vni, network.mtu) == ("public", True, 5000, 1430)
     assert network.subnet is not None
     assert (network.subnet.cidr, network.subnet.gateway_ip) == ("2a0a:e5c1:111::/64", "2a0a:e5c1:111::1")
-    assert prefix_of(session) == PREFIX
+    assert operator_prefix(session) == PREFIX
 
 
 def test_bootstrap_again_changes_nothing_and_another_prefix_is_refused(session: Session) -> None:
@@ -108,7 +108,7 @@ def test_a_burst_of_ports_has_distinct_addresses_in_the_prefix(session: Session)
     network = networks.default_network(session, MEMBER)
     for index in range(200):
         ports.create(session, NOW, project_id="demo", network=network, device_id=f"server-{index}")
-    nics = ports.nics_of(session, [f"server-{index}" for index in range(200)])
+    nics = ports.list_nics(session, [f"server-{index}" for index in range(200)])
     addresses = {IPv6Interface(nic.addresses[0]) for found in nics.values() for nic in found}
     assert len(nics) == len(addresses) == 200
     assert {address.network for address in addresses} == {IPv6Network("2a0a:e5c1:111::/64")}
@@ -119,7 +119,7 @@ def test_nics_come_in_the_order_they_were_asked_for(session: Session) -> None:
     loose = ports.create(session, NOW, project_id="demo", network=network)
     made = [ports.create(session, NOW, project_id="demo", network=network, device_id="s") for _ in range(5)]
     ports.bind(session, NOW, loose.id, MEMBER, device_id="s", host="h")
-    nics = ports.nics_of(session, ["s", "none"])
+    nics = ports.list_nics(session, ["s", "none"])
     assert [nic.port_id for nic in nics["s"]] == [*(port.id for port in made), loose.id]
     assert "none" not in nics
 
@@ -127,7 +127,7 @@ def test_nics_come_in_the_order_they_were_asked_for(session: Session) -> None:
 def test_a_nic_says_all_its_machine_needs(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     port = ports.create(session, NOW, project_id="demo", network=network, device_id="s", mac="02:00:f0:a9:c4:4e")
-    nic = ports.nics_of(session, ["s"])["s"][0]
+    nic = ports.list_nics(session, ["s"])["s"][0]
     assert (nic.port_id, nic.network_id, nic.network_name) == (port.id, network.id, "public")
     assert (nic.vni, nic.mtu, nic.mac) == (5000, 1430, "02:00:f0:a9:c4:4e")
     assert nic.addresses == ("2a0a:e5c1:111::f0ff:fea9:c44e/64",)
@@ -211,10 +211,10 @@ def test_release_deletes_the_servers_ports_and_keeps_those_it_was_given(session:
 def test_ports_follow_their_server_up_and_down(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     ports.create(session, NOW, project_id="demo", network=network, device_id="s")
-    seen = [ports.nics_of(session, ["s"])["s"][0].status]
+    seen = [ports.list_nics(session, ["s"])["s"][0].status]
     for active in (True, False, True):
         ports.set_status(session, "s", active)
-        seen.append(ports.nics_of(session, ["s"])["s"][0].status)
+        seen.append(ports.list_nics(session, ["s"])["s"][0].status)
     assert seen == ["BUILD", "ACTIVE", "DOWN", "ACTIVE"]
 
 
@@ -226,7 +226,7 @@ def test_a_quota_of_ports_holds_within_a_burst(session: Session) -> None:
     with pytest.raises(OverQuota, match="Quota exceeded"):
         ports.create(session, NOW, project_id="demo", network=network)
     session.flush()
-    assert quotas.used(session, "demo", "port") == 3
+    assert quotas.count_used(session, "demo", "port") == 3
     assert ports.create(session, NOW, project_id="other", network=network)
 
 
@@ -239,10 +239,10 @@ def test_prefixes_and_vnis_go_round_before_they_are_given_again(session: Session
     assert second.subnet is not None
     assert (second.vni, second.subnet.cidr) == (5001, "2a0a:e5c1:111:1::/64")
     with pytest.raises(NoPrefixLeft):
-        next_cidr(session, pool)
+        allocate_cidr(session, pool)
     with pytest.raises(NoSegmentLeft):
-        next_segment(session)
+        allocate_segment(session)
     session.delete(second)
     session.flush()
-    assert next_segment(session)[0] == 5001
-    assert str(next_cidr(session, pool)) == "2a0a:e5c1:111:1::/64"
+    assert allocate_segment(session)[0] == 5001
+    assert str(allocate_cidr(session, pool)) == "2a0a:e5c1:111:1::/64"

@@ -57,7 +57,7 @@ ADVERSARIAL = ["a*a*a*b", "(a+)+$", ".*?.*?.*?b", "a*a*a*(?:b|c)", "(a|aa)+$", "
 def test_work_is_linear_in_the_text(text: str) -> None:
     """RE2 executes each instruction at most once for each byte; so the number of instructions bounds the work."""
     compiled = patterns.compile_pattern(check_pattern("name", text))
-    assert compiled.programsize * patterns.LONGEST <= patterns.LARGEST_PROGRAM * patterns.LONGEST
+    assert compiled.programsize * patterns.MAX_LENGTH <= patterns.MAX_PROGRAM_SIZE * patterns.MAX_LENGTH
     assert compiled.programsize <= 4 * len(text) + 8
 
 

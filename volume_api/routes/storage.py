@@ -96,7 +96,7 @@ def _empty(rule: str, body: dict[str, Any]) -> Callable[[], Response]:
 def _unknown(rule: str, title: str) -> Callable[[str], Response]:
     @require(rule)
     def unknown(key: str) -> Response:
-        raise stub.unknown(title, key)
+        raise stub.not_found(title, key)
 
     return unknown
 
@@ -123,7 +123,7 @@ def quota_set(key: str) -> Response:
 
 @require("volume_extension:quotas:update")
 def change_quota_set(key: str) -> Response:  # noqa: ARG001
-    raise stub.fixed_quota()
+    raise stub.quota_change_refused()
 
 
 for _kind in KINDS:

@@ -9,7 +9,7 @@ from flask import request
 from oslo_utils import timeutils
 
 from app.core import errors
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.web.context import caller
 from app.web.microversion import v
 from app.web.pagination import page
@@ -195,7 +195,7 @@ def _check_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
 
 def _parse_power_state(text: str) -> int:
     try:
-        return integer(text)
+        return parse_integer(text)
     except ValueError:
         raise errors.BadRequest(f"Invalid power_state '{text}'") from None
 

@@ -7,7 +7,7 @@ from flask import Response
 from pydantic import Field
 
 from app.core import errors
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.web.bodies import Body, json_body, parse
 from app.web.context import clock, database, settings
 from app.web.microversion import v
@@ -160,7 +160,7 @@ def aggregate_action(aggregate_id: str) -> Response:
 
 def _number(text: str) -> int:
     try:
-        number = integer(text)
+        number = parse_integer(text)
     except ValueError:
         raise errors.BadRequest(f"Invalid input received: id must be an integer: {text}") from None
     if not -1 <= number < 2**31:

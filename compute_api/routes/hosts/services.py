@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import errors
-from app.core.numbers import capped_integer
+from app.core.numbers import parse_capped_integer
 from app.web.bodies import Body, json_body, parse, since
 from app.web.context import clock, database
 from app.web.microversion import v
@@ -129,7 +129,7 @@ def _find(session: Session, service_id: str) -> Host:
         found = session.scalar(select(Host).where(Host.id == service_id.lower()))
     else:
         try:
-            number = capped_integer(service_id)
+            number = parse_capped_integer(service_id)
         except ValueError:
             raise errors.BadRequest(f"Invalid input received: id must be an integer: {service_id}") from None
         found = session.scalar(select(Host).where(Host.seq == number))

@@ -100,7 +100,7 @@ def _rebuild(server_id: str, body: Any) -> Response:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
         password = actions.rebuild(session, clock().now(), caller(), server, asked, request_id())
-        nics = ports.nics_of(session, [server.id]).get(server.id, ())
+        nics = ports.list_nics(session, [server.id]).get(server.id, ())
         shown = views.rebuilt(server, nics, version(), caller(), password)
     return json({"server": shown}, HTTPStatus.ACCEPTED, {"Location": url(f"/compute/v2.1/servers/{server_id}")})
 

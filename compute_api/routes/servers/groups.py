@@ -7,7 +7,7 @@ from flask import Response, request
 from pydantic import Field
 
 from app.core import errors
-from app.core.numbers import capped_integer
+from app.core.numbers import parse_capped_integer
 from app.web.bodies import Body, json_body, parse, since, until
 from app.web.context import caller, clock, database
 from app.web.microversion import v
@@ -64,7 +64,7 @@ def _number(name: str, default: int) -> int:
     if text == "":
         return default
     try:
-        number = capped_integer(text)
+        number = parse_capped_integer(text)
     except ValueError:
         number = -1
     if number < 0:

@@ -111,7 +111,7 @@ def update_server(server_id: str) -> Response:
                 setattr(server, name, value)
         server.updated_at = clock().now()
         session.flush()
-        nics = ports.nics_of(session, [server.id]).get(server.id, ())
+        nics = ports.list_nics(session, [server.id]).get(server.id, ())
         return json({"server": views.updated(server, nics, version(), caller())})
 
 
@@ -141,7 +141,7 @@ def show_ips(server_id: str, label: str) -> Response:
 def _ips(server_id: str) -> dict[str, list[dict[str, Any]]]:
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
-        shown = views.addresses(ports.nics_of(session, [server.id]).get(server.id, ()))
+        shown = views.addresses(ports.list_nics(session, [server.id]).get(server.id, ()))
     return {
         label: [{"version": address["version"], "addr": address["addr"]} for address in addresses]
         for label, addresses in shown.items()

@@ -77,7 +77,7 @@ def interfaces(server_id: str) -> list[dict[str, Any]]:
     """The server's interfaces as the API shows them."""
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
-        nics = ports.nics_of(session, [server.id]).get(server.id, ())
+        nics = ports.list_nics(session, [server.id]).get(server.id, ())
         tags = system_metadata.nic_tags(server)
     return [
         {

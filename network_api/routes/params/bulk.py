@@ -12,7 +12,7 @@ from app.web.responses import json
 New = TypeVar("New")
 
 
-def created(
+def create_response(
     name: str,
     one: type[BaseModel],
     several: type[BaseModel],

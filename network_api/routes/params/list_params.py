@@ -8,31 +8,31 @@ from flask import Response, request
 from sqlalchemy import Row
 
 from app.core.errors import BadRequest
-from app.core.numbers import integer
+from app.core.numbers import parse_integer
 from app.web.context import caller, database
 from app.web.links import url
 from app.web.responses import json
-from network_api.listings.listing import Asked, Resource
+from network_api.listings.listing import ListQuery, Resource
 
-CONTROL = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
+CONTROL_PARAMETERS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 Document = dict[str, Any]
 
 
-def asked() -> Asked:
+def parse_list_query() -> ListQuery:
     """What this request asks of a list. Raises BadRequest."""
     arguments = request.args
-    if arguments.keys().isdisjoint(CONTROL):
-        return Asked(filters=dict(arguments.lists()))
+    if arguments.keys().isdisjoint(CONTROL_PARAMETERS):
+        return ListQuery(filters=dict(arguments.lists()))
     text = arguments.get("limit", "0")
     try:
-        limit = integer(text)
+        limit = parse_integer(text)
     except ValueError:
         limit = -1
     if limit < 0:
         raise BadRequest(f"Bad limit request: Limit must be an integer 0 or greater and not '{text}'.")
-    return Asked(
-        filters={name: values for name, values in arguments.lists() if name not in CONTROL},
+    return ListQuery(
+        filters={name: values for name, values in arguments.lists() if name not in CONTROL_PARAMETERS},
         sorts=_sorts(),
         limit=limit,
         marker=(arguments.get("marker") or None) if limit else None,
@@ -40,25 +40,25 @@ def asked() -> Asked:
     )
 
 
-def listed(resource: Resource, collection: str, view: Callable[[Row[Any]], Document]) -> Response:
+def list_response(resource: Resource, collection: str, view: Callable[[Row[Any]], Document]) -> Response:
     """The list that this request asks for."""
-    wanted = asked()
+    wanted = parse_list_query()
     with database().reader.connect() as connection:
         rows = resource.rows(connection, caller(), wanted)
-    body: Document = {collection: chosen([view(row) for row in rows])}
+    body: Document = {collection: select_fields([view(row) for row in rows])}
     if wanted.limit and (links := _links(wanted, [row.id for row in rows])):
         body[f"{collection}_links"] = links
     return json(body)
 
 
-def shown(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Document]) -> Response:
+def show_response(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Document]) -> Response:
     """One of them, with the fields that this request asks for."""
     with database().reader.connect() as connection:
         row = resource.row(connection, caller(), key)
-    return json({name: chosen([view(row)])[0]})
+    return json({name: select_fields([view(row)])[0]})
 
 
-def chosen(documents: Sequence[Document]) -> list[Document]:
+def select_fields(documents: Sequence[Document]) -> list[Document]:
     """The documents with only the `fields` that were asked for, if any were."""
     names = [name for name in request.args.getlist("fields") if name] if request.args else []
     if not names:
@@ -77,7 +77,7 @@ def _sorts() -> list[tuple[str, bool]]:
     return [(key, direction == "asc") for key, direction in zip(keys, directions, strict=True)]
 
 
-def _links(wanted: Asked, ids: Sequence[str]) -> list[dict[str, str]]:
+def _links(wanted: ListQuery, ids: Sequence[str]) -> list[dict[str, str]]:
     """To the page after this one and the page before it; a page that is not full is the last in its direction."""
     full = len(ids) >= wanted.limit
     links = []

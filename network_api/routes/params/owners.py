@@ -5,7 +5,7 @@ from app.web.context import caller
 from app.web.policy import enforce
 
 
-def new_owner(owner: str | None) -> str:
+def owner_of_new_resource(owner: str | None) -> str:
     """The project that the new thing is to belong to; only an admin may create for another one."""
     project_id = owner or caller().require_project()
     if project_id != caller().project and not caller().is_admin:
