@@ -55,7 +55,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
         migrate(database)
         with database.transaction() as session:
             if settings.broker_url is None:
-                liveness.forget(session)
+                liveness.remove_watermark(session)
             clouds = bootstrap(session, SystemClock().now(), settings, chosen)
             if clouds is not None:
                 write_clouds(settings, clouds)
@@ -67,7 +67,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
         keys.ensure(keys.directory(settings))
         keys.ensure(seal.directory(settings))
         with database.transaction() as session:
-            host_credentials.seal_old(session, seal.Seal(settings), SystemClock().now())
+            host_credentials.seal_plain_hashes(session, seal.Seal(settings), SystemClock().now())
         if clouds is None:
             refresh_clouds(settings)
     finally:

@@ -25,37 +25,43 @@ from app.db.database import Database
 from compute_api.conductor.service import LocalConductor
 from compute_api.hosts import hosts, liveness
 from compute_api.operations import operations, reaper
-from compute_api.operations.purge import Purging
+from compute_api.operations.purge import PurgeThread
 from compute_api.rpc import broker, messages, topology
-from compute_api.rpc.calls import STOP_SECONDS, Listener
-from compute_api.rpc.driver import remote
-from compute_api.rpc.fair_queue import Turns
-from compute_api.rpc.notify import LocalNudge, Nudges
-from compute_api.rpc.publisher import Post
+from compute_api.rpc.calls import STOP_SECONDS, ConsumerThread
+from compute_api.rpc.driver import make_remote_clients
+from compute_api.rpc.fair_queue import FairQueue
+from compute_api.rpc.notify import LocalNotifier, Notifier
+from compute_api.rpc.publisher import Publisher
 from image_api.stores.factory import make_store
 from image_api.stores.file import Store
 
 log = logging.getLogger("sixstack.conductor")
 
 THREADS = 8
-PENDING_EACH = 128
+MAX_PENDING_PER_HOST = 128
 """Requests of a host that may wait; an honest one has no more than its threads. What is beyond is asked again."""
-PENDING = 4096
+MAX_PENDING = 4096
 """Requests that are taken from the broker; the rest waits there."""
-BEAT_SECONDS = 1.0
-SWEEP_SECONDS = 5.0
+TICK_SECONDS = 1.0
+REAP_SECONDS = 5.0
 
 
-class ConductorServer(Listener):
+class ConductorServer(ConsumerThread):
     """Answers requests in a few threads. Who asks is told by the exchange that the request came by.
 
     Whether hosts are heard it knows from hearing itself: what it says goes the way of their heartbeats.
     """
 
     def __init__(
-        self, connection: Connection, post: Post, database: Database, clock: Clock, settings: Settings, nudge: Nudges
+        self,
+        connection: Connection,
+        post: Publisher,
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        notify: Notifier,
     ) -> None:
-        self._nudge = nudge
+        self._notify = notify
         super().__init__(connection, "conductor")
         self._post = post
         self._database = database
@@ -65,7 +71,7 @@ class ConductorServer(Listener):
         self._conductors: dict[str, LocalConductor] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="conductor")
         self._answering: set[Future[None]] = set()
-        self._turns: Turns[tuple[str, dict[str, Any]]] = Turns(PENDING_EACH, PENDING)
+        self._turns: FairQueue[tuple[str, dict[str, Any]]] = FairQueue(MAX_PENDING_PER_HOST, MAX_PENDING)
         self._heard: dict[str, datetime] = {}
         self._heard_until: datetime | None = None
         self._mute = False
@@ -109,8 +115,8 @@ class ConductorServer(Listener):
             return 0
         try:
             with self._database.transaction() as session:
-                liveness.heard(session, until)
-                hosts.seen_all(session, heard)
+                liveness.advance_watermark(session, until)
+                hosts.record_heartbeats(session, heard)
         except Exception:
             with self._hearing:  # said again, with what was heard meanwhile
                 self._heard = heard | self._heard
@@ -150,7 +156,7 @@ class ConductorServer(Listener):
         try:
             reply = self._reply(host, body)
             if reply is not None:
-                self._post.send(reply, routing_key=topology.answers(host), correlation_id=number, expiration=60)
+                self._post.send(reply, routing_key=topology.reply_queue(host), correlation_id=number, expiration=60)
         except errors.Unavailable as error:
             log.warning("An answer to %s could not be sent: %s", host, error)
         except Exception:
@@ -174,7 +180,7 @@ class ConductorServer(Listener):
         if conductor is None:
             settings = replace(self._settings, host_name=host)
             conductor = LocalConductor(
-                self._database, self._clock, settings, self._store, nudge=self._nudge, added=True
+                self._database, self._clock, settings, self._store, notify=self._notify, added=True
             )
             self._conductors[host] = conductor
         return conductor
@@ -191,27 +197,29 @@ def main() -> int:
         signal.signal(number, lambda *_: ending.set())
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=THREADS + 2)
     clock = SystemClock()
-    post = Post(settings.broker_url, settings.broker_authority, confirmed=False)  # hosts ask again
-    nudge = Nudges(settings.host_name if settings.agent else None, LocalNudge(settings.state), remote(settings)[0])
-    server = ConductorServer(
-        broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, nudge
+    post = Publisher(settings.broker_url, settings.broker_authority, confirmed=False)  # hosts ask again
+    notify = Notifier(
+        settings.host_name if settings.agent else None, LocalNotifier(settings.state), make_remote_clients(settings)[0]
     )
-    purging = Purging(database, clock, settings.keep_deleted_days)
+    server = ConductorServer(
+        broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, notify
+    )
+    purging = PurgeThread(database, clock, settings.keep_deleted_days)
     server.start()
     purging.start()
     swept = time.monotonic()
-    while not ending.wait(BEAT_SECONDS):
+    while not ending.wait(TICK_SECONDS):
         try:
             server.say()
             server.write_heartbeats()
             with database.transaction() as session:
-                stale = operations.stale_queued(session, clock.now())
+                stale = operations.take_stale_queued(session, clock.now())
             for host, numbers in stale.items():
-                nudge(host, numbers)
-            if time.monotonic() - swept >= SWEEP_SECONDS:
+                notify(host, numbers)
+            if time.monotonic() - swept >= REAP_SECONDS:
                 swept = time.monotonic()
                 store = make_store(settings)
-                reaper.sweep(database, clock.now(), settings.soft_reboot_seconds, store=store, nudge=nudge)
+                reaper.reap(database, clock.now(), settings.soft_reboot_seconds, store=store, notify=notify)
         except SQLAlchemyError as error:
             log.warning("The database does not answer (%s); trying again", type(error).__name__)
         except Exception:

@@ -67,7 +67,7 @@ def snapshot(image_id: str) -> Response:
     with database().reading() as session:
         host = _host(session)
         operation = image_access.find_operation(session, host, image_id)
-        made = operations_snapshots.snapshot(session, operation, disk_format, sha512)
+        made = operations_snapshots.expected_snapshot(session, operation, disk_format, sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
         drain()

@@ -16,11 +16,11 @@ from app.db.database import Database
 from app.security import privileges
 from compute_agent import host_rpc
 from compute_agent.agent import Agent
-from compute_agent.host_config import machines_are_started, machines_were_ended, make_hypervisor, only_agent
+from compute_agent.host_config import clear_restart_mark, lock_state_directory, make_hypervisor, should_restart_machines
 from compute_api.conductor.service import LocalConductor
-from compute_api.operations.purge import Purging
-from compute_api.rpc.driver import remote
-from compute_api.rpc.notify import SOCKET_NAME, LocalNudge, Nudges, reachable
+from compute_api.operations.purge import PurgeThread
+from compute_api.rpc.driver import make_remote_clients
+from compute_api.rpc.notify import SOCKET_NAME, LocalNotifier, Notifier, short_socket_path
 from hypervisor.api.errors import HypervisorError
 from hypervisor.guest_data.metadata import MetadataService
 
@@ -33,7 +33,7 @@ def main() -> int:
     processes.end_with_parent()
     settings = Settings.read({})
     try:
-        with only_agent(settings.state):
+        with lock_state_directory(settings.state):
             return _run(settings)
     except (HypervisorError, OperatorError) as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -46,24 +46,24 @@ def _run(settings: Settings) -> int:
     hypervisor = make_hypervisor(settings, chosen)
     who = privileges.account(settings, chosen)
     asker = os.geteuid() if who is None else who.uid
-    nudge = Nudges(settings.host_name, LocalNudge(settings.state), remote(settings)[0])
+    notify = Notifier(settings.host_name, LocalNotifier(settings.state), make_remote_clients(settings)[0])
     agent = Agent(
-        LocalConductor(database, SystemClock(), settings, nudge=nudge, sweeps=True),
+        LocalConductor(database, SystemClock(), settings, notify=notify, sweeps=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
-        restart_stopped=machines_were_ended(settings.state),
+        restart_stopped=should_restart_machines(settings.state),
     )
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
-    machines_are_started(settings.state)
+    clear_restart_mark(settings.state)
     close_questions = host_rpc.serve(settings.state, hypervisor, asker)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
-    listen(settings.state / SOCKET_NAME, agent, asker)
+    receive_notifications(settings.state / SOCKET_NAME, agent, asker)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
-    purging = Purging(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
+    purging = PurgeThread(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
     purging.start()  # with hosts on other computers the desk does
     agent.run()
     purging.stop()
@@ -75,11 +75,11 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def listen(path: Path, agent: Agent, sender: int | None = None) -> None:
+def receive_notifications(path: Path, agent: Agent, sender: int | None = None) -> None:
     """Receive nudges from processes of the user `sender`, our own by default, in a thread."""
     path.unlink(missing_ok=True)
     nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with reachable(path) as name:
+    with short_socket_path(path) as name:
         nudges.bind(name)
     path.chmod(0o600)
     if sender is not None:
@@ -88,7 +88,7 @@ def listen(path: Path, agent: Agent, sender: int | None = None) -> None:
     def hear() -> None:
         while True:
             nudges.recv(1 << 16)
-            agent.nudge()
+            agent.notify()
 
     threading.Thread(target=hear, name="nudges", daemon=True).start()
 

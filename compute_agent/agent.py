@@ -1,6 +1,6 @@
 """The agent of one host: takes operations, carries them out in a few threads, and compares what runs with what should.
 
-Level-triggered: a nudge only makes it look sooner. It looks by itself every second, and both ways (servers without
+Level-triggered: a notify only makes it look sooner. It looks by itself every second, and both ways (servers without
 their machine, machines without their server) every five; where every look is a message to somebody else it does so
 less often while nothing changes here.
 """
@@ -24,15 +24,15 @@ from hypervisor.api.spec import HostReport, MachineState
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-COMPARE_SECONDS = 5.0
+POLL_SECONDS = 1.0
+RECONCILE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
 REGISTER_SECONDS = 300.0
-INSIST_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 STUCK_SECONDS = 120.0
-WAITING_THREADS = 32
+MIN_THREADS = 32
 NO_SPACE = "The host's disk is full. The guest is paused and continues by itself when there is room; nothing is lost."
-WAITING = frozenset(
+UNTHROTTLED_TASKS = frozenset(
     {
         TaskState.POWERING_OFF,
         TaskState.REBOOTING,
@@ -41,8 +41,8 @@ WAITING = frozenset(
         TaskState.IMAGE_BACKUP,
         TaskState.SUSPENDING,
         TaskState.DELETING,
-        MigrationStep.SEND,
-        MigrationStep.TAKE,
+        MigrationStep.PERFORM,
+        MigrationStep.FINISH,
     }
 )
 
@@ -59,18 +59,18 @@ class Agent:
         threads: int,
         grace_seconds: float,
         restart_stopped: bool = False,
-        look_seconds: float = LOOK_SECONDS,
-        compare_seconds: float = COMPARE_SECONDS,
-        quiet_seconds: float = 0.0,
+        poll_seconds: float = POLL_SECONDS,
+        reconcile_seconds: float = RECONCILE_SECONDS,
+        idle_seconds: float = 0.0,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._conductor = conductor
         self._hypervisor = hypervisor
         self._grace_seconds = grace_seconds
         self._restart_stopped = restart_stopped
-        self._look_seconds = look_seconds
-        self._compare_seconds = compare_seconds
-        self._quiet_seconds = quiet_seconds
+        self._poll_seconds = poll_seconds
+        self._reconcile_seconds = reconcile_seconds
+        self._idle_seconds = idle_seconds
         self._asked_at = 0.0
         self._seen: dict[str, MachineState] = {}
         self._said: HostReport | None = None
@@ -78,14 +78,14 @@ class Agent:
         self._heartbeat_seconds = heartbeat_seconds
         self._looked_at = 0.0
         # Most of them only wait: for a guest to power off, for a snapshot to be written.
-        self._pool = ThreadPoolExecutor(max(threads, WAITING_THREADS), thread_name_prefix="work")
+        self._pool = ThreadPoolExecutor(max(threads, MIN_THREADS), thread_name_prefix="work")
         self._busy = threading.BoundedSemaphore(threads)
         self._looking = threading.Event()
         self._stopping = threading.Event()
         self._submitted: set[int] = set()
         self._lock = threading.Lock()
 
-    def nudge(self, _operation_ids: Sequence[int] = ()) -> None:
+    def notify(self, _operation_ids: Sequence[int] = ()) -> None:
         """Look now."""
         self._looking.set()
 
@@ -113,13 +113,13 @@ class Agent:
             self._looking.clear()
             self._looked_at = time.monotonic()
             try:
-                if not nudged and self._all_quiet():
-                    self._looking.wait(self._look_seconds)
+                if not nudged and self._is_idle():
+                    self._looking.wait(self._poll_seconds)
                     continue
                 self._asked_at = self._looked_at
-                if self._looked_at - compared >= self._compare_seconds:
+                if self._looked_at - compared >= self._reconcile_seconds:
                     compared = self._looked_at
-                    self.look_around()
+                    self.poll_and_reconcile()
                 else:
                     self.look()
                 if time.monotonic() - described >= self._heartbeat_seconds:
@@ -127,13 +127,13 @@ class Agent:
                     described = time.monotonic()
             except Exception:
                 log.exception("The agent goes on after a failure")
-            self._looking.wait(self._look_seconds)
+            self._looking.wait(self._poll_seconds)
         beating.join(timeout=5)
         self._pool.shutdown(wait=True)
 
-    def _all_quiet(self) -> bool:
+    def _is_idle(self) -> bool:
         """Whether there is no need to ask the control plane now: it was asked lately, and nothing has changed here."""
-        if time.monotonic() - self._asked_at >= self._quiet_seconds:
+        if time.monotonic() - self._asked_at >= self._idle_seconds:
             return False
         return self._seen == {report.id: report.state for report in self._hypervisor.reports()}
 
@@ -166,20 +166,20 @@ class Agent:
                 self._conductor.heartbeat()
             except Exception as error:
                 log.warning("A heartbeat was not heard: %s", error)
-                pause = min(pause, self._look_seconds)
+                pause = min(pause, self._poll_seconds)
 
     def look(self) -> None:
         """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
         waiting = self._conductor.waiting()
         self._begin(waiting)
         if waiting:
-            self._hurry(self._conductor.interrupted())
+            self._interrupt(self._conductor.interrupted())
 
-    def look_around(self) -> None:
+    def poll_and_reconcile(self) -> None:
         """Begin what waits, look both ways, and put in order what machines share."""
         state = self._conductor.host_state()
         self._begin(state.waiting)
-        self._hurry(state.interrupted)
+        self._interrupt(state.interrupted)
         self._compare(state)
         self._hypervisor.repair()
         self._hypervisor.evict_images(state.images_in_use)
@@ -192,9 +192,9 @@ class Agent:
                 self._submitted.add(operation_id)
             self._pool.submit(self._do, operation_id)
 
-    def _hurry(self, machine_ids: Sequence[str]) -> None:
+    def _interrupt(self, machine_ids: Sequence[str]) -> None:
         for machine_id in machine_ids:
-            self._hypervisor.hurry(machine_id)
+            self._hypervisor.interrupt(machine_id)
 
     def _do(self, operation_id: int) -> bool:
         """Returns whether it was this call that did it."""
@@ -209,7 +209,7 @@ class Agent:
             work = self._conductor.claim(operation_id)
             if work is not None:
                 log_context.begin(LogContext(request_id=work.request_id, server_id=work.machine_id))
-                with nullcontext() if work.task in WAITING else self._busy:
+                with nullcontext() if work.task in UNTHROTTLED_TASKS else self._busy:
                     outcome = carry_out(work, self._hypervisor, self._grace_seconds)
                 done = work
                 self._insist(lambda: self._conductor.finish(done, outcome))
@@ -229,7 +229,7 @@ class Agent:
             try:
                 return report()
             except Unavailable as error:
-                if self._stopping.wait(INSIST_SECONDS):
+                if self._stopping.wait(RETRY_SECONDS):
                     raise
                 log.warning("Control plane unreachable, retrying the report: %s", error)
 
@@ -242,7 +242,7 @@ class Agent:
         longer than it may take, whatever the host is stuck with."""
         for machine_id in desired.overdue:
             log.error("Server %s: the host took too long", machine_id)
-        self._hurry(desired.overdue)
+        self._interrupt(desired.overdue)
         wanted = {one.id: one for one in desired.servers}
         reports = self._seen = {report.id: report.state for report in self._hypervisor.reports()}
         for one in wanted.values():

@@ -14,17 +14,17 @@ from celery.worker.state import maybe_shutdown
 from kombu import Connection, Consumer, Message, Queue
 
 from app.core.errors import Unavailable
-from compute_agent.host_rpc import Answers, answer
+from compute_agent.host_rpc import Methods, handle_request
 from compute_api.rpc import broker, topology
-from compute_api.rpc.calls import Listener
-from compute_api.rpc.celery_app import celery
-from compute_api.rpc.publisher import Post
+from compute_api.rpc.calls import ConsumerThread
+from compute_api.rpc.celery_app import make_celery
+from compute_api.rpc.publisher import Publisher
 from hypervisor.api.protocol import Hypervisor
 
 log = logging.getLogger(__name__)
 
-ANSWERING_THREADS = 4
-AGAIN_SECONDS = 5.0
+REQUEST_THREADS = 4
+RESTART_SECONDS = 5.0
 STOP_SECONDS = 20.0
 
 
@@ -45,13 +45,13 @@ class HostConsumer(CeleryConsumer):  # type: ignore[misc]
 
     def ensure_connected(self, conn: Connection) -> Connection:
         """Celery's own pauses grow to half a minute."""
-        return broker.reach(conn, self._lost, callback=maybe_shutdown)
+        return broker.connect_with_retries(conn, self._lost, callback=maybe_shutdown)
 
     def _lost(self, error: Exception, interval: float) -> None:
         log.warning("The message broker cannot be reached (%s); trying again in %d s", error, interval)
 
 
-class Worker:
+class TaskWorker:
     """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for.
 
     One that ends by itself is started again.
@@ -82,11 +82,11 @@ class Worker:
             self._worker = self._made()
             self._worker.start()
             self._worker.stop()
-            if not self._stopping.wait(AGAIN_SECONDS):
+            if not self._stopping.wait(RESTART_SECONDS):
                 log.warning("What hears of work has ended by itself; it begins again")
 
     def _made(self) -> WorkController:
-        app = celery(self._url, self._authority, host=self._host)
+        app = make_celery(self._url, self._authority, host=self._host)
         app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
         app.task(self._carry_out, name=topology.TASK, shared=False, acks_late=True, ignore_result=True)
         app.finalize()
@@ -116,18 +116,18 @@ class _Controller(WorkController):  # type: ignore[misc]
         return False
 
 
-class Questions(Listener):
+class RequestServer(ConsumerThread):
     """Answers what the API asks about machines; `more` are questions that only hosts on other computers are asked."""
 
     def __init__(
-        self, connection: Connection, host: str, hypervisor: Hypervisor, post: Post, more: Answers | None = None
+        self, connection: Connection, host: str, hypervisor: Hypervisor, post: Publisher, more: Methods | None = None
     ) -> None:
         super().__init__(connection, "questions")
         self._more = more
         self._host = host
         self._hypervisor = hypervisor
         self._post = post
-        self._pool = ThreadPoolExecutor(ANSWERING_THREADS, thread_name_prefix="answer")
+        self._pool = ThreadPoolExecutor(REQUEST_THREADS, thread_name_prefix="answer")
 
     def stop(self) -> None:
         """Hear nothing more, and answer what was heard."""
@@ -135,7 +135,7 @@ class Questions(Listener):
         self._pool.shutdown()
 
     def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
-        queue = Queue(topology.questions(self._host), no_declare=True)
+        queue = Queue(topology.request_queue(self._host), no_declare=True)
         return [consumer([queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
 
     def _hear(self, body: Any, message: Message) -> None:
@@ -145,8 +145,8 @@ class Questions(Listener):
 
     def _answer(self, body: dict[str, Any], number: str) -> None:
         key = body.pop("answer_to", "")
-        reply = answer(self._hypervisor, body, self._more)
+        reply = handle_request(self._hypervisor, body, self._more)
         try:
-            self._post.send(reply, exchange=topology.up(self._host), routing_key=key, correlation_id=number)
+            self._post.send(reply, exchange=topology.host_exchange(self._host), routing_key=key, correlation_id=number)
         except Unavailable as error:
             log.warning("An answer could not be sent: %s", error)

@@ -9,16 +9,16 @@ from typing import Any
 
 from app.core.errors import Unavailable
 from compute_api.rpc import messages, topology
-from compute_api.rpc.calls import Calls
+from compute_api.rpc.calls import RpcClient
 from compute_api.rpc.messages import ClaimedOperation, DesiredServer, HostState, Outcome
-from compute_api.rpc.publisher import Post
+from compute_api.rpc.publisher import Publisher
 from compute_api.states import PowerState, VmState
 from hypervisor.api.spec import HostReport, MachineSpec, SnapshotFile
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 30.0
-PAUSE_SECONDS = 1.0
+TIMEOUT_SECONDS = 30.0
+RETRY_SECONDS = 1.0
 
 Upload = Callable[[str, SnapshotFile], None]
 """Takes the id of the image that an operation is to make, and the file."""
@@ -27,7 +27,7 @@ Upload = Callable[[str, SnapshotFile], None]
 class RemoteConductor:
     """Implements Desk. What must not be lost is said again until the control plane has heard it."""
 
-    def __init__(self, host: str, calls: Calls, post: Post, upload: Upload) -> None:
+    def __init__(self, host: str, calls: RpcClient, post: Publisher, upload: Upload) -> None:
         self._host = host
         self._calls = calls
         self._post = post
@@ -45,7 +45,9 @@ class RemoteConductor:
     def heartbeat(self) -> None:
         """This host is alive; nobody answers."""
         expiration = topology.HEARTBEAT_TTL_MS / 1000
-        self._post.send({}, exchange=topology.up(self._host), routing_key=topology.KEY_HEARTBEAT, expiration=expiration)
+        self._post.send(
+            {}, exchange=topology.host_exchange(self._host), routing_key=topology.KEY_HEARTBEAT, expiration=expiration
+        )
 
     def requeue(self) -> int:
         """What this host had begun before the agent died waits again; returns how much."""
@@ -98,9 +100,9 @@ class RemoteConductor:
 
     def _ask(self, name: str, **arguments: Any) -> Any:
         """Raises Unavailable when the control plane does not answer."""
-        exchange = topology.up(self._host)
+        exchange = topology.host_exchange(self._host)
         request = {"ask": name, **arguments}
-        return self._calls.call(request, exchange=exchange, routing_key=topology.KEY_CONDUCTOR, seconds=ANSWER_SECONDS)
+        return self._calls.call(request, exchange=exchange, routing_key=topology.KEY_CONDUCTOR, seconds=TIMEOUT_SECONDS)
 
     def _insist(self, name: str, **arguments: Any) -> None:
         """Ask until there is an answer, or until the agent ends: what it had begun is then done again."""
@@ -112,4 +114,4 @@ class RemoteConductor:
                 if self._stopping.is_set():
                     raise
                 log.warning("%s waits for the control plane: %s", name, error)
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(RETRY_SECONDS)

@@ -21,12 +21,12 @@ from hypervisor.api.protocol import ConsoleKind, Hypervisor
 
 log = logging.getLogger(__name__)
 
-CONSOLES = 64
+MAX_CONSOLES = 64
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 
 
-class Dialer:
+class ConsoleTunnels:
     """Consoles that are open, in a thread of its own."""
 
     def __init__(self, given: HostCredential) -> None:
@@ -43,9 +43,9 @@ class Dialer:
 
         Without a `url` the proxy is where the API is, at `port`. Raises HypervisorError.
         """
-        if len(self._open) >= CONSOLES:
+        if len(self._open) >= MAX_CONSOLES:
             raise HypervisorError("Too many consoles are open on this host.")
-        place = (url or _beside(self._given.api_url, port)).replace("http", "ws", 1)
+        place = (url or _default_proxy_url(self._given.api_url, port)).replace("http", "ws", 1)
         console = hypervisor.open_console(machine_id, ConsoleKind(kind))
         try:
             self._do(self._bring(console, f"{place}{HOSTS_PATH}{session}", session))
@@ -82,6 +82,6 @@ class Dialer:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _beside(api_url: str, port: int) -> str:
+def _default_proxy_url(api_url: str, port: int) -> str:
     host = urlsplit(api_url).hostname or "localhost"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -41,7 +41,7 @@ def parse(text: str) -> HostCredential:
         ) from None
 
 
-def keep(state: Path, credential: HostCredential) -> None:
+def save(state: Path, credential: HostCredential) -> None:
     """Put it, and what follows from it, into the state directory of the host."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)

@@ -16,7 +16,7 @@ from hypervisor.base.config import HostConfig, Nat64, RouterTiming
 from hypervisor.driver import QemuHypervisor
 
 BOOT_ID = "boot-id"
-MACHINES_ENDED = "machines-ended"
+RESTART_MARK = "machines-ended"
 
 
 def make_hypervisor(
@@ -29,11 +29,11 @@ def make_hypervisor(
     if settings.accelerator not in ("auto", "kvm", "tcg"):
         raise OperatorError(f"--accelerator is auto, kvm or tcg, not {settings.accelerator}.")
     try:
-        dns_servers = tuple(parse_ipv6_address(server) for server in _words(settings.dns_servers))
+        dns_servers = tuple(parse_ipv6_address(server) for server in _split_list(settings.dns_servers))
     except ValueError as error:
         raise OperatorError(f"--dns-servers: {error}; guests have IPv6 only.") from None
     try:
-        peers = tuple(IPv6Address(peer) for peer in _words(settings.peers))
+        peers = tuple(IPv6Address(peer) for peer in _split_list(settings.peers))
     except ValueError as error:
         raise OperatorError(f"--peers: {error}; VXLAN goes over IPv6.") from None
     config = HostConfig(
@@ -50,7 +50,7 @@ def make_hypervisor(
         nat64=_nat64(settings) if settings.nat64 else None,
         accelerator=settings.accelerator,  # type: ignore[arg-type]
         dns_servers=dns_servers,
-        dns_search=tuple(_words(settings.dns_search)),
+        dns_search=tuple(_split_list(settings.dns_search)),
         router_timing=_timing(settings),
         reserved_memory_mib=settings.reserved_memory_mib,
         migration_ports=_ports(settings.migration_ports),
@@ -76,7 +76,7 @@ def _ports(text: str) -> range:
 
 
 def _guests_reach_ports(settings: Settings) -> tuple[int, ...]:
-    words = _words(settings.guests_reach_ports)
+    words = _split_list(settings.guests_reach_ports)
     if not all(word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words):
         raise OperatorError(
             f"--guests-reach-ports wants TCP ports, such as 8774,8775, not {settings.guests_reach_ports}."
@@ -86,7 +86,7 @@ def _guests_reach_ports(settings: Settings) -> tuple[int, ...]:
 
 def _nat64_allow(settings: Settings) -> tuple[IPv4Network, ...]:
     try:
-        networks = [IPv4Network(word) for word in _words(settings.nat64_allow)]
+        networks = [IPv4Network(word) for word in _split_list(settings.nat64_allow)]
     except ValueError as error:
         raise OperatorError(f"SIXSTACK_NAT64_ALLOW: {error}.") from None
     return tuple(collapse_addresses(networks))
@@ -101,12 +101,12 @@ def _migration_address(settings: Settings) -> IPv6Address | None:
 
 def _nat64(settings: Settings) -> Nat64:
     try:
-        pairs = [word.split("=") for word in _words(settings.nat64_map)]
+        pairs = [word.split("=") for word in _split_list(settings.nat64_map)]
         return Nat64(
             prefix=IPv6Network(settings.nat64_prefix),
             pool=IPv4Network(settings.nat64_pool),
             mappings=tuple((IPv4Address(outside), parse_ipv6_address(guest)) for outside, guest in pairs),
-            forwarders=tuple(ip_address(server) for server in _words(settings.dns_forwarders)),
+            forwarders=tuple(ip_address(server) for server in _split_list(settings.dns_forwarders)),
         )
     except ValueError as error:
         raise OperatorError(f"SIXSTACK_NAT64_*, SIXSTACK_DNS_FORWARDERS: {error}.") from None
@@ -130,12 +130,12 @@ def _timing(settings: Settings) -> RouterTiming:
     )
 
 
-def _words(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 @contextmanager
-def only_agent(state: Path) -> Iterator[None]:
+def lock_state_directory(state: Path) -> Iterator[None]:
     """One agent for each state directory. Raises OperatorError when another one works there."""
     with (state / "agent.lock").open("a") as lock:
         try:
@@ -145,20 +145,20 @@ def only_agent(state: Path) -> Iterator[None]:
         yield
 
 
-def machines_were_ended(state: Path) -> bool:
+def should_restart_machines(state: Path) -> bool:
     """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again.
 
     True until `machines_are_started`: an agent that ends before it has heard what should run does not forget it.
     """
     remembered = state / BOOT_ID
     rebooted = remembered.exists() and remembered.read_text().strip() != _boot_id()
-    return rebooted or (state / MACHINES_ENDED).exists()
+    return rebooted or (state / RESTART_MARK).exists()
 
 
-def machines_are_started(state: Path) -> None:
+def clear_restart_mark(state: Path) -> None:
     """From now on a machine that does not run has shut itself off."""
     (state / BOOT_ID).write_text(_boot_id())
-    (state / MACHINES_ENDED).unlink(missing_ok=True)
+    (state / RESTART_MARK).unlink(missing_ok=True)
 
 
 def _boot_id() -> str:

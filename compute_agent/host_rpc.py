@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.console_transport import socket_handoff
-from compute_api.rpc.notify import ASK_SOCKET_NAME, reachable
+from compute_api.rpc.notify import RPC_SOCKET_NAME, short_socket_path
 from hypervisor.api.errors import HypervisorError
 from hypervisor.api.protocol import Hypervisor
 
@@ -52,7 +52,7 @@ def migration_progress(hypervisor: Hypervisor, machine_id: str) -> dict[str, int
 
 def abort_migration(hypervisor: Hypervisor, machine_id: str) -> None:
     """It is to stay here."""
-    hypervisor.hurry(machine_id)
+    hypervisor.interrupt(machine_id)
 
 
 def end_migration(hypervisor: Hypervisor, machine_id: str) -> None:
@@ -65,8 +65,8 @@ def check_console(hypervisor: Hypervisor, machine_id: str) -> None:
     hypervisor.check_console(machine_id)
 
 
-Answers = Mapping[str, Callable[..., Any]]
-QUESTIONS: Answers = {
+Methods = Mapping[str, Callable[..., Any]]
+METHODS: Methods = {
     "abort_migration": abort_migration,
     "check_console": check_console,
     "console_log": console_log,
@@ -80,10 +80,10 @@ QUESTIONS: Answers = {
 }
 
 
-def answer(hypervisor: Hypervisor, request: dict[str, Any], more: Answers | None = None) -> dict[str, Any]:
+def handle_request(hypervisor: Hypervisor, request: dict[str, Any], more: Methods | None = None) -> dict[str, Any]:
     """{"answer": value}, or {"error": words}; never raises."""
     try:
-        return {"answer": {**QUESTIONS, **(more or {})}[request.pop("question")](hypervisor, **request)}
+        return {"answer": {**METHODS, **(more or {})}[request.pop("question")](hypervisor, **request)}
     except HypervisorError as error:
         return {"error": str(error)}
     except Exception:
@@ -94,24 +94,24 @@ def answer(hypervisor: Hypervisor, request: dict[str, Any], more: Answers | None
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     hypervisor: Hypervisor
-    more: Answers
+    more: Methods
 
 
-class _Asked(socketserver.StreamRequestHandler):
+class _RequestHandler(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
         request = orjson.loads(self.rfile.readline(1 << 20))
-        self.wfile.write(orjson.dumps(answer(self.server.hypervisor, request, self.server.more)) + b"\n")
+        self.wfile.write(orjson.dumps(handle_request(self.server.hypervisor, request, self.server.more)) + b"\n")
 
 
 def serve(state: Path, hypervisor: Hypervisor, asker: int | None = None) -> Callable[[], None]:
     """Answer processes of the user `asker`, our own by default, from a thread; returns what ends it."""
     asker = os.geteuid() if asker is None else asker
-    path = state / ASK_SOCKET_NAME
+    path = state / RPC_SOCKET_NAME
     path.unlink(missing_ok=True)
-    with reachable(path) as name:
-        server = _Server(name, _Asked)
+    with short_socket_path(path) as name:
+        server = _Server(name, _RequestHandler)
     path.chmod(0o600)
     os.chown(path, asker, -1)
     server.hypervisor = hypervisor

@@ -14,26 +14,26 @@ from app.core import installation, log_context, processes
 from app.core.errors import OperatorError, Unavailable
 from app.core.settings import Settings
 from compute_agent import credential
-from compute_agent.agent import WAITING_THREADS, Agent
-from compute_agent.broker_worker import Questions, Worker
+from compute_agent.agent import MIN_THREADS, Agent
+from compute_agent.broker_worker import RequestServer, TaskWorker
 from compute_agent.conductor_client import RemoteConductor
-from compute_agent.console_tunnel import Dialer
+from compute_agent.console_tunnel import ConsoleTunnels
 from compute_agent.credential import HostCredential
-from compute_agent.host_config import machines_are_started, machines_were_ended, make_hypervisor, only_agent
+from compute_agent.host_config import clear_restart_mark, lock_state_directory, make_hypervisor, should_restart_machines
 from compute_agent.images.remote import RemoteImages
 from compute_agent.shutdown import end_machines
 from compute_api.rpc import broker, topology
-from compute_api.rpc.calls import Calls
-from compute_api.rpc.publisher import Post
+from compute_api.rpc.calls import RpcClient
+from compute_api.rpc.publisher import Publisher
 from hypervisor.api.errors import HypervisorError
 from hypervisor.driver import QemuHypervisor
 from hypervisor.guest_data.metadata import MetadataService
 
 log = logging.getLogger("compute_agent")
 
-LOOK_SECONDS = 15.0
+POLL_SECONDS = 15.0
 """Every look is a few messages to the control plane, and what there is to do comes by itself."""
-QUIET_SECONDS = 60.0
+IDLE_POLL_SECONDS = 60.0
 """How long the control plane is not asked while nothing changes here."""
 RETRY_SECONDS = 2.0
 
@@ -44,7 +44,7 @@ def join(settings: Settings, words: IO[str]) -> int:
     path = settings.state / credential.FILE
     if path.exists() and credential.load(settings.state).installation.id != given.installation.id:
         raise OperatorError(f"{settings.state} belongs to another cloud. Choose another --state.")
-    credential.keep(settings.state, given)
+    credential.save(settings.state, given)
     print(f"{given.name} may join; `sixstack agent --state {settings.state}` does.")  # noqa: T201
     return 0
 
@@ -61,7 +61,7 @@ def down(settings: Settings, *, servers: bool) -> int:
             pause.wait(0.05)
     ended = 0
     if servers:
-        with only_agent(settings.state):
+        with lock_state_directory(settings.state):
             ended = end_machines(_hypervisor(_settings(settings, given), given), settings)
     print(f"The agent is down; {ended} guests were ended.")  # noqa: T201
     return 0
@@ -74,7 +74,7 @@ def run(settings: Settings) -> int:
     given = credential.load(settings.state)
     settings = _settings(settings, given)
     try:
-        with only_agent(settings.state):
+        with lock_state_directory(settings.state):
             processes.write_pid_file(settings.state / "agent.pid")
             try:
                 return _run(settings, given)
@@ -88,19 +88,19 @@ def _run(settings: Settings, given: HostCredential) -> int:
     ending = threading.Event()
     authority = settings.broker_authority
     hypervisor = _hypervisor(settings, given)
-    post = Post(given.broker_url, authority)
-    answers = Queue(topology.answers(given.name), no_declare=True)
-    calls = Calls(broker.connection(given.broker_url, authority), answers, post)
+    post = Publisher(given.broker_url, authority)
+    answers = Queue(topology.reply_queue(given.name), no_declare=True)
+    calls = RpcClient(broker.connection(given.broker_url, authority), answers, post)
     conductor = RemoteConductor(given.name, calls, post, _images(settings, given).upload)
     agent = Agent(
         conductor,
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,
-        restart_stopped=machines_were_ended(settings.state),
-        look_seconds=LOOK_SECONDS,
-        compare_seconds=LOOK_SECONDS,
-        quiet_seconds=QUIET_SECONDS,
+        restart_stopped=should_restart_machines(settings.state),
+        poll_seconds=POLL_SECONDS,
+        reconcile_seconds=POLL_SECONDS,
+        idle_seconds=IDLE_POLL_SECONDS,
     )
 
     def end(*_: object) -> None:
@@ -111,17 +111,17 @@ def _run(settings: Settings, given: HostCredential) -> int:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     calls.start()
-    if not _until_heard(agent.prepare, ending):
+    if not _retry_until_reachable(agent.prepare, ending):
         return 0
-    machines_are_started(settings.state)
+    clear_restart_mark(settings.state)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
-    threads = max(settings.agent_threads, WAITING_THREADS)
-    worker = Worker(given.broker_url, authority, given.name, threads, agent.carry_out)
+    threads = max(settings.agent_threads, MIN_THREADS)
+    worker = TaskWorker(given.broker_url, authority, given.name, threads, agent.carry_out)
     worker.start()
-    dialer = Dialer(given)
+    dialer = ConsoleTunnels(given)
     more = {"bring_console": dialer.bring_console}
-    questions = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post, more)
+    questions = RequestServer(broker.connection(given.broker_url, authority), given.name, hypervisor, post, more)
     questions.start()
     print(f"{given.name} has joined the cloud at {given.api_url}.", flush=True)  # noqa: T201
     agent.run()
@@ -134,7 +134,7 @@ def _run(settings: Settings, given: HostCredential) -> int:
     return 0
 
 
-def _until_heard(prepare: Callable[[], None], ending: threading.Event) -> bool:
+def _retry_until_reachable(prepare: Callable[[], None], ending: threading.Event) -> bool:
     """Try until the control plane has answered; False when the agent is to end before that."""
     while not ending.is_set():
         try:

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from app.core.settings import Settings
-from compute_agent.host_config import MACHINES_ENDED
+from compute_agent.host_config import RESTART_MARK
 from hypervisor.api.errors import HypervisorError
 from hypervisor.api.protocol import Hypervisor
 from hypervisor.api.spec import MachineState
@@ -20,7 +20,7 @@ def end_machines(hypervisor: Hypervisor, settings: Settings) -> int:
     hypervisor.repair_processes()
     running = [one.id for one in hypervisor.reports() if one.state not in (MachineState.SHUTOFF, MachineState.ABSENT)]
     if running:
-        (settings.state / MACHINES_ENDED).touch()
+        (settings.state / RESTART_MARK).touch()
     with ThreadPoolExecutor(8) as pool:
         ended = [pool.submit(hypervisor.ensure_stopped, one, grace_seconds=GRACE_SECONDS) for one in running]
     failures = [str(error) for one in ended if (error := one.exception()) is not None]

@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 INTERNAL = "The host failed in a way nobody expected; its log says more under the id of this server."
 
-Carry = Callable[[Hypervisor, ClaimedOperation, MachineSpec, float], dict[str, Any] | None]
+TaskFunction = Callable[[Hypervisor, ClaimedOperation, MachineSpec, float], dict[str, Any] | None]
 
 
-def _run(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+def _start(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
     hypervisor.ensure_running(spec)
 
 
@@ -48,11 +48,11 @@ def _suspend(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec,
 
 
 def _rebuild(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
-    hypervisor.rebuild(spec, start=_starts(work), keep=frozenset(work.arguments.get("keep", ())))
+    hypervisor.rebuild(spec, start=_should_start(work), keep=frozenset(work.arguments.get("keep", ())))
 
 
 def _resize(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
-    hypervisor.resize(spec, start=_starts(work), grace_seconds=grace)
+    hypervisor.resize(spec, start=_should_start(work), grace_seconds=grace)
 
 
 def _confirm_resize(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
@@ -60,7 +60,7 @@ def _confirm_resize(hypervisor: Hypervisor, _work: ClaimedOperation, spec: Machi
 
 
 def _revert_resize(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
-    hypervisor.revert_resize(spec, start=_starts(work))
+    hypervisor.revert_resize(spec, start=_should_start(work))
 
 
 def _unrescue(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
@@ -68,7 +68,7 @@ def _unrescue(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec
     hypervisor.reboot(own, hard=False, grace_seconds=grace)
 
 
-def _image(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
+def _create_image(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
     name = work.arguments["image_id"]
     try:
         if not work.image_is_stored():
@@ -82,7 +82,7 @@ def _image(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _g
 def _shelve(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> None:
     if not work.image_is_stored():
         hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
-        _image(hypervisor, work, spec, grace)
+        _create_image(hypervisor, work, spec, grace)
     if not work.image_is_stored():
         raise HypervisorError("The image of this server was deleted while it was made.")
     hypervisor.remove(spec.id)
@@ -141,39 +141,39 @@ def _plan(work: ClaimedOperation) -> Plan:
     return Plan.model_validate(work.arguments["plan"])
 
 
-def _starts(work: ClaimedOperation) -> bool:
+def _should_start(work: ClaimedOperation) -> bool:
     return bool(work.arguments.get("start", True))
 
 
-TASKS: dict[str, Carry] = {
-    TaskState.SPAWNING: _run,
-    TaskState.POWERING_ON: _run,
+TASKS: dict[str, TaskFunction] = {
+    TaskState.SPAWNING: _start,
+    TaskState.POWERING_ON: _start,
     TaskState.POWERING_OFF: _stop,
     TaskState.REBOOTING: _reboot_soft,
     TaskState.REBOOTING_HARD: _reboot_hard,
     TaskState.PAUSING: _pause,
     TaskState.UNPAUSING: _unpause,
     TaskState.SUSPENDING: _suspend,
-    TaskState.RESUMING: _run,
+    TaskState.RESUMING: _start,
     TaskState.RESCUING: _reboot_soft,
     TaskState.UNRESCUING: _unrescue,
     TaskState.REBUILDING: _rebuild,
     TaskState.RESIZE_PREP: _resize,
     TaskState.RESIZE_CONFIRMING: _confirm_resize,
     TaskState.RESIZE_REVERTING: _revert_resize,
-    TaskState.IMAGE_SNAPSHOT: _image,
-    TaskState.IMAGE_BACKUP: _image,
+    TaskState.IMAGE_SNAPSHOT: _create_image,
+    TaskState.IMAGE_BACKUP: _create_image,
     TaskState.SHELVING: _shelve,
-    TaskState.UNSHELVING: _run,
+    TaskState.UNSHELVING: _start,
     SideTask.ATTACH_INTERFACE: _attach_interface,
     SideTask.DETACH_INTERFACE: _detach_interface,
     SideTask.REFRESH_INTERFACES: _refresh_interfaces,
     SideTask.CLEAN: _clean,
-    MigrationStep.OFFER: _offer,
+    MigrationStep.BEGIN: _offer,
     MigrationStep.PREPARE: _prepare,
-    MigrationStep.SEND: _send,
-    MigrationStep.TAKE: _take,
-    MigrationStep.STAY: _stay,
+    MigrationStep.PERFORM: _send,
+    MigrationStep.FINISH: _take,
+    MigrationStep.CANCEL: _stay,
     MigrationStep.REVERT: _clean,
 }
 

@@ -12,7 +12,7 @@ def fault(now: datetime, message: str, code: int = 500) -> dict[str, Any]:
     return {"code": code, "message": message[:255], "details": message, "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
-def failed(server: Server, now: datetime, message: str) -> None:
+def mark_failed(server: Server, now: datetime, message: str) -> None:
     """The server is in ERROR, and says why."""
     server.vm_state = VmState.ERROR
     server.power_state = PowerState.NOSTATE

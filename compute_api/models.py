@@ -215,7 +215,7 @@ class Heartbeat(Base):
     last_seen: Mapped[datetime]
 
 
-class Listening(Base):
+class HeartbeatWatermark(Base):
     """One row: all that hosts had said `until` then was heard, and without a gap `since` then.
 
     A host last heard of earlier than `silent_before` was down already when the gap before `since` began.

@@ -32,18 +32,18 @@ DEFAULTS: dict[str, int] = {
 COUNTED = ("instances", "cores", "ram")
 
 
-NOBODY = ""
+DEFAULT_PROJECT = ""
 """The project whose limits are those of projects that have none of their own."""
 
 _LIMITS = (
     select(QuotaLimit.resource, QuotaLimit.limit)
-    .where(QuotaLimit.project_id.in_((NOBODY, bindparam("project"))))
+    .where(QuotaLimit.project_id.in_((DEFAULT_PROJECT, bindparam("project"))))
     .order_by(QuotaLimit.project_id)
 )
 _USER_LIMITS = select(UserQuotaLimit.resource, UserQuotaLimit.limit).where(
     UserQuotaLimit.project_id == bindparam("project"), UserQuotaLimit.user_id == bindparam("user")
 )
-_TAKE = (
+_CLAIM = (
     update(ProjectUsage)
     .where(ProjectUsage.project_id == bindparam("project"))
     .values({name: getattr(ProjectUsage, name) + bindparam(f"more_{name}") for name in COUNTED})
@@ -60,7 +60,7 @@ def limits(session: Session, project_id: str) -> dict[str, int]:
 
 def defaults(session: Session) -> dict[str, int]:
     """The limits of a project that has none of its own."""
-    return limits(session, NOBODY)
+    return limits(session, DEFAULT_PROJECT)
 
 
 def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
@@ -132,7 +132,7 @@ def claim(
     Raises QuotaExceeded in Nova's words. The row is locked until the transaction ends.
     """
     each = {"instances": 1, "cores": cores, "ram": ram}
-    used = _take(session, project_id, {name: instances * need for name, need in each.items()})
+    used = _count_up(session, project_id, {name: instances * need for name, need in each.items()})
     fits = instances
     for name, need in each.items():
         if limit[name] >= 0 and need > 0:
@@ -141,17 +141,17 @@ def claim(
     if over := instances - fits if enough else instances:
         add(session, project_id, **{name: -over * need for name, need in each.items()})
     if not enough:
-        refuse(used, limit, each, instances)
+        raise_exceeded(used, limit, each, instances)
     return fits
 
 
-def _take(session: Session, project_id: str, wanted: Mapping[str, int]) -> dict[str, int]:
+def _count_up(session: Session, project_id: str, wanted: Mapping[str, int]) -> dict[str, int]:
     """Count up, and lock the row; returns what was used before."""
     values = {"project": project_id} | {f"more_{name}": more for name, more in wanted.items()}
-    row = session.execute(_TAKE, values).one_or_none()
+    row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
         _ensure_row(session, project_id)
-        row = session.execute(_TAKE, values).one()
+        row = session.execute(_CLAIM, values).one()
     return {name: after - wanted[name] for name, after in row._asdict().items()}
 
 
@@ -187,7 +187,7 @@ def check_files(limits: Mapping[str, int], files: Sequence[Mapping[str, str]]) -
             raise errors.QuotaExceeded(f"Personality file content exceeds maximum {largest}")
 
 
-def refuse(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
+def raise_exceeded(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
     """Raise QuotaExceeded in Nova's words, naming each resource that is over its limit."""
     over = [
         name for name, need in each.items() if limit[name] >= 0 and used[name] + need * max(instances, 1) > limit[name]

@@ -69,12 +69,12 @@ class SideTask(StrEnum):
 class MigrationStep(StrEnum):
     """What the hosts of a migration do, one after the other, while its server is migrating."""
 
-    OFFER = "migration_offer"  # source: what runs, and how it was started
-    PREPARE = "migration_prepare"  # destination: await it
-    SEND = "migration_send"  # source: disks and memory
-    TAKE = "migration_take"  # destination: it is here, or not
-    STAY = "migration_stay"  # source, when it is not: go on
-    REVERT = "migration_revert"  # destination: forget a server whose resize is taken back
+    BEGIN = "migration_offer"  # source: describe what runs and how it was started
+    PREPARE = "migration_prepare"  # destination: start an incoming machine
+    PERFORM = "migration_send"  # source: transfer disks and memory
+    FINISH = "migration_take"  # destination: take over the guest, or report that it is absent
+    CANCEL = "migration_stay"  # source, when FINISH failed: resume the guest (Confirm with cancelled in libvirt)
+    REVERT = "migration_revert"  # destination: remove a server whose resize is reverted
 
 
 class PowerState(IntEnum):
@@ -250,7 +250,7 @@ POWER = {
 }
 """The power state that usually goes with a state of rest."""
 
-_RESTING = {
+_STATUS_BY_VM_STATE = {
     VmState.BUILDING: "BUILD",
     VmState.ACTIVE: "ACTIVE",
     VmState.STOPPED: "SHUTOFF",
@@ -264,7 +264,7 @@ _RESTING = {
     VmState.DELETED: "DELETED",
 }
 
-_UNDER_WAY = {
+_STATUS_BY_TASK = {
     TaskState.REBOOTING: "REBOOT",
     TaskState.REBOOTING_HARD: "HARD_REBOOT",
     TaskState.REBUILDING: "REBUILD",
@@ -277,8 +277,8 @@ _UNDER_WAY = {
 
 def status(vm_state: str, task_state: str | None) -> str:
     """The status that clients see, as nova/api/openstack/common.py derives it."""
-    resting = _RESTING[VmState(vm_state)]
-    if task_state is not None and (under_way := _UNDER_WAY.get(TaskState(task_state))):
+    resting = _STATUS_BY_VM_STATE[VmState(vm_state)]
+    if task_state is not None and (under_way := _STATUS_BY_TASK.get(TaskState(task_state))):
         return under_way
     return resting
 
@@ -286,12 +286,12 @@ def status(vm_state: str, task_state: str | None) -> str:
 def vm_states_of(wanted: str) -> list[VmState]:
     """The vm_states that a status filter may mean; empty when there is no such status."""
     upper = wanted.upper()
-    tasks = [task for task, name in _UNDER_WAY.items() if name == upper]
-    return [state for state, name in _RESTING.items() if name == upper] + (
+    tasks = [task for task, name in _STATUS_BY_TASK.items() if name == upper]
+    return [state for state, name in _STATUS_BY_VM_STATE.items() if name == upper] + (
         [state for task in tasks for state in BY_TASK[task].allowed_from] if tasks else []
     )
 
 
 def tasks_of(wanted: str) -> list[TaskState]:
     """The tasks whose being under way is the status; empty when it is one of rest."""
-    return [task for task, name in _UNDER_WAY.items() if name == wanted.upper()]
+    return [task for task, name in _STATUS_BY_TASK.items() if name == wanted.upper()]

@@ -20,12 +20,12 @@ RESIZE, RESCUE, SHELVED, ROOT_IMAGE, BLANK = "resize", "rescue", "shelved", "roo
 PLACING, MIGRATION, NIC_TAGS, FILES = "placing", "migration", "nic_tags", "files"
 
 
-def put(server: Server, key: str, value: Any) -> None:
+def set_item(server: Server, key: str, value: Any) -> None:
     """Remember."""
     server.aside = {**server.aside, key: value}
 
 
-def take(server: Server, key: str) -> Any:
+def pop(server: Server, key: str) -> Any:
     """Forget; returns what was remembered, or None."""
     value = server.aside.get(key)
     if value is not None:
@@ -39,7 +39,7 @@ def tag_nic(server: Server, port_id: str, tag: str | None) -> None:
     if tag is not None:
         tags[port_id] = tag
     if tags != nic_tags(server):
-        put(server, NIC_TAGS, tags)
+        set_item(server, NIC_TAGS, tags)
 
 
 def nic_tags(server: Server) -> dict[str, str]:
@@ -47,7 +47,7 @@ def nic_tags(server: Server) -> dict[str, str]:
     return dict(server.aside.get(NIC_TAGS, {}))
 
 
-def images(aside: dict[str, Any]) -> set[str]:
+def image_ids(aside: dict[str, Any]) -> set[str]:
     """Images that the server's disks stand on, beside its own."""
     found = {aside[key]["image"]["id"] for key in (RESCUE, SHELVED) if key in aside}
     return found | ({aside[ROOT_IMAGE]["id"]} if ROOT_IMAGE in aside else set())

@@ -58,7 +58,7 @@ class ServerUsage:
 
 
 @dataclass(slots=True, kw_only=True)
-class Total:
+class ProjectTotal:
     """What a project has used, in microseconds: of servers, and of each thing that servers have."""
 
     project_id: str
@@ -80,23 +80,23 @@ def disk_gib(flavor: dict[str, Any]) -> int:
     return int(flavor["disk"]) + int(flavor["ephemeral"])
 
 
-def total(project_id: str, servers: Iterable[ServerUsage]) -> Total:
+def sum_usage(project_id: str, servers: Iterable[ServerUsage]) -> ProjectTotal:
     """What these servers of a project come to."""
-    made = Total(project_id=project_id)
+    made = ProjectTotal(project_id=project_id)
     for one in servers:
         for time, flavor in one.parts:
             made.add(time // MICROSECOND, flavor)
     return made
 
 
-def totals(session: Session, now: datetime, start: datetime, stop: datetime) -> list[Total]:
+def project_totals(session: Session, now: datetime, start: datetime, stop: datetime) -> list[ProjectTotal]:
     """What every project has used in the period, in the order of their oldest servers in it.
 
     The database adds up, by project and flavor; servers that were resized are looked at one by one.
     """
-    there = union_all(*_there(start, stop)).subquery()
+    there = union_all(*_select_present(start, stop)).subquery()
     resized = select(ServerSize.server_id).where(ServerSize.until > start)
-    sizes = _sizes(session, select(ServerSize).where(ServerSize.until > start))
+    sizes = _load_history(session, select(ServerSize).where(ServerSize.until > start))
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     earliest, latest = (func.min, func.max) if is_sqlite else (func.least, func.greatest)
     begin = latest(there.c.launched_at, literal(start, UtcDateTime()))
@@ -107,22 +107,22 @@ def totals(session: Session, now: datetime, start: datetime, stop: datetime) -> 
         .where(there.c.id.not_in(resized))
         .group_by(there.c.project_id, there.c.flavor)
     )
-    found: dict[str, Total] = {}
+    found: dict[str, ProjectTotal] = {}
     first: dict[str, int] = {}
     for project_id, flavor, microseconds, seq in session.execute(grouped):
-        found.setdefault(project_id, Total(project_id=project_id)).add(int(microseconds), flavor)
+        found.setdefault(project_id, ProjectTotal(project_id=project_id)).add(int(microseconds), flavor)
         first[project_id] = min(seq, first.get(project_id, seq))
     if sizes:
         one_by_one = select(there).where(there.c.id.in_(resized))
         for row in session.execute(one_by_one):
-            made = found.setdefault(row.project_id, Total(project_id=row.project_id))
+            made = found.setdefault(row.project_id, ProjectTotal(project_id=row.project_id))
             for time, flavor in _usage(row, now, start, stop, sizes).parts:
                 made.add(time // MICROSECOND, flavor)
             first[row.project_id] = min(row.seq, first.get(row.project_id, row.seq))
     return sorted(found.values(), key=lambda one: first[one.project_id])
 
 
-def within(
+def list_usage(
     session: Session,
     now: datetime,
     start: datetime,
@@ -133,19 +133,19 @@ def within(
     marker: str | None = None,
 ) -> Iterator[ServerUsage]:
     """The servers that were there in the period, oldest first. BadRequest for an unknown marker."""
-    whole = _there(start, stop, project_id)
+    whole = _select_present(start, stop, project_id)
     after = 0 if marker is None else _seq(session, marker)
     parts = [one.where(one.selected_columns.seq > after).order_by("seq").limit(limit) for one in whole]
     page = union_all(*(select(one.subquery()) for one in parts)).subquery()
     earlier = select(ServerSize).where(ServerSize.until > start)
     if project_id is not None or limit is not None:
         earlier = earlier.where(ServerSize.server_id.in_(select(page.c.id)))
-    sizes = _sizes(session, earlier)
+    sizes = _load_history(session, earlier)
     for row in session.execute(select(page).order_by(page.c.seq).limit(limit)):
         yield _usage(row, now, start, stop, sizes)
 
 
-def _there(start: datetime, stop: datetime, project_id: str | None = None) -> list[Select[Any]]:
+def _select_present(start: datetime, stop: datetime, project_id: str | None = None) -> list[Select[Any]]:
     """Servers that were there in the period: those there are rows of, and those whose rows were purged."""
     shown = ("seq", "id", "project_id", "name", "flavor", "launched_at", "terminated_at")
     known = (
@@ -170,18 +170,18 @@ def _seq(session: Session, marker: str) -> int:
     raise errors.BadRequest(f"marker [{marker}] not found")
 
 
-Sizes = dict[str, list[tuple[datetime, dict[str, Any]]]]
+FlavorHistory = dict[str, list[tuple[datetime, dict[str, Any]]]]
 """By server: the sizes it had before its last one, and until when."""
 
 
-def _sizes(session: Session, query: Select[ServerSize]) -> Sizes:
-    found: Sizes = defaultdict(list)
+def _load_history(session: Session, query: Select[ServerSize]) -> FlavorHistory:
+    found: FlavorHistory = defaultdict(list)
     for one in session.scalars(query.order_by(ServerSize.id)):
         found[one.server_id].append((one.until, one.flavor))
     return found
 
 
-def _usage(row: Any, now: datetime, start: datetime, stop: datetime, sizes: Sizes) -> ServerUsage:
+def _usage(row: Any, now: datetime, start: datetime, stop: datetime, sizes: FlavorHistory) -> ServerUsage:
     end = row.terminated_at or now
     return ServerUsage(
         id=row.id,
@@ -191,12 +191,14 @@ def _usage(row: Any, now: datetime, start: datetime, stop: datetime, sizes: Size
         vm_state="terminated" if row.terminated_at else row.vm_state,
         started_at=row.launched_at,
         ended_at=row.terminated_at,
-        parts=_parts(max(row.launched_at, start), min(end, stop), [*sizes.get(row.id, ()), (end, row.flavor)]),
+        parts=_split_by_flavor(
+            max(row.launched_at, start), min(end, stop), [*sizes.get(row.id, ()), (end, row.flavor)]
+        ),
         uptime_seconds=int((end - row.launched_at).total_seconds()),
     )
 
 
-def _parts(
+def _split_by_flavor(
     begin: datetime, end: datetime, sizes: Sequence[tuple[datetime, dict[str, Any]]]
 ) -> tuple[tuple[timedelta, dict[str, Any]], ...]:
     """The times between these two moments, by the size that a server had then; each size ends where it says."""

@@ -297,8 +297,8 @@ class QemuHypervisor:
             raise HypervisorError(f"Machine {machine_id} does not run.")
         qmp.execute(paths.qmp, "inject-nmi")
 
-    def hurry(self, machine_id: str) -> None:
-        self.machines.hurry(machine_id)
+    def interrupt(self, machine_id: str) -> None:
+        self.machines.interrupt(machine_id)
 
     def remove(self, machine_id: str) -> None:
         with self.machines.hold(machine_id) as paths:

@@ -318,7 +318,7 @@ class FakeHypervisor:
                 raise HypervisorError(f"Machine {machine_id} does not run.")
             machine.console += b"Uhhuh. NMI received for unknown reason 30 on CPU 0.\n"
 
-    def hurry(self, machine_id: str) -> None:
+    def interrupt(self, machine_id: str) -> None:
         self.hurried.append(machine_id)
 
     def remove(self, machine_id: str) -> None:

@@ -67,7 +67,7 @@ def purge(settings: Settings, parsed: argparse.Namespace) -> int:
     before = _day(parsed.before) if parsed.before else _days_ago(parsed.days)
     _check_file(settings.database)
     database = _opened(settings.database)
-    whole = operations_purge.Removed()
+    whole = operations_purge.PurgedCount()
     try:
         with database.reader.connect() as connection:
             _check_revision(connection, database)

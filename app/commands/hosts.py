@@ -38,7 +38,7 @@ def add(settings: Settings, parsed: argparse.Namespace) -> int:
     with broker.connection(url, settings.broker_authority) as connection:
         try:
             broker.declare_host(connection.default_channel, name)
-        except broker.LOST as error:
+        except broker.CONNECTION_ERRORS as error:
             raise OperatorError(f"RabbitMQ does not answer at SIXSTACK_BROKER_URL: {error}.") from None
     management.add_user(name, password)
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
@@ -52,7 +52,7 @@ def add(settings: Settings, parsed: argparse.Namespace) -> int:
     credential = HostCredential(
         name=name,
         secret=secret,
-        broker_url=urlunsplit(parts._replace(netloc=f"{quote(topology.user(name))}:{password}@{where}")),
+        broker_url=urlunsplit(parts._replace(netloc=f"{quote(topology.broker_user(name))}:{password}@{where}")),
         api_url=parsed.api_url or _api_url(settings),
         installation=chosen,
         authority=_text(settings.broker_authority),
@@ -79,8 +79,8 @@ def show(settings: Settings, _parsed: argparse.Namespace) -> int:
                     select(Server.host, func.count()).where(Server.deleted.is_(False)).group_by(Server.host)
                 ).all()
             )
-            silent_before = liveness.silent_before(session, now)
-            for host in hosts.listed(session):
+            silent_before = liveness.down_before(session, now)
+            for host in hosts.list_hosts(session):
                 state = hosts.state(host, silent_before).lower()
                 print(f"{host.name:24} {state:12} {counted.get(host.name, 0):5} servers")
     finally:
@@ -101,17 +101,19 @@ def remove(settings: Settings, parsed: argparse.Namespace) -> int:
     try:
         with database.transaction() as session:
             _check_leaving(session, name, force=parsed.force)
-            known = host_removal.close(session, name, "It is being removed") or host_credentials.known(session, name)
+            known = host_removal.disable(session, name, "It is being removed") or host_credentials.is_registered(
+                session, name
+            )
         if not management.remove_user(name) and not known:
             raise OperatorError(f"There is no host {name}.")
         with broker.connection(url, settings.broker_authority) as connection:
             broker.remove_host(connection.default_channel, name)
         with database.transaction() as session:
-            session.info[completion.STORE] = make_store(settings)
+            session.info[completion.IMAGE_STORE] = make_store(settings)
             host_credentials.remove(session, name)
             if parsed.force:
-                lost = host_removal.give_up(session, SystemClock().now(), name)
-            host_removal.forget(session, name)
+                lost = host_removal.abandon_servers(session, SystemClock().now(), name)
+            host_removal.delete_record(session, name)
     finally:
         database.dispose()
     print(f"{name} is forgotten. What it runs goes on until it is ended there: sixstack agent down --servers")

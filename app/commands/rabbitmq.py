@@ -27,17 +27,17 @@ class Management:
 
     def add_user(self, host: str, password: str) -> None:
         """The host's user, with this password and the permissions of a host; made anew when it is there."""
-        user = topology.user(host)
+        user = topology.broker_user(host)
         self._call("PUT", f"/users/{user}", {"password": password, "tags": ""})
         self._call("PUT", f"/permissions/{self._vhost}/{user}", topology.permissions(host))
         # A topic exchange also asks for the routing keys that may be written.
-        allowed = rf"^({topology.KEY_CONDUCTOR}|{topology.KEY_HEARTBEAT}|{topology.KEY_ANSWER}\..*)$"
-        topic = {"exchange": topology.up(host), "write": allowed, "read": "^$"}
+        allowed = rf"^({topology.KEY_CONDUCTOR}|{topology.KEY_HEARTBEAT}|{topology.KEY_REPLY}\..*)$"
+        topic = {"exchange": topology.host_exchange(host), "write": allowed, "read": "^$"}
         self._call("PUT", f"/topic-permissions/{self._vhost}/{user}", topic)
 
     def remove_user(self, host: str) -> bool:
         """The user goes, and with it every connection that it has; False when there was none."""
-        return self._call("DELETE", f"/users/{topology.user(host)}", None, also=(404,)) != 404
+        return self._call("DELETE", f"/users/{topology.broker_user(host)}", None, also=(404,)) != 404
 
     def _call(self, method: str, path: str, body: Any, also: tuple[int, ...] = ()) -> int:
         try:

@@ -28,9 +28,9 @@ def show(settings: Settings) -> int:
             waiting = session.scalar(
                 select(func.count()).select_from(Operation).where(Operation.state.in_(("queued", "running")))
             )
-            known = hosts.listed(session)
+            known = hosts.list_hosts(session)
             now = SystemClock().now()
-            silent_before = liveness.silent_before(session, now)
+            silent_before = liveness.down_before(session, now)
     finally:
         database.dispose()
     url = where(settings)

@@ -17,7 +17,7 @@ from app.core.settings import Settings
 from app.db.database import Database
 
 if TYPE_CHECKING:
-    from compute_api.rpc.remote_host_client import RemoteAsk
+    from compute_api.rpc.remote_host_client import RemoteHostClient
 
 log = logging.getLogger("sixstack.consoles")
 
@@ -64,13 +64,13 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     await server.wait_closed()
 
 
-def _remote(settings: Settings) -> "RemoteAsk | None":
+def _remote(settings: Settings) -> "RemoteHostClient | None":
     """How hosts on other computers are asked; None without a broker, and then nothing of it is even loaded."""
     if settings.broker_url is None:
         return None
-    from compute_api.rpc.remote_host_client import RemoteAsk
+    from compute_api.rpc.remote_host_client import RemoteHostClient
 
-    return RemoteAsk(settings.broker_url, settings.broker_authority)
+    return RemoteHostClient(settings.broker_url, settings.broker_authority)
 
 
 def bound(settings: Settings) -> socket.socket:

@@ -19,7 +19,7 @@ from app.db.database import Database
 from app.security.seal import Seal
 from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken
-from compute_api.rpc.host_client import LocalAsk
+from compute_api.rpc.host_client import LocalHostClient
 from hypervisor.api.protocol import ConsoleKind
 
 KINDS = {console_tokens.ConsoleType.NOVNC: ConsoleKind.VNC, console_tokens.ConsoleType.SERIAL: ConsoleKind.SERIAL}
@@ -33,7 +33,7 @@ class Consoles:
         self._place = {"url": endpoint.for_hosts(settings, port), "port": port}
         self._database, self._clock = database, SystemClock()
         self._seal = Seal(settings)
-        self._local, self._remote = LocalAsk(settings.state), remote
+        self._local, self._remote = LocalHostClient(settings.state), remote
         self.hosts = Hosts(self._prove)
 
     def check(self, token: str) -> None:
@@ -85,4 +85,4 @@ class Consoles:
 
     def _prove(self, host: str, words: str, proof: str) -> bool:
         with self._database.reading() as session:
-            return host_credentials.has_proven(session, self._seal, host, words, proof)
+            return host_credentials.is_valid_proof(session, self._seal, host, words, proof)

@@ -113,9 +113,9 @@ def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, 
         trees["conductor"] = conductor
         idle("no host is connected", trees, 15 * patience)
         database.silence()
-        with engine.fakes(credentials, look_seconds=0) as fakes:
+        with engine.fakes(credentials, poll_seconds=0) as fakes:
             idle(f"{len(hosts)} hosts say that they live", trees, 30 * patience)
-        with engine.fakes(credentials, look_seconds=look) as fakes, cloud.api(settings) as api:
+        with engine.fakes(credentials, poll_seconds=look) as fakes, cloud.api(settings) as api:
             idle(f"and look every {look:g} s", trees, 30 * patience)
             trees |= {"api": api, "fakes": fakes.pid}
             printing.dispatch_head("From the request to a host and back")

@@ -37,14 +37,16 @@ def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
     definitions = {
         "users": [
             {
-                "name": topology.user(host),
+                "name": topology.broker_user(host),
                 "password_hash": _hashed(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": "",
             }
             for host, password in passwords.items()
         ],
-        "permissions": [{"user": topology.user(host), "vhost": "/", **topology.permissions(host)} for host in hosts],
+        "permissions": [
+            {"user": topology.broker_user(host), "vhost": "/", **topology.permissions(host)} for host in hosts
+        ],
     }
     parts = urlsplit(made.management_url)
     login = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
@@ -57,7 +59,9 @@ def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
     with urllib.request.urlopen(asked, timeout=300):
         pass
     at = urlsplit(made.url)
-    return [(host, f"amqp://{topology.user(host)}:{passwords[host]}@{at.hostname}:{at.port}//") for host in hosts]
+    return [
+        (host, f"amqp://{topology.broker_user(host)}:{passwords[host]}@{at.hostname}:{at.port}//") for host in hosts
+    ]
 
 
 def _hashed(password: str) -> str:
@@ -98,14 +102,14 @@ class Fakes:
 
 
 @contextmanager
-def fakes(hosts: Credentials, *, look_seconds: float) -> Iterator[Fakes]:
+def fakes(hosts: Credentials, *, poll_seconds: float) -> Iterator[Fakes]:
     """Connected hosts; `look_seconds` 0 is for such as never look by themselves."""
     command = [sys.executable, "-m", "benchmarks.fleet.fakes"]
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cloud.ROOT)
     assert running.stdin is not None
     assert running.stdout is not None
     try:
-        running.stdin.write(json.dumps({"hosts": hosts, "look_seconds": look_seconds}) + "\n")
+        running.stdin.write(json.dumps({"hosts": hosts, "look_seconds": poll_seconds}) + "\n")
         running.stdin.flush()
         assert running.stdout.readline() == "ready\n", "the fake hosts could not connect"
         made = Fakes(running)

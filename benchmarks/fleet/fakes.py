@@ -46,9 +46,9 @@ class FakeHost:
         self.connection.connect()
         self._channel = self.connection.channel()
         self._channel.basic_qos(0, 1, False)
-        self._channel.basic_consume(topology.work(name), callback=self._told)
-        self._channel.basic_consume(topology.answers(name), callback=self._answered, no_ack=True)
-        self._channel.basic_consume(topology.questions(name), no_ack=True)
+        self._channel.basic_consume(topology.task_queue(name), callback=self._told)
+        self._channel.basic_consume(topology.reply_queue(name), callback=self._answered, no_ack=True)
+        self._channel.basic_consume(topology.request_queue(name), no_ack=True)
         self._numbers = count()
         self._waiting: dict[str, tuple[float, Answered]] = {}
         self.took: list[float] = []
@@ -100,7 +100,7 @@ class FakeHost:
         message = amqp.Message(
             json.dumps(body), content_type="application/json", content_encoding="utf-8", **properties
         )
-        self._channel.basic_publish(message, topology.up(self.name), key)
+        self._channel.basic_publish(message, topology.host_exchange(self.name), key)
 
 
 def main() -> int:
@@ -126,13 +126,13 @@ def main() -> int:
                 heappush(due, Due(now.at + now.every, now.number, now.every, now.act))
 
 
-def _schedule(hosts: list[FakeHost], look_seconds: float) -> Iterator[Due]:
+def _schedule(hosts: list[FakeHost], poll_seconds: float) -> Iterator[Due]:
     """Evenly over time, as agents that were started one after the other."""
     now = time.monotonic()
     for at, host in enumerate(hosts):
         yield Due(now + HEARTBEAT_SECONDS * at / len(hosts), 2 * at, HEARTBEAT_SECONDS, host.beat)
-        if look_seconds:
-            yield Due(now + look_seconds * at / len(hosts), 2 * at + 1, look_seconds, host.look)
+        if poll_seconds:
+            yield Due(now + poll_seconds * at / len(hosts), 2 * at + 1, poll_seconds, host.look)
 
 
 if __name__ == "__main__":

@@ -108,5 +108,5 @@ def _projects(session: Session, count: int) -> list[str]:
         place = Place(actor_kind="user", actor_id=user.id, target_kind="project", target_id=made.id)
         grants.give(session, place, member)
         ids.append(made.id)
-    quotas.set_limits(session, quotas.NOBODY, {"instances": -1, "cores": -1, "ram": -1})
+    quotas.set_limits(session, quotas.DEFAULT_PROJECT, {"instances": -1, "cores": -1, "ram": -1})
     return ids

@@ -21,20 +21,20 @@ from image_api.stores.file import ZEROS
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 3600.0
-TRIES = 12
+MAX_FAILURES = 12
 PAUSE_SECONDS = 1.0
-LONGEST_PAUSE = 10
+MAX_BACKOFF = 10
 """The pause grows by this with each failure in a row, up to `LONGEST_PAUSE` times: all tries take a minute, which an
 API may take that is started again."""
-SAY_SECONDS = 10.0
+PROGRESS_SECONDS = 10.0
 
 
-class BrokenOff(Exception):
+class TransferInterrupted(Exception):
     """It did not come, or not to its end, for the reason given; it may when it is tried again."""
 
 
 @dataclass(frozen=True)
-class Coming:
+class Download:
     """The bytes of a disk from `start` on: 0 where a place further on was asked for in vain. `whole` is the size of
     all of it."""
 
@@ -44,11 +44,11 @@ class Coming:
 
 
 # Begins to read a disk at a place. Raises BrokenOff, also from `pieces`, and ImageUnusable when it is not to be had.
-Opener = Callable[[ImageRef, int], AbstractContextManager[Coming]]
+Opener = Callable[[ImageRef, int], AbstractContextManager[Download]]
 
 
 @dataclass(frozen=True)
-class Fetched:
+class ImageCache:
     """The directory that fetched disks are in."""
 
     directory: Path
@@ -88,13 +88,13 @@ class Fetched:
 
     def _fetch(self, image: ImageRef, part: Path) -> None:
         failures, reason = 0, ""
-        while failures < TRIES:
-            time.sleep(self.pause * min(failures, LONGEST_PAUSE))
+        while failures < MAX_FAILURES:
+            time.sleep(self.pause * min(failures, MAX_BACKOFF))
             before = _size(part)
             try:
                 self._go_on(image, part)
                 break
-            except BrokenOff as error:
+            except TransferInterrupted as error:
                 reason = str(error)
             except OSError as error:
                 raise ImageUnusable(f"Image {image.id} cannot be kept here: {error.strerror}.") from None
@@ -111,7 +111,7 @@ class Fetched:
         with self.begin(image, _size(part)) as coming:
             if coming.start > coming.whole:  # more than there is: not the beginning of this image
                 part.unlink()
-                raise BrokenOff("it began otherwise")
+                raise TransferInterrupted("it began otherwise")
             said = time.monotonic()
             with part.open("r+b" if part.exists() else "wb") as file:
                 file.seek(coming.start)
@@ -119,13 +119,13 @@ class Fetched:
                 try:
                     for piece in coming.pieces:
                         _write(file, piece)
-                        if time.monotonic() - said > SAY_SECONDS:
+                        if time.monotonic() - said > PROGRESS_SECONDS:
                             said = time.monotonic()
                             log.info("Image %s: %d of %d MiB", image.id, file.tell() >> 20, coming.whole >> 20)
                 finally:
                     file.truncate()
         if _size(part) != coming.whole:
-            raise BrokenOff(f"{_size(part)} of {coming.whole} bytes arrived")
+            raise TransferInterrupted(f"{_size(part)} of {coming.whole} bytes arrived")
 
     def _remove_old(self) -> None:
         """Files that were not asked for lately, and locks of processes that are gone; nothing that somebody else is

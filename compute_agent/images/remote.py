@@ -10,12 +10,19 @@ from pathlib import Path
 import urllib3
 
 from app.core import errors
-from compute_agent.images.fetch import LONGEST_PAUSE, PAUSE_SECONDS, TRIES, BrokenOff, Coming, Fetched
+from compute_agent.images.fetch import (
+    MAX_BACKOFF,
+    MAX_FAILURES,
+    PAUSE_SECONDS,
+    Download,
+    ImageCache,
+    TransferInterrupted,
+)
 from hypervisor.api.errors import ImageUnusable
 from hypervisor.api.spec import ImageRef, SnapshotFile
 
 TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 class RemoteImages:
@@ -26,7 +33,7 @@ class RemoteImages:
         self._headers = urllib3.make_headers(basic_auth=f"{host}:{secret}")
         self._pause = pause
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
-        self._fetched = Fetched(directory, self._begin, pause)
+        self._fetched = ImageCache(directory, self._begin, pause)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
@@ -44,8 +51,8 @@ class RemoteImages:
             "Content-Digest": f"sha-512=:{digest}:",
         }
         reason = ""
-        for attempt in range(TRIES):
-            time.sleep(self._pause * min(attempt, LONGEST_PAUSE))
+        for attempt in range(MAX_FAILURES):
+            time.sleep(self._pause * min(attempt, MAX_BACKOFF))
             try:
                 with snapshot.path.open("rb") as file:
                     answer = self._http.request("PUT", url, body=file, headers=headers)
@@ -54,7 +61,7 @@ class RemoteImages:
                 continue
             if answer.status < 300:
                 return
-            reason = _words(answer)
+            reason = _error_text(answer)
             if answer.status == 404:
                 raise errors.NotFound(f"Image {image_id} was deleted while it was made.")
             if answer.status < 500:
@@ -62,28 +69,28 @@ class RemoteImages:
         raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}")
 
     @contextmanager
-    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Download]:
         headers = {**self._headers, "Range": f"bytes={start}-"} if start else self._headers
         url = f"{self._url}/disks/{image.id}"
         try:
             answer = self._http.request("GET", url, headers=headers, preload_content=False)
             try:
                 if answer.status == 416:
-                    yield Coming(start, 0, iter(()))
+                    yield Download(start, 0, iter(()))
                 else:
-                    yield Coming(*_places(image, answer), _pieces(answer))
+                    yield Download(*_parse_range(image, answer), _read_chunks(answer))
             finally:
                 answer.release_conn()
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise BrokenOff(str(error)) from error
+            raise TransferInterrupted(str(error)) from error
 
 
-def _places(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int]:
+def _parse_range(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int]:
     """Where the bytes begin, and how many all of them are. Raises ImageUnusable, BrokenOff."""
     if answer.status == 404:
         raise ImageUnusable(f"Image {image.id} is no longer in the store.")
     if answer.status in (401, 403):
-        raise ImageUnusable(f"The image service refuses image {image.id} to this host: {_words(answer)}")
+        raise ImageUnusable(f"The image service refuses image {image.id} to this host: {_error_text(answer)}")
     try:
         if answer.status == 206:
             places, _, whole = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
@@ -91,16 +98,16 @@ def _places(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int
         if answer.status == 200:  # a proxy may leave the length out
             return 0, int(answer.headers.get("Content-Length", image.size_bytes))
     except (KeyError, ValueError):
-        raise BrokenOff("a proxy has spoilt the answer of the image API") from None
-    raise BrokenOff(_words(answer))
+        raise TransferInterrupted("a proxy has spoilt the answer of the image API") from None
+    raise TransferInterrupted(_error_text(answer))
 
 
-def _pieces(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    while piece := answer.read1(PIECE):
+def _read_chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    while piece := answer.read1(CHUNK_BYTES):
         yield piece
 
 
-def _words(answer: urllib3.BaseHTTPResponse) -> str:
+def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
     """What the image API says is wrong."""
     try:
         said = str(answer.json()["message"])

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.core.settings import Settings
-from compute_agent.images.fetch import PAUSE_SECONDS, BrokenOff, Coming, Fetched
+from compute_agent.images.fetch import PAUSE_SECONDS, Download, ImageCache, TransferInterrupted
 from hypervisor.api.errors import ImageUnusable
 from hypervisor.api.protocol import ImageSource
 from hypervisor.api.spec import ImageRef
@@ -33,23 +33,23 @@ class FetchedImages:
 
     def __init__(self, store: Store, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
         self._store = store
-        self._fetched = Fetched(directory, self._begin, pause)
+        self._fetched = ImageCache(directory, self._begin, pause)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
         return self._fetched.path(image)
 
     @contextmanager
-    def _begin(self, image: ImageRef, start: int) -> Iterator[Coming]:
+    def _begin(self, image: ImageRef, start: int) -> Iterator[Download]:
         try:
             name, whole = self._find(image.id)
-            yield Coming(start, whole, self._store.read(name, start, whole - start) if start < whole else iter(()))
+            yield Download(start, whole, self._store.read(name, start, whole - start) if start < whole else iter(()))
         except FileNotFoundError:
             raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
-        except (ImageUnusable, BrokenOff):
+        except (ImageUnusable, TransferInterrupted):
             raise
         except Exception as error:  # each store has its own
-            raise BrokenOff(str(error)) from error
+            raise TransferInterrupted(str(error)) from error
 
     def _find(self, image_id: str) -> tuple[str, int]:
         try:

@@ -31,12 +31,12 @@ class ConsoleType(StrEnum):
     SERIAL = "serial"
 
 
-def check(session: Session, server: Server, here: str | None, *, others: bool) -> None:
+def check_available(session: Session, server: Server, here: str | None, *, others: bool) -> None:
     """Raise Conflict unless the server may have a console now, BadRequest when it is on a host whose consoles are not
     served: neither the one `here` nor, with `others`, one that was added."""
     if server.host is None or server.power_state not in (PowerState.RUNNING, PowerState.PAUSED):
         raise errors.Conflict(f"Instance {server.id} is not ready")
-    if server.host != here and not (others and host_credentials.known(session, server.host)):
+    if server.host != here and not (others and host_credentials.is_registered(session, server.host)):
         raise errors.BadRequest("Unavailable console type: this server is on a host whose consoles are not served.")
 
 

@@ -32,7 +32,7 @@ def create(session: Session, seal: Seal, now: datetime, name: str) -> str:
     return secret
 
 
-def seal_old(session: Session, seal: Seal, now: datetime) -> None:
+def seal_plain_hashes(session: Session, seal: Seal, now: datetime) -> None:
     """Seal the hashes that were stored as they are by earlier versions. Idempotent."""
     for credential in session.scalars(select(HostCredential)):
         if PLAIN.fullmatch(credential.sealed_hash):
@@ -46,13 +46,13 @@ def authenticate(session: Session, seal: Seal, name: str, secret: str) -> str:
     return name
 
 
-def has_proven(session: Session, seal: Seal, name: str, words: str, given: str) -> bool:
+def is_valid_proof(session: Session, seal: Seal, name: str, words: str, given: str) -> bool:
     """Whether the proof for these words was made with the secret of the host."""
     secret_hash = _hash_of(session, seal, name)
     return secret_hash is not None and hmac.compare_digest(prove_with_hash(secret_hash, words).encode(), given.encode())
 
 
-def known(session: Session, name: str) -> bool:
+def is_registered(session: Session, name: str) -> bool:
     """Whether the host was added."""
     return session.get(HostCredential, name) is not None
 

@@ -21,7 +21,7 @@ from compute_api.models import Operation, Server
 from compute_api.operations import completion, migration_workflow, operations, reaper
 from compute_api.operations import snapshots as operations_snapshots
 from compute_api.operations.machine_spec import machine_spec
-from compute_api.operations.operations import Nudge
+from compute_api.operations.operations import Notify
 from compute_api.rpc.messages import ClaimedOperation, DesiredServer, HostState, Outcome
 from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, TaskState, VmState
 from hypervisor.api.spec import HostReport, MachineSpec, SnapshotFile
@@ -38,7 +38,7 @@ INTERRUPTING = (DELETE.task, REBOOT_HARD.task)
 class LocalConductor:
     """Implements Conductor on the control plane's database.
 
-    `nudge` notifies other hosts of operations that are rescheduled to them. With `sweeps`, operations of hosts that are
+    `notify` informs other hosts of operations that are rescheduled to them. With `sweeps`, operations of hosts that are
     down are reaped too. With `added`, a host may register only between `sixstack host add` and `sixstack host remove`.
     """
 
@@ -49,11 +49,11 @@ class LocalConductor:
         settings: Settings,
         store: Store | None = None,
         *,
-        nudge: Nudge | None = None,
+        notify: Notify | None = None,
         sweeps: bool = False,
         added: bool = False,
     ) -> None:
-        self._nudge = nudge
+        self._notify = notify
         self._sweeps = sweeps
         self._added = added
         self._database = database
@@ -67,14 +67,14 @@ class LocalConductor:
         if report.name != self._host:
             raise errors.Forbidden(f"{self._host} cannot speak for {report.name}.")
         with self._transaction() as session:
-            if self._added and not host_credentials.known(session, self._host):
+            if self._added and not host_credentials.is_registered(session, self._host):
                 raise errors.Forbidden(f"{self._host} was not added to this cloud, or was removed.")
             hosts.register(session, self._clock.now(), report, self._settings)
 
     def heartbeat(self) -> None:
         """This host is alive."""
         with self._transaction() as session:
-            hosts.seen(session, self._clock.now(), self._host)
+            hosts.record_heartbeat(session, self._clock.now(), self._host)
 
     def requeue(self) -> int:
         """What this host had begun before the agent died waits again; returns how much."""
@@ -84,7 +84,7 @@ class LocalConductor:
     def waiting(self) -> Sequence[int]:
         """Operations that nobody has begun."""
         with self._reading() as session:
-            return operations.waiting(session, self._host)
+            return operations.list_queued(session, self._host)
 
     def claim(self, operation_id: int) -> ClaimedOperation | None:
         """Take the operation; None when it is taken, must wait for another one, or is overtaken (then it is closed)."""
@@ -97,7 +97,7 @@ class LocalConductor:
             there = server is not None and not server.deleted
             claims = operation.task not in list(SideTask)
             if server is not None and there and claims and server.generation != operation.generation:
-                completion.overtaken(session, now, operation)
+                completion.mark_superseded(session, now, operation)
                 return None
             spec = machine_spec(session, server) if server is not None and there else None
         return ClaimedOperation(
@@ -123,29 +123,29 @@ class LocalConductor:
     def report(self, operation_id: int, outcome: Outcome) -> None:
         """Hand in how an operation of this host went: the first report counts, and only what this host has begun."""
         with self._writing() as session:
-            operation = operations.under_way(session, operation_id, self._host)
+            operation = operations.find_running(session, operation_id, self._host)
             if operation is not None:
                 completion.finish(session, self._clock.now(), operation, outcome)
 
     def interrupted(self) -> Sequence[str]:
         """Servers for which something waits that may interrupt what is under way."""
         with self._reading() as session:
-            return operations.interrupted(session, self._host, INTERRUPTING)
+            return operations.list_interrupted_servers(session, self._host, INTERRUPTING)
 
     def host_state(self) -> HostState:
         """Look at everything of this host at once, and give up on what takes longer than it may."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
         with self._reading() as session:
-            late = any(reaper.is_late(one, now, grace) for one in operations.running(session, self._host))
-            waiting = operations.waiting(session, self._host)
-            interrupted = operations.interrupted(session, self._host, INTERRUPTING) if waiting else ()
+            late = any(reaper.is_overdue(one, now, grace) for one in operations.list_running(session, self._host))
+            waiting = operations.list_queued(session, self._host)
+            interrupted = operations.list_interrupted_servers(session, self._host, INTERRUPTING) if waiting else ()
             servers, images_in_use = self._desired(session)
         overdue: Sequence[str] = ()
         if late:
             with self._writing() as session:
                 overdue = reaper.fail_overdue(session, now, grace, self._host)
         if self._sweeps:
-            reaper.sweep(self._database, now, grace, store=self._store, nudge=self._nudge)
+            reaper.reap(self._database, now, grace, store=self._store, notify=self._notify)
         return HostState(waiting, interrupted, overdue, servers, images_in_use)
 
     def _desired(self, session: Session) -> tuple[Sequence[DesiredServer], frozenset[str]]:
@@ -159,10 +159,10 @@ class LocalConductor:
             query.where(Server.host == self._host, Server.deleted.is_(False))
         ):
             own.append(DesiredServer(*row))
-            in_use.update((image_id, *system_metadata.images(remembered)))
+            in_use.update((image_id, *system_metadata.image_ids(remembered)))
         others = [
             DesiredServer(one.id, one.vm_state, TaskState.MIGRATING, one.generation, one.power_state)
-            for one in migration_workflow.guests(session, self._host)
+            for one in migration_workflow.list_migrating_servers(session, self._host)
         ]
         return own + others, frozenset(in_use)
 
@@ -172,8 +172,8 @@ class LocalConductor:
             server = session.scalar(select(Server).where(Server.id == machine_id, Server.deleted.is_(False)))
             if server is None:
                 return None
-            if server.host != self._host and not operations.concerns(session, self._host, machine_id):
-                coming = {one.id for one in migration_workflow.guests(session, self._host)}
+            if server.host != self._host and not operations.has_open(session, self._host, machine_id):
+                coming = {one.id for one in migration_workflow.list_migrating_servers(session, self._host)}
                 if machine_id not in coming:
                     return None
             return machine_spec(session, server)
@@ -183,7 +183,7 @@ class LocalConductor:
         with self._transaction() as session:
             row = session.scalar(select(Server).where(Server.id == server.id, Server.host == self._host))
             if row is not None and row.generation == server.generation:
-                completion.reported(session, self._clock.now(), row, vm_state, power_state, why)
+                completion.apply_reported_state(session, self._clock.now(), row, vm_state, power_state, why)
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
@@ -198,14 +198,14 @@ class LocalConductor:
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         with self._transaction() as session:
-            session.info[completion.STORE] = self._store
-            session.info["nudge"] = self._nudge
+            session.info[completion.IMAGE_STORE] = self._store
+            session.info["notify"] = self._notify
             yield session
 
     def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:
         """Raises SixstackError; NotFound when somebody has deleted the image meanwhile."""
         with self._reading() as session:
-            making = operations_snapshots.snapshot(session, operation, snapshot.disk_format)
+            making = operations_snapshots.expected_snapshot(session, operation, snapshot.disk_format)
         with snapshot.path.open("rb", buffering=0) as file:
             pieces = pieces_of(file.read)
             snapshots.keep(self._database, self._clock, self._store, making, pieces, self._settings.image_quota_gib)
@@ -213,7 +213,7 @@ class LocalConductor:
     def image_is_stored(self, operation_id: int) -> bool:
         """Whether the image that an operation of this host is to make is complete."""
         with self._reading() as session:
-            operation = operations.under_way(session, operation_id, self._host)
+            operation = operations.find_running(session, operation_id, self._host)
             image_id = operation.arguments.get("image_id") if operation is not None else None
             status = session.scalar(select(Image.status).where(Image.id == image_id))
         return status == ImageStatus.ACTIVE

@@ -23,12 +23,12 @@ def find(session: Session, aggregate_id: int) -> Aggregate:
     return found
 
 
-def listed(session: Session) -> list[Aggregate]:
+def list_aggregates(session: Session) -> list[Aggregate]:
     """All of them, in the order they were made."""
     return list(session.scalars(select(Aggregate).order_by(Aggregate.id)))
 
 
-def hosts_of(session: Session, aggregate_ids: Sequence[int]) -> dict[int, list[str]]:
+def hosts_by_aggregate(session: Session, aggregate_ids: Sequence[int]) -> dict[int, list[str]]:
     """The names of each aggregate's hosts. One query."""
     found: dict[int, list[str]] = {}
     query = select(AggregateHost).where(AggregateHost.aggregate_id.in_(aggregate_ids)).order_by(AggregateHost.host)
@@ -50,7 +50,7 @@ def create(session: Session, now: datetime, name: str, zone: str | None) -> Aggr
     return made
 
 
-def change(
+def update_aggregate(
     session: Session, now: datetime, aggregate: Aggregate, default_zone: str, changes: Mapping[str, str | None]
 ) -> None:
     """Set `name`, `availability_zone`. Conflict when the name is taken or servers would change their zone."""
@@ -70,12 +70,12 @@ def set_metadata(
     metadata = {**aggregate.metadata_, **changes}
     aggregate.metadata_ = {name: value for name, value in metadata.items() if value is not None}
     aggregate.updated_at = now
-    _set_zones(session, hosts_of(session, [aggregate.id]).get(aggregate.id, []), default_zone)
+    _set_zones(session, hosts_by_aggregate(session, [aggregate.id]).get(aggregate.id, []), default_zone)
 
 
 def delete(session: Session, aggregate: Aggregate) -> None:
     """Remove it. BadRequest while it has hosts."""
-    if hosts_of(session, [aggregate.id]):
+    if hosts_by_aggregate(session, [aggregate.id]):
         raise errors.BadRequest(
             f"Cannot perform action 'delete' on aggregate {aggregate.id}. Reason: Host aggregate is not empty."
         )

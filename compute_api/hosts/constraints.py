@@ -1,38 +1,39 @@
-"""Which hosts a server may, must or should go to, apart from those that have no room."""
+"""Host constraints of a scheduling request: required, forbidden, preferred and avoided hosts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
-    """`only` these hosts (None is any), `never` these, `rather` these, `rather_not` those; `reason` is for people.
+class HostConstraints:
+    """Hosts that a server may be scheduled to, apart from their capacity.
 
-    `because` has what is to be said of single hosts in its place.
+    `required` None allows every host. `reason` is shown to users for every host that the constraints exclude;
+    `host_reasons` are (host, reason) pairs that replace it for single hosts.
     """
 
-    only: tuple[str, ...] | None = None
-    never: tuple[str, ...] = ()
-    rather: tuple[str, ...] = ()
-    rather_not: tuple[str, ...] = ()
+    required: tuple[str, ...] | None = None
+    forbidden: tuple[str, ...] = ()
+    preferred: tuple[str, ...] = ()
+    avoided: tuple[str, ...] = ()
     reason: str = ""
-    because: tuple[tuple[str, str], ...] = ()
+    host_reasons: tuple[tuple[str, str], ...] = ()
 
-    def __and__(self, other: "Preference") -> "Preference":
-        """What satisfies both."""
-        only = self.only if other.only is None else other.only
-        if self.only is not None and other.only is not None:
-            only = tuple(sorted({*self.only} & {*other.only}))
-        return Preference(
-            only=only,
-            never=(*self.never, *other.never),
-            rather=(*self.rather, *other.rather),
-            rather_not=(*self.rather_not, *other.rather_not),
+    def __and__(self, other: "HostConstraints") -> "HostConstraints":
+        """Return the constraints that satisfy both."""
+        required = self.required if other.required is None else other.required
+        if self.required is not None and other.required is not None:
+            required = tuple(sorted({*self.required} & {*other.required}))
+        return HostConstraints(
+            required=required,
+            forbidden=(*self.forbidden, *other.forbidden),
+            preferred=(*self.preferred, *other.preferred),
+            avoided=(*self.avoided, *other.avoided),
             reason=", ".join(filter(None, (self.reason, other.reason))),
-            because=(*self.because, *other.because),
+            host_reasons=(*self.host_reasons, *other.host_reasons),
         )
 
-    def objection(self, host: str) -> str | None:
-        """Why the host may not be chosen; None when it may."""
-        if host in self.never or (self.only is not None and host not in self.only):
-            return dict(self.because).get(host, self.reason)
+    def exclusion_reason(self, host: str) -> str | None:
+        """Return why the host may not be chosen, or None when it may."""
+        if host in self.forbidden or (self.required is not None and host not in self.required):
+            return dict(self.host_reasons).get(host, self.reason)
         return None

@@ -14,7 +14,7 @@ from app.core import errors
 from app.core.settings import Settings
 from app.db.database import Json
 from compute_api.hosts import liveness
-from compute_api.hosts.constraints import Preference
+from compute_api.hosts.constraints import HostConstraints
 from compute_api.models import Aggregate, AggregateHost, Heartbeat, Host
 from hypervisor.api.spec import HostReport
 
@@ -55,12 +55,12 @@ def aggregate_zone(session: Session, name: str) -> str | None:
     return next((zone for metadata in session.scalars(query) if (zone := metadata.get("availability_zone"))), None)
 
 
-def seen(session: Session, now: datetime, name: str) -> None:
+def record_heartbeat(session: Session, now: datetime, name: str) -> None:
     """The host is alive."""
-    seen_all(session, {name: now})
+    record_heartbeats(session, {name: now})
 
 
-def seen_all(session: Session, heard: Mapping[str, datetime]) -> None:
+def record_heartbeats(session: Session, heard: Mapping[str, datetime]) -> None:
     """These hosts were alive at these times. One statement for all; hosts that nobody knows are passed over. For many
     at a time lock others out before, as `listening.heard` does: two statements could wait for each other's rows.
 
@@ -80,7 +80,7 @@ def seen_all(session: Session, heard: Mapping[str, datetime]) -> None:
     session.execute(statement, values, execution_options={"synchronize_session": False})
 
 
-FEW = 4
+MAX_NAMED = 4
 """So many reasons, and hosts for each of them, a fault names; the rest is counted."""
 SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 """As SQLAlchemy keeps times in SQLite."""
@@ -112,21 +112,26 @@ def claim(
     disk_gib: int,
     zone: str | None,
     host: str | None,
-    preference: Preference | None = None,
+    constraints: HostConstraints | None = None,
 ) -> Host | None:
     """Take room on the host with the most free memory, or on the one that is named; None when there is none.
 
     One statement finds and takes, so that two requests never take the same room.
     """
-    among = preference or Preference()
+    among = constraints or HostConstraints()
     room = {"vcpus": vcpus, "memory_mib": memory_mib, "disk_gib": disk_gib}
-    names = {"only": among.only, "never": among.never or None, "zone": zone or None, "host": host or None}
-    names |= {"rather": among.rather or None, "rather_not": among.rather_not or None}
+    names = {
+        "required": among.required,
+        "forbidden": among.forbidden or None,
+        "zone": zone or None,
+        "host": host or None,
+    }
+    names |= {"preferred": among.preferred or None, "avoided": among.avoided or None}
     given = {name: value for name, value in names.items() if value is not None}
-    wanted = room | given | {"silent_before": liveness.silent_before(session, now)}
+    wanted = room | given | {"silent_before": liveness.down_before(session, now)}
 
     def take(locks: str) -> Host | None:
-        statement = _claiming(frozenset(given), locks)
+        statement = _claim_statement(frozenset(given), locks)
         return session.scalar(statement, {f"wanted_{name}": value for name, value in wanted.items()})
 
     if session.get_bind().dialect.name != "postgresql":
@@ -136,20 +141,20 @@ def claim(
 
 
 @cache
-def _claiming(given: frozenset[str], locks: str) -> ReturningUpdate[Host]:
+def _claim_statement(given: frozenset[str], locks: str) -> ReturningUpdate[Host]:
     """What finds a host and takes room there, with conditions by those names that are given. Building it takes longer
     than running it. `locks` says what becomes of hosts that others have locked."""
 
     def wanted(name: str) -> BindParameter[Any]:
-        return bindparam(f"wanted_{name}", expanding=name in ("only", "never", "rather", "rather_not"))
+        return bindparam(f"wanted_{name}", expanding=name in ("required", "forbidden", "preferred", "avoided"))
 
     conditions = {
-        "only": Host.name.in_(wanted("only")),
-        "never": Host.name.not_in(wanted("never")),
+        "required": Host.name.in_(wanted("required")),
+        "forbidden": Host.name.not_in(wanted("forbidden")),
         "zone": Host.zone == wanted("zone"),
         "host": Host.name == wanted("host"),
     }
-    orders = {"rather": Host.name.in_(wanted("rather")).desc(), "rather_not": Host.name.in_(wanted("rather_not")).asc()}
+    orders = {"preferred": Host.name.in_(wanted("preferred")).desc(), "avoided": Host.name.in_(wanted("avoided")).asc()}
     choice = (
         select(Host.seq)
         .join(Heartbeat, Heartbeat.host == Host.name)
@@ -196,7 +201,7 @@ def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gi
     )
 
 
-def why_not(
+def explain_no_host(
     session: Session,
     now: datetime,
     *,
@@ -204,16 +209,16 @@ def why_not(
     memory_mib: int,
     disk_gib: int,
     zone: str | None,
-    preference: Preference | None = None,
+    constraints: HostConstraints | None = None,
 ) -> str:
     """What was missing, for the fault of a server that no host has room for: what hosts have said of it, then the
     rest; of many hosts a few by name."""
-    among = preference or Preference()
+    among = constraints or HostConstraints()
     query = select(Host).order_by(Host.seq)
     if zone:
         query = query.where(Host.zone == zone)
-    silent = liveness.silent_before(session, now)
-    reasons: dict[str, list[str]] = {why: [] for _, why in among.because}
+    silent = liveness.down_before(session, now)
+    reasons: dict[str, list[str]] = {why: [] for _, why in among.host_reasons}
     for host in session.scalars(query):
         free = {
             "MiB of memory": (memory_mib, host.memory_mib_limit - host.memory_mib_used),
@@ -221,8 +226,8 @@ def why_not(
             "GiB of disk": (disk_gib, host.disk_gib_limit - host.disk_gib_used),
         }
         short = [f"{need} {what} wanted, {max(have, 0)} free" for what, (need, have) in free.items() if have < need]
-        if objection := among.objection(host.name):
-            short = [objection]
+        if exclusion := among.exclusion_reason(host.name):
+            short = [exclusion]
         elif host.disabled:
             short = ["it is disabled"]
         elif not is_up(host, silent):
@@ -231,16 +236,16 @@ def why_not(
             short = ["its disk is almost full"]
         reasons.setdefault(", ".join(short) or "taken meanwhile", []).append(host.name)
     known = [(why, names) for why, names in reasons.items() if names]
-    said = [f"{_few(names)}: {why}" for why, names in known[:FEW]]
-    if rest := sum(len(names) for _, names in known[FEW:]):
+    said = [f"{_join_names(names)}: {why}" for why, names in known[:MAX_NAMED]]
+    if rest := sum(len(names) for _, names in known[MAX_NAMED:]):
         said.append(f"{rest} other host{'s' if rest > 1 else ''}: other reasons")
     return f"No valid host was found. {'; '.join(said) or 'There is no host.'}."
 
 
-def _few(names: Sequence[str]) -> str:
-    if len(names) <= FEW:
+def _join_names(names: Sequence[str]) -> str:
+    if len(names) <= MAX_NAMED:
         return ", ".join(names)
-    return f"{', '.join(names[: FEW - 1])} and {len(names) - FEW + 1} others"
+    return f"{', '.join(names[: MAX_NAMED - 1])} and {len(names) - MAX_NAMED + 1} others"
 
 
 def is_up(host: Host, silent_before: datetime) -> bool:
@@ -259,7 +264,7 @@ _BY_NAME = select(Host).where(Host.name == bindparam("host"))
 def is_alive(session: Session, now: datetime, name: str) -> bool:
     """Whether the host of that name is there and was heard of lately."""
     host = session.scalar(_BY_NAME, {"host": name})
-    return host is not None and is_up(host, liveness.silent_before(session, now))
+    return host is not None and is_up(host, liveness.down_before(session, now))
 
 
 def may_be_alive(session: Session, now: datetime, name: str) -> bool:
@@ -267,7 +272,7 @@ def may_be_alive(session: Session, now: datetime, name: str) -> bool:
     host = session.scalar(select(Host).where(Host.name == name))
     if host is None or host.forced_down:
         return False
-    return is_up(host, liveness.silent_before(session, now)) or not liveness.is_heard(session, now)
+    return is_up(host, liveness.down_before(session, now)) or not liveness.is_watermark_current(session, now)
 
 
 def find(session: Session, name_or_id: str) -> Host:
@@ -283,7 +288,7 @@ def is_zone(session: Session, zone: str) -> bool:
     return session.scalar(select(Host.seq).where(Host.zone == zone).limit(1)) is not None
 
 
-def listed(session: Session) -> list[Host]:
+def list_hosts(session: Session) -> list[Host]:
     """All hosts in the order they came."""
     return list(session.scalars(select(Host).order_by(Host.seq)))
 
@@ -292,7 +297,7 @@ def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
     """Each host and what admins are told of it beside its servers: UP, DOWN, or MAINTENANCE when it is disabled."""
     columns = select(Host.name, Host.disabled, Host.forced_down, Heartbeat.last_seen)
     query = columns.join(Heartbeat, Heartbeat.host == Host.name).order_by(Host.seq)
-    silent = liveness.silent_before(session, now)
+    silent = liveness.down_before(session, now)
     return tuple(
         (name, _state(disabled, not forced_down and last_seen >= silent))
         for name, disabled, forced_down, last_seen in session.execute(query)

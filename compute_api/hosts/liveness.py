@@ -16,55 +16,55 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from compute_api.models import Listening
+from compute_api.models import HeartbeatWatermark
 
-SILENT_AFTER = timedelta(seconds=30)
+DOWN_AFTER = timedelta(seconds=30)
 """A host not heard of for so long, while hosts were heard, counts as down."""
-DEAF_AFTER = timedelta(seconds=10)
+WATERMARK_STALE_AFTER = timedelta(seconds=10)
 """Desks say every second that they hear. After so long without it nobody does."""
 SETTLED_AFTER = timedelta(seconds=60)
 """So long after nobody was heard there may still be reports of what was done before."""
 
 
-def silent_before(session: Session, now: datetime) -> datetime:
+def down_before(session: Session, now: datetime) -> datetime:
     """A host that was last heard of before then is down."""
-    found = session.get(Listening, Listening.ONLY)
-    return now - SILENT_AFTER if found is None else _silent_before(found, now)
+    found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
+    return now - DOWN_AFTER if found is None else _down_before(found, now)
 
 
-def is_heard(session: Session, now: datetime) -> bool:
+def is_watermark_current(session: Session, now: datetime) -> bool:
     """Whether a host's silence means anything just now."""
-    found = session.get(Listening, Listening.ONLY)
-    return found is None or now - found.until <= DEAF_AFTER
+    found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
+    return found is None or now - found.until <= WATERMARK_STALE_AFTER
 
 
 def is_settled(session: Session, now: datetime) -> bool:
     """Whether hosts have been heard for so long that what they did before has been reported."""
-    found = session.get(Listening, Listening.ONLY)
-    return found is None or (now - found.until <= DEAF_AFTER and now - found.since >= SETTLED_AFTER)
+    found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
+    return found is None or (now - found.until <= WATERMARK_STALE_AFTER and now - found.since >= SETTLED_AFTER)
 
 
-def heard(session: Session, at: datetime | None) -> None:
+def advance_watermark(session: Session, at: datetime | None) -> None:
     """Everything that hosts had said at that time has arrived; None is no news. Of several desks the others wait here
     until the one that was first has committed, with what it writes of hosts."""
-    found = session.get(Listening, Listening.ONLY, with_for_update=True)
+    found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY, with_for_update=True)
     if at is None:
         return
     if found is None:
-        session.add(Listening(id=Listening.ONLY, until=at, since=at, silent_before=at - SILENT_AFTER))
+        session.add(HeartbeatWatermark(id=HeartbeatWatermark.ONLY, until=at, since=at, silent_before=at - DOWN_AFTER))
     elif at > found.until:
-        if at - found.until > DEAF_AFTER:
-            found.silent_before = _silent_before(found, found.until)
+        if at - found.until > WATERMARK_STALE_AFTER:
+            found.silent_before = _down_before(found, found.until)
             found.since = at
         found.until = at
     session.flush()
 
 
-def forget(session: Session) -> None:
+def remove_watermark(session: Session) -> None:
     """There is no broker: every host speaks for itself."""
-    session.execute(delete(Listening))
+    session.execute(delete(HeartbeatWatermark))
 
 
-def _silent_before(found: Listening, now: datetime) -> datetime:
-    until = now if now - found.until <= DEAF_AFTER else found.until
-    return found.silent_before if until - found.since < SILENT_AFTER else until - SILENT_AFTER
+def _down_before(found: HeartbeatWatermark, now: datetime) -> datetime:
+    until = now if now - found.until <= WATERMARK_STALE_AFTER else found.until
+    return found.silent_before if until - found.since < DOWN_AFTER else until - DOWN_AFTER

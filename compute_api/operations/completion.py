@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.database import after_commit
 from compute_api import system_metadata
-from compute_api.faults import failed, fault
+from compute_api.faults import fault, mark_failed
 from compute_api.flavors import history
 from compute_api.hosts import hosts
 from compute_api.models import Operation, Server
@@ -43,20 +43,20 @@ from image_api.models import Image
 from image_api.states import ImageStatus
 from network_api.resources import ports
 
-STORE = "image_store"
+IMAGE_STORE = "image_store"
 """Under this name a session's `info` has the store of images, for those that are to be removed."""
 
-OVERTAKEN = "Overtaken by another action"
+SUPERSEDED = "Overtaken by another action"
 IMAGE_MAKERS = frozenset({CREATE_IMAGE.task, BACKUP.task, SHELVE.task})
 
 
 def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
     """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
     if operation.task in list(SideTask):
-        return _finish_aside(session, now, operation, outcome)
+        return _finish_side_task(session, now, operation, outcome)
     if operation.task in list(MigrationStep):
         if not migration_workflow.finish(session, now, operation, outcome.error, outcome.result):
-            overtaken(session, now, operation)
+            mark_superseded(session, now, operation)
             return False
         return True
     query = select(Server).where(
@@ -67,11 +67,11 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
     )
     server = session.scalar(query.with_for_update())
     if server is None:
-        overtaken(session, now, operation)
+        mark_superseded(session, now, operation)
         return False
     action, error = BY_TASK[TaskState(operation.task)], outcome.error
-    if error and action.task in retry.PLACED and not outcome.final:
-        error = retry.after_failure(session, now, server, operation, error)
+    if error and action.task in retry.RESCHEDULABLE and not outcome.final:
+        error = retry.reschedule_after_failure(session, now, server, operation, error)
         if error is None:
             return True
     operations.close(session, now, operation.id, "failed" if error else "done", outcome.error)
@@ -80,7 +80,7 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
     server.updated_at = now
     if error:
         if action.fails_to is not None:
-            failed(server, now, error)
+            mark_failed(server, now, error)
             server.vm_state = action.fails_to
     elif action.then is not None:
         then = VmState(operation.arguments.get("then", action.then))
@@ -89,24 +89,26 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
         server.fault = {}
         if server.launched_at is None and server.power_state == PowerState.RUNNING:
             server.launched_at = now  # usage is counted from here on, whatever is done to the server later
-    if ending := _ENDINGS.get(action.task):
+    if ending := _COMPLETIONS.get(action.task):
         ending(session, now, server, operation, outcome.error is None)
     if not server.deleted:
         ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
     return True
 
 
-def overtaken(session: Session, now: datetime, operation: Operation) -> None:
+def mark_superseded(session: Session, now: datetime, operation: Operation) -> None:
     """A later action has begun meanwhile: this one counts for nothing, and the image it was to make is not made."""
     operations.close(session, now, operation.id, "superseded")
-    operations.end_action(session, now, operation.server_id, operation.request_id, OVERTAKEN)
+    operations.end_action(session, now, operation.server_id, operation.request_id, SUPERSEDED)
     if operation.task in list(MigrationStep):
-        migration_workflow.overtaken(session, now, operation)
+        migration_workflow.mark_superseded(session, now, operation)
     if operation.task in IMAGE_MAKERS:
-        forget_image(session, operation.arguments["image_id"], only_unfinished=True)
+        remove_image(session, operation.arguments["image_id"], only_unfinished=True)
 
 
-def reported(session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str) -> bool:
+def apply_reported_state(
+    session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str
+) -> bool:
     """A host found the server in another state than was wanted; a task that began meanwhile wins."""
     statement = (
         update(Server)
@@ -124,24 +126,24 @@ def reported(session: Session, now: datetime, server: Server, vm_state: VmState,
     if counted:
         ports.set_status(session, server.id, power == PowerState.RUNNING)
         if power == PowerState.PAUSED and why:
-            _note_pause(session, now, server, why)
+            _record_pause(session, now, server, why)
     return counted
 
 
-def _note_pause(session: Session, now: datetime, server: Server, why: str) -> None:
+def _record_pause(session: Session, now: datetime, server: Server, why: str) -> None:
     """Record why its host has paused a server, as an instance action of its owner's that went wrong."""
     request_id = f"req-{uuid4()}"
     operations.begin_action(session, now, server, "pause", request_id, server.user_id)
     operations.end_action(session, now, server.id, request_id, why)
 
 
-def buried(session: Session, now: datetime, server: Server) -> None:
+def mark_deleted(session: Session, now: datetime, server: Server) -> None:
     """What the server held is free again; the row stays for those who ask for deleted servers."""
     ports.release(session, now, server.id)
-    migration_workflow.buried(session, now, server)
+    migration_workflow.close_all(session, now, server)
     claims.release(session, server)
-    if shelved := system_metadata.take(server, system_metadata.SHELVED):
-        forget_image(session, shelved["image_id"])
+    if shelved := system_metadata.pop(server, system_metadata.SHELVED):
+        remove_image(session, shelved["image_id"])
     server.aside = {}
     server.vm_state = VmState.DELETED
     server.power_state = PowerState.NOSTATE
@@ -152,80 +154,80 @@ def buried(session: Session, now: datetime, server: Server) -> None:
     server.user_data = None
 
 
-def forget_image(session: Session, image_id: str, *, only_unfinished: bool = False) -> None:
+def remove_image(session: Session, image_id: str, *, only_unfinished: bool = False) -> None:
     """Remove an image that was made for a server and is not needed, with its bytes."""
     statement = delete(Image).where(Image.id == image_id)
     if only_unfinished:
         statement = statement.where(Image.status != ImageStatus.ACTIVE)
     gone = session.scalar(statement.returning(Image.id).execution_options(synchronize_session=False))
-    store = session.info.get(STORE)
+    store = session.info.get(IMAGE_STORE)
     if gone is not None and store is not None:
         after_commit(session, lambda: images.discard(store, gone))
 
 
 # --- what is particular to an action --------------------------------------------------------------------------------
 
-Ending = Callable[[Session, datetime, Server, Operation, bool], None]
+Completion = Callable[[Session, datetime, Server, Operation, bool], None]
 
 
 def _end_launch(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
     """The password was on the config drive; nobody needs to know it any longer."""
     server.admin_pass = None
-    scheduling.settled(server)
+    scheduling.clear_hints(server)
 
 
 def _end_rebuild(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     _end_launch(session, now, server, operation, done)
-    migration_workflow.evacuated(session, now, server, done=done)
+    migration_workflow.finish_evacuation(session, now, server, done=done)
 
 
 def _end_delete(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
     if done:
-        buried(session, now, server)
+        mark_deleted(session, now, server)
 
 
 def _end_rescue(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     _end_launch(session, now, server, operation, False)
     if not done:
-        system_metadata.take(server, system_metadata.RESCUE)
+        system_metadata.pop(server, system_metadata.RESCUE)
 
 
 def _end_unrescue(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
-    system_metadata.take(server, system_metadata.RESCUE)
+    system_metadata.pop(server, system_metadata.RESCUE)
 
 
 def _end_resize(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
-    migration_workflow.resized(session, now, server, done=done)
+    migration_workflow.finish_resize(session, now, server, done=done)
     if not done:
         resize = server.aside[system_metadata.RESIZE]
         current = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
         server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
         history.remove_reverted_flavor(session, server)
-        system_metadata.put(server, system_metadata.RESIZE, current)
-        claims.settle(session, server)
+        system_metadata.set_item(server, system_metadata.RESIZE, current)
+        claims.end_resize(session, server)
 
 
 def _end_confirm(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     if done:
-        migration_workflow.confirmed(session, now, server, operation.request_id)
-        claims.settle(session, server)
+        migration_workflow.confirm_resize(session, now, server, operation.request_id)
+        claims.end_resize(session, server)
 
 
 def _end_revert(session: Session, now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
-    migration_workflow.reverted(session, now, server)
-    claims.settle(session, server)
+    migration_workflow.finish_revert(session, now, server)
+    claims.end_resize(session, server)
 
 
 def _end_image(session: Session, _now: datetime, _server: Server, operation: Operation, done: bool) -> None:
     if not done:
-        forget_image(session, operation.arguments["image_id"], only_unfinished=True)
+        remove_image(session, operation.arguments["image_id"], only_unfinished=True)
 
 
 def _end_backup(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     _end_image(session, now, server, operation, done)
     if done:
-        for image_id in snapshots.superfluous(session, server.id, operation.arguments):
-            forget_image(session, image_id)
+        for image_id in snapshots.list_expired_backups(session, server.id, operation.arguments):
+            remove_image(session, image_id)
 
 
 def _end_shelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
@@ -233,27 +235,27 @@ def _end_shelve(session: Session, now: datetime, server: Server, operation: Oper
     if not done or image is None:
         _end_image(session, now, server, operation, done=False)
         return
-    system_metadata.put(server, system_metadata.SHELVED, {"image_id": image.id, "image": reference(image)})
+    system_metadata.set_item(server, system_metadata.SHELVED, {"image_id": image.id, "image": image_reference(image)})
     assert server.host is not None
-    hosts.release(session, server.host, **claims.held(server))
+    hosts.release(session, server.host, **claims.held_resources(server))
     server.host = None
 
 
 def _end_unshelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
-    scheduling.settled(server)
+    scheduling.clear_hints(server)
     if done:
-        shelved = system_metadata.take(server, system_metadata.SHELVED)
-        system_metadata.put(server, system_metadata.ROOT_IMAGE, shelved["image"])
-        forget_image(session, shelved["image_id"])
+        shelved = system_metadata.pop(server, system_metadata.SHELVED)
+        system_metadata.set_item(server, system_metadata.ROOT_IMAGE, shelved["image"])
+        remove_image(session, shelved["image_id"])
         _end_launch(session, now, server, operation, done)
         return
     assert server.host is not None
-    hosts.release(session, server.host, **claims.held(server))
+    hosts.release(session, server.host, **claims.held_resources(server))
     server.host = None
     server.power_state = POWER[VmState.SHELVED_OFFLOADED]
 
 
-_ENDINGS: dict[TaskState, Ending] = {
+_COMPLETIONS: dict[TaskState, Completion] = {
     SPAWN.task: _end_launch,
     REBUILD.task: _end_rebuild,
     DELETE.task: _end_delete,
@@ -269,7 +271,7 @@ _ENDINGS: dict[TaskState, Ending] = {
 }
 
 
-def _finish_aside(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
+def _finish_side_task(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
     operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
     if operation.task == SideTask.CLEAN:  # nobody waits for it, and what it leaves is removed when the host compares
         return True
@@ -283,11 +285,11 @@ def _finish_aside(session: Session, now: datetime, operation: Operation, outcome
     if attached and not outcome.error:
         ports.set_status(session, server.id, server.power_state == PowerState.RUNNING)
     if attached == bool(outcome.error):
-        interfaces.let_go(session, now, server, operation.arguments["port_id"])
+        interfaces.release_port(session, now, server, operation.arguments["port_id"])
     return True
 
 
-def reference(image: Image) -> dict[str, Any]:
+def image_reference(image: Image) -> dict[str, Any]:
     """What a host needs to know of an image."""
     return {
         "id": image.id,
@@ -303,5 +305,5 @@ def deadline_seconds(task: str, grace_seconds: float) -> float:
     if task in list(SideTask):
         return 300 + grace_seconds
     if task in list(MigrationStep):
-        return migration_workflow.SECONDS[MigrationStep(task)] + grace_seconds
+        return migration_workflow.DEADLINE_SECONDS[MigrationStep(task)] + grace_seconds
     return BY_TASK[TaskState(task)].deadline_seconds + grace_seconds

@@ -15,18 +15,18 @@ from compute_api.states import DELETE, PowerState, VmState
 
 def remove(session: Session, now: datetime, name: str) -> None:
     """Forget a host that is down. Raises NotFound, and Conflict while it has servers or is up."""
-    host = _locked(session, name)
+    host = _lock_host(session, name)
     if host is None:
         raise errors.NotFound(f"Compute host {name} could not be found.")
     check_empty(session, name)
-    if hosts.is_up(host, liveness.silent_before(session, now)):
+    if hosts.is_up(host, liveness.down_before(session, now)):
         raise errors.Conflict(f"The agent of {name} is running and would come back. End it first.")
-    forget(session, name)
+    delete_record(session, name)
 
 
-def close(session: Session, name: str, reason: str) -> bool:
+def disable(session: Session, name: str, reason: str) -> bool:
     """Let nothing more come to a host; whoever was about to take room there is done. False when there is none."""
-    host = _locked(session, name)
+    host = _lock_host(session, name)
     if host is None:
         return False
     host.disabled = True
@@ -37,24 +37,24 @@ def close(session: Session, name: str, reason: str) -> bool:
 
 def check_empty(session: Session, name: str) -> None:
     """Raises Conflict while a host has servers, or something of one that comes or goes."""
-    if session.scalar(_servers(name).with_only_columns(Server.id).limit(1)) is not None:
+    if session.scalar(_select_servers(name).with_only_columns(Server.id).limit(1)) is not None:
         raise errors.Conflict(
             "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
         )
-    if migration_workflow.guests(session, name):
+    if migration_workflow.list_migrating_servers(session, name):
         raise errors.Conflict("Unable to delete compute service that has in-progress migration(s).")
 
 
-def forget(session: Session, name: str) -> None:
+def delete_record(session: Session, name: str) -> None:
     """The host is in no list and no aggregate any more; content when there is none."""
     session.execute(delete(AggregateHost).where(AggregateHost.host == name))
-    host = _locked(session, name)
+    host = _lock_host(session, name)
     if host is not None:
         session.delete(host)
     session.flush()
 
 
-def give_up(session: Session, now: datetime, name: str) -> int:
+def abandon_servers(session: Session, now: datetime, name: str) -> int:
     """What is on a host is lost: its servers are in ERROR, on no host, and can only be deleted; what was to be done
     there has failed, or is done if it was to delete. Returns how many servers are lost."""
     error = f"Host {name}, which had the disks of this server, was removed from the cloud."
@@ -62,20 +62,20 @@ def give_up(session: Session, now: datetime, name: str) -> int:
     for operation in session.scalars(waiting.order_by(Operation.id)).all():
         outcome = Outcome() if operation.task == DELETE.task else Outcome(error=error, final=True)
         completion.finish(session, now, operation, outcome)
-    lost = session.scalars(_servers(name).with_for_update()).all()
+    lost = session.scalars(_select_servers(name).with_for_update()).all()
     for server in lost:
         server.task_state = None
         server.generation += 1
         session.flush()
-        completion.reported(session, now, server, VmState.ERROR, PowerState.NOSTATE, error)
+        completion.apply_reported_state(session, now, server, VmState.ERROR, PowerState.NOSTATE, error)
         server.host = None
     session.flush()
     return len(lost)
 
 
-def _servers(name: str) -> Select[Server]:
+def _select_servers(name: str) -> Select[Server]:
     return select(Server).where(Server.host == name, Server.deleted.is_(False))
 
 
-def _locked(session: Session, name: str) -> Host | None:
+def _lock_host(session: Session, name: str) -> Host | None:
     return session.scalar(select(Host).where(Host.name == name).with_for_update(of=Host))

@@ -15,12 +15,12 @@ def may_read(session: Session, host: str, image_id: str) -> bool:
     query = select(Server.image_id, Server.aside).where(
         or_(Server.host == host, Server.id.in_(busy)), Server.deleted.is_(False)
     )
-    return any(image_id == own or image_id in system_metadata.images(other) for own, other in session.execute(query))
+    return any(image_id == own or image_id in system_metadata.image_ids(other) for own, other in session.execute(query))
 
 
 def find_operation(session: Session, host: str, image_id: str) -> Operation:
     """What the host makes an image by just now. Raises Forbidden when it makes no such image."""
-    for operation in operations.running(session, host):
+    for operation in operations.list_running(session, host):
         if operation.arguments.get("image_id") == image_id:
             return operation
     raise errors.Forbidden("This host makes no such image.")

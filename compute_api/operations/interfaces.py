@@ -53,7 +53,7 @@ def attach(
         raise errors.BadRequest(error.message) from None
     session.flush()
     system_metadata.tag_nic(server, port.id, tag)
-    _queue(session, now, caller, server, SideTask.ATTACH_INTERFACE, port.id, request_id)
+    _queue_task(session, now, caller, server, SideTask.ATTACH_INTERFACE, port.id, request_id)
     return port.id
 
 
@@ -62,7 +62,7 @@ def detach(session: Session, now: datetime, caller: Caller, server: Server, port
     _check_state(server, "detach_interface")
     if session.scalar(select(Port.id).where(Port.id == port_id, Port.device_id == server.id)) is None:
         raise errors.NotFound(f"Port id {port_id} could not be found.")
-    _queue(session, now, caller, server, SideTask.DETACH_INTERFACE, port_id, request_id)
+    _queue_task(session, now, caller, server, SideTask.DETACH_INTERFACE, port_id, request_id)
 
 
 def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_id: str) -> None:
@@ -72,7 +72,7 @@ def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_
         operations.queue(session, now, server, SideTask.REFRESH_INTERFACES, request_id, {})
 
 
-def let_go(session: Session, now: datetime, server: Server, port_id: str) -> None:
+def release_port(session: Session, now: datetime, server: Server, port_id: str) -> None:
     """The interface is not plugged in (any more): a port made for the server goes, another one is free again."""
     system_metadata.tag_nic(server, port_id, None)
     mine = (Port.id == port_id, Port.device_id == server.id)
@@ -106,7 +106,7 @@ def _check_state(server: Server, name: str) -> None:
     raise errors.Conflict(f"Cannot '{name}' instance {server.id} while it is in {state}")
 
 
-def _queue(
+def _queue_task(
     session: Session, now: datetime, caller: Caller, server: Server, task: SideTask, port_id: str, request_id: str
 ) -> Operation:
     operations.begin_action(session, now, server, task, request_id, caller.user_id)

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from compute_api import system_metadata
-from compute_api.faults import failed
+from compute_api.faults import mark_failed
 from compute_api.flavors import history
 from compute_api.models import Host, Migration, Operation, Server
 from compute_api.operations import operations
@@ -27,20 +27,20 @@ from compute_api.states import MIGRATE, MigrationStep, PowerState, SideTask, Tas
 from network_api.resources import ports
 
 HOUR = 3600
-SECONDS = {
-    MigrationStep.OFFER: 300,
+DEADLINE_SECONDS = {
+    MigrationStep.BEGIN: 300,
     MigrationStep.PREPARE: HOUR,  # it may fetch an image
-    MigrationStep.SEND: 8 * HOUR,
-    MigrationStep.TAKE: 600,
-    MigrationStep.STAY: 300,
+    MigrationStep.PERFORM: 8 * HOUR,
+    MigrationStep.FINISH: 600,
+    MigrationStep.CANCEL: 300,
     MigrationStep.REVERT: 300,
 }
-UNDER_WAY = ("queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating")
+ACTIVE_STATUSES = ("queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating")
 ABORTED = "Live migration was aborted by somebody"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class StepResult:
     """One step that a host has done, or could not do."""
 
     session: Session
@@ -56,7 +56,7 @@ def queue(
     session: Session, now: datetime, server: Server, migration: Migration, step: MigrationStep, **more: Any
 ) -> None:
     """The next step, on the host whose part it is."""
-    on_source = step in (MigrationStep.OFFER, MigrationStep.SEND, MigrationStep.STAY)
+    on_source = step in (MigrationStep.BEGIN, MigrationStep.PERFORM, MigrationStep.CANCEL)
     host = migration.source_compute if on_source else migration.dest_compute
     arguments = {"migration": migration.id, "plan": migration.exchange["plan"], **more}
     operations.queue(session, now, server, step, migration.request_id, arguments, host=host)
@@ -82,37 +82,37 @@ def finish(
         return False
     operations.close(session, now, operation.id, "failed" if error else "done", error)
     step = MigrationStep(operation.task)
-    _NEXT[step](Done(session, now, server, migration, operation, error, result or {}))
+    _NEXT[step](StepResult(session, now, server, migration, operation, error, result or {}))
     return True
 
 
-def overtaken(session: Session, now: datetime, operation: Operation) -> None:
+def mark_superseded(session: Session, now: datetime, operation: Operation) -> None:
     """Something else has been done to the server meanwhile: nothing comes of its migration. The destination removes
     what is not its own when it compares."""
     migration = session.get(Migration, operation.arguments.get("migration", 0))
-    _forget_secrets(session, Operation.id == operation.id)
+    _clear_arguments(session, Operation.id == operation.id)
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
-    if migration is None or server is None or migration.status not in UNDER_WAY:
+    if migration is None or server is None or migration.status not in ACTIVE_STATUSES:
         return
     if server.generation != operation.generation:
-        _drop(session, now, server, migration)
+        _abandon(session, now, server, migration)
 
 
-def buried(session: Session, now: datetime, server: Server) -> None:
+def close_all(session: Session, now: datetime, server: Server) -> None:
     """The server is gone, and its migrations are over."""
     query = select(Migration).where(Migration.server_id == server.id)
-    for migration in session.scalars(query.where(Migration.status.in_((*UNDER_WAY, "finished", "reverting")))):
-        _drop(session, now, server, migration)
+    for migration in session.scalars(query.where(Migration.status.in_((*ACTIVE_STATUSES, "finished", "reverting")))):
+        _abandon(session, now, server, migration)
 
 
-def _drop(session: Session, now: datetime, server: Server, migration: Migration) -> None:
-    _close(session, now, migration, "error" if migration.status in UNDER_WAY else "confirmed")
+def _abandon(session: Session, now: datetime, server: Server, migration: Migration) -> None:
+    _close(session, now, migration, "error" if migration.status in ACTIVE_STATUSES else "confirmed")
     if server.aside.get(system_metadata.MIGRATION, {}).get("id") == migration.id:
-        with claims.changing(session, server):
-            system_metadata.take(server, system_metadata.MIGRATION)
+        with claims.release_difference(session, server):
+            system_metadata.pop(server, system_metadata.MIGRATION)
 
 
-def guests(session: Session, host: str) -> list[Server]:
+def list_migrating_servers(session: Session, host: str) -> list[Server]:
     """Servers of other hosts that this one has something of because of a migration, and is to leave alone."""
     query = (
         select(Server)
@@ -121,7 +121,8 @@ def guests(session: Session, host: str) -> list[Server]:
             Server.deleted.is_(False),
             or_(Server.host.is_(None), Server.host != host),
             or_(
-                Migration.status.in_(UNDER_WAY) & or_(Migration.source_compute == host, Migration.dest_compute == host),
+                Migration.status.in_(ACTIVE_STATUSES)
+                & or_(Migration.source_compute == host, Migration.dest_compute == host),
                 (Migration.status == "finished") & (Migration.source_compute == host),
                 (Migration.status == "reverting") & (Migration.dest_compute == host),
             ),
@@ -133,40 +134,40 @@ def guests(session: Session, host: str) -> list[Server]:
 # --- records of what else moves or changes a server -----------------------------------------------------------------
 
 
-def latest(session: Session, server_id: str, *statuses: str) -> Migration | None:
+def find_latest(session: Session, server_id: str, *statuses: str) -> Migration | None:
     """The server's latest migration that has one of these statuses."""
     query = select(Migration).where(Migration.server_id == server_id, Migration.status.in_(statuses))
     return session.scalar(query.order_by(Migration.id.desc()).limit(1))
 
 
-def resized(session: Session, now: datetime, server: Server, *, done: bool) -> None:
+def finish_resize(session: Session, now: datetime, server: Server, *, done: bool) -> None:
     """A resize on the server's own host has ended."""
-    if migration := latest(session, server.id, "migrating"):
+    if migration := find_latest(session, server.id, "migrating"):
         _close(session, now, migration, "finished" if done else "error")
 
 
-def confirmed(session: Session, now: datetime, server: Server, request_id: str) -> None:
+def confirm_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
     """A resize is to stay: the host that the server came from may forget it."""
-    if migration := latest(session, server.id, "finished"):
+    if migration := find_latest(session, server.id, "finished"):
         _close(session, now, migration, "confirmed")
     resize = server.aside.get(system_metadata.RESIZE, {})
     if resize.get("host"):
-        clean(session, now, server, resize["host"], request_id)
+        queue_cleanup(session, now, server, resize["host"], request_id)
 
 
-def reverted(session: Session, now: datetime, server: Server) -> None:
+def finish_revert(session: Session, now: datetime, server: Server) -> None:
     """A resize was taken back."""
-    if migration := latest(session, server.id, "finished", "reverting"):
+    if migration := find_latest(session, server.id, "finished", "reverting"):
         _close(session, now, migration, "reverted")
 
 
-def evacuated(session: Session, now: datetime, server: Server, *, done: bool) -> None:
+def finish_evacuation(session: Session, now: datetime, server: Server, *, done: bool) -> None:
     """A server was made anew on another host, if that is what was under way."""
-    if migration := latest(session, server.id, "accepted"):
+    if migration := find_latest(session, server.id, "accepted"):
         _close(session, now, migration, "done" if done else "failed")
 
 
-def clean(session: Session, now: datetime, server: Server, host: str, request_id: str) -> None:
+def queue_cleanup(session: Session, now: datetime, server: Server, host: str, request_id: str) -> None:
     """The host may forget the server, as it was until now."""
     operations.queue(session, now, server, SideTask.CLEAN, request_id, {"generation": server.generation}, host=host)
 
@@ -174,9 +175,9 @@ def clean(session: Session, now: datetime, server: Server, host: str, request_id
 # --- one step after the other ---------------------------------------------------------------------------------------
 
 
-def _offered(done: Done) -> None:
+def _after_begin(done: StepResult) -> None:
     if done.error or _is_cancelled(done):
-        _failed(done, done.error or ABORTED)
+        _fail(done, done.error or ABORTED)
         return
     exchange = done.migration.exchange
     done.migration.exchange = {**exchange, "plan": {**exchange["plan"], "offer": done.result["offer"]}}
@@ -184,26 +185,26 @@ def _offered(done: Done) -> None:
     queue(done.session, done.now, done.server, done.migration, MigrationStep.PREPARE)
 
 
-def _prepared(done: Done) -> None:
+def _after_prepare(done: StepResult) -> None:
     if done.error or _is_cancelled(done):
-        _failed(done, done.error or ABORTED)
+        _fail(done, done.error or ABORTED)
         return
     exchange, landing = done.migration.exchange, done.result["landing"]
     done.migration.exchange = {**exchange, "plan": {**exchange["plan"], "offer": None}}
     done.migration.dest_host = landing["address"]
     done.migration.status = "running" if done.migration.is_live else "migrating"
-    queue(done.session, done.now, done.server, done.migration, MigrationStep.SEND, landing=landing)
+    queue(done.session, done.now, done.server, done.migration, MigrationStep.PERFORM, landing=landing)
 
 
-def _sent(done: Done) -> None:
+def _after_perform(done: StepResult) -> None:
     """Whatever became of it: only the destination can say whether the guest is there."""
     done.migration.exchange = {**done.migration.exchange, "why": done.error}
     done.migration.status = "post-migrating"
     sent = done.result.get("sent")
-    queue(done.session, done.now, done.server, done.migration, MigrationStep.TAKE, sent=sent)
+    queue(done.session, done.now, done.server, done.migration, MigrationStep.FINISH, sent=sent)
 
 
-def _taken(done: Done) -> None:
+def _after_finish(done: StepResult) -> None:
     """One that was sent, and whose destination went silent before it could say so, is there if it is anywhere. It is
     not when the destination was yet to start it."""
     sent = done.operation.arguments["sent"]
@@ -213,25 +214,25 @@ def _taken(done: Done) -> None:
     else:
         is_there = done.result["taken"]
     if is_there:
-        _arrived(done)
+        _complete(done)
         return
     exchange = done.migration.exchange
     why = exchange.get("why") or done.result.get("why") or done.error or "The guest did not arrive."
     done.migration.exchange = {**exchange, "why": why}
     if not done.migration.is_live:
-        _give_flavor_back(done)
-    queue(done.session, done.now, done.server, done.migration, MigrationStep.STAY)
+        _restore_flavor(done)
+    queue(done.session, done.now, done.server, done.migration, MigrationStep.CANCEL)
 
 
-def _stayed(done: Done) -> None:
-    _failed(done, done.migration.exchange.get("why") or "The migration was given up.")
+def _after_cancel(done: StepResult) -> None:
+    _fail(done, done.migration.exchange.get("why") or "The migration was given up.")
 
 
-def _forgotten(done: Done) -> None:
+def _after_revert(done: StepResult) -> None:
     """The host that a resized server had moved to has forgotten it: the one that it came from starts it again."""
     if done.error:
         done.server.task_state = None
-        failed(done.server, done.now, done.error)
+        mark_failed(done.server, done.now, done.error)
         operations.end_action(done.session, done.now, done.server.id, done.operation.request_id, done.error)
         return
     ours = ("plan", "migration", "generation")
@@ -241,50 +242,52 @@ def _forgotten(done: Done) -> None:
     )
 
 
-_NEXT: dict[MigrationStep, Callable[[Done], None]] = {
-    MigrationStep.OFFER: _offered,
-    MigrationStep.PREPARE: _prepared,
-    MigrationStep.SEND: _sent,
-    MigrationStep.TAKE: _taken,
-    MigrationStep.STAY: _stayed,
-    MigrationStep.REVERT: _forgotten,
+_NEXT: dict[MigrationStep, Callable[[StepResult], None]] = {
+    MigrationStep.BEGIN: _after_begin,
+    MigrationStep.PREPARE: _after_prepare,
+    MigrationStep.PERFORM: _after_perform,
+    MigrationStep.FINISH: _after_finish,
+    MigrationStep.CANCEL: _after_cancel,
+    MigrationStep.REVERT: _after_revert,
 }
 
 
-def _arrived(done: Done) -> None:
+def _complete(done: StepResult) -> None:
     """The server is on the other host, its ports with it."""
     session, now, server, migration = done.session, done.now, done.server, done.migration
     left = migration.source_compute
     stopped = not migration.exchange["plan"]["start"]
-    with claims.changing(session, server):
-        system_metadata.take(server, system_metadata.MIGRATION)
+    with claims.release_difference(session, server):
+        system_metadata.pop(server, system_metadata.MIGRATION)
         server.host = migration.dest_compute
         if not migration.is_live:
-            system_metadata.put(server, system_metadata.RESIZE, {**server.aside[system_metadata.RESIZE], "host": left})
+            system_metadata.set_item(
+                server, system_metadata.RESIZE, {**server.aside[system_metadata.RESIZE], "host": left}
+            )
     server.availability_zone = session.scalar(select(Host.zone).where(Host.name == server.host)) or ""
     if migration.is_live:
-        clean(session, now, server, left, migration.request_id)
+        queue_cleanup(session, now, server, left, migration.request_id)
     else:
         server.vm_state = MIGRATE.then or VmState.RESIZED
         server.power_state = PowerState.SHUTDOWN if stopped else PowerState.RUNNING
     server.fault = {}
-    _over(done, "completed" if migration.is_live else "finished", None)
+    _end(done, "completed" if migration.is_live else "finished", None)
 
 
-def _failed(done: Done, why: str) -> None:
+def _fail(done: StepResult, why: str) -> None:
     """The server is where and how it was."""
     session, server, migration = done.session, done.server, done.migration
     if not migration.is_live:
-        _give_flavor_back(done)
-    with claims.changing(session, server):
-        system_metadata.take(server, system_metadata.MIGRATION)
-        system_metadata.take(server, system_metadata.RESIZE)
+        _restore_flavor(done)
+    with claims.release_difference(session, server):
+        system_metadata.pop(server, system_metadata.MIGRATION)
+        system_metadata.pop(server, system_metadata.RESIZE)
     if migration.exchange["plan"].get("offer") or migration.dest_host:
-        clean(session, done.now, server, migration.dest_compute, migration.request_id)
-    _over(done, "cancelled" if _is_cancelled(done) else "error", why)
+        queue_cleanup(session, done.now, server, migration.dest_compute, migration.request_id)
+    _end(done, "cancelled" if _is_cancelled(done) else "error", why)
 
 
-def _give_flavor_back(done: Done) -> None:
+def _restore_flavor(done: StepResult) -> None:
     """The old flavor is the server's again; what it holds is settled at the end."""
     server, resize = done.server, done.server.aside[system_metadata.RESIZE]
     if resize.get("given_back"):
@@ -292,10 +295,10 @@ def _give_flavor_back(done: Done) -> None:
     given_up = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id, "given_back": True}
     server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
     history.remove_reverted_flavor(done.session, server)
-    system_metadata.put(server, system_metadata.RESIZE, given_up)
+    system_metadata.set_item(server, system_metadata.RESIZE, given_up)
 
 
-def _over(done: Done, status: str, why: str | None) -> None:
+def _end(done: StepResult, status: str, why: str | None) -> None:
     session, server = done.session, done.server
     server.task_state = None
     server.updated_at = done.now
@@ -306,14 +309,14 @@ def _over(done: Done, status: str, why: str | None) -> None:
     _close(session, done.now, done.migration, status)
 
 
-def _is_cancelled(done: Done) -> bool:
+def _is_cancelled(done: StepResult) -> bool:
     return bool(done.migration.exchange.get("cancelled"))
 
 
 def _close(session: Session, now: datetime, migration: Migration, status: str) -> None:
     """It is over, and its secrets are forgotten."""
     migration.status, migration.updated_at, migration.exchange = status, now, {}
-    _forget_secrets(
+    _clear_arguments(
         session,
         Operation.server_id == migration.server_id,
         Operation.request_id == migration.request_id,
@@ -322,6 +325,6 @@ def _close(session: Session, now: datetime, migration: Migration, status: str) -
     )
 
 
-def _forget_secrets(session: Session, *which: ColumnElement[bool]) -> None:
+def _clear_arguments(session: Session, *which: ColumnElement[bool]) -> None:
     statement = update(Operation).where(*which).values(arguments={})
     session.execute(statement.execution_options(synchronize_session=False))

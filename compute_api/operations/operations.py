@@ -11,7 +11,7 @@ from app.db.database import after_commit
 from compute_api.hosts import liveness
 from compute_api.models import Heartbeat, Operation, Server, ServerAction
 
-Nudge = Callable[[str, Sequence[int]], None]
+Notify = Callable[[str, Sequence[int]], None]
 """Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
 
 
@@ -30,7 +30,7 @@ def queue(
     *,
     host: str | None = None,
 ) -> Operation:
-    """Put down what is to be done for a server, by its host or by another one. `session.info["nudge"]` is told after
+    """Put down what is to be done for a server, by its host or by another one. `session.info["notify"]` is told after
     the commit."""
     host = host or server.host
     assert host is not None
@@ -45,9 +45,9 @@ def queue(
         created_at=now,
     )
     session.add(operation)
-    nudge: Nudge | None = session.info.get("nudge")
-    if nudge is not None:
-        after_commit(session, lambda: nudge(operation.host, [operation.id]))
+    notify: Notify | None = session.info.get("notify")
+    if notify is not None:
+        after_commit(session, lambda: notify(operation.host, [operation.id]))
     return operation
 
 
@@ -77,19 +77,19 @@ def end_action(session: Session, now: datetime, server_id: str, request_id: str,
     )
 
 
-def waiting(session: Session, host: str) -> list[int]:
+def list_queued(session: Session, host: str) -> list[int]:
     """Operations of the host that nobody has begun, oldest first."""
     query = select(Operation.id).where(Operation.host == host, Operation.state == "queued").order_by(Operation.id)
     return list(session.scalars(query))
 
 
-def stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
+def take_stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
     """Operations that have waited for 5 seconds since their hosts were last told of them, by host, oldest first.
 
     From then on they count as told again, so that of several processes that ask only one is answered. A host that is
     silent is told nothing: when it comes back it looks by itself.
     """
-    alive = select(Heartbeat.host).where(Heartbeat.last_seen >= liveness.silent_before(session, now))
+    alive = select(Heartbeat.host).where(Heartbeat.last_seen >= liveness.down_before(session, now))
     waits = (
         update(Operation)
         .where(
@@ -134,7 +134,7 @@ def close(session: Session, now: datetime, operation_id: int, state: str, error:
     )
 
 
-def of_request(session: Session, server_id: str, request_id: str) -> list[Operation]:
+def list_for_request(session: Session, server_id: str, request_id: str) -> list[Operation]:
     """What hosts were to do for a request, latest first: more than one where it was given to another host."""
     query = (
         select(Operation)
@@ -156,13 +156,13 @@ def requeue_running(session: Session, host: str) -> int:
     return len(result.all())
 
 
-def running(session: Session, host: str | None) -> list[Operation]:
+def list_running(session: Session, host: str | None) -> list[Operation]:
     """What the host is busy with, or every host."""
     query = select(Operation).where(Operation.state == "running").order_by(Operation.id)
     return list(session.scalars(query if host is None else query.where(Operation.host == host)))
 
 
-def concerns(session: Session, host: str, server_id: str) -> bool:
+def has_open(session: Session, host: str, server_id: str) -> bool:
     """Whether the host has something to do for the server, be it its own or one that is on its way."""
     query = select(Operation.id).where(
         Operation.host == host, Operation.server_id == server_id, Operation.state.in_(("queued", "running"))
@@ -170,7 +170,7 @@ def concerns(session: Session, host: str, server_id: str) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def interrupted(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
+def list_interrupted_servers(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
     """Servers of the host for which one of the tasks waits behind another one that is under way."""
     other = aliased(Operation)
     query = (
@@ -181,7 +181,7 @@ def interrupted(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
     return list(session.scalars(query.distinct()))
 
 
-def under_way(session: Session, operation_id: int, host: str) -> Operation | None:
+def find_running(session: Session, operation_id: int, host: str) -> Operation | None:
     """The operation, if the host has begun it and has not said yet how it went."""
     query = select(Operation).where(Operation.id == operation_id, Operation.host == host, Operation.state == "running")
     return session.scalar(query)

@@ -24,19 +24,19 @@ BATCH = 100
 """Servers that go in one transaction."""
 WINDOW = 2000
 """Rows that are looked at by one query."""
-FOLLOWERS = (Operation, ServerAction, Migration)
+DEPENDENT_TABLES = (Operation, ServerAction, Migration)
 """What goes with a server."""
-EVERY = timedelta(days=1)
-REST = 9
+INTERVAL = timedelta(days=1)
+REST_FACTOR = 9
 """By itself the cloud rests between two batches for so many times as long as the last one took."""
 MIN_REST_SECONDS = 0.1
-AGAIN_SECONDS = 300.0
-MOST_DAYS = 36_500.0
-SIZE = ("name", "vcpus", "ram", "disk", "ephemeral")
+RETRY_SECONDS = 300.0
+MAX_DAYS = 36_500.0
+FLAVOR_FIELDS = ("name", "vcpus", "ram", "disk", "ephemeral")
 
 
 @dataclass(slots=True)
-class Removed:
+class PurgedCount:
     """How much went, or would go."""
 
     servers: int = 0
@@ -44,7 +44,7 @@ class Removed:
     """Of all tables, those of the servers among them."""
 
 
-def purge(database: Database, before: datetime, *, usage: bool = False, dry_run: bool = False) -> Iterator[Removed]:
+def purge(database: Database, before: datetime, *, usage: bool = False, dry_run: bool = False) -> Iterator[PurgedCount]:
     """Remove what is left of servers that were deleted before then, a batch at each step, oldest first; yields what
     each batch was. With `usage`, usage forgets them, too. A dry run only counts.
 
@@ -58,7 +58,7 @@ def purge(database: Database, before: datetime, *, usage: bool = False, dry_run:
     while True:
         with database.reading() as session:
             window = session.execute(
-                select(Server.seq, Server.id, Server.created_at, _is_over(before))
+                select(Server.seq, Server.id, Server.created_at, _is_purgeable(before))
                 .where(Server.seq > after, Server.seq < last)
                 .order_by(Server.seq)
                 .limit(WINDOW)
@@ -67,77 +67,79 @@ def purge(database: Database, before: datetime, *, usage: bool = False, dry_run:
         for at in range(0, len(over), BATCH):
             yield _remove(database, over[at : at + BATCH], before, usage=usage, dry_run=dry_run)
         if not over:
-            yield Removed()  # so that whoever steps through this may rest, or end, in a long row of younger ones
+            yield PurgedCount()  # so that whoever steps through this may rest, or end, in a long row of younger ones
         if len(window) < WINDOW or window[-1].created_at >= before:  # servers are numbered as they are created
             break
         after = window[-1].seq
     if usage:
-        yield from _forget_usage(database, before, dry_run=dry_run)
+        yield from _purge_usage(database, before, dry_run=dry_run)
 
 
-def _is_over(before: datetime) -> ColumnElement[bool]:
+def _is_purgeable(before: datetime) -> ColumnElement[bool]:
     waiting = select(Operation.id).where(Operation.server_id == Server.id, Operation.state.in_(("queued", "running")))
     return and_(Server.deleted, Server.terminated_at < before, ~waiting.exists())
 
 
 def _newest(session: Session) -> set[str]:
     """The servers that have the newest row of a table."""
-    newest = (select(kind.server_id).order_by(kind.id.desc()).limit(1) for kind in FOLLOWERS)
+    newest = (select(kind.server_id).order_by(kind.id.desc()).limit(1) for kind in DEPENDENT_TABLES)
     return {found for query in newest if (found := session.scalar(query)) is not None}
 
 
 def _remove(
     database: Database, servers: Sequence[tuple[int, str]], before: datetime, *, usage: bool, dry_run: bool
-) -> Removed:
+) -> PurgedCount:
     if dry_run:
         with database.reading() as session:
             ids = [server_id for _, server_id in servers]
-            followers = (select(func.count()).where(kind.server_id.in_(ids)) for kind in FOLLOWERS)
+            followers = (select(func.count()).where(kind.server_id.in_(ids)) for kind in DEPENDENT_TABLES)
             rows = sum(session.scalar(query) or 0 for query in followers)
-        return Removed(servers=len(ids), rows=len(ids) + rows)
+        return PurgedCount(servers=len(ids), rows=len(ids) + rows)
     with database.transaction() as session:
         query = select(Server.seq, Server.id, Server.project_id, Server.name, Server.flavor)
         query = query.add_columns(Server.launched_at, Server.terminated_at)
-        query = query.where(Server.seq.in_([seq for seq, _ in servers]), _is_over(before))
+        query = query.where(Server.seq.in_([seq for seq, _ in servers]), _is_purgeable(before))
         found = session.execute(query.with_for_update(skip_locked=True)).all()  # somebody else may have been quicker
         past = [
-            row._asdict() | {"flavor": {name: row.flavor[name] for name in SIZE}} for row in found if row.launched_at
+            row._asdict() | {"flavor": {name: row.flavor[name] for name in FLAVOR_FIELDS}}
+            for row in found
+            if row.launched_at
         ]
         if past and not usage:
             session.execute(insert(PastServer), past)
         ids = [row.id for row in found]
-        removed = Removed(servers=len(ids))
-        for kind in FOLLOWERS:
-            removed.rows += _deleted(session, kind, kind.server_id.in_(ids))
+        removed = PurgedCount(servers=len(ids))
+        for kind in DEPENDENT_TABLES:
+            removed.rows += _delete_rows(session, kind, kind.server_id.in_(ids))
         forgotten = set(ids) if usage else set(ids) - {one["id"] for one in past}
-        removed.rows += _deleted(session, ServerSize, ServerSize.server_id.in_(forgotten))
-        removed.rows += _deleted(session, Server, Server.seq.in_([row.seq for row in found]))
+        removed.rows += _delete_rows(session, ServerSize, ServerSize.server_id.in_(forgotten))
+        removed.rows += _delete_rows(session, Server, Server.seq.in_([row.seq for row in found]))
     return removed
 
 
-def _forget_usage(database: Database, before: datetime, *, dry_run: bool) -> Iterator[Removed]:
+def _purge_usage(database: Database, before: datetime, *, dry_run: bool) -> Iterator[PurgedCount]:
     """What earlier purges have kept for usage."""
     old = select(PastServer.id).where(PastServer.terminated_at < before)
     if dry_run:
         with database.reading() as session:
-            yield Removed(rows=session.scalar(select(func.count()).select_from(old.subquery())) or 0)
+            yield PurgedCount(rows=session.scalar(select(func.count()).select_from(old.subquery())) or 0)
         return
     while True:
         with database.transaction() as session:
             ids = list(session.scalars(old.limit(BATCH)))
-            rows = _deleted(session, ServerSize, ServerSize.server_id.in_(ids))
-            rows += _deleted(session, PastServer, PastServer.id.in_(ids))
+            rows = _delete_rows(session, ServerSize, ServerSize.server_id.in_(ids))
+            rows += _delete_rows(session, PastServer, PastServer.id.in_(ids))
         if not ids:
             return
-        yield Removed(rows=rows)
+        yield PurgedCount(rows=rows)
 
 
-def _deleted(session: Session, kind: type, which: ColumnElement[bool]) -> int:
+def _delete_rows(session: Session, kind: type, which: ColumnElement[bool]) -> int:
     result = session.execute(delete(kind).where(which).execution_options(synchronize_session=False))
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
-class Purging:
+class PurgeThread:
     """Purges once a day by itself, in a thread of its own, what was deleted more than `keep_days` ago.
 
     0 is never, and so is what is below it: whoever writes -1 does not want everything gone.
@@ -145,7 +147,7 @@ class Purging:
 
     def __init__(self, database: Database, clock: Clock, keep_days: float) -> None:
         self._database, self._clock = database, clock
-        self._keep = timedelta(days=min(max(keep_days, 0.0), MOST_DAYS))
+        self._keep = timedelta(days=min(max(keep_days, 0.0), MAX_DAYS))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
 
@@ -165,21 +167,21 @@ class Purging:
         while not self._stopping.wait(pause):
             try:
                 self._once()
-                pause = EVERY.total_seconds()
+                pause = INTERVAL.total_seconds()
             except Exception as error:
                 if is_unreachable(error):
                     log.warning("Old rows stay for now, the database does not answer: %s", reason(error))
                 else:
                     log.exception("Old rows stay for now")
-                pause = AGAIN_SECONDS
+                pause = RETRY_SECONDS
 
     def _once(self) -> None:
-        whole = Removed()
+        whole = PurgedCount()
         began = time.monotonic()
         for removed in purge(self._database, self._clock.now() - self._keep):
             whole.servers += removed.servers
             whole.rows += removed.rows
-            if self._stopping.wait(max(REST * (time.monotonic() - began), MIN_REST_SECONDS)):
+            if self._stopping.wait(max(REST_FACTOR * (time.monotonic() - began), MIN_REST_SECONDS)):
                 break
             began = time.monotonic()
         if whole.rows:

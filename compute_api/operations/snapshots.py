@@ -19,7 +19,7 @@ from image_api.models import Image
 from image_api.states import ImageStatus, Visibility
 
 
-def plan(
+def create_image(
     session: Session,
     now: datetime,
     caller: Caller,
@@ -53,7 +53,7 @@ def plan(
     return images.create(session, caller, new, now)
 
 
-def snapshot(session: Session, operation: Operation, disk_format: str, sha512: str | None = None) -> Snapshot:
+def expected_snapshot(session: Session, operation: Operation, disk_format: str, sha512: str | None = None) -> Snapshot:
     """What the host that carries out the operation may fill the image with."""
     server = session.scalars(select(Server).where(Server.id == operation.server_id)).one()
     sizes = [disk_bytes(disk) for disk in disks(server)]
@@ -62,7 +62,7 @@ def snapshot(session: Session, operation: Operation, disk_format: str, sha512: s
     return Snapshot(arguments["image_id"], arguments["owner"], disk_format, max(sizes), sha512)
 
 
-def superfluous(session: Session, server_id: str, arguments: Mapping[str, Any]) -> list[str]:
+def list_expired_backups(session: Session, server_id: str, arguments: Mapping[str, Any]) -> list[str]:
     """Backups of the server, of this kind, beyond the newest `rotation`."""
     query = select(Image).where(Image.owner == arguments["owner"], Image.status == ImageStatus.ACTIVE)
     same = [

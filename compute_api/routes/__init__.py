@@ -32,9 +32,9 @@ from compute_api.routes.servers import (
     servers,
     subresources,
 )
-from compute_api.rpc.driver import remote
-from compute_api.rpc.host_client import Asks, LocalAsk
-from compute_api.rpc.notify import LocalNudge, Nudges
+from compute_api.rpc.driver import make_remote_clients
+from compute_api.rpc.host_client import HostClient, LocalHostClient
+from compute_api.rpc.notify import LocalNotifier, Notifier
 from compute_api.views.entries import EntryCache
 from network_api import PORT_CHANGE_HOOK
 
@@ -71,16 +71,16 @@ def furnish(app: Flask) -> None:
     """Give the application what compute's routes reach for."""
     parts: Parts = app.extensions["sixstack"]
     here = parts.settings.host_name if parts.settings.agent else None
-    nudge, ask = remote(parts.settings)
-    app.extensions[context.NUDGE] = Nudges(here, LocalNudge(parts.settings.state), nudge)
-    app.extensions[context.ASK] = Asks(here, LocalAsk(parts.settings.state), ask)
+    notify, ask = make_remote_clients(parts.settings)
+    app.extensions[context.NOTIFY] = Notifier(here, LocalNotifier(parts.settings.state), notify)
+    app.extensions[context.ASK] = HostClient(here, LocalHostClient(parts.settings.state), ask)
     app.extensions[context.ENTRIES] = EntryCache()
     app.extensions[PORT_CHANGE_HOOK] = _refresh_interfaces
 
 
 def _refresh_interfaces(session: Session, server_ids: Iterable[str]) -> None:
     """After the commit, the hosts of these servers apply what the database has for their ports."""
-    session.info["nudge"] = current_app.extensions[context.NUDGE]
+    session.info["notify"] = current_app.extensions[context.NOTIFY]
     interfaces.refresh(session, clock().now(), server_ids, context.request_id())
 
 

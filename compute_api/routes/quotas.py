@@ -100,7 +100,7 @@ def update_quota_class(name: str) -> Response:
         )
     wanted = _numbers(_asked("quota_class_set"), set(_class(quotas.DEFAULTS)))
     with transaction() as session:
-        quotas.set_limits(session, quotas.NOBODY, wanted)
+        quotas.set_limits(session, quotas.DEFAULT_PROJECT, wanted)
         session.flush()
         return json({"quota_class_set": _class(quotas.defaults(session))})
 

@@ -17,7 +17,7 @@ from compute_api import usage
 from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import version
-from compute_api.usage import ServerUsage, Total
+from compute_api.usage import ProjectTotal, ServerUsage
 from compute_api.views.servers import format_microseconds
 
 PAGES_SINCE = v("2.40")
@@ -33,7 +33,7 @@ def list_usage() -> Response:
     detailed = request.args.get("detailed") == "1"
     if version() < PAGES_SINCE and not detailed:
         with database().reading() as session:
-            totals = usage.totals(session, clock().now(), start, stop)
+            totals = usage.project_totals(session, clock().now(), start, stop)
         return json({"tenant_usages": [_shown(one, start, stop) for one in totals]})
     found, limit = _found(start, stop, None)
     by_project: dict[str, list[ServerUsage]] = {}
@@ -41,7 +41,7 @@ def list_usage() -> Response:
         by_project.setdefault(one.project_id, []).append(one)
     body: dict[str, Any] = {
         "tenant_usages": [
-            _shown(usage.total(project, of), start, stop, of if detailed else None)
+            _shown(usage.sum_usage(project, of), start, stop, of if detailed else None)
             for project, of in by_project.items()
         ]
     }
@@ -59,7 +59,7 @@ def show_usage(project_id: str) -> Response:
     found, limit = _found(start, stop, project_id)
     body: dict[str, Any] = {"tenant_usage": {}}
     if found:
-        body = {"tenant_usage": _shown(usage.total(project_id, found), start, stop, found)}
+        body = {"tenant_usage": _shown(usage.sum_usage(project_id, found), start, stop, found)}
     if limit is not None and len(found) == limit:
         href = url(f"/compute/v2.1/os-simple-tenant-usage/{project_id}?{query_after(found[-1].id)}")
         body["tenant_usage_links"] = [{"rel": "next", "href": href}]
@@ -80,7 +80,7 @@ def _found(start: datetime, stop: datetime, project_id: str | None) -> tuple[lis
     asked = page(request.args) if version() >= PAGES_SINCE else None
     limit, marker = (asked.limit, asked.marker) if asked else (None, None)
     with database().reading() as session:
-        found = usage.within(session, clock().now(), start, stop, project_id=project_id, limit=limit, marker=marker)
+        found = usage.list_usage(session, clock().now(), start, stop, project_id=project_id, limit=limit, marker=marker)
         return list(found), limit
 
 
@@ -97,7 +97,7 @@ def _time(name: str, default: datetime) -> datetime:
 
 
 def _shown(
-    total: Total, start: datetime, stop: datetime, servers: Sequence[ServerUsage] | None = None
+    total: ProjectTotal, start: datetime, stop: datetime, servers: Sequence[ServerUsage] | None = None
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
         "tenant_id": total.project_id,

@@ -12,25 +12,25 @@ from app.core import errors
 from compute_api.rpc import topology
 
 
-def _refuse(_body: Any) -> Any:
+def _reject_compression(_body: Any) -> Any:
     raise ValueError("Messages of this cloud are not compressed.")
 
 
 # Nobody compresses messages, and what hosts send must not grow when it is read.
 for _kind in compression.encoders():
-    compression.register(_refuse, _refuse, _kind)
+    compression.register(_reject_compression, _reject_compression, _kind)
 
 HEARTBEAT_SECONDS = 20
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
-def options(url: str, authority: str | None, *, confirmed: bool = True) -> dict[str, Any]:
+def connection_options(url: str, authority: str | None, *, confirmed: bool = True) -> dict[str, Any]:
     """How kombu and Celery connect: confirmed publishing, no waiting for ever, and TLS for amqps:// URLs.
 
     What is not `confirmed` is sent and forgotten. `authority` is the path of the certificate authority's file; the
     system's own are trusted when it is None.
     """
-    timeouts = {"connect_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
+    timeouts = {"connect_timeout": TIMEOUT_SECONDS, "write_timeout": TIMEOUT_SECONDS}
     made: dict[str, Any] = {"transport_options": {"confirm_publish": confirmed, **timeouts}}
     if url.startswith("amqps:"):
         made["ssl"] = {"ca_certs": authority or ssl.get_default_verify_paths().cafile, "cert_reqs": ssl.CERT_REQUIRED}
@@ -41,10 +41,10 @@ def connection(
     url: str, authority: str | None = None, *, heartbeat: int = HEARTBEAT_SECONDS, confirmed: bool = True
 ) -> Connection:
     """A connection that is made when it is first needed."""
-    return Connection(url, heartbeat=heartbeat, **options(url, authority, confirmed=confirmed))
+    return Connection(url, heartbeat=heartbeat, **connection_options(url, authority, confirmed=confirmed))
 
 
-def reach(connecting: Connection, lost: Callable[[Exception, float], None], **more: Any) -> Connection:
+def connect_with_retries(connecting: Connection, lost: Callable[[Exception, float], None], **more: Any) -> Connection:
     """The connection, once the broker takes it, for however long that takes: tried every second at first, then every
     five. `lost` is told why not, and after how many seconds it is tried again."""
     return connecting.ensure_connection(lost, None, interval_start=1, interval_step=1, interval_max=5, **more)
@@ -66,14 +66,14 @@ def heartbeat_queue() -> Queue:
     )
 
 
-def up_exchange() -> Exchange:
+def reply_exchange() -> Exchange:
     """Where the answers of all hosts come together."""
-    return Exchange(topology.UP, type="topic", durable=True)
+    return Exchange(topology.REPLY_EXCHANGE, type="topic", durable=True)
 
 
 def declare(channel: Any) -> None:
     """What all hosts share. May be done again."""
-    up_exchange()(channel).declare()
+    reply_exchange()(channel).declare()
     conductor_queue()(channel).declare()
     heartbeat_queue()(channel).declare()
 
@@ -81,22 +81,22 @@ def declare(channel: Any) -> None:
 def declare_host(channel: Any, host: str) -> None:
     """The host's queues, its exchange, and where that leads. May be done again."""
     declare(channel)
-    own = Exchange(topology.up(host), type="topic", durable=True)(channel)
+    own = Exchange(topology.host_exchange(host), type="topic", durable=True)(channel)
     own.declare()
-    Queue(topology.work(host), durable=True, queue_arguments={"x-queue-type": "quorum"})(channel).queue_declare()
-    for name in (topology.questions(host), topology.answers(host)):
+    Queue(topology.task_queue(host), durable=True, queue_arguments={"x-queue-type": "quorum"})(channel).queue_declare()
+    for name in (topology.request_queue(host), topology.reply_queue(host)):
         Queue(name, durable=True, message_ttl=60)(channel).queue_declare()
     for queue, key in ((topology.CONDUCTOR, topology.KEY_CONDUCTOR), (topology.HEARTBEATS, topology.KEY_HEARTBEAT)):
         Queue(queue)(channel).bind_to(own, key)
-    up_exchange()(channel).bind_to(own, routing_key=f"{topology.KEY_ANSWER}.#")
+    reply_exchange()(channel).bind_to(own, routing_key=f"{topology.KEY_REPLY}.#")
 
 
 def remove_host(channel: Any, host: str) -> None:
     """Nothing of the host is left at the broker but its user."""
-    for queue in (topology.work(host), topology.questions(host), topology.answers(host)):
+    for queue in (topology.task_queue(host), topology.request_queue(host), topology.reply_queue(host)):
         with suppress(channel.connection.channel_errors):
             channel.queue_delete(queue)
-    channel.exchange_delete(topology.up(host))
+    channel.exchange_delete(topology.host_exchange(host))
 
 
 def unavailable(error: Exception) -> errors.Unavailable:
@@ -104,5 +104,5 @@ def unavailable(error: Exception) -> errors.Unavailable:
     return errors.Unavailable(f"The message broker cannot be reached just now ({type(error).__name__}). Try again.")
 
 
-LOST = (OperationalError, ConnectionError, OSError)
+CONNECTION_ERRORS = (OperationalError, ConnectionError, OSError)
 """What a broker that is not there looks like."""

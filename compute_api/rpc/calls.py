@@ -14,14 +14,14 @@ from kombu.mixins import ConsumerMixin
 
 from app.core import errors
 from compute_api.rpc import broker
-from compute_api.rpc.publisher import Post
+from compute_api.rpc.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
 
 
-class Listener(ConsumerMixin):  # type: ignore[misc]
+class ConsumerThread(ConsumerMixin):  # type: ignore[misc]
     """Hears messages in a thread of its own, for as long as it takes; a broker that is gone is waited for."""
 
     def __init__(self, connection: Connection, name: str) -> None:
@@ -46,7 +46,7 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
     def establish_connection(self) -> Iterator[Connection]:
         """A connection for as long as there is something to hear."""
         with self.create_connection() as made:
-            yield broker.reach(made, self.on_connection_error)
+            yield broker.connect_with_retries(made, self.on_connection_error)
 
     def _listen(self) -> None:
         while not self.should_stop:
@@ -71,10 +71,10 @@ class Listener(ConsumerMixin):  # type: ignore[misc]
         self.connected.clear()
 
 
-class Calls(Listener):
+class RpcClient(ConsumerThread):
     """The answers to what was asked, each brought to whoever waits for it."""
 
-    def __init__(self, connection: Connection, queue: Queue, post: Post) -> None:
+    def __init__(self, connection: Connection, queue: Queue, post: Publisher) -> None:
         super().__init__(connection, "answers")
         self._queue = queue
         self._post = post

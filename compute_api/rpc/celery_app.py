@@ -11,18 +11,18 @@ from compute_api.rpc import broker, topology
 def work_queue(host: str) -> Queue:
     """The queue of a host; it was declared when the host was added, and nobody declares it again."""
     return Queue(
-        topology.work(host),
+        topology.task_queue(host),
         Exchange("", no_declare=True),
-        topology.work(host),
+        topology.task_queue(host),
         no_declare=True,
         queue_arguments={"x-queue-type": "quorum"},
     )
 
 
-def celery(url: str, authority: str | None, *, host: str | None = None) -> Celery:
+def make_celery(url: str, authority: str | None, *, host: str | None = None) -> Celery:
     """An application for sending work, or with a host for carrying out what is sent to it."""
     app = Celery("sixstack", set_as_current=False)
-    connecting: dict[str, Any] = broker.options(url, authority)
+    connecting: dict[str, Any] = broker.connection_options(url, authority)
     app.conf.update(
         broker_url=url,
         broker_transport_options=connecting["transport_options"],

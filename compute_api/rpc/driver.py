@@ -8,13 +8,13 @@ from app.core.settings import Settings
 Remote = tuple[Callable[[str, Sequence[int]], None] | None, Callable[..., Any] | None]
 
 
-def remote(settings: Settings) -> Remote:
-    """How to nudge and how to ask hosts on other computers."""
+def make_remote_clients(settings: Settings) -> Remote:
+    """How to notify and how to ask hosts on other computers."""
     if settings.broker_url is None:
         return None, None
-    from compute_api.rpc.celery_app import celery
-    from compute_api.rpc.remote_host_client import RemoteAsk
-    from compute_api.rpc.task_publisher import CeleryNudge
+    from compute_api.rpc.celery_app import make_celery
+    from compute_api.rpc.remote_host_client import RemoteHostClient
+    from compute_api.rpc.task_publisher import CeleryNotifier
 
     authority = settings.broker_authority
-    return CeleryNudge(celery(settings.broker_url, authority)), RemoteAsk(settings.broker_url, authority)
+    return CeleryNotifier(make_celery(settings.broker_url, authority)), RemoteHostClient(settings.broker_url, authority)

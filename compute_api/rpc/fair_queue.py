@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class FairQueue(Generic[Item]):
     """Bounded: a host that has `each` waiting is refused, and who adds to `whole` waits until there is room."""
 
     def __init__(self, each: int, whole: int) -> None:

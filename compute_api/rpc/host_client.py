@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 
 from app.core import errors
-from compute_api.rpc.notify import ASK_SOCKET_NAME, reachable
+from compute_api.rpc.notify import RPC_SOCKET_NAME, short_socket_path
 
 TIMEOUT_SECONDS = 30.0
 
 
-class Asks:
+class HostClient:
     """Asks the host's agent in the way that leads there: the agent on this machine, or those on others."""
 
-    def __init__(self, here: str | None, local: "LocalAsk", remote: Callable[..., Any] | None) -> None:
+    def __init__(self, here: str | None, local: "LocalHostClient", remote: Callable[..., Any] | None) -> None:
         self._here, self._local, self._remote = here, local, remote
 
     def __call__(self, host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
@@ -31,11 +31,11 @@ class Asks:
         return self._remote(host, question, machine_id, **arguments)
 
 
-class LocalAsk:
+class LocalHostClient:
     """Asks the agent on this machine."""
 
     def __init__(self, state: Path) -> None:
-        self._path = state / ASK_SOCKET_NAME
+        self._path = state / RPC_SOCKET_NAME
 
     def __call__(self, question: str, machine_id: str, **arguments: Any) -> Any:
         """The answer. Raises Unavailable when the agent is not there, Conflict with its words when it cannot say."""
@@ -43,7 +43,7 @@ class LocalAsk:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(TIMEOUT_SECONDS)
-                with reachable(self._path) as name:
+                with short_socket_path(self._path) as name:
                     connection.connect(name)
                 connection.sendall(request)
                 with connection.makefile("rb") as lines:

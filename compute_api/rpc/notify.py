@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SOCKET_NAME = "agent.sock"
-ASK_SOCKET_NAME = "agent-ask.sock"
+RPC_SOCKET_NAME = "agent-ask.sock"
 
 
 @contextmanager
-def reachable(path: Path) -> Iterator[str]:
+def short_socket_path(path: Path) -> Iterator[str]:
     """A short name for a socket's path, which may be longer than the 107 bytes that a Unix socket's name may have."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -23,10 +23,10 @@ def reachable(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-class Nudges:
+class Notifier:
     """Tells the host's agent in the way that leads there: the agent on this machine, or those on others."""
 
-    def __init__(self, here: str | None, local: "LocalNudge", remote: Callable[[str, Sequence[int]], None] | None):
+    def __init__(self, here: str | None, local: "LocalNotifier", remote: Callable[[str, Sequence[int]], None] | None):
         self._here, self._local, self._remote = here, local, remote
 
     def __call__(self, host: str, operation_ids: Sequence[int]) -> None:
@@ -36,7 +36,7 @@ class Nudges:
             self._remote(host, operation_ids)
 
 
-class LocalNudge:
+class LocalNotifier:
     """Nudges the agent that listens in the state directory."""
 
     def __init__(self, state: Path) -> None:
@@ -45,5 +45,9 @@ class LocalNudge:
     def __call__(self, operation_ids: Sequence[int]) -> None:
         message = b" ".join(b"%d" % number for number in operation_ids)
         datagram = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-        with suppress(OSError), reachable(self._path) as name, socket.socket(socket.AF_UNIX, datagram) as nudges:
+        with (
+            suppress(OSError),
+            short_socket_path(self._path) as name,
+            socket.socket(socket.AF_UNIX, datagram) as nudges,
+        ):
             nudges.sendto(message, name)

@@ -7,10 +7,10 @@ from typing import Any
 from kombu import Connection, Producer
 
 from app.core import errors
-from compute_api.rpc.broker import LOST, PATIENCE_SECONDS, connection, unavailable
+from compute_api.rpc.broker import CONNECTION_ERRORS, TIMEOUT_SECONDS, connection, unavailable
 
 
-class Post:
+class Publisher:
     """Messages are confirmed by the broker before `send` returns. Safe to use from several threads.
 
     Not `confirmed` are those that somebody asks for again when they do not arrive.
@@ -31,12 +31,12 @@ class Post:
                 raise errors.Unavailable("Nothing is sent any more: this process ends.")
             try:
                 self._publish(body, exchange, routing_key, properties)
-            except LOST:
+            except CONNECTION_ERRORS:
                 # A connection that was idle may have died unseen: a new one decides.
                 self._close()
                 try:
                     self._publish(body, exchange, routing_key, properties)
-                except LOST as error:
+                except CONNECTION_ERRORS as error:
                     self._close()
                     raise unavailable(error) from None
 
@@ -52,7 +52,7 @@ class Post:
     def _publish(self, body: Mapping[str, Any], exchange: str, routing_key: str, properties: Mapping[str, Any]) -> None:
         if self._producer is None:
             made = connection(self._url, self._authority, heartbeat=0, confirmed=self._confirmed)
-            made.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE_SECONDS)
+            made.ensure_connection(max_retries=1, interval_start=0, timeout=TIMEOUT_SECONDS)
             self._connection = made
             self._producer = Producer(made.channel())
         self._producer.publish(body, exchange=exchange, routing_key=routing_key, serializer="json", **properties)

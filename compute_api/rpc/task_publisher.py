@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from celery import Celery
 
 from compute_api.rpc import topology
-from compute_api.rpc.broker import LOST
+from compute_api.rpc.broker import CONNECTION_ERRORS
 from compute_api.rpc.celery_app import work_queue
 
 log = logging.getLogger(__name__)
 
-WAITING = 10_000
+MAX_PENDING = 10_000
 
 
-class CeleryNudge:
+class CeleryNotifier:
     """Sends operations' ids to their hosts' queues from a thread of its own."""
 
     def __init__(self, engine: Celery) -> None:
         self._engine = engine
-        self._waiting: queue.Queue[tuple[str, int] | None] = queue.Queue(WAITING)
+        self._waiting: queue.Queue[tuple[str, int] | None] = queue.Queue(MAX_PENDING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class CeleryNudge:
                 retry=False,
                 ignore_result=True,
             )
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             log.warning("Operation %d could not be sent to %s: %s", operation_id, host, error)
             return False
         return True

@@ -14,45 +14,45 @@ import re
 
 CONDUCTOR = "sixstack.conductor"
 HEARTBEATS = "sixstack.heartbeats"
-UP = "sixstack.up"
+REPLY_EXCHANGE = "sixstack.up"
 TASK = "sixstack.carry_out"
 
 KEY_CONDUCTOR = "conductor"
 KEY_HEARTBEAT = "heartbeat"
-KEY_ANSWER = "answer"
+KEY_REPLY = "answer"
 
 HEARTBEAT_TTL_MS = 30_000
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 """What a host may be called: a DNS name."""
 
 
-def work(host: str) -> str:
+def task_queue(host: str) -> str:
     """The quorum queue of what the host is to do."""
     return f"sixstack.host.{host}"
 
 
-def questions(host: str) -> str:
+def request_queue(host: str) -> str:
     """The queue of what the host is asked."""
     return f"sixstack.ask.{host}"
 
 
-def answers(host: str) -> str:
+def reply_queue(host: str) -> str:
     """The queue of what the host gets to know."""
     return f"sixstack.answers.{host}"
 
 
-def up(host: str) -> str:
+def host_exchange(host: str) -> str:
     """The exchange of all that the host says."""
-    return f"{UP}.{host}"
+    return f"{REPLY_EXCHANGE}.{host}"
 
 
 def sender(exchange: str) -> str | None:
     """The host whose exchange it is; None when it is none's."""
-    prefix = f"{UP}."
+    prefix = f"{REPLY_EXCHANGE}."
     return exchange.removeprefix(prefix) if exchange.startswith(prefix) else None
 
 
-def user(host: str) -> str:
+def broker_user(host: str) -> str:
     """The host's user at the broker."""
     return f"sixstack-host-{host}"
 

@@ -14,7 +14,7 @@ from compute_api.hosts import hosts
 from compute_api.models import ProjectUsage, Server
 
 
-class Room(TypedDict):
+class Resources(TypedDict):
     """What a server takes of its host."""
 
     vcpus: int
@@ -22,27 +22,27 @@ class Room(TypedDict):
     disk_gib: int
 
 
-def room(flavor: dict[str, Any]) -> Room:
+def flavor_resources(flavor: dict[str, Any]) -> Resources:
     """What a flavor takes of a host: swap counts as disk, in whole GiB."""
     disk = flavor["disk"] + flavor["ephemeral"] + -(-flavor["swap"] // 1024)
-    return Room(vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=disk)
+    return Resources(vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=disk)
 
 
-def held(server: Server) -> Room:
+def held_resources(server: Server) -> Resources:
     """What the server holds: while it is resized, the larger of both flavors."""
-    now = room(server.flavor)
+    now = flavor_resources(server.flavor)
     resize = server.aside.get(system_metadata.RESIZE)
     if resize is None:
         return now
-    other = room(resize["flavor"])
-    return Room(
+    other = flavor_resources(resize["flavor"])
+    return Resources(
         vcpus=max(now["vcpus"], other["vcpus"]),
         memory_mib=max(now["memory_mib"], other["memory_mib"]),
         disk_gib=max(now["disk_gib"], other["disk_gib"]),
     )
 
 
-def on_hosts(server: Server) -> dict[str, Room]:
+def resources_by_host(server: Server) -> dict[str, Resources]:
     """What the server holds on which host: on its own, on the one that it is moving to, and on the one that it came
     from as long as it may go back."""
     if server.host is None:
@@ -54,39 +54,39 @@ def on_hosts(server: Server) -> dict[str, Room]:
             there = resize["flavor"]
         elif resize:
             here = resize["flavor"]
-        return {server.host: room(here), migration["to"]: room(there)}
+        return {server.host: flavor_resources(here), migration["to"]: flavor_resources(there)}
     if resize and resize.get("host"):
-        return {server.host: room(server.flavor), resize["host"]: room(resize["flavor"])}
-    return {server.host: held(server)}
+        return {server.host: flavor_resources(server.flavor), resize["host"]: flavor_resources(resize["flavor"])}
+    return {server.host: held_resources(server)}
 
 
 @contextmanager
-def changing(session: Session, server: Server) -> Iterator[None]:
+def release_difference(session: Session, server: Server) -> Iterator[None]:
     """What the server holds less of its quota and of hosts after the block is given back."""
-    quota, rooms = held(server), on_hosts(server)
+    quota, rooms = held_resources(server), resources_by_host(server)
     yield
-    less = _minus(quota, held(server))
+    less = _subtract(quota, held_resources(server))
     if less["vcpus"] or less["memory_mib"]:
         quotas.add(session, server.project_id, cores=-less["vcpus"], ram=-less["memory_mib"])
-    after = on_hosts(server)
+    after = resources_by_host(server)
     for host, before in rooms.items():
-        given_back = _minus(before, after[host]) if host in after else before
+        given_back = _subtract(before, after[host]) if host in after else before
         if any(given_back.values()):
             hosts.release(session, host, **given_back)
 
 
-def _minus(one: Room, other: Room) -> Room:
-    return Room(
+def _subtract(one: Resources, other: Resources) -> Resources:
+    return Resources(
         vcpus=one["vcpus"] - other["vcpus"],
         memory_mib=one["memory_mib"] - other["memory_mib"],
         disk_gib=one["disk_gib"] - other["disk_gib"],
     )
 
 
-def grow(session: Session, now: datetime, server: Server, before: Room) -> bool:
+def claim_growth(session: Session, now: datetime, server: Server, before: Resources) -> bool:
     """Take what the server holds more than `before`, of the quota and of its host. False when that has no room, with
     the quota taken. Raises QuotaExceeded."""
-    more = _minus(held(server), before)
+    more = _subtract(held_resources(server), before)
     used = session.get_one(ProjectUsage, server.project_id, with_for_update=True, populate_existing=True)
     limits = quotas.limits(session, server.project_id)
     for name, need, have in (("cores", more["vcpus"], used.cores), ("ram", more["memory_mib"], used.ram)):
@@ -102,7 +102,7 @@ def grow(session: Session, now: datetime, server: Server, before: Room) -> bool:
 def user_usage(session: Session, project_id: str, user_id: str) -> dict[str, int]:
     """Return the instances, cores and RAM (MiB) of the user's servers in the project."""
     own = (Server.project_id == project_id, Server.user_id == user_id, Server.deleted.is_(False))
-    holds = [held(server) for server in session.scalars(select(Server).where(*own))]
+    holds = [held_resources(server) for server in session.scalars(select(Server).where(*own))]
     return {
         "instances": len(holds),
         "cores": sum(one["vcpus"] for one in holds),
@@ -124,7 +124,7 @@ def within_user_limits(
     used = user_usage(session, project_id, user_id)
     fits = min(count, *((limits[name] - used[name]) // need for name, need in each.items()))
     if fits < max(at_least, 1):
-        quotas.refuse(used, limits, each, count)
+        quotas.raise_exceeded(used, limits, each, count)
     return fits
 
 
@@ -132,7 +132,7 @@ def _needs(flavor: dict[str, Any]) -> dict[str, int]:
     return {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
 
 
-def _check_user_growth(session: Session, server: Server, more: Room) -> None:
+def _check_user_growth(session: Session, server: Server, more: Resources) -> None:
     """Raise QuotaExceeded when the user's own limits leave no room. `server` is counted with its larger flavor."""
     limits = quotas.user_limits(session, server.project_id, server.user_id)
     growth = {"cores": more["vcpus"], "ram": more["memory_mib"]}
@@ -148,15 +148,15 @@ def _check_user_growth(session: Session, server: Server, more: Room) -> None:
             )
 
 
-def settle(session: Session, server: Server) -> None:
+def end_resize(session: Session, server: Server) -> None:
     """The resize is over: the server holds what its flavor says and nothing more."""
-    with changing(session, server):
-        system_metadata.take(server, system_metadata.RESIZE)
+    with release_difference(session, server):
+        system_metadata.pop(server, system_metadata.RESIZE)
 
 
 def release(session: Session, server: Server) -> None:
     """The server is gone: all of it is free again."""
-    holds = held(server)
+    holds = held_resources(server)
     quotas.add(session, server.project_id, instances=-1, cores=-holds["vcpus"], ram=-holds["memory_mib"])
-    for host, taken in on_hosts(server).items():
+    for host, taken in resources_by_host(server).items():
         hosts.release(session, host, **taken)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from app.core.caller import Caller
 from compute_api import quotas
-from compute_api.hosts.constraints import Preference
+from compute_api.hosts.constraints import HostConstraints
 from compute_api.models import Server, ServerGroup
 
 
@@ -25,7 +25,7 @@ def find(session: Session, caller: Caller, group_id: str) -> ServerGroup:
     return found
 
 
-def listed(session: Session, project_id: str | None, *, limit: int, offset: int) -> list[ServerGroup]:
+def list_groups(session: Session, project_id: str | None, *, limit: int, offset: int) -> list[ServerGroup]:
     """Groups in the order they were made; `project_id` None means those of all projects."""
     query = select(ServerGroup).order_by(ServerGroup.seq).limit(limit).offset(offset)
     if project_id is not None:
@@ -61,7 +61,7 @@ def count(session: Session, project_id: str) -> int:
     return session.scalar(query) or 0
 
 
-def members(session: Session, group_ids: Sequence[str]) -> dict[str, list[str]]:
+def members_by_group(session: Session, group_ids: Sequence[str]) -> dict[str, list[str]]:
     """The ids of each group's servers, oldest first. One query."""
     found: dict[str, list[str]] = {}
     query = select(Server.group_id, Server.id).where(Server.group_id.in_(group_ids), Server.deleted.is_(False))
@@ -73,11 +73,11 @@ def members(session: Session, group_ids: Sequence[str]) -> dict[str, list[str]]:
 def check_members(session: Session, group: ServerGroup, more: int) -> None:
     """Room for so many more servers in the group, or QuotaExceeded."""
     limit = quotas.limits(session, group.project_id)["server_group_members"]
-    if 0 <= limit < len(members(session, [group.id]).get(group.id, ())) + more:
+    if 0 <= limit < len(members_by_group(session, [group.id]).get(group.id, ())) + more:
         raise errors.QuotaExceeded("Quota exceeded, too many servers in group")
 
 
-def preference(session: Session, group: ServerGroup, server_id: str) -> Preference:
+def constraints(session: Session, group: ServerGroup, server_id: str) -> HostConstraints:
     """Where the server may go, as the group's other servers are where they are."""
     query = select(Server.host).where(
         Server.group_id == group.id, Server.deleted.is_(False), Server.host.is_not(None), Server.id != server_id
@@ -87,10 +87,10 @@ def preference(session: Session, group: ServerGroup, server_id: str) -> Preferen
     reason = f"server group {group.id} has the policy {group.policy}"
     match group.policy:
         case "affinity":
-            return Preference(only=everywhere or None, reason=reason)
+            return HostConstraints(required=everywhere or None, reason=reason)
         case "anti-affinity":
             full = tuple(sorted(host for host, number in hosts.items() if number >= (group.max_server_per_host or 1)))
-            return Preference(never=full, reason=reason)
+            return HostConstraints(forbidden=full, reason=reason)
         case "soft-affinity":
-            return Preference(rather=everywhere)
-    return Preference(rather_not=everywhere)
+            return HostConstraints(preferred=everywhere)
+    return HostConstraints(avoided=everywhere)

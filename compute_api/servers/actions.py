@@ -16,7 +16,7 @@ from compute_api.faults import fault
 from compute_api.flavors import extra_specs, flavors, history
 from compute_api.models import Flavor, Server
 from compute_api.operations import operations, snapshots
-from compute_api.operations.completion import reference
+from compute_api.operations.completion import image_reference
 from compute_api.operations.machine_spec import disks
 from compute_api.scheduler import claims, scheduling
 from compute_api.servers import migrations, servers
@@ -71,16 +71,16 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, ask
     if asked.metadata is not None:
         servers.check_metadata_quota(session, caller, asked.metadata)
         server.metadata_ = asked.metadata
-    system_metadata.take(server, system_metadata.FILES)
+    system_metadata.pop(server, system_metadata.FILES)
     if asked.files:
         quotas.check_files(quotas.limits(session, server.project_id), asked.files)
-        system_metadata.put(server, system_metadata.FILES, list(asked.files))
+        system_metadata.set_item(server, system_metadata.FILES, list(asked.files))
     if asked.has_key_name:
         server.key = _find_key(session, server.user_id, asked.key_name) if asked.key_name else {}
     for name, value in asked.changes.items():
         setattr(server, name, value)
     server.image, server.image_id = servers.image_copy(image), image.id
-    system_metadata.take(server, system_metadata.ROOT_IMAGE)
+    system_metadata.pop(server, system_metadata.ROOT_IMAGE)
     server.admin_pass = asked.admin_pass or secrets.token_urlsafe(9)
     server.fault = {}
     return server.admin_pass
@@ -108,15 +108,15 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
                 f"from {server.flavor[name]} to {after[name]}."
             )
     migrations.confirm_abandoned_resize(session, now, server, request_id)
-    before = claims.held(server)
-    system_metadata.put(
+    before = claims.held_resources(server)
+    system_metadata.set_item(
         server,
         system_metadata.RESIZE,
         {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
     )
     history.record_old_flavor(session, now, server)
     server.flavor, server.flavor_id = after, flavor.id
-    if not claims.grow(session, now, server, before):
+    if not claims.claim_growth(session, now, server, before):
         migrations.resize_to_other_host(session, now, caller, server, request_id)
         return
     arguments = {"start": False, "power_state": PowerState.SHUTDOWN} if was_stopped else {}
@@ -140,7 +140,7 @@ def revert_resize(session: Session, now: datetime, caller: Caller, server: Serve
         given_up = {**remembered, "flavor": server.flavor, "flavor_id": server.flavor_id}
         history.record_old_flavor(session, now, server)
         server.flavor, server.flavor_id = remembered["flavor"], remembered["flavor_id"]
-        system_metadata.put(server, system_metadata.RESIZE, given_up)
+        system_metadata.set_item(server, system_metadata.RESIZE, given_up)
     if remembered and remembered.get("host"):
         migrations.revert_to_source_host(session, now, server, request_id, arguments)
     else:
@@ -161,7 +161,7 @@ def rescue(
     servers.start_action(session, now, caller, server, RESCUE, request_id)
     any_size = Flavor(ram=server.flavor["ram"], disk=0)
     image = servers.find_usable_image(session, caller, image_id or server.image_id, any_size)
-    system_metadata.put(server, system_metadata.RESCUE, {"image": reference(image)})
+    system_metadata.set_item(server, system_metadata.RESCUE, {"image": image_reference(image)})
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     return server.admin_pass
 
@@ -182,7 +182,7 @@ def create_image(
 ) -> str:
     """An image of the root disk as it is now. Returns its id; it is active when the host has made it."""
     servers.check_metadata_quota(session, caller, dict(metadata))
-    image = snapshots.plan(session, now, caller, server, name, metadata)
+    image = snapshots.create_image(session, now, caller, server, name, metadata)
     arguments = {"image_id": image.id, "owner": image.owner}
     servers.start_action(session, now, caller, server, CREATE_IMAGE, request_id, arguments)
     return image.id
@@ -203,7 +203,7 @@ def create_backup(
     """The same, after which only the newest `rotation` backups of this type are kept."""
     servers.check_metadata_quota(session, caller, dict(metadata))
     properties = {**metadata, "backup_type": backup_type}
-    image = snapshots.plan(session, now, caller, server, name, properties, kind="backup")
+    image = snapshots.create_image(session, now, caller, server, name, properties, kind="backup")
     arguments = {"image_id": image.id, "owner": image.owner, "backup_type": backup_type, "rotation": rotation}
     servers.start_action(session, now, caller, server, BACKUP, request_id, arguments)
     return image.id
@@ -211,7 +211,7 @@ def create_backup(
 
 def shelve(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Keep the server as an image and give its host's room back."""
-    image = snapshots.plan(session, now, caller, server, f"{server.name}-shelved", {})
+    image = snapshots.create_image(session, now, caller, server, f"{server.name}-shelved", {})
     arguments = {"image_id": image.id, "owner": image.owner}
     servers.start_action(session, now, caller, server, SHELVE, request_id, arguments)
 
@@ -230,9 +230,9 @@ def unshelve(
     if server.vm_state == VmState.SHELVED_OFFLOADED and server.task_state is None and server.host is None:
         wanted = zone or server.pinned_zone
         if host:
-            scheduling.ask_for(server, host)
-        if scheduling.place(session, now, server, wanted) is None:
-            raise errors.Conflict(scheduling.why_not(session, now, server, wanted))
+            scheduling.request_host(server, host)
+        if scheduling.claim_host(session, now, server, wanted) is None:
+            raise errors.Conflict(scheduling.explain_no_host(session, now, server, wanted))
         session.flush()
         ports.rebind(session, server.id, server.host)
     servers.start_action(session, now, caller, server, UNSHELVE, request_id)

@@ -14,11 +14,11 @@ from app.core.caller import Caller
 from app.core.numbers import parse_integer
 from compute_api import system_metadata
 from compute_api.hosts import hosts, liveness
-from compute_api.hosts.constraints import Preference
+from compute_api.hosts.constraints import HostConstraints
 from compute_api.models import Flavor, Host, Migration, Server
 from compute_api.operations import migration_workflow, operations
 from compute_api.operations.machine_spec import disks
-from compute_api.operations.migration_workflow import UNDER_WAY
+from compute_api.operations.migration_workflow import ACTIVE_STATUSES
 from compute_api.scheduler import claims, scheduling
 from compute_api.servers import servers
 from compute_api.states import (
@@ -85,15 +85,15 @@ def migrate(
     _check_source_alive(session, now, server)
     confirm_abandoned_resize(session, now, server, request_id)
     before = {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": stopped}
-    system_metadata.put(server, system_metadata.RESIZE, before)
+    system_metadata.set_item(server, system_metadata.RESIZE, before)
     _start(session, now, caller, server, request_id, "migration", host, start=not stopped)
 
 
 def confirm_abandoned_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
     """A resize that an operator has ended by saying how the server is counts as confirmed."""
     if server.aside.get(system_metadata.RESIZE):
-        migration_workflow.confirmed(session, now, server, request_id)
-        claims.settle(session, server)
+        migration_workflow.confirm_resize(session, now, server, request_id)
+        claims.end_resize(session, server)
 
 
 def resize_to_other_host(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
@@ -135,7 +135,7 @@ def evacuate(
     if hosts.may_be_alive(session, now, left):
         raise errors.BadRequest(f"Compute service of {left} is still in use.")
     found = _claim_host(session, now, server, host, forced=forced)
-    with claims.changing(session, server):
+    with claims.release_difference(session, server):
         server.host, server.availability_zone = found.name, found.zone
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     session.flush()
@@ -152,11 +152,11 @@ def revert_to_source_host(
 ) -> None:
     """A resized server goes back to the host that it came from; the one that it is on forgets it first."""
     resize = server.aside[system_metadata.RESIZE]
-    migration = migration_workflow.latest(session, server.id, "finished")
+    migration = migration_workflow.find_latest(session, server.id, "finished")
     if migration is None:
         raise errors.Conflict(f"Instance {server.id} has no migration to be reverted.")
     now_on, server.host = server.host, resize["host"]
-    system_metadata.put(server, system_metadata.RESIZE, {**resize, "host": now_on})
+    system_metadata.set_item(server, system_metadata.RESIZE, {**resize, "host": now_on})
     migration.status, migration.updated_at = "reverting", now
     session.flush()
     ports.rebind(session, server.id, server.host)
@@ -198,7 +198,9 @@ def list_migrations(session: Session, wanted: MigrationFilter) -> list[Migration
 def list_live(session: Session, server: Server) -> list[Migration]:
     """The server's live migrations that are under way: one at most."""
     query = select(Migration).where(
-        Migration.server_id == server.id, Migration.migration_type == LIVE_MIGRATION, Migration.status.in_(UNDER_WAY)
+        Migration.server_id == server.id,
+        Migration.migration_type == LIVE_MIGRATION,
+        Migration.status.in_(ACTIVE_STATUSES),
     )
     return list(session.scalars(query))
 
@@ -214,7 +216,7 @@ def find_live(session: Session, server: Server, migration_id: str) -> Migration:
         raise errors.NotFound(f"Migration {migration_id} for server {server.id} could not be found.")
     if known.migration_type != LIVE_MIGRATION:
         raise errors.NotFound(f"Migration {known.id} for server {server.id} is not live-migration.")
-    if known.status not in UNDER_WAY:
+    if known.status not in ACTIVE_STATUSES:
         raise errors.NotFound(f"Migration {known.id} for server {server.id} is not in progress.")
     return known
 
@@ -269,26 +271,28 @@ def _start(
             "start": start,
         }
     }
-    system_metadata.put(server, system_metadata.MIGRATION, {"id": migration.id, "to": found.name})
-    migration_workflow.queue(session, now, server, migration, MigrationStep.OFFER)
+    system_metadata.set_item(server, system_metadata.MIGRATION, {"id": migration.id, "to": found.name})
+    migration_workflow.queue(session, now, server, migration, MigrationStep.BEGIN)
 
 
 def _claim_host(session: Session, now: datetime, server: Server, host: str | None, *, forced: bool) -> Host:
     """Room on another host. Raises BadRequest in Nova's words."""
-    among = Preference(never=(server.host or "",), because=((server.host or "", "the server is there already"),))
+    among = HostConstraints(
+        forbidden=(server.host or "",), host_reasons=((server.host or "", "the server is there already"),)
+    )
     if host is not None:
         known = session.scalar(select(Host).where(Host.name == host))
         if known is None:
             raise errors.BadRequest(f"Compute host {host} could not be found.")
-        if not hosts.is_up(known, liveness.silent_before(session, now)):
+        if not hosts.is_up(known, liveness.down_before(session, now)):
             raise errors.BadRequest(f"Compute service of {host} is unavailable at this time.")
-        among &= Preference(only=(host,), reason=f"host {host} was asked for")
+        among &= HostConstraints(required=(host,), reason=f"host {host} was asked for")
     if not forced:
-        among &= scheduling.preference(session, server)
-    need = claims.room(server.flavor)
-    found = hosts.claim(session, now, **need, zone=server.pinned_zone, host=None, preference=among)
+        among &= scheduling.constraints(session, server)
+    need = claims.flavor_resources(server.flavor)
+    found = hosts.claim(session, now, **need, zone=server.pinned_zone, host=None, constraints=among)
     if found is None:
-        raise errors.BadRequest(hosts.why_not(session, now, **need, zone=server.pinned_zone, preference=among))
+        raise errors.BadRequest(hosts.explain_no_host(session, now, **need, zone=server.pinned_zone, constraints=among))
     return found
 
 

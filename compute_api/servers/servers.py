@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from app.core.caller import Caller
 from compute_api import keypairs, quotas, system_metadata
-from compute_api.faults import failed
+from compute_api.faults import mark_failed
 from compute_api.flavors import extra_specs, flavors
 from compute_api.hosts import hosts
 from compute_api.models import Flavor, KeyPair, Server, ServerGroup
 from compute_api.operations import operations
-from compute_api.operations.completion import buried, reference
+from compute_api.operations.completion import image_reference, mark_deleted
 from compute_api.scheduler import claims, scheduling, server_groups
 from compute_api.states import DELETE, SPAWN, Action, PowerState, TaskState, VmState
 from image_api import images
@@ -179,8 +179,8 @@ def create(session: Session, now: datetime, caller: Caller, new: NewServer, requ
             revision=0,
         )
         if new.files:
-            system_metadata.put(server, system_metadata.FILES, list(new.files))
-        scheduling.remember(
+            system_metadata.set_item(server, system_metadata.FILES, list(new.files))
+        scheduling.store_hints(
             server,
             host=new.host,
             forced=new.forced,
@@ -256,7 +256,7 @@ def delete(session: Session, now: datetime, caller: Caller, server: Server, requ
     if server.host is None or not hosts.is_alive(session, now, server.host):
         operations.begin_action(session, now, server, DELETE.name, request_id, caller.user_id)
         operations.end_action(session, now, server.id, request_id)
-        buried(session, now, server)
+        mark_deleted(session, now, server)
         return
     start_action(session, now, caller, server, DELETE, request_id)
 
@@ -296,7 +296,7 @@ def find_usable_image(session: Session, caller: Caller, image_id: str, flavor: F
 def image_copy(image: Image) -> dict[str, Any]:
     """What a server remembers of its image."""
     return {
-        "ref": reference(image),
+        "ref": image_reference(image),
         "name": image.name,
         "min_ram": image.min_ram,
         "min_disk": image.min_disk,
@@ -412,8 +412,8 @@ def _find_group(session: Session, caller: Caller, group_id: str | None) -> Serve
 
 
 def _schedule(session: Session, now: datetime, server: Server) -> None:
-    if scheduling.place(session, now, server, server.pinned_zone) is None:
-        failed(server, now, scheduling.why_not(session, now, server, server.pinned_zone))
+    if scheduling.claim_host(session, now, server, server.pinned_zone) is None:
+        mark_failed(server, now, scheduling.explain_no_host(session, now, server, server.pinned_zone))
         server.task_state = None
 
 

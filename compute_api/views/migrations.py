@@ -4,7 +4,7 @@ from typing import Any
 
 from app.web.microversion import Version, v
 from compute_api.models import Migration
-from compute_api.operations.migration_workflow import UNDER_WAY
+from compute_api.operations.migration_workflow import ACTIVE_STATUSES
 from compute_api.views import links
 from compute_api.views.servers import format_microseconds
 
@@ -23,7 +23,7 @@ def entry(migration: Migration, version: Version) -> dict[str, Any]:
     }
     if version >= TYPE_SINCE:
         body["migration_type"] = migration.migration_type
-        if migration.is_live and migration.status in UNDER_WAY:
+        if migration.is_live and migration.status in ACTIVE_STATUSES:
             body["links"] = links.of(f"servers/{migration.server_id}/migrations", str(migration.id))
     return body
 

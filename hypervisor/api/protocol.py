@@ -142,7 +142,7 @@ class Hypervisor(Protocol):
         HypervisorError when the machine does not run."""
         ...
 
-    def hurry(self, machine_id: str) -> None:
+    def interrupt(self, machine_id: str) -> None:
         """Somebody waits: a stop under way waits no longer for the guest, a snapshot under way is given up."""
         ...
 

@@ -342,7 +342,7 @@ class Machines:
         with self._locks_guard:
             self._locks.pop(machine_id, None)
 
-    def hurry(self, machine_id: str) -> None:
+    def interrupt(self, machine_id: str) -> None:
         """Whatever waits for the guest waits no longer."""
         self._hurries[machine_id].set()
 

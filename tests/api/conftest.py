@@ -198,10 +198,10 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
     conductor.register(hypervisor.describe())
 
     def ask(_host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
-        from compute_agent.host_rpc import QUESTIONS
+        from compute_agent.host_rpc import METHODS
 
         try:
-            return QUESTIONS[question](hypervisor, machine_id=machine_id, **arguments)
+            return METHODS[question](hypervisor, machine_id=machine_id, **arguments)
         except HypervisorError as error:
             raise Conflict(str(error)) from None
 

@@ -248,9 +248,9 @@ def test_a_row_of_the_database_does_not_prove_a_host(database: Database, setting
         secret = host_credentials.create(session, seal, now, "elsewhere")
     with database.reading() as session:
         row = session.get_one(HostCredential, "elsewhere").sealed_hash
-        assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_proof.prove(secret, "w"))
+        assert host_credentials.is_valid_proof(session, seal, "elsewhere", "w", host_proof.prove(secret, "w"))
         made = hmac.new(row.encode(), b"w", hashlib.sha256).hexdigest()
-        assert not host_credentials.has_proven(session, seal, "elsewhere", "w", made)
+        assert not host_credentials.is_valid_proof(session, seal, "elsewhere", "w", made)
         assert hashlib.sha256(secret.encode()).hexdigest() not in row
 
 
@@ -263,7 +263,7 @@ def test_credentials_of_earlier_versions_go_on_working(database: Database, setti
         with database.reading() as session:
             assert plain not in session.get_one(HostCredential, "elsewhere").sealed_hash
             assert host_credentials.authenticate(session, seal, "elsewhere", "secret") == "elsewhere"
-            assert host_credentials.has_proven(session, seal, "elsewhere", "w", host_proof.prove("secret", "w"))
+            assert host_credentials.is_valid_proof(session, seal, "elsewhere", "w", host_proof.prove("secret", "w"))
 
 
 def test_a_credential_sealed_with_other_keys_is_refused(database: Database, settings: Settings, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
     as_member.post(f"{COMPUTE}/servers/{rebooting}/action", json={"reboot": {"type": "SOFT"}})
     as_member.delete(f"{COMPUTE}/servers/{going}")
     with database.transaction() as session:
-        assert host_removal.give_up(session, clock.now(), "fake-host") == 3
-        host_removal.forget(session, "fake-host")
+        assert host_removal.abandon_servers(session, clock.now(), "fake-host") == 3
+        host_removal.delete_record(session, "fake-host")
     assert as_member.get(f"{COMPUTE}/servers/{going}").status_code == 404
     for server_id in (ran, rebooting, waiting):
         found = shown(as_member, server_id)
@@ -61,7 +61,7 @@ def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
     assert as_member.get(f"{COMPUTE}/servers").json["servers"] == []
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
     assert room(database) == {"other-host": 0}
-    assert reaper.sweep(database, clock.now(), 60.0) == 0
+    assert reaper.reap(database, clock.now(), 60.0) == 0
     host.conductor.register(host.hypervisor.describe())
     assert room(database) == {"fake-host": 0, "other-host": 0}
     assert len(host.hypervisor.machines) == 3

@@ -56,7 +56,7 @@ def room(database: Database) -> dict[str, int]:
 
 
 def sweep(database: Database, clock: ManualClock) -> int:
-    return reaper.sweep(database, clock.now(), 60.0)
+    return reaper.reap(database, clock.now(), 60.0)
 
 
 def test_a_server_that_one_host_cannot_make_is_made_on_another(
@@ -454,7 +454,7 @@ def test_a_host_that_takes_long_to_look_around_is_not_down(as_admin: Api, host: 
 
     host.hypervisor.before = before
     agent = Agent(
-        host.conductor, host.hypervisor, threads=1, grace_seconds=1.0, compare_seconds=0, heartbeat_seconds=0.05
+        host.conductor, host.hypervisor, threads=1, grace_seconds=1.0, reconcile_seconds=0, heartbeat_seconds=0.05
     )
     agent.prepare()
     thread = threading.Thread(target=agent.run)

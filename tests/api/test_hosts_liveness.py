@@ -32,12 +32,12 @@ def test_many_hosts_are_heard_of_at_once(
     clock.advance(31)
     now = clock.now()
     with database.transaction() as session:
-        hosts.seen_all(session, {"one": now, "two": now - timedelta(seconds=20), "nobody": now})
+        hosts.record_heartbeats(session, {"one": now, "two": now - timedelta(seconds=20), "nobody": now})
     assert states(as_admin) == {"fake-host": "down", "one": "up", "two": "up", "three": "down"}
     with database.transaction() as session:
-        hosts.seen_all(session, {"one": now - timedelta(seconds=25)})
-        hosts.seen_all(session, {})
-        (one,) = (found for found in hosts.listed(session) if found.name == "one")
+        hosts.record_heartbeats(session, {"one": now - timedelta(seconds=25)})
+        hosts.record_heartbeats(session, {})
+        (one,) = (found for found in hosts.list_hosts(session) if found.name == "one")
         assert one.last_seen == now, "news that come late take nothing back"
     clock.advance(11)
     assert states(as_admin)["two"] == "down"
@@ -50,7 +50,7 @@ def test_a_host_is_told_again_of_what_waits_but_not_all_the_time(
 
     def stale() -> dict[str, list[int]]:
         with database.transaction() as session:
-            return operations.stale_queued(session, clock.now())
+            return operations.take_stale_queued(session, clock.now())
 
     assert stale() == {}
     clock.advance(5)
@@ -89,7 +89,7 @@ def test_a_host_beside_the_database_tells_the_next_one_to_go_on(
     told: list[str] = []
     conductors = {
         name: LocalConductor(
-            database, clock, replace(settings, host_name=name), nudge=lambda name, _operations: told.append(name)
+            database, clock, replace(settings, host_name=name), notify=lambda name, _operations: told.append(name)
         )
         for name in ("fake-host", "other-host")
     }

@@ -28,12 +28,12 @@ class FakeConductor:
         for number in range(1, seconds + 1):
             self._clock.advance(1)
             with self._database.transaction() as session:
-                liveness.heard(session, self._clock.now())
+                liveness.advance_watermark(session, self._clock.now())
                 if number % 10 == 0:
-                    hosts.seen_all(session, dict.fromkeys(names, self._clock.now()))
+                    hosts.record_heartbeats(session, dict.fromkeys(names, self._clock.now()))
 
     def sweep(self) -> int:
-        return reaper.sweep(self._database, self._clock.now(), 60.0)
+        return reaper.reap(self._database, self._clock.now(), 60.0)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
     assert shown(as_admin, server_id)["status"] == "BUILD"
     conductor.hears("fake-host", "live-host", seconds=11)
     with database.transaction() as session:
-        assert list(operations.stale_queued(session, clock.now())) == ["fake-host"]
+        assert list(operations.take_stale_queued(session, clock.now())) == ["fake-host"]
     host.work()
     assert shown(as_admin, server_id)["status"] == "ACTIVE"
 
@@ -136,7 +136,7 @@ def test_without_a_broker_hosts_speak_for_themselves(
     as_admin: Api, conductor: FakeConductor, database: Database, clock: ManualClock
 ) -> None:
     with database.transaction() as session:
-        liveness.forget(session)
+        liveness.remove_watermark(session)
     assert states(as_admin)["live-host"] == "up"
     clock.advance(31)
     assert set(states(as_admin).values()) == {"down"}
@@ -148,14 +148,14 @@ def test_two_desks_write_what_they_heard_one_after_the_other(
     now = clock.now()
     with database.transaction() as session:
         hosts.register(session, now, FakeHypervisor(name="one").describe(), settings)
-        liveness.heard(session, now)
+        liveness.advance_watermark(session, now)
     clock.advance(5)
     with database.transaction() as session:
-        liveness.heard(session, clock.now())
+        liveness.advance_watermark(session, clock.now())
     with database.transaction() as session:
-        liveness.heard(session, now)  # the other one was slower
+        liveness.advance_watermark(session, now)  # the other one was slower
     with database.reading() as session:
         found = session.query(Heartbeat).one()
-        assert hosts.is_up(hosts.find(session, "one"), liveness.silent_before(session, clock.now()))
+        assert hosts.is_up(hosts.find(session, "one"), liveness.down_before(session, clock.now()))
         assert found.last_seen == now
-        assert liveness.is_heard(session, clock.now())
+        assert liveness.is_watermark_current(session, clock.now())

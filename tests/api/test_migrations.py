@@ -231,7 +231,7 @@ def test_a_destination_that_dies_before_it_is_sent_anything_costs_nothing(
     assert step(host) == "migration_offer"
     clock.advance(3600 + 120)
     host.conductor.heartbeat()
-    assert reaper.sweep(database, clock.now(), 60.0)
+    assert reaper.reap(database, clock.now(), 60.0)
     work(host)
     assert rests(log_in("admin"), server_id) == ("ACTIVE", None, "fake-host")
     assert room(database)["other-host"] == 0

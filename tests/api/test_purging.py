@@ -14,7 +14,7 @@ from app.core.settings import Settings
 from app.db.database import Base, Database
 from compute_api.models import Operation, PastServer, Server, ServerAction
 from compute_api.operations import purge as operations_purge
-from compute_api.operations.purge import Purging
+from compute_api.operations.purge import PurgeThread
 from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
@@ -222,12 +222,12 @@ def test_the_cloud_purges_by_itself(
     make_server(name="newest")
     clock.advance(LONG)
     for patient in (0, -1, 3 * LONG / 86_400, 1e12):
-        waiting = Purging(database, clock, patient)
+        waiting = PurgeThread(database, clock, patient)
         waiting.start()
         waiting.stop()
     assert rows(database)["past_servers"] == 0
     done = threading.Event()
-    eager = Purging(database, clock, LONG / 2 / 86_400)
+    eager = PurgeThread(database, clock, LONG / 2 / 86_400)
     eager.start()
     while not done.wait(0.05):
         if rows(database)["past_servers"]:

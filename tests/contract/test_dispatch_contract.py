@@ -34,9 +34,9 @@ from app.core.errors import Conflict, Forbidden
 from app.core.settings import Settings
 from app.db.database import Database
 from compute_agent import host_rpc
-from compute_agent.__main__ import listen
+from compute_agent.__main__ import receive_notifications
 from compute_agent.agent import Agent
-from compute_agent.broker_worker import Questions, Worker
+from compute_agent.broker_worker import RequestServer, TaskWorker
 from compute_agent.conductor_client import RemoteConductor
 from compute_agent.credential import HostCredential, parse
 from compute_api import quotas
@@ -46,14 +46,14 @@ from compute_api.hosts import hosts
 from compute_api.models import Operation, Server
 from compute_api.operations import host_removal, operations
 from compute_api.rpc import broker, topology
-from compute_api.rpc.calls import Calls
-from compute_api.rpc.celery_app import celery
-from compute_api.rpc.host_client import Asks, LocalAsk
+from compute_api.rpc.calls import RpcClient
+from compute_api.rpc.celery_app import make_celery
+from compute_api.rpc.host_client import HostClient, LocalHostClient
 from compute_api.rpc.messages import HostState
-from compute_api.rpc.notify import SOCKET_NAME, LocalNudge, Nudges
-from compute_api.rpc.publisher import Post
-from compute_api.rpc.remote_host_client import RemoteAsk
-from compute_api.rpc.task_publisher import CeleryNudge
+from compute_api.rpc.notify import SOCKET_NAME, LocalNotifier, Notifier
+from compute_api.rpc.publisher import Publisher
+from compute_api.rpc.remote_host_client import RemoteHostClient
+from compute_api.rpc.task_publisher import CeleryNotifier
 from compute_api.servers import servers
 from compute_api.states import PowerState, VmState
 from hypervisor.api.spec import MachineState
@@ -78,7 +78,7 @@ class Rig:
 
     settings: Settings
     database: Database
-    nudge: Callable[..., None]
+    notify: Callable[..., None]
     ask: Callable[..., Any]
     start: Callable[..., Agent]
     host: dict[str, str]
@@ -87,7 +87,7 @@ class Rig:
     def create(self, count: int = 1, *, told: bool = True) -> list[str]:
         """Servers in BUILD; returns their ids."""
         with self.database.transaction() as session:
-            session.info["nudge"] = self.nudge if told else None
+            session.info["notify"] = self.notify if told else None
             flavor = flavors.list_flavors(session, CALLER)[0]
             new = servers.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
             made = servers.create(session, datetime.now(UTC), CALLER, new, "req-1")
@@ -183,42 +183,42 @@ def local_agent(settings: Settings, hypervisor: FakeHypervisor, stack: ExitStack
     database = Database(settings.database)
     stack.callback(database.dispose)
     conductor = LocalConductor(database, SystemClock(), settings)
-    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, poll_seconds=FAR, reconcile_seconds=FAR)
     running(agent, stack)
-    listen(settings.state / SOCKET_NAME, agent)
+    receive_notifications(settings.state / SOCKET_NAME, agent)
     stack.callback(host_rpc.serve(settings.state, hypervisor))
     return agent
 
 
 def remote_agent(given: HostCredential, authority: str | None, hypervisor: FakeHypervisor, stack: ExitStack) -> Agent:
     """An agent on another computer, but for the computer."""
-    post = Post(given.broker_url, authority)
+    post = Publisher(given.broker_url, authority)
     stack.callback(post.close)
-    queue = Queue(topology.answers(given.name), no_declare=True)
-    calls = Calls(broker.connection(given.broker_url, authority), queue, post)
+    queue = Queue(topology.reply_queue(given.name), no_declare=True)
+    calls = RpcClient(broker.connection(given.broker_url, authority), queue, post)
     calls.start()
     stack.callback(calls.stop)
     conductor = RemoteConductor(given.name, calls, post, lambda _image, _file: None)
-    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, look_seconds=FAR, compare_seconds=FAR)
+    agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, poll_seconds=FAR, reconcile_seconds=FAR)
     running(agent, stack)
-    worker = Worker(given.broker_url, authority, given.name, 8, agent.carry_out)
+    worker = TaskWorker(given.broker_url, authority, given.name, 8, agent.carry_out)
     worker.start()
     stack.callback(worker.stop)
-    heard = Questions(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
+    heard = RequestServer(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
     heard.start()
     stack.callback(heard.stop)
     return agent
 
 
-def celery_nudge(url: str, authority: str | None, stack: ExitStack) -> CeleryNudge:
-    made = CeleryNudge(celery(url, authority))
+def celery_notify(url: str, authority: str | None, stack: ExitStack) -> CeleryNotifier:
+    made = CeleryNotifier(make_celery(url, authority))
     stack.callback(made.close)
     return made
 
 
 def conductor_server(settings: Settings, database: Database, stack: ExitStack) -> ConductorServer:
     assert settings.broker_url is not None
-    post = Post(settings.broker_url, settings.broker_authority)
+    post = Publisher(settings.broker_url, settings.broker_authority)
     connection = broker.connection(settings.broker_url, settings.broker_authority)
     server = ConductorServer(connection, post, database, SystemClock(), settings, lambda *_: None)
     server.start()
@@ -241,8 +241,8 @@ def rig(
                 hypervisor.name = LOCAL
                 return local_agent(settings, hypervisor, inner)
 
-            nudge = Nudges(LOCAL, LocalNudge(settings.state), None)
-            ask = Asks(LOCAL, LocalAsk(settings.state), None)
+            notify = Notifier(LOCAL, LocalNotifier(settings.state), None)
+            ask = HostClient(LOCAL, LocalHostClient(settings.state), None)
         else:
             settings = with_broker(tmp_path / "state", mq)
             database = prepared(settings)
@@ -255,12 +255,12 @@ def rig(
                 hypervisor.name = host
                 return remote_agent(given, None, hypervisor, inner)
 
-            nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
-            remote_ask = RemoteAsk(mq.url, None)
+            notify = Notifier(None, LocalNotifier(settings.state), celery_notify(mq.url, None, stack))
+            remote_ask = RemoteHostClient(mq.url, None)
             stack.callback(remote_ask.close)
-            ask = Asks(None, LocalAsk(settings.state), remote_ask)
+            ask = HostClient(None, LocalHostClient(settings.state), remote_ask)
         stack.callback(database.dispose)
-        yield Rig(settings, database, nudge, ask, start, told)
+        yield Rig(settings, database, notify, ask, start, told)
 
 
 def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
@@ -269,7 +269,7 @@ def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
         rig.start(hypervisor, stack)
         made = rig.create(20)
         for server_id in made[::2]:  # told twice and three times
-            rig.nudge(hypervisor.name, [rig.operation(server_id).id] * 2)
+            rig.notify(hypervisor.name, [rig.operation(server_id).id] * 2)
         wait_until(lambda: all(rig.state(one) == VmState.ACTIVE for one in made), seconds=60, pause=0.02)
         assert {one.id: one.state for one in hypervisor.reports()} == dict.fromkeys(made, MachineState.RUNNING)
         assert all(machine.starts == 1 for machine in hypervisor.machines.values())
@@ -335,9 +335,9 @@ class TwoHosts:
 
 def asking(given: HostCredential, stack: ExitStack) -> RemoteConductor:
     """The desk of a host that has no agent."""
-    post = Post(given.broker_url, None)
-    queue = Queue(topology.answers(given.name), no_declare=True)
-    calls = Calls(broker.connection(given.broker_url), queue, post)
+    post = Publisher(given.broker_url, None)
+    queue = Queue(topology.reply_queue(given.name), no_declare=True)
+    calls = RpcClient(broker.connection(given.broker_url), queue, post)
     calls.start()
     stack.callback(post.close)
     stack.callback(calls.stop)
@@ -354,26 +354,26 @@ def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Ite
         stack.callback(database.dispose)
         conductors = conductor_server(settings, database, stack)
         remote_agent(honest, None, FakeHypervisor(name=honest.name), stack)
-        nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(mq.url, None, stack))
-        rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})
+        notify = Notifier(None, LocalNotifier(settings.state), celery_notify(mq.url, None, stack))
+        rig = Rig(settings, database, notify, lambda: None, lambda: None, {})
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
         yield TwoHosts(rig, honest, stolen, server, conductors)
 
 
 def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: TwoHosts) -> None:
-    for queue in (topology.work, topology.questions, topology.answers):
+    for queue in (topology.task_queue, topology.request_queue, topology.reply_queue):
         with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
             connection.default_channel.basic_get(queue(two.honest.name))
     for queue in (topology.CONDUCTOR, topology.HEARTBEATS):
         with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
             connection.default_channel.basic_get(queue)
     elsewhere = [
-        (topology.up(two.honest.name), topology.KEY_CONDUCTOR),
-        ("", topology.work(two.honest.name)),
+        (topology.host_exchange(two.honest.name), topology.KEY_CONDUCTOR),
+        ("", topology.task_queue(two.honest.name)),
         ("", topology.CONDUCTOR),
         ("amq.direct", "x"),
-        (topology.up(two.stolen.name), "anything.else"),
+        (topology.host_exchange(two.stolen.name), "anything.else"),
     ]
     for exchange, key in elsewhere:
         confirmed = Connection(two.stolen.broker_url, transport_options={"confirm_publish": True})
@@ -431,12 +431,12 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
         flooding = stack.enter_context(broker.connection(two.stolen.broker_url, confirmed=False))
         producer = Producer(flooding.default_channel)
         for number in range(many):
-            up, key = topology.up(two.stolen.name), topology.KEY_CONDUCTOR
+            up, key = topology.host_exchange(two.stolen.name), topology.KEY_CONDUCTOR
             producer.publish({"ask": "survey"}, exchange=up, routing_key=key, correlation_id=str(number))
         assert third.host_state().servers == []
         assert settings.broker_url is not None
         with broker.connection(settings.broker_url) as connection:
-            answered = connection.default_channel.queue_declare(topology.answers(two.stolen.name), passive=True)
+            answered = connection.default_channel.queue_declare(topology.reply_queue(two.stolen.name), passive=True)
             assert answered.message_count < many, "who asked later was answered before all of that"
         two.conductors.write_heartbeats()
     assert f"{two.stolen.name} asks more than can be answered" in caplog.text
@@ -450,7 +450,7 @@ def test_what_a_host_sends_does_not_grow_when_it_is_read(two: TwoHosts, caplog: 
         json_in_zlib = {"content_type": "application/json", "content_encoding": "utf-8"}
         headers = {"compression": "application/x-gzip"}
         target = {
-            "exchange": topology.up(two.stolen.name),
+            "exchange": topology.host_exchange(two.stolen.name),
             "routing_key": topology.KEY_CONDUCTOR,
             "correlation_id": "1",
         }
@@ -476,7 +476,7 @@ def remove(two: TwoHosts, *words: str) -> int:
 
 def names_of_hosts(two: TwoHosts) -> set[str]:
     with two.rig.database.reading() as session:
-        return {host.name for host in hosts.listed(session)}
+        return {host.name for host in hosts.list_hosts(session)}
 
 
 def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
@@ -543,8 +543,8 @@ def test_hosts_join_over_tls_and_only_with_the_right_authority(
         assert given.authority == authority.read_text()
         conductor_server(settings, database, stack)
         remote_agent(given, str(authority), FakeHypervisor(name="over-tls"), stack)
-        nudge = Nudges(None, LocalNudge(settings.state), celery_nudge(secure.url, str(authority), stack))
-        rig = Rig(settings, database, nudge, lambda: None, lambda: None, {})
+        notify = Notifier(None, LocalNotifier(settings.state), celery_notify(secure.url, str(authority), stack))
+        rig = Rig(settings, database, notify, lambda: None, lambda: None, {})
         server = rig.create()[0]
         wait_until(lambda: rig.state(server) == VmState.ACTIVE, seconds=60, pause=0.02)
         with pytest.raises(Exception, match="certificate"), broker.connection(secure.url) as connection:

@@ -237,7 +237,7 @@ def test_what_needs_a_machine_says_when_there_is_none(hypervisor: Hypervisor, sp
         with pytest.raises(HypervisorError):
             attempt()
     hypervisor.discard_snapshot(spec.id, "one")
-    hypervisor.hurry(spec.id)
+    hypervisor.interrupt(spec.id)
     assert hypervisor.reports() == []
 
 

@@ -30,7 +30,7 @@ from compute_agent.agent import Agent
 from compute_agent.tasks import carry_out
 from compute_api.conductor.service import LocalConductor
 from compute_api.hosts import hosts, liveness
-from compute_api.hosts.constraints import Preference
+from compute_api.hosts.constraints import HostConstraints
 from hypervisor.fake import FakeHypervisor
 from tests.contract.conftest import free_port, wait_until
 from tests.postgres import USER, postgres, why_not
@@ -246,14 +246,14 @@ def test_what_hosts_have_is_claimed_to_the_last_of_it_and_no_more(pair: Pair) ->
         for name in names:
             report = FakeHypervisor(name=name, vcpus=1, memory_mib=1000, disk_gib=1000).describe()
             hosts.register(session, clock.now(), report, settings)
-    among = Preference(only=tuple(names))
+    among = HostConstraints(required=tuple(names))
     taken: list[str] = []
 
     def claim() -> None:
         while True:
             with pair.database.transaction() as session:
                 found = hosts.claim(
-                    session, clock.now(), vcpus=1, memory_mib=1, disk_gib=1, zone=None, host=None, preference=among
+                    session, clock.now(), vcpus=1, memory_mib=1, disk_gib=1, zone=None, host=None, constraints=among
                 )
             if found is None:
                 return
@@ -274,7 +274,7 @@ def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -
     with pair.database.transaction() as session:
         for name in names:
             hosts.register(session, clock.now(), FakeHypervisor(name=name).describe(), settings)
-        liveness.heard(session, clock.now())
+        liveness.advance_watermark(session, clock.now())
     wrong: list[Exception] = []
 
     def write(order: list[str]) -> None:
@@ -282,9 +282,9 @@ def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -
             for at in range(100):
                 with pair.database.transaction() as session:
                     now = clock.now()
-                    liveness.heard(session, now if at % 2 else None)
+                    liveness.advance_watermark(session, now if at % 2 else None)
                     for some in (order[:25], order[25:]):
-                        hosts.seen_all(session, dict.fromkeys(some, now))
+                        hosts.record_heartbeats(session, dict.fromkeys(some, now))
         except Exception as error:
             wrong.append(error)
 

@@ -17,7 +17,7 @@ from app.core.errors import Conflict
 from app.core.settings import Settings
 from app.db.database import Database
 from app.factory import furnish
-from compute_agent.host_rpc import QUESTIONS
+from compute_agent.host_rpc import METHODS
 from compute_agent.tasks import carry_out
 from compute_api.conductor.service import LocalConductor
 from compute_api.routes.base import context
@@ -90,7 +90,7 @@ class Cloud:
 
     def _ask(self, _host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
         try:
-            return QUESTIONS[question](self.hypervisor, machine_id=machine_id, **arguments)
+            return METHODS[question](self.hypervisor, machine_id=machine_id, **arguments)
         except HypervisorError as error:
             raise Conflict(str(error)) from None
 

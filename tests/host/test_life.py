@@ -212,7 +212,7 @@ def test_whoever_is_in_a_hurry_does_not_wait_for_a_guest_that_does_not_listen(
     stopping = threading.Thread(target=host.ensure_stopped, args=(spec.id,), kwargs={"grace_seconds": 60.0})
     stopping.start()
     time.sleep(0.5)
-    host.hurry(spec.id)
+    host.interrupt(spec.id)
     stopping.join()
     assert time.monotonic() - began < 15
     assert host.report(spec.id).state is MachineState.SHUTOFF

@@ -308,7 +308,7 @@ def hurry(host: Host, spec: MachineSpec) -> None:
     deadline = time.monotonic() + 60
     while host.hypervisor.progress(spec.id) is None:
         assert time.monotonic() < deadline
-    host.hypervisor.hurry(spec.id)
+    host.hypervisor.interrupt(spec.id)
 
 
 def kill(host: Host, spec: MachineSpec) -> None:

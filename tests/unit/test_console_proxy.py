@@ -19,7 +19,7 @@ from app.consoles.proxy import Proxy
 from app.consoles.tunnels import Hosts
 from app.core import errors
 from app.core.settings import Settings
-from compute_agent.console_tunnel import Dialer
+from compute_agent.console_tunnel import ConsoleTunnels
 from compute_agent.credential import HostCredential
 from compute_api.access.host_proof import prove
 from hypervisor.api.errors import HypervisorError
@@ -39,7 +39,7 @@ class Served:
         self.hosts = Hosts(lambda name, session, given: name == "h1" and given == prove("secret", session))
         self.proxy = Proxy(self._check, self._open, root, self.hosts, url="https://consoles.example/x", limit=limit)
         self.host = host
-        self.dialer: Dialer | None = None
+        self.dialer: ConsoleTunnels | None = None
 
     def _check(self, token: str) -> None:
         if token not in ("good", "stopped"):
@@ -67,7 +67,7 @@ class Served:
         async def whole() -> None:
             server = await self.proxy.listen(self.sock)
             if self.host is not None:
-                self.dialer = Dialer(self.host)
+                self.dialer = ConsoleTunnels(self.host)
             try:
                 await asyncio.wait_for(visit(), SECONDS)
             finally:
@@ -251,7 +251,7 @@ def test_a_console_ends_with_the_agent_that_brought_it_and_the_next_one_brings_i
             await asyncio.to_thread(served.dialer.close)
             with pytest.raises(ConnectionClosed):
                 await client.recv()
-        served.dialer = Dialer(a_host())
+        served.dialer = ConsoleTunnels(a_host())
         async with served.connect("good") as client:
             await client.send(b"y")
             assert await received(served.guest) == b"y"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.images.fetch import KEPT_SECONDS, BrokenOff, Coming, Fetched
+from compute_agent.images.fetch import KEPT_SECONDS, Download, ImageCache, TransferInterrupted
 from hypervisor.api.spec import ImageRef
 
 CONTENT = os.urandom(70_000) + bytes(1 << 20) + os.urandom(9)
@@ -34,15 +34,15 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "fetched"
 
 
-def fetched(directory: Path, *, before: Callable[[], None] = lambda: None) -> Fetched:
+def fetched(directory: Path, *, before: Callable[[], None] = lambda: None) -> ImageCache:
     """From a store where `before` happens before the first byte of a disk is read."""
 
     @contextmanager
-    def begin(_image: ImageRef, start: int) -> Iterator[Coming]:
+    def begin(_image: ImageRef, start: int) -> Iterator[Download]:
         before()
-        yield Coming(start, len(CONTENT), iter([CONTENT[start:]]))
+        yield Download(start, len(CONTENT), iter([CONTENT[start:]]))
 
-    return Fetched(directory, begin, pause=0)
+    return ImageCache(directory, begin, pause=0)
 
 
 def test_what_nobody_asked_for_lately_is_removed(directory: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_is_just_fetched_is_not_removed_however_old_it_is(directory: Path) 
     """Another process that looks for old files goes by what died days ago and is just being gone on with."""
     asked: list[int] = []
 
-    def look_around() -> None:
+    def poll_and_reconcile() -> None:
         asked.append(_size(directory / "one.part"))
         for suffix in ("part", "lock"):
             grow_old(directory / f"one.{suffix}")
@@ -68,7 +68,7 @@ def test_what_is_just_fetched_is_not_removed_however_old_it_is(directory: Path) 
     directory.mkdir()
     (directory / "one.part").write_bytes(CONTENT[:50_000])
     grow_old(directory / "one.part")
-    assert fetched(directory, before=look_around).path(image("one")).read_bytes() == CONTENT
+    assert fetched(directory, before=poll_and_reconcile).path(image("one")).read_bytes() == CONTENT
     assert asked == [50_000], "it goes on where it was"
     assert sorted(path.name for path in directory.iterdir()) == ["one", "two"]
 
@@ -77,15 +77,15 @@ def test_holes_stay_holes_and_what_breaks_off_is_gone_on_with(directory: Path) -
     starts: list[int] = []
 
     @contextmanager
-    def begin(_image: ImageRef, start: int) -> Iterator[Coming]:
+    def begin(_image: ImageRef, start: int) -> Iterator[Download]:
         starts.append(start)
-        yield Coming(start, len(CONTENT), broken(start) if len(starts) == 1 else iter([CONTENT[start:]]))
+        yield Download(start, len(CONTENT), broken(start) if len(starts) == 1 else iter([CONTENT[start:]]))
 
     def broken(start: int) -> Iterator[bytes]:
         yield CONTENT[start : start + 100_000]
-        raise BrokenOff("the store went away")
+        raise TransferInterrupted("the store went away")
 
-    path = Fetched(directory, begin, pause=0).path(image("one"))
+    path = ImageCache(directory, begin, pause=0).path(image("one"))
     assert path.read_bytes() == CONTENT
     assert path.stat().st_blocks * 512 < len(CONTENT) // 2
     assert starts == [0, 100_000]

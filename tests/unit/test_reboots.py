@@ -6,29 +6,29 @@ from pathlib import Path
 import pytest
 
 from app.core.processes import tell_systemd
-from compute_agent.host_config import BOOT_ID, MACHINES_ENDED, machines_are_started, machines_were_ended
+from compute_agent.host_config import BOOT_ID, RESTART_MARK, clear_restart_mark, should_restart_machines
 
 
 def test_the_first_start_of_all_finds_nothing_to_start_again(tmp_path: Path) -> None:
-    assert not machines_were_ended(tmp_path)
-    machines_are_started(tmp_path)
-    assert not machines_were_ended(tmp_path)
+    assert not should_restart_machines(tmp_path)
+    clear_restart_mark(tmp_path)
+    assert not should_restart_machines(tmp_path)
 
 
 def test_a_reboot_is_remembered_until_machines_were_started(tmp_path: Path) -> None:
     (tmp_path / BOOT_ID).write_text("another boot\n")
-    assert machines_were_ended(tmp_path)
-    assert machines_were_ended(tmp_path), "an agent that ended while the control plane was away forgot the reboot"
-    machines_are_started(tmp_path)
-    assert not machines_were_ended(tmp_path)
+    assert should_restart_machines(tmp_path)
+    assert should_restart_machines(tmp_path), "an agent that ended while the control plane was away forgot the reboot"
+    clear_restart_mark(tmp_path)
+    assert not should_restart_machines(tmp_path)
 
 
 def test_machines_that_an_operator_ended_are_started_once(tmp_path: Path) -> None:
-    machines_are_started(tmp_path)
-    (tmp_path / MACHINES_ENDED).touch()
-    assert machines_were_ended(tmp_path)
-    machines_are_started(tmp_path)
-    assert not machines_were_ended(tmp_path)
+    clear_restart_mark(tmp_path)
+    (tmp_path / RESTART_MARK).touch()
+    assert should_restart_machines(tmp_path)
+    clear_restart_mark(tmp_path)
+    assert not should_restart_machines(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["file", "abstract"])

@@ -2,11 +2,11 @@
 
 import threading
 
-from compute_api.rpc.fair_queue import Turns
+from compute_api.rpc.fair_queue import FairQueue
 
 
 def test_hosts_take_turns_and_each_is_served_in_order() -> None:
-    turns: Turns[int] = Turns(each=10, whole=100)
+    turns: FairQueue[int] = FairQueue(each=10, whole=100)
     for number in range(3):
         assert turns.add("busy", number)
     assert turns.add("one", 7)
@@ -18,7 +18,7 @@ def test_hosts_take_turns_and_each_is_served_in_order() -> None:
 
 
 def test_a_host_has_no_more_than_its_share() -> None:
-    turns: Turns[int] = Turns(each=2, whole=100)
+    turns: FairQueue[int] = FairQueue(each=2, whole=100)
     assert [turns.add("busy", number) for number in range(4)] == [True, True, False, False]
     assert turns.add("other", 0)
     turns.take()
@@ -26,7 +26,7 @@ def test_a_host_has_no_more_than_its_share() -> None:
 
 
 def test_when_everything_is_full_who_adds_waits() -> None:
-    turns: Turns[int] = Turns(each=2, whole=2)
+    turns: FairQueue[int] = FairQueue(each=2, whole=2)
     turns.add("one", 1)
     turns.add("two", 2)
     adds = threading.Thread(target=turns.add, args=("three", 3))

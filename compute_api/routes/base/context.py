@@ -1,4 +1,4 @@
-"""What compute's routes reach for beside what all routes do: transactions that nudge, and questions to hosts."""
+"""What compute's routes reach for beside what all routes do: transactions that notify, and questions to hosts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from app.web.context import database
 from app.web.microversion import Version
-from compute_api.operations.completion import STORE
-from compute_api.rpc.host_client import Asks
+from compute_api.operations.completion import IMAGE_STORE
+from compute_api.rpc.host_client import HostClient
 from compute_api.views.entries import EntryCache
 
-NUDGE = "sixstack.nudge"
+NOTIFY = "sixstack.notify"
 ASK = "sixstack.ask"
 ENTRIES = "sixstack.server_entries"
 
@@ -22,14 +22,14 @@ ENTRIES = "sixstack.server_entries"
 def transaction() -> Iterator[Session]:
     """A write transaction after which the agents hear what was queued in it."""
     with database().transaction() as session:
-        session.info["nudge"] = current_app.extensions[NUDGE]
-        session.info[STORE] = current_app.extensions["sixstack.images.store"]
+        session.info["notify"] = current_app.extensions[NOTIFY]
+        session.info[IMAGE_STORE] = current_app.extensions["sixstack.images.store"]
         yield session
 
 
-def ask() -> Asks:
+def ask() -> HostClient:
     """The way to ask hosts."""
-    return cast(Asks, current_app.extensions[ASK])
+    return cast(HostClient, current_app.extensions[ASK])
 
 
 def version() -> Version:

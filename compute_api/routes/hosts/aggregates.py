@@ -83,8 +83,8 @@ class SetMetadata(Body):
 @require("os_compute_api:os-aggregates:index")
 def list_aggregates() -> Response:
     with database().reading() as session:
-        found = aggregates.listed(session)
-        hosts = aggregates.hosts_of(session, [one.id for one in found])
+        found = aggregates.list_aggregates(session)
+        hosts = aggregates.hosts_by_aggregate(session, [one.id for one in found])
     return json({"aggregates": [_shown(one, hosts.get(one.id, ())) for one in found]})
 
 
@@ -104,7 +104,7 @@ def create_aggregate() -> Response:
 def show_aggregate(aggregate_id: str) -> Response:
     with database().reading() as session:
         found = aggregates.find(session, _number(aggregate_id))
-        hosts = aggregates.hosts_of(session, [found.id])
+        hosts = aggregates.hosts_by_aggregate(session, [found.id])
     return json({"aggregate": _shown(found, hosts.get(found.id, ()))})
 
 
@@ -119,9 +119,9 @@ def update_aggregate(aggregate_id: str) -> Response:
         )
     with transaction() as session:
         found = aggregates.find(session, _number(aggregate_id))
-        aggregates.change(session, clock().now(), found, settings().availability_zone, changes)
+        aggregates.update_aggregate(session, clock().now(), found, settings().availability_zone, changes)
         session.flush()
-        hosts = aggregates.hosts_of(session, [found.id])
+        hosts = aggregates.hosts_by_aggregate(session, [found.id])
     return json({"aggregate": _shown(found, hosts.get(found.id, ()))})
 
 
@@ -154,7 +154,7 @@ def aggregate_action(aggregate_id: str) -> Response:
             case _:
                 raise errors.BadRequest(f"There is no such action: {name}")
         session.flush()
-        hosts = aggregates.hosts_of(session, [found.id])
+        hosts = aggregates.hosts_by_aggregate(session, [found.id])
     return json({"aggregate": _shown(found, hosts.get(found.id, ()))})
 
 

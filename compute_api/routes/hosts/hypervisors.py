@@ -51,7 +51,7 @@ def _list(path: str, *, detail: bool) -> Response:
             "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."
         )
     with database().reading() as session:
-        known = hosts.listed(session)
+        known = hosts.list_hosts(session)
         if pattern is not None:
             known = [host for host in known if pattern in host.name]
             if not known:
@@ -59,7 +59,7 @@ def _list(path: str, *, detail: bool) -> Response:
         if paged:
             known = _after(known, asked.marker)[: asked.limit]
         loads = _loads(session, known) if detail else {}
-        silent_before = liveness.silent_before(session, clock().now())
+        silent_before = liveness.down_before(session, clock().now())
         shown = [_shown(host, silent_before, loads, detail=detail) for host in known]
         if _with_servers():
             servers = _servers(session, known)
@@ -93,7 +93,7 @@ def show_hypervisor_statistics() -> Response:
     if version() >= LESS_SINCE:
         raise errors.NotFound("The resource could not be found.")
     with database().reading() as session:
-        known = [host for host in hosts.listed(session) if not host.disabled]
+        known = [host for host in hosts.list_hosts(session) if not host.disabled]
         loads = _loads(session, known)
         sizes = [_sizes(host, loads) for host in known]
     names = (
@@ -110,7 +110,7 @@ def show_hypervisor(hypervisor_id: str) -> Response:
     list_params.check_known("with_servers")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        silent_before = liveness.silent_before(session, clock().now())
+        silent_before = liveness.down_before(session, clock().now())
         body = _shown(host, silent_before, _loads(session, [host]), detail=True)
         if _with_servers():
             body["servers"] = _servers(session, [host])[host.name]
@@ -124,7 +124,7 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
         raise errors.NotFound("The resource could not be found.")
     with database().reading() as session:
         host = _find(session, hypervisor_id)
-        body = _shown(host, liveness.silent_before(session, clock().now()), {}, detail=False)
+        body = _shown(host, liveness.down_before(session, clock().now()), {}, detail=False)
     if (text := _uptime(host)) is None:
         raise errors.NotSupported("Only this machine's own uptime is known.")
     return json({"hypervisor": {**body, "uptime": text}})
@@ -134,7 +134,7 @@ def show_hypervisor_uptime(hypervisor_id: str) -> Response:
 @require("os_compute_api:os-hypervisors:search")
 def search_hypervisors(pattern: str) -> Response:
     with database().reading() as session:
-        silent_before = liveness.silent_before(session, clock().now())
+        silent_before = liveness.down_before(session, clock().now())
         shown = [_shown(host, silent_before, {}, detail=False) for host in _matching(session, pattern)]
     return json({"hypervisors": shown})
 
@@ -146,7 +146,7 @@ def list_hypervisor_servers(pattern: str) -> Response:
     with database().reading() as session:
         known = _matching(session, pattern)
         servers = _servers(session, known)
-        silent_before = liveness.silent_before(session, clock().now())
+        silent_before = liveness.down_before(session, clock().now())
         for host in known:
             body = _shown(host, silent_before, {}, detail=False)
             if servers[host.name]:
@@ -158,7 +158,7 @@ def list_hypervisor_servers(pattern: str) -> Response:
 def _matching(session: Session, pattern: str) -> list[Host]:
     if version() >= UUID_SINCE:
         raise errors.NotFound("The resource could not be found.")
-    found = [host for host in hosts.listed(session) if pattern in host.name]
+    found = [host for host in hosts.list_hosts(session) if pattern in host.name]
     if not found:
         raise errors.NotFound(f"No hypervisor matching '{pattern}' could be found.")
     return found
@@ -173,7 +173,7 @@ def _find(session: Session, hypervisor_id: str) -> Host:
         r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", hypervisor_id
     ):
         raise errors.BadRequest(f"Invalid uuid {hypervisor_id}")
-    for host in hosts.listed(session):
+    for host in hosts.list_hosts(session):
         if str(_id(host)) == hypervisor_id.lower():
             return host
     raise errors.NotFound(f"Hypervisor with ID '{hypervisor_id}' could not be found.")

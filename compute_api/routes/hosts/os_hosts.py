@@ -37,7 +37,7 @@ def list_os_hosts() -> Response:
     _check_version()
     zone = request.args.get("zone", "")
     with database().reading() as session:
-        known = [host for host in hosts.listed(session) if zone in ("", host.zone)]
+        known = [host for host in hosts.list_hosts(session) if zone in ("", host.zone)]
     return json({"hosts": [{"host_name": host.name, "service": "compute", "zone": host.zone} for host in known]})
 
 

@@ -60,8 +60,8 @@ def list_services() -> Response:
     list_params.check_known("host", "binary")
     host, binary = request.args.get("host"), request.args.get("binary")
     with database().reading() as session:
-        known = hosts.listed(session)
-        silent_before = liveness.silent_before(session, clock().now())
+        known = hosts.list_hosts(session)
+        silent_before = liveness.down_before(session, clock().now())
     found = [one for one in known if host in (None, one.name) and binary in (None, BINARY)]
     return json({"services": [_shown(one, silent_before) for one in found]})
 
@@ -83,7 +83,7 @@ def update_service(service_id: str) -> Response:
         if asked.status is not None:
             host.disabled = asked.status == "disabled"
             host.disabled_reason = asked.disabled_reason
-        return json({"service": _shown(host, liveness.silent_before(session, clock().now()))})
+        return json({"service": _shown(host, liveness.down_before(session, clock().now()))})
 
 
 def _older(action: str) -> Response:

@@ -16,8 +16,8 @@ from compute_api.views.servers import format_microseconds
 @require("os_compute_api:os-availability-zone:list")
 def list_zones() -> Response:
     with database().reading() as session:
-        known = hosts.listed(session)
-        silent_before = liveness.silent_before(session, clock().now())
+        known = hosts.list_hosts(session)
+        silent_before = liveness.down_before(session, clock().now())
     zones = sorted({host.zone for host in known})
     available = {host.zone for host in known if hosts.is_up(host, silent_before) and not host.disabled}
     shown = [{"zoneName": zone, "zoneState": {"available": zone in available}, "hosts": None} for zone in zones]
@@ -28,8 +28,8 @@ def list_zones() -> Response:
 @require("os_compute_api:os-availability-zone:detail")
 def list_zones_detail() -> Response:
     with database().reading() as session:
-        known = hosts.listed(session)
-        silent_before = liveness.silent_before(session, clock().now())
+        known = hosts.list_hosts(session)
+        silent_before = liveness.down_before(session, clock().now())
     zones: dict[str, dict[str, Any]] = {}
     for host in known:
         service = {

@@ -64,7 +64,7 @@ def _url(server_id: str, kind: str, *, is_known: bool) -> str:
         if not is_known or base is None:
             raise errors.BadRequest(f"Unavailable console type {kind}.")
         others = here.broker_url is not None
-        console_tokens.check(session, server, here.host_name if here.agent else None, others=others)
+        console_tokens.check_available(session, server, here.host_name if here.agent else None, others=others)
         host = server.host
     ask()(host, "check_console", server_id)
     with transaction() as session:

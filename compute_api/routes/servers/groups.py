@@ -54,8 +54,8 @@ def list_server_groups() -> Response:
         enforce("os_compute_api:os-server-groups:index:all_projects")
         project = None
     with database().reading() as session:
-        found = server_groups.listed(session, project, limit=_number("limit", 1000), offset=_number("offset", 0))
-        members = server_groups.members(session, [group.id for group in found])
+        found = server_groups.list_groups(session, project, limit=_number("limit", 1000), offset=_number("offset", 0))
+        members = server_groups.members_by_group(session, [group.id for group in found])
     return json({"server_groups": [_shown(group, members.get(group.id, ())) for group in found]})
 
 
@@ -100,7 +100,7 @@ def create_server_group() -> Response:
 def show_server_group(group_id: str) -> Response:
     with database().reading() as session:
         group = server_groups.find(session, caller(), group_id)
-        members = server_groups.members(session, [group.id])
+        members = server_groups.members_by_group(session, [group.id])
     return json({"server_group": _shown(group, members.get(group.id, ()))})
 
 

@@ -149,7 +149,7 @@ def show_instance_action(server_id: str, request_id: str) -> Response:
         server = servers.find(session, caller(), server_id, deleted=version() >= DELETED_ACTIONS_SINCE)
         query = select(ServerAction).where(ServerAction.server_id == server.id, ServerAction.request_id == request_id)
         action = session.scalar(query)
-        asked = operations.of_request(session, server.id, request_id)
+        asked = operations.list_for_request(session, server.id, request_id)
     if action is None:
         raise errors.NotFound(f"Action for request_id {request_id} on instance {server_id} not found")
     body = _action(action)
