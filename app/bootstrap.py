@@ -45,7 +45,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
     Raises OperatorError on a machine that shares the database of a cloud and not its keys, and for a wrong setting of
     reserved prefixes.
     """
-    from app.security import keys, seal
+    from app.security import keys, secret_cipher
     from compute_api.access import host_credentials
     from compute_api.hosts import liveness
 
@@ -64,10 +64,10 @@ def prepare(settings: Settings, chosen: Installation) -> None:
                 f"the keys of this cloud's tokens are not in {settings.state / 'keys'}: copy keys/ and "
                 "installation.json from the machine where it was begun, or mount its keys/ there."
             )
-        keys.ensure(keys.directory(settings))
-        keys.ensure(seal.directory(settings))
+        keys.ensure_keys(keys.directory(settings))
+        keys.ensure_keys(secret_cipher.directory(settings))
         with database.transaction() as session:
-            host_credentials.seal_plain_hashes(session, seal.Seal(settings), SystemClock().now())
+            host_credentials.seal_plain_hashes(session, secret_cipher.SecretCipher(settings), SystemClock().now())
         if clouds is None:
             refresh_clouds(settings)
     finally:

@@ -13,7 +13,7 @@ from werkzeug.http import parse_range_header
 
 from app.core import errors
 from app.http.transfers import streamed
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from app.web.authentication import public
 from app.web.context import clock, database, settings
 from app.web.responses import empty
@@ -89,10 +89,10 @@ def _host(session: Session) -> str:
     return host_credentials.authenticate(session, _seal(), given.username or "", given.password or "")
 
 
-def _seal() -> Seal:
-    seal: Seal | None = current_app.extensions.get("sixstack.host-seal")
+def _seal() -> SecretCipher:
+    seal: SecretCipher | None = current_app.extensions.get("sixstack.host-seal")
     if seal is None:
-        seal = current_app.extensions["sixstack.host-seal"] = Seal(settings())
+        seal = current_app.extensions["sixstack.host-seal"] = SecretCipher(settings())
     return seal
 
 

@@ -306,7 +306,7 @@ class HostCredential(Base):
 
     host: Mapped[str] = mapped_column(String(255), primary_key=True)
     sealed_hash: Mapped[str] = mapped_column(Text)
-    """The SHA-256 of its secret, which is also the key of its proofs, sealed by `app.security.seal`. Hashes of
+    """The SHA-256 of its secret, which is also the key of its proofs, sealed by `app.security.secret_cipher`. Hashes of
     earlier versions are sealed by `sixstack up`."""
     created_at: Mapped[datetime]
 

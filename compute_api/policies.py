@@ -1,6 +1,6 @@
 """Who may do what in compute: Nova's rule names with Nova's defaults (nova/policies)."""
 
-from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, OWNER_OR_ADMIN, READER_OR_ADMIN
+from app.web.policy import ADMIN, MEMBER_OR_ADMIN, OWNER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 
 _P = "os_compute_api"
 
@@ -71,15 +71,15 @@ RULES: dict[str, str] = {
     f"{_P}:os-volumes-attachments:index": READER_OR_ADMIN,
     f"{_P}:os-instance-actions:list": READER_OR_ADMIN,
     f"{_P}:os-instance-actions:show": READER_OR_ADMIN,
-    f"{_P}:flavors:list": ANYBODY,
+    f"{_P}:flavors:list": RULE_ANY,
     f"{_P}:os-flavor-manage:create": ADMIN,
     f"{_P}:os-flavor-manage:update": ADMIN,
     f"{_P}:os-flavor-manage:delete": ADMIN,
     f"{_P}:os-flavor-access": ADMIN,
     f"{_P}:os-flavor-access:add_tenant_access": ADMIN,
     f"{_P}:os-flavor-access:remove_tenant_access": ADMIN,
-    f"{_P}:os-flavor-extra-specs:index": ANYBODY,
-    f"{_P}:os-flavor-extra-specs:show": ANYBODY,
+    f"{_P}:os-flavor-extra-specs:index": RULE_ANY,
+    f"{_P}:os-flavor-extra-specs:show": RULE_ANY,
     f"{_P}:os-flavor-extra-specs:create": ADMIN,
     f"{_P}:os-flavor-extra-specs:update": ADMIN,
     f"{_P}:os-flavor-extra-specs:delete": ADMIN,
@@ -87,14 +87,14 @@ RULES: dict[str, str] = {
     f"{_P}:os-keypairs:show": OWNER_OR_ADMIN,
     f"{_P}:os-keypairs:create": OWNER_OR_ADMIN,
     f"{_P}:os-keypairs:delete": OWNER_OR_ADMIN,
-    f"{_P}:os-availability-zone:list": ANYBODY,
+    f"{_P}:os-availability-zone:list": RULE_ANY,
     f"{_P}:os-availability-zone:detail": ADMIN,
-    f"{_P}:limits": ANYBODY,
+    f"{_P}:limits": RULE_ANY,
     f"{_P}:limits:other_project": ADMIN,
-    f"{_P}:extensions": ANYBODY,
+    f"{_P}:extensions": RULE_ANY,
     f"{_P}:os-quota-sets:show": READER_OR_ADMIN,
     f"{_P}:os-quota-sets:detail": READER_OR_ADMIN,
-    f"{_P}:os-quota-sets:defaults": ANYBODY,
+    f"{_P}:os-quota-sets:defaults": RULE_ANY,
     f"{_P}:os-quota-sets:update": ADMIN,
     f"{_P}:os-quota-sets:delete": ADMIN,
     f"{_P}:os-hypervisors:list": ADMIN,
@@ -139,7 +139,7 @@ RULES: dict[str, str] = {
     f"{_P}:os-networks:show": READER_OR_ADMIN,
     f"{_P}:os-tenant-networks:list": READER_OR_ADMIN,
     f"{_P}:os-tenant-networks:show": READER_OR_ADMIN,
-    f"{_P}:os-floating-ip-pools": ANYBODY,
+    f"{_P}:os-floating-ip-pools": RULE_ANY,
     f"{_P}:os-floating-ips:list": READER_OR_ADMIN,
     f"{_P}:os-floating-ips:show": READER_OR_ADMIN,
     f"{_P}:os-floating-ips:create": MEMBER_OR_ADMIN,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.core import errors
 from identity_api.models import Project, User
 
-TAKEN = "Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."
+DUPLICATE_NAME = "Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}."
 
 
 def same_name(column: InstrumentedAttribute[str], name: Any) -> ColumnElement[bool]:
@@ -29,17 +29,17 @@ def check_name_is_free(session: Session, kind: str, row: User | Project, name: s
     query = select(model.id).where(same_name(model.name, name), model.id != row.id)
     query = query.where(Project.is_domain if row.domain_id is None else model.domain_id == row.domain_id)
     if session.scalar(query.limit(1)) is not None:
-        raise errors.Conflict(TAKEN.format(kind=kind, name=name))
+        raise errors.Conflict(DUPLICATE_NAME.format(kind=kind, name=name))
 
 
 @contextmanager
-def stored(session: Session, kind: str, name: str) -> Iterator[None]:
+def conflict_on_duplicate(session: Session, kind: str, name: str) -> Iterator[None]:
     """Write what is changed inside to the database. Raises Conflict when its name is taken."""
     try:
         yield
         session.flush()
     except IntegrityError:
-        raise errors.Conflict(TAKEN.format(kind=kind, name=name)) from None
+        raise errors.Conflict(DUPLICATE_NAME.format(kind=kind, name=name)) from None
 
 
 def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: bool = False) -> None:
@@ -51,6 +51,6 @@ def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: boo
         )
 
 
-def merged(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge_options(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The options after a change: null removes one."""
     return {name: value for name, value in {**options, **changes}.items() if value is not None}

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from app.db.database import Database
 from identity_api.models import Epoch
 
-ROW = 1
-_EPOCH = select(Epoch.value).where(Epoch.id == ROW)
+ROW_ID = 1
+_EPOCH = select(Epoch.value).where(Epoch.id == ROW_ID)
 
 
 def bump(session: Session) -> None:
@@ -21,13 +21,16 @@ def bump(session: Session) -> None:
     """
     if not session.info.get("identity_epoch"):
         session.info["identity_epoch"] = True
-        event.listen(session, "before_commit", _move, once=True)
+        event.listen(session, "before_commit", _increment, once=True)
 
 
-def _move(session: Session) -> None:
+def _increment(session: Session) -> None:
     session.info.pop("identity_epoch", None)
     session.execute(
-        update(Epoch).where(Epoch.id == ROW).values(value=Epoch.value + 1).execution_options(synchronize_session=False)
+        update(Epoch)
+        .where(Epoch.id == ROW_ID)
+        .values(value=Epoch.value + 1)
+        .execution_options(synchronize_session=False)
     )
 
 

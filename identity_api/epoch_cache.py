@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-MAXIMUM = 20_000
+MAX_ENTRIES = 20_000
 
 
-class Remembered(Generic[Key, Value]):
+class EpochCache(Generic[Key, Value]):
     """Values by key, all of one epoch. Read the epoch first, and the tables after it: then no value is ever too old."""
 
     def __init__(self) -> None:
@@ -24,6 +24,6 @@ class Remembered(Generic[Key, Value]):
         if key in values:
             return values[key]
         value = read()
-        if len(values) < MAXIMUM:
+        if len(values) < MAX_ENTRIES:
             values[key] = value
         return value

@@ -18,19 +18,19 @@ FALSE = ("false", "0", "no", "off", "n", "f")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed(Generic[Row]):
+class Page(Generic[Row]):
     """The rows of one page, and the id after which the next page begins."""
 
     rows: Sequence[Row]
     next_marker: str | None = None
 
 
-def is_true(text: str) -> bool:
+def parse_flag(text: str) -> bool:
     """A flag in a query; there without a value it is set."""
     return text.lower() not in FALSE
 
 
-def listed(
+def list_page(
     session: Session,
     query: Select[Row],
     arguments: Mapping[str, str],
@@ -39,7 +39,7 @@ def listed(
     identity: InstrumentedAttribute[str],
     words: Mapping[str, InstrumentedAttribute[Any]] | None = None,
     flags: Mapping[str, InstrumentedAttribute[bool]] | None = None,
-) -> Listed[Row]:
+) -> Page[Row]:
     """The page that the arguments ask for.
 
     `words` are compared as they are, names without regard to case, or by what `name__contains` and its like say;
@@ -52,32 +52,32 @@ def listed(
             query = query.where(same_name(column, wanted) if name == "name" else column == wanted)
         for operator in OPERATORS:
             if (value := arguments.get(f"{name}__{operator}")) is not None:
-                query = query.where(_compared(column, operator, value))
+                query = query.where(_comparison(column, operator, value))
     for name, column in (flags or {}).items():
         if name in arguments:
-            query = query.where(column == is_true(arguments[name]))
+            query = query.where(column == parse_flag(arguments[name]))
     query = query.order_by(order, identity)
     if (marker := arguments.get("marker")) is not None:
-        position = session.execute(_position(order, identity, marker)).first()
+        position = session.execute(_marker_query(order, identity, marker)).first()
         if position is None:
             raise errors.NotFound(f"Marker {marker} could not be found.")
         query = query.where(tuple_(order, identity) > tuple_(position[0], position[1]))
-    limit = _limit(arguments)
+    limit = _parse_limit(arguments)
     if limit is None:
-        return Listed(session.scalars(query).all())
+        return Page(session.scalars(query).all())
     rows = session.scalars(query.limit(limit + 1)).all()
     if len(rows) <= limit:
-        return Listed(rows)
-    return Listed(rows[:limit], getattr(rows[limit - 1], identity.key))
+        return Page(rows)
+    return Page(rows[:limit], getattr(rows[limit - 1], identity.key))
 
 
-def _position(
+def _marker_query(
     order: InstrumentedAttribute[Any], identity: InstrumentedAttribute[str], marker: str
 ) -> Select[tuple[Any, str]]:
     return select(order, identity).where(identity == marker)
 
 
-def _limit(arguments: Mapping[str, str]) -> int | None:
+def _parse_limit(arguments: Mapping[str, str]) -> int | None:
     text = arguments.get("limit")
     if text is None or text == "":
         return None
@@ -92,7 +92,7 @@ def _limit(arguments: Mapping[str, str]) -> int | None:
     return min(limit, 10_000)
 
 
-def _compared(column: InstrumentedAttribute[Any], operator: str, value: str) -> ColumnElement[bool]:
+def _comparison(column: InstrumentedAttribute[Any], operator: str, value: str) -> ColumnElement[bool]:
     if operator.startswith("i"):
         return getattr(func.lower(column), operator[1:])(value.lower(), autoescape=True)  # type: ignore[no-any-return]
     if operator == "contains":

@@ -4,7 +4,7 @@ An image's target has `project_id` and `owner` (its owner), `visibility`, and `m
 the image is shared with it).
 """
 
-from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
+from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 
 _SEEN = 'project_id:%(project_id)s or project_id:%(member_id)s or "community":%(visibility)s or "public":%(visibility)s'
 _MEMBER_ITSELF = "role:member and project_id:%(member_id)s"
@@ -34,9 +34,9 @@ RULES: dict[str, str] = {
     "get_tasks": READER_OR_ADMIN,
     "add_task": ADMIN,
     "tasks_api_access": ADMIN,
-    "get_metadef_namespaces": ANYBODY,
-    "list_metadef_resource_types": ANYBODY,
-    "get_image_schema": ANYBODY,
-    "get_import_info": ANYBODY,
+    "get_metadef_namespaces": RULE_ANY,
+    "list_metadef_resource_types": RULE_ANY,
+    "get_image_schema": RULE_ANY,
+    "get_import_info": RULE_ANY,
     "get_usage": READER_OR_ADMIN,
 }

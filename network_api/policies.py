@@ -4,7 +4,7 @@ The target is the thing itself, or for `create_subnet`, `…:mac_address`, `…:
 the network it is on: who owns a network may choose addresses on it; on the shared one only an operator may.
 """
 
-from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
+from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 
 RULES: dict[str, str] = {
     "create_network": MEMBER_OR_ADMIN,
@@ -49,10 +49,10 @@ RULES: dict[str, str] = {
     "update_quota": ADMIN,
     "delete_quota": ADMIN,
     "get_agent": READER_OR_ADMIN,
-    "get_availability_zone": ANYBODY,
+    "get_availability_zone": RULE_ANY,
     "get_network_ip_availability": ADMIN,
-    "get_service_provider": ANYBODY,
-    "get_extension": ANYBODY,
+    "get_service_provider": RULE_ANY,
+    "get_extension": RULE_ANY,
     "get_floatingip": READER_OR_ADMIN,
     "create_floatingip": MEMBER_OR_ADMIN,
     "get_router": READER_OR_ADMIN,

@@ -1,6 +1,6 @@
 """Cinder's rules and who passes them."""
 
-from app.web.policy import ADMIN, ANYBODY, MEMBER_OR_ADMIN, READER_OR_ADMIN
+from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 
 RULES: dict[str, str] = {
     "volume:create": MEMBER_OR_ADMIN,
@@ -23,7 +23,7 @@ RULES: dict[str, str] = {
     "backup:get": READER_OR_ADMIN,
     "backup:get_all": READER_OR_ADMIN,
     "backup:delete": MEMBER_OR_ADMIN,
-    "limits_extension:used_limits": ANYBODY,
-    "volume:availability_zone_list": ANYBODY,
-    "volume:extensions_list": ANYBODY,
+    "limits_extension:used_limits": RULE_ANY,
+    "volume:availability_zone_list": RULE_ANY,
+    "volume:extensions_list": RULE_ANY,
 }

@@ -14,7 +14,7 @@ from app.core.clock import SystemClock
 from app.core.errors import Conflict, OperatorError
 from app.core.settings import Settings
 from app.db.database import Database
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from compute_agent.credential import HostCredential
 from compute_api.access import host_credentials
 from compute_api.hosts import hosts, liveness
@@ -44,7 +44,7 @@ def add(settings: Settings, parsed: argparse.Namespace) -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     try:
         with database.transaction() as session:
-            secret = host_credentials.create(session, Seal(settings), SystemClock().now(), name)
+            secret = host_credentials.create(session, SecretCipher(settings), SystemClock().now(), name)
     finally:
         database.dispose()
     parts = urlsplit(url)

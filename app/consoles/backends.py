@@ -16,7 +16,7 @@ from app.core import errors
 from app.core.clock import SystemClock
 from app.core.settings import Settings
 from app.db.database import Database
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken
 from compute_api.rpc.host_client import LocalHostClient
@@ -32,7 +32,7 @@ class Consoles:
         self._here = settings.host_name if settings.agent else None
         self._place = {"url": endpoint.for_hosts(settings, port), "port": port}
         self._database, self._clock = database, SystemClock()
-        self._seal = Seal(settings)
+        self._seal = SecretCipher(settings)
         self._local, self._remote = LocalHostClient(settings.state), remote
         self.hosts = Hosts(self._prove)
 

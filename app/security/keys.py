@@ -22,7 +22,7 @@ EXPIRED_WINDOW_SECONDS = 2 * 24 * 3600
 """How long after its end a token can still be validated with `allow_expired`, as long running services do."""
 
 
-class Keys:
+class KeyRing:
     """The keys as this process knows them; follows the directory."""
 
     def __init__(self, directory: Path) -> None:
@@ -47,14 +47,14 @@ class Keys:
             return newer.decrypt(token)
 
     def _current(self) -> MultiFernet:
-        changed = _changed(self._directory)
+        changed = _directory_mtime(self._directory)
         fernet = self._fernet
         if fernet is not None and changed == self._seen:
             return fernet
         with self._lock:
-            ensure(self._directory)
-            self._seen = _changed(self._directory)
-            keys = _files(self._directory)
+            ensure_keys(self._directory)
+            self._seen = _directory_mtime(self._directory)
+            keys = _key_files(self._directory)
             self._fernet = MultiFernet([Fernet(path.read_bytes().strip()) for _, path in reversed(keys)])
             return self._fernet
 
@@ -64,14 +64,14 @@ def directory(settings: Settings) -> Path:
     return settings.state / "keys" / "fernet"
 
 
-def ensure(where: Path) -> None:
+def ensure_keys(where: Path) -> None:
     """Make the directory and its first two keys, unless they are there."""
     with _locked(where):
-        numbers = [number for number, _ in _files(where)]
+        numbers = [number for number, _ in _key_files(where)]
         if not any(numbers):
-            _write(where / "1", Fernet.generate_key())
+            _write_key(where / "1", Fernet.generate_key())
         if 0 not in numbers:
-            _write(where / "0", Fernet.generate_key())
+            _write_key(where / "0", Fernet.generate_key())
 
 
 def rotate(settings: Settings) -> None:
@@ -80,32 +80,32 @@ def rotate(settings: Settings) -> None:
     A former primary key goes only when every token it has encrypted is too old even for `allow_expired`.
     """
     where = directory(settings)
-    ensure(where)
+    ensure_keys(where)
     with _locked(where):
-        files = _files(where)
+        files = _key_files(where)
         primary = files[-1][0] + 1
         os.rename(where / "0", where / str(primary))
         os.utime(where / str(primary))
-        _write(where / "0", Fernet.generate_key())
+        _write_key(where / "0", Fernet.generate_key())
         oldest_kept = time.time() - settings.token_seconds - EXPIRED_WINDOW_SECONDS
-        numbered = [path for number, path in _files(where) if number > 0]
+        numbered = [path for number, path in _key_files(where) if number > 0]
         for path, successor in pairwise(numbered):
             if successor.stat().st_mtime < oldest_kept:
                 path.unlink()
 
 
-def _changed(where: Path) -> int | None:
+def _directory_mtime(where: Path) -> int | None:
     try:
         return where.stat().st_mtime_ns
     except FileNotFoundError:
         return None
 
 
-def _files(where: Path) -> list[tuple[int, Path]]:
+def _key_files(where: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.name), path) for path in where.iterdir() if path.name.isdigit())
 
 
-def _write(path: Path, key: bytes) -> None:
+def _write_key(path: Path, key: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:

@@ -55,21 +55,21 @@ def _check_access_rules(rules: tuple[AccessRule, ...]) -> None:
     kind = CATALOG_TYPE[service] if service else ""
     kinds = {kind, "volumev3"} if service is Service.VOLUME else {kind}
     for rule in rules:
-        if rule.service in kinds and rule.method == request.method and _covers(rule.path, path):
+        if rule.service in kinds and rule.method == request.method and _path_matches(rule.path, path):
             return
     raise errors.Unauthorized(REQUIRED)
 
 
-def _covers(rule_path: str, path: str) -> bool:
+def _path_matches(rule_path: str, path: str) -> bool:
     """Whether the path pattern of an access rule matches. One too large to compile matches nothing."""
     try:
-        return patterns.compile_pattern(_pattern(rule_path)).fullmatch(path) is not None
+        return patterns.compile_pattern(_path_regex(rule_path)).fullmatch(path) is not None
     except patterns.InvalidPattern:
         return False
 
 
 @lru_cache(maxsize=1024)
-def _pattern(path: str) -> str:
+def _path_regex(path: str) -> str:
     """`*` and {named} are one segment, `**` any number of them, as keystonemiddleware reads them."""
     parts = re.split(r"(\*\*|\*|\{[^}/]*\})", path)
     words = {"**": ".*", "*": "[^/]+"}

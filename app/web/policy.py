@@ -17,7 +17,7 @@ from app.core.caller import Caller
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-REMEMBERED = 4096
+CACHE_SIZE = 4096
 """How many decisions are kept before starting over."""
 
 ADMIN = "role:admin"
@@ -29,9 +29,9 @@ MEMBER_OR_ADMIN = f"({ADMIN}) or ({MEMBER})"
 MANAGER_OR_ADMIN = f"({ADMIN}) or ({MANAGER})"
 OWNER_OR_ADMIN = f"({ADMIN}) or user_id:%(user_id)s"
 SERVICE_OR_ADMIN = f"({ADMIN}) or role:service"
-ANYBODY = "@"
+RULE_ANY = "@"
 
-WITHOUT_PROJECT = ("identity:",)
+PROJECT_OPTIONAL = ("identity:",)
 """Prefixes of the rules that tokens without a project may pass. The other services have no use for such a token and
 refuse it, as Nova, Neutron, Glance and Cinder do (oslo.policy's scope types), except from admins."""
 
@@ -49,7 +49,7 @@ class Policy:
 
     def allows(self, rule: str, target: Mapping[str, Any], caller: Caller) -> bool:
         """Whether the caller passes the rule for the target. A key missing on either side fails its check."""
-        if not caller.project_id and not caller.is_admin and not rule.startswith(WITHOUT_PROJECT):
+        if not caller.project_id and not caller.is_admin and not rule.startswith(PROJECT_OPTIONAL):
             return False
         check = self.rules[rule]
         return bool(check(target, _credentials(caller), cast(Any, self), rule))
@@ -59,7 +59,7 @@ class Policy:
         key = (rule, caller.user_id, caller.project_id, caller.domain_id, caller.system, caller.roles)
         known = self._own.get(key)
         if known is None:
-            if len(self._own) >= REMEMBERED:
+            if len(self._own) >= CACHE_SIZE:
                 self._own.clear()
             own = {"project_id": caller.project_id, "user_id": caller.user_id, "domain_id": caller.domain_id}
             target = {name: value for name, value in own.items() if value is not None}
@@ -97,7 +97,7 @@ def require(rule: str) -> Callable[[View], View]:
     return decorate
 
 
-def allowed(rule: str, target: Mapping[str, Any] | None = None) -> bool:
+def is_allowed(rule: str, target: Mapping[str, Any] | None = None) -> bool:
     """Whether the caller of this request passes the rule; without a target, for the caller's own project and user."""
     caller: Caller = g.caller
     policy: Policy = current_app.extensions["sixstack.policy"]
@@ -106,5 +106,5 @@ def allowed(rule: str, target: Mapping[str, Any] | None = None) -> bool:
 
 def enforce(rule: str, target: Mapping[str, Any] | None = None) -> None:
     """Raise Forbidden unless `allowed`."""
-    if not allowed(rule, target):
+    if not is_allowed(rule, target):
         raise errors.Forbidden(f"Policy doesn't allow {rule} to be performed.")

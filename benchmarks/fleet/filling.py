@@ -16,7 +16,7 @@ from compute_api import quotas
 from compute_api.hosts import hosts
 from hypervisor.fake import FakeHypervisor
 from identity_api.assignments import grants
-from identity_api.assignments.grants import Place
+from identity_api.assignments.grants import Grant
 from identity_api.directory import projects
 from identity_api.directory.bootstrap import DEFAULT_DOMAIN
 from identity_api.models import Role, User
@@ -105,8 +105,8 @@ def _projects(session: Session, count: int) -> list[str]:
     ids = []
     for number in range(count):
         made = projects.create(session, datetime.now(UTC), name=f"project-{number:03}", domain_id=DEFAULT_DOMAIN)
-        place = Place(actor_kind="user", actor_id=user.id, target_kind="project", target_id=made.id)
-        grants.give(session, place, member)
+        place = Grant(actor_kind="user", actor_id=user.id, target_kind="project", target_id=made.id)
+        grants.assign_role(session, place, member)
         ids.append(made.id)
     quotas.set_limits(session, quotas.DEFAULT_PROJECT, {"instances": -1, "cores": -1, "ram": -1})
     return ids

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.core import errors
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from compute_api.access.host_proof import hash_secret, prove_with_hash
 from compute_api.models import HostCredential
 
@@ -24,29 +24,29 @@ log = logging.getLogger(__name__)
 PLAIN = re.compile("[0-9a-f]{64}")
 
 
-def create(session: Session, seal: Seal, now: datetime, name: str) -> str:
+def create(session: Session, seal: SecretCipher, now: datetime, name: str) -> str:
     """A new secret for the host; invalidates an older one."""
     secret = secrets.token_urlsafe(32)
     remove(session, name)
-    session.add(HostCredential(host=name, sealed_hash=seal.close(hash_secret(secret), now), created_at=now))
+    session.add(HostCredential(host=name, sealed_hash=seal.encrypt(hash_secret(secret), now), created_at=now))
     return secret
 
 
-def seal_plain_hashes(session: Session, seal: Seal, now: datetime) -> None:
+def seal_plain_hashes(session: Session, seal: SecretCipher, now: datetime) -> None:
     """Seal the hashes that were stored as they are by earlier versions. Idempotent."""
     for credential in session.scalars(select(HostCredential)):
         if PLAIN.fullmatch(credential.sealed_hash):
-            credential.sealed_hash = seal.close(credential.sealed_hash, now)
+            credential.sealed_hash = seal.encrypt(credential.sealed_hash, now)
 
 
-def authenticate(session: Session, seal: Seal, name: str, secret: str) -> str:
+def authenticate(session: Session, seal: SecretCipher, name: str, secret: str) -> str:
     """The name of the host. Raises Unauthorized for an unknown host or a wrong secret."""
     if not hmac.compare_digest(_hash_of(session, seal, name) or "", hash_secret(secret)):
         raise errors.Unauthorized("This host is not known here, or its secret is wrong.")
     return name
 
 
-def is_valid_proof(session: Session, seal: Seal, name: str, words: str, given: str) -> bool:
+def is_valid_proof(session: Session, seal: SecretCipher, name: str, words: str, given: str) -> bool:
     """Whether the proof for these words was made with the secret of the host."""
     secret_hash = _hash_of(session, seal, name)
     return secret_hash is not None and hmac.compare_digest(prove_with_hash(secret_hash, words).encode(), given.encode())
@@ -62,12 +62,12 @@ def remove(session: Session, name: str) -> None:
     session.execute(delete(HostCredential).where(HostCredential.host == name))
 
 
-def _hash_of(session: Session, seal: Seal, name: str) -> str | None:
+def _hash_of(session: Session, seal: SecretCipher, name: str) -> str | None:
     found = session.get(HostCredential, name)
     if found is None:
         return None
     try:
-        return seal.open(found.sealed_hash)
+        return seal.decrypt(found.sealed_hash)
     except InvalidToken:
         log.error("The credential of host %s was sealed with other keys than those in keys/credential", name)
         return None

@@ -42,7 +42,7 @@ class RoleGraph:
         return tuple(sorted((role for role in found if not role.domain_id), key=lambda role: role.name))
 
 
-def graph(session: Session) -> RoleGraph:
+def load_role_graph(session: Session) -> RoleGraph:
     """The roles as they are now."""
     roles = {
         id_: RoleName(id_, name, domain_id)
@@ -54,7 +54,7 @@ def graph(session: Session) -> RoleGraph:
     return RoleGraph(roles, {prior: frozenset(below) for prior, below in implied.items()})
 
 
-def ancestors(session: Session, parent_id: str | None) -> list[str]:
+def find_ancestors(session: Session, parent_id: str | None) -> list[str]:
     """The ids of this project and everything above it, up to and with the domain."""
     above: list[str] = []
     while parent_id is not None and parent_id not in above:
@@ -63,10 +63,12 @@ def ancestors(session: Session, parent_id: str | None) -> list[str]:
     return above
 
 
-def on_project(session: Session, user_id: str, project_id: str, domain_id: str, parent_id: str | None) -> set[str]:
+def find_project_roles(
+    session: Session, user_id: str, project_id: str, domain_id: str, parent_id: str | None
+) -> set[str]:
     """Role ids of the user on a project, without what they imply."""
-    above = [domain_id] if parent_id in (None, domain_id) else ancestors(session, parent_id)
-    query = _roles_of(user_id).where(
+    above = [domain_id] if parent_id in (None, domain_id) else find_ancestors(session, parent_id)
+    query = _select_roles(user_id).where(
         or_(
             and_(Assignment.target_kind == "project", Assignment.target_id == project_id, ~Assignment.inherited),
             and_(
@@ -77,41 +79,41 @@ def on_project(session: Session, user_id: str, project_id: str, domain_id: str, 
     return set(session.scalars(query))
 
 
-def on_domain(session: Session, user_id: str, domain_id: str) -> set[str]:
+def find_domain_roles(session: Session, user_id: str, domain_id: str) -> set[str]:
     """Role ids of the user on a domain, without what they imply."""
-    query = _roles_of(user_id).where(
+    query = _select_roles(user_id).where(
         Assignment.target_kind == "domain", Assignment.target_id == domain_id, ~Assignment.inherited
     )
     return set(session.scalars(query))
 
 
-def on_system(session: Session, user_id: str) -> set[str]:
+def find_system_roles(session: Session, user_id: str) -> set[str]:
     """Role ids of the user on the system, without what they imply."""
-    return set(session.scalars(_roles_of(user_id).where(Assignment.target_kind == "system")))
+    return set(session.scalars(_select_roles(user_id).where(Assignment.target_kind == "system")))
 
 
-def projects_of(session: Session, user_id: str) -> list[Project]:
+def list_projects(session: Session, user_id: str) -> list[Project]:
     """The enabled projects in which the user has a role, by name."""
-    direct, below = _targets(session, user_id, "project")
-    domain_wide = _targets(session, user_id, "domain")[1]
-    wanted = direct | set(_descendants(session, below | domain_wide))
+    direct, below = _find_targets(session, user_id, "project")
+    domain_wide = _find_targets(session, user_id, "domain")[1]
+    wanted = direct | set(_iter_descendants(session, below | domain_wide))
     query = select(Project).where(Project.id.in_(wanted), ~Project.is_domain, Project.enabled).order_by(Project.name)
     disabled = set(session.scalars(select(Project.id).where(Project.is_domain, ~Project.enabled)))
     return [project for project in session.scalars(query) if project.domain_id not in disabled]
 
 
-def domains_of(session: Session, user_id: str) -> list[Project]:
+def list_domains(session: Session, user_id: str) -> list[Project]:
     """The enabled domains on which the user has a role, by name."""
-    direct, _ = _targets(session, user_id, "domain")
+    direct, _ = _find_targets(session, user_id, "domain")
     query = select(Project).where(Project.id.in_(direct), Project.is_domain, Project.enabled).order_by(Project.name)
     return list(session.scalars(query))
 
 
-def _roles_of(user_id: str) -> Select[str]:
-    return select(Assignment.role_id).where(_of_user(user_id))
+def _select_roles(user_id: str) -> Select[str]:
+    return select(Assignment.role_id).where(_assigned_to(user_id))
 
 
-def _of_user(user_id: str) -> ColumnElement[bool]:
+def _assigned_to(user_id: str) -> ColumnElement[bool]:
     groups = select(Membership.group_id).where(Membership.user_id == user_id)
     return or_(
         and_(Assignment.actor_kind == "user", Assignment.actor_id == user_id),
@@ -119,14 +121,16 @@ def _of_user(user_id: str) -> ColumnElement[bool]:
     )
 
 
-def _targets(session: Session, user_id: str, kind: str) -> tuple[set[str], set[str]]:
+def _find_targets(session: Session, user_id: str, kind: str) -> tuple[set[str], set[str]]:
     """Target ids of the user's own assignments, and of the inherited ones."""
-    query = select(Assignment.target_id, Assignment.inherited).where(_of_user(user_id), Assignment.target_kind == kind)
+    query = select(Assignment.target_id, Assignment.inherited).where(
+        _assigned_to(user_id), Assignment.target_kind == kind
+    )
     rows = list(session.execute(query))
     return {id_ for id_, inherited in rows if not inherited}, {id_ for id_, inherited in rows if inherited}
 
 
-def _descendants(session: Session, ids: set[str]) -> Iterator[str]:
+def _iter_descendants(session: Session, ids: set[str]) -> Iterator[str]:
     """Everything below these projects and domains, and not themselves."""
     seen = set(ids)
     ahead = set(ids)

@@ -12,7 +12,7 @@ from identity_api.models import Assignment, Group, Membership, Project, Role, Us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Grant:
     """Who has, or may get, roles on what. Kinds: user, group; project, domain, system."""
 
     actor_kind: str
@@ -22,7 +22,7 @@ class Place:
     inherited: bool = False
 
 
-def check_place(session: Session, place: Place) -> None:
+def check_actor_and_target(session: Session, place: Grant) -> None:
     """Raise NotFound for an actor or target that is not there."""
     if place.actor_kind == "user":
         if session.get(User, place.actor_id) is None:
@@ -36,17 +36,17 @@ def check_place(session: Session, place: Place) -> None:
         raise errors.NotFound(f"Could not find {place.target_kind}: {place.target_id}.")
 
 
-def roles_at(session: Session, place: Place) -> list[Role]:
+def list_roles(session: Session, place: Grant) -> list[Role]:
     """The roles given there, by name; not what they imply."""
-    query = select(Role).join(Assignment, Assignment.role_id == Role.id).where(*_at(place)).order_by(Role.name)
+    query = select(Role).join(Assignment, Assignment.role_id == Role.id).where(*_conditions(place)).order_by(Role.name)
     return list(session.scalars(query))
 
 
-def has(session: Session, place: Place, role_id: str) -> bool:
+def has_role(session: Session, place: Grant, role_id: str) -> bool:
     return session.get(Assignment, _key(place, role_id)) is not None
 
 
-def give(session: Session, place: Place, role: Role) -> None:
+def assign_role(session: Session, place: Grant, role: Role) -> None:
     """Assign the role; idempotent. Raises Forbidden for a domain-specific role on the system or on a project of another
     domain. As in Keystone, any domain may be the target of one."""
     if role.domain_id and place.target_kind == "project":
@@ -57,7 +57,7 @@ def give(session: Session, place: Place, role: Role) -> None:
             )
     if role.domain_id and place.target_kind == "system":
         raise errors.Forbidden(f"Role {role.id} is a domain-specific role. Unable to use it on the system.")
-    if not has(session, place, role.id):
+    if not has_role(session, place, role.id):
         session.add(
             Assignment(
                 actor_kind=place.actor_kind,
@@ -71,7 +71,7 @@ def give(session: Session, place: Place, role: Role) -> None:
         epoch.bump(session)
 
 
-def take(session: Session, place: Place, role_id: str) -> list[str]:
+def revoke_role(session: Session, place: Grant, role_id: str) -> list[str]:
     """Take the role away; returns the ids of the users who lose it. Raises NotFound when it was not given."""
     found = session.get(Assignment, _key(place, role_id))
     if found is None:
@@ -87,17 +87,17 @@ def take(session: Session, place: Place, role_id: str) -> list[str]:
     return list(session.scalars(select(Membership.user_id).where(Membership.group_id == place.actor_id)))
 
 
-def forget_actors(session: Session, kind: str, ids: Sequence[str] | Select[str]) -> None:
+def remove_actor_assignments(session: Session, kind: str, ids: Sequence[str] | Select[str]) -> None:
     """Remove every assignment of these users or groups."""
     session.execute(delete(Assignment).where(Assignment.actor_kind == kind, Assignment.actor_id.in_(ids)))
 
 
-def forget_targets(session: Session, kind: str, ids: Sequence[str]) -> None:
+def remove_target_assignments(session: Session, kind: str, ids: Sequence[str]) -> None:
     """Remove every assignment on these projects or domains."""
     session.execute(delete(Assignment).where(Assignment.target_kind == kind, Assignment.target_id.in_(ids)))
 
 
-def _at(place: Place) -> tuple[ColumnElement[bool], ...]:
+def _conditions(place: Grant) -> tuple[ColumnElement[bool], ...]:
     return (
         Assignment.actor_kind == place.actor_kind,
         Assignment.actor_id == place.actor_id,
@@ -107,5 +107,5 @@ def _at(place: Place) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _key(place: Place, role_id: str) -> tuple[str, str, str, str, str, bool]:
+def _key(place: Grant, role_id: str) -> tuple[str, str, str, str, str, bool]:
     return (place.actor_kind, place.actor_id, place.target_kind, place.target_id, role_id, place.inherited)

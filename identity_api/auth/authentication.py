@@ -16,21 +16,21 @@ from identity_api.auth import lockouts, passwords
 from identity_api.auth import methods as auth_methods
 from identity_api.auth.lockouts import Lockouts
 from identity_api.auth.methods import (
-    CredentialName,
-    CredentialProof,
-    PasswordProof,
-    Proof,
+    ApplicationCredentialAuth,
+    AuthMethod,
+    CredentialReference,
+    PasswordAuth,
     Reference,
-    TokenProof,
-    WantedScope,
+    RequestedScope,
+    TokenAuth,
     find_credential,
     find_user,
-    there,
+    require_found,
 )
 from identity_api.auth.passwords import Verifier
-from identity_api.epoch_cache import Remembered
+from identity_api.epoch_cache import EpochCache
 from identity_api.models import ApplicationCredential, User
-from identity_api.tokens.context import UNAUTHORIZED, Subject
+from identity_api.tokens.context import UNAUTHORIZED, TokenContext
 from identity_api.tokens.payload import Method, Payload, Scope
 from identity_api.tokens.tokens import Tokens
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Proven:
+class _VerifiedMethods:
     """What the proofs have shown so far."""
 
     user: User | None = None
@@ -55,7 +55,7 @@ class _Proven:
         self.user = user
 
 
-class Logins:
+class LoginService:
     """Turns proofs into tokens. One for each API process."""
 
     def __init__(
@@ -66,28 +66,28 @@ class Logins:
         self._lockouts = Lockouts(database, clock, settings)
         self._tokens = tokens
         self._verifier = verifier
-        self._users: Remembered[str, User] = Remembered()
-        self._credentials: Remembered[CredentialName, ApplicationCredential] = Remembered()
-        self._scopes: Remembered[WantedScope, str] = Remembered()
+        self._users: EpochCache[str, User] = EpochCache()
+        self._credentials: EpochCache[CredentialReference, ApplicationCredential] = EpochCache()
+        self._scopes: EpochCache[RequestedScope, str] = EpochCache()
 
-    def log_in(self, proofs: list[Proof], wanted: WantedScope | None, source: str) -> tuple[str, Subject]:
+    def log_in(self, proofs: list[AuthMethod], wanted: RequestedScope | None, source: str) -> tuple[str, TokenContext]:
         """The new token. `wanted` None: the user's default project, or unscoped. `source` is the client's address.
 
         Raises Unauthorized without saying what was wrong, NotFound for a token that is not good any more, as Keystone
         does, and TooManyRequests in a flood.
         """
         epoch = self._tokens.epoch
-        proven = _Proven()
+        proven = _VerifiedMethods()
         for proof in proofs:
-            if isinstance(proof, PasswordProof):
+            if isinstance(proof, PasswordAuth):
                 self._by_password(proven, proof, source)
-            elif isinstance(proof, TokenProof):
+            elif isinstance(proof, TokenAuth):
                 self._by_token(proven, proof, epoch)
             else:
                 self._by_credential(proven, proof, epoch)
         if proven.user is None:
             raise errors.Unauthorized(UNAUTHORIZED)
-        _check_factors(proven.user.options, proven)
+        _check_multi_factor_rules(proven.user.options, proven)
         return self._issue(proven, proven.user, wanted, epoch)
 
     def check_password(self, user: Reference, password: str, source: str) -> User:
@@ -98,7 +98,7 @@ class Logins:
         with self._database.reading() as session:
             found = find_user(session, user)
         exempt = found is not None and bool(found.options.get("ignore_lockout_failure_attempts"))
-        subject = found.id if found else lockouts.subject_of_unknown(user)
+        subject = found.id if found else lockouts.unknown_user_subject(user)
         attempt = self._lockouts.attempt(subject, source, exempt=exempt)
         fits = self._verifier.verify(found.password if found else None, password, subject, source, attempt.take)
         if found is None or not fits:
@@ -110,7 +110,7 @@ class Logins:
         self._renew_hash(found, password)
         return found
 
-    def _by_password(self, proven: _Proven, proof: PasswordProof, source: str) -> None:
+    def _by_password(self, proven: _VerifiedMethods, proof: PasswordAuth, source: str) -> None:
         user = self.check_password(proof.user, proof.password, source)
         if not user.options.get("ignore_password_expiry") and self._is_over(user.password_expires_at):
             raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
@@ -118,7 +118,7 @@ class Logins:
         proven.methods |= Method.PASSWORD
         proven.own_methods.add("password")
 
-    def _by_token(self, proven: _Proven, proof: TokenProof, epoch: int) -> None:
+    def _by_token(self, proven: _VerifiedMethods, proof: TokenAuth, epoch: int) -> None:
         parent = self._tokens.validate(proof.id).payload
         user = self._user(parent.user_id, epoch)
         if user.generation != parent.generation:
@@ -130,7 +130,7 @@ class Logins:
             proven.credential_id = parent.application_credential_id
             proven.credential_project_id = parent.scope_id
 
-    def _by_credential(self, proven: _Proven, proof: CredentialProof, epoch: int) -> None:
+    def _by_credential(self, proven: _VerifiedMethods, proof: ApplicationCredentialAuth, epoch: int) -> None:
         try:
             found = self._credentials.get(epoch, proof.named, lambda: self._credential(proof.named))
         except errors.Unauthorized:
@@ -138,7 +138,7 @@ class Logins:
                 self._verifier.verify(None, proof.secret, "")  # a name that exists must not be quicker to refuse
             raise
         if not self._verifier.verify(found.digest, proof.secret, found.id) or self._is_over(found.expires_at):
-            if proof.named.id is None and found.digest.startswith(passwords.GENERATED):
+            if proof.named.id is None and found.digest.startswith(passwords.GENERATED_PREFIX):
                 self._verifier.verify(None, proof.secret, "")  # as slow as for a name that does not exist
             raise errors.Unauthorized(UNAUTHORIZED)
         proven.is_user(self._user(found.user_id, epoch))
@@ -147,7 +147,9 @@ class Logins:
         proven.credential_id = found.id
         proven.credential_project_id = found.project_id
 
-    def _issue(self, proven: _Proven, user: User, wanted: WantedScope | None, epoch: int) -> tuple[str, Subject]:
+    def _issue(
+        self, proven: _VerifiedMethods, user: User, wanted: RequestedScope | None, epoch: int
+    ) -> tuple[str, TokenContext]:
         common: dict[str, Any] = {
             "user_id": user.id,
             "generation": user.generation,
@@ -164,7 +166,7 @@ class Logins:
         scope_id = self._scopes.get(epoch, wanted, lambda: self._scope_id(wanted))
         return self._tokens.issue(**common, scope=wanted.kind, scope_id=scope_id)
 
-    def _issue_default(self, user: User, common: Mapping[str, Any]) -> tuple[str, Subject]:
+    def _issue_default(self, user: User, common: Mapping[str, Any]) -> tuple[str, TokenContext]:
         if user.default_project_id is not None:
             try:
                 return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=user.default_project_id)
@@ -177,24 +179,24 @@ class Logins:
 
         def read() -> User:
             with self._database.reading() as session:
-                return there(session.get(User, user_id))
+                return require_found(session.get(User, user_id))
 
         return self._users.get(epoch, user_id, read)
 
-    def _credential(self, named: CredentialName) -> ApplicationCredential:
+    def _credential(self, named: CredentialReference) -> ApplicationCredential:
         with self._database.reading() as session:
-            return there(find_credential(session, named))
+            return require_found(find_credential(session, named))
 
-    def _scope_id(self, wanted: WantedScope) -> str:
+    def _scope_id(self, wanted: RequestedScope) -> str:
         with self._database.reading() as session:
-            return auth_methods.scope_id(session, wanted)
+            return auth_methods.find_scope_id(session, wanted)
 
     def _is_over(self, end: datetime | None) -> bool:
         return end is not None and end <= self._clock.now()
 
     def _renew_hash(self, user: User, password: str) -> None:
         """Hash the password again when its hash was made with other parameters than those of today."""
-        if not passwords.outdated(user.password or ""):
+        if not passwords.needs_rehash(user.password or ""):
             return
         renewed = self._verifier.hash(password)
         with self._database.transaction() as session:
@@ -202,7 +204,7 @@ class Logins:
             session.execute(update(User).where(unchanged).values(password=renewed))
 
 
-def _check_factors(options: Mapping[str, Any], proven: _Proven) -> None:
+def _check_multi_factor_rules(options: Mapping[str, Any], proven: _VerifiedMethods) -> None:
     """The user's own rules about which methods are needed together."""
     rules = options.get("multi_factor_auth_rules")
     if not options.get("multi_factor_auth_enabled") or not rules or proven.parent is not None:

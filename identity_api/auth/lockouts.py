@@ -22,7 +22,7 @@ from app.db.database import Database
 from identity_api.auth.methods import Reference
 from identity_api.models import PasswordAttempts
 
-MAXIMUM_ROWS = 50_000
+MAX_ROWS = 50_000
 """Rows that are kept at most; the oldest are evicted. Passwords cannot be guessed fast enough to make use of that."""
 
 
@@ -39,15 +39,15 @@ class Lockouts:
         """An attempt of a user (see `subject_of_unknown` for others) from a source address, not counted yet."""
         if exempt or not self._most:
             return Attempt(lambda: True, lambda: None)
-        source = network_of(source)
+        source = source_network(source)
 
         def take() -> bool:
             with self._database.transaction() as session:
-                return _take(session, self._clock.now(), subject, source, self._most, self._window)
+                return _count_attempt(session, self._clock.now(), subject, source, self._most, self._window)
 
         def clear() -> None:
             with self._database.transaction() as session:
-                session.execute(delete(PasswordAttempts).where(*_row(subject, source)))
+                session.execute(delete(PasswordAttempts).where(*_counter_key(subject, source)))
 
         return Attempt(take, clear)
 
@@ -72,19 +72,19 @@ class Attempt:
             self._clear()
 
 
-def subject_of_unknown(user: Reference) -> str:
+def unknown_user_subject(user: Reference) -> str:
     """What attempts with a reference to no user are counted by; never the id of a user."""
     words = "\0".join((user.id or "", user.name or "", user.domain_id or "", user.domain_name or ""))
     return hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()
 
 
-def forget(session: Session, user_id: str) -> None:
+def clear_lockouts(session: Session, user_id: str) -> None:
     """End all lockouts of the user, who has a new password."""
     session.execute(delete(PasswordAttempts).where(PasswordAttempts.subject == user_id))
 
 
 @lru_cache(maxsize=1024)
-def network_of(address: str) -> str:
+def source_network(address: str) -> str:
     """The network that an address is counted by: an IPv4 address alone, the /64 of an IPv6 address."""
     try:
         found = ip_address(address)
@@ -95,7 +95,7 @@ def network_of(address: str) -> str:
     return str(ip_network((int(found), 64), strict=False))
 
 
-def _take(session: Session, now: datetime, subject: str, source: str, most: int, window: timedelta) -> bool:
+def _count_attempt(session: Session, now: datetime, subject: str, source: str, most: int, window: timedelta) -> bool:
     insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     is_over = PasswordAttempts.attempted_at <= now - window
     counted = session.scalar(
@@ -116,7 +116,7 @@ def _take(session: Session, now: datetime, subject: str, source: str, most: int,
 def _prune(session: Session, horizon: datetime) -> None:
     """Delete counters that are over, and the oldest of too many."""
     newest = select(PasswordAttempts.attempted_at).order_by(PasswordAttempts.attempted_at.desc())
-    surplus = newest.offset(MAXIMUM_ROWS).limit(1).scalar_subquery()
+    surplus = newest.offset(MAX_ROWS).limit(1).scalar_subquery()
     session.execute(
         delete(PasswordAttempts)
         .where(or_(PasswordAttempts.attempted_at <= horizon, PasswordAttempts.attempted_at <= surplus))
@@ -124,5 +124,5 @@ def _prune(session: Session, horizon: datetime) -> None:
     )
 
 
-def _row(subject: str, source: str) -> tuple[Any, Any]:
+def _counter_key(subject: str, source: str) -> tuple[Any, Any]:
     return PasswordAttempts.subject == subject, PasswordAttempts.source == source

@@ -24,18 +24,18 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordProof:
+class PasswordAuth:
     user: Reference
     password: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenProof:
+class TokenAuth:
     id: str
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialName:
+class CredentialReference:
     """An application credential by its id alone, or by its name and its user."""
 
     id: str | None
@@ -44,16 +44,16 @@ class CredentialName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialProof:
-    named: CredentialName
+class ApplicationCredentialAuth:
+    named: CredentialReference
     secret: str
 
 
-Proof = PasswordProof | TokenProof | CredentialProof
+AuthMethod = PasswordAuth | TokenAuth | ApplicationCredentialAuth
 
 
 @dataclass(frozen=True, slots=True)
-class WantedScope:
+class RequestedScope:
     """What is asked for. `target` names the project or domain."""
 
     kind: Scope
@@ -61,8 +61,8 @@ class WantedScope:
 
 
 Found = TypeVar("Found")
-BY_ID = select(User).where(User.id == bindparam("id"))
-BY_NAME = (
+USER_BY_ID = select(User).where(User.id == bindparam("id"))
+USER_BY_NAME = (
     select(User)
     .where(same_name(User.name, bindparam("name")), User.domain_id == bindparam("domain_id"))
     .order_by(User.name != bindparam("name"), User.name)
@@ -74,33 +74,35 @@ BY_NAME = (
 def find_user(session: Session, user: Reference) -> User | None:
     """The user by id, or by name and domain; whether enabled or not."""
     if user.id is not None:
-        return session.scalar(BY_ID, {"id": user.id})
-    domain_id = _domain_id(session, user)
+        return session.scalar(USER_BY_ID, {"id": user.id})
+    domain_id = _find_domain_id(session, user)
     if domain_id is None or user.name is None:
         return None
-    return session.scalar(BY_NAME, {"name": user.name, "domain_id": domain_id})
+    return session.scalar(USER_BY_NAME, {"name": user.name, "domain_id": domain_id})
 
 
-def there(found: Found | None) -> Found:
+def require_found(found: Found | None) -> Found:
     """What was found. New users and credentials do not move the epoch, so that there is none must not be remembered."""
     if found is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     return found
 
 
-def _domain_id(session: Session, named: Reference) -> str | None:
+def _find_domain_id(session: Session, named: Reference) -> str | None:
     if named.domain_id is not None:
         return named.domain_id
-    return _id_by_name(session, named.domain_name or "", Project.is_domain)
+    return _find_id_by_name(session, named.domain_name or "", Project.is_domain)
 
 
-def _id_by_name(session: Session, name: str, *where: ColumnElement[bool] | InstrumentedAttribute[bool]) -> str | None:
+def _find_id_by_name(
+    session: Session, name: str, *where: ColumnElement[bool] | InstrumentedAttribute[bool]
+) -> str | None:
     """The id of the project or domain of that name, in whatever case; an exact match wins."""
     query = select(Project.id).where(same_name(Project.name, name), *where)
     return session.scalar(query.order_by(Project.name != name, Project.name).limit(1))
 
 
-def find_credential(session: Session, named: CredentialName) -> ApplicationCredential | None:
+def find_credential(session: Session, named: CredentialReference) -> ApplicationCredential | None:
     if named.id is not None:
         return session.get(ApplicationCredential, named.id)
     user = find_user(session, named.user) if named.user else None
@@ -112,7 +114,7 @@ def find_credential(session: Session, named: CredentialName) -> ApplicationCrede
     return session.scalar(query)
 
 
-def scope_id(session: Session, wanted: WantedScope) -> str:
+def find_scope_id(session: Session, wanted: RequestedScope) -> str:
     """The id of what is asked for. Raises Unauthorized when there is no such thing."""
     target = wanted.target
     if wanted.kind in (Scope.SYSTEM, Scope.UNSCOPED):
@@ -120,10 +122,10 @@ def scope_id(session: Session, wanted: WantedScope) -> str:
     if target.id is not None:
         return target.id
     if wanted.kind is Scope.DOMAIN:
-        found = _id_by_name(session, target.name or "", Project.is_domain)
+        found = _find_id_by_name(session, target.name or "", Project.is_domain)
     else:
-        domain_id = _domain_id(session, target)
-        found = _id_by_name(session, target.name or "", Project.domain_id == domain_id, ~Project.is_domain)
+        domain_id = _find_domain_id(session, target)
+        found = _find_id_by_name(session, target.name or "", Project.domain_id == domain_id, ~Project.is_domain)
     if found is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     return found

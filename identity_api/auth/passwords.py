@@ -23,20 +23,20 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from app.core import errors
 from app.core.settings import Settings
 
-MAXIMUM_LENGTH = 4096
-REMEMBERED_SECONDS = 300
-REMEMBERED = 10_000
-GENERATED = "hmac$"
+MAX_LENGTH = 4096
+CACHE_SECONDS = 300
+CACHE_SIZE = 10_000
+GENERATED_PREFIX = "hmac$"
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """The hash to store. Slow: about 25 ms of one core."""
     return _hasher.hash(password)
 
 
-def outdated(digest: str) -> bool:
+def needs_rehash(digest: str) -> bool:
     """Whether the hash was made with other parameters than those of today."""
     try:
         return _hasher.check_needs_rehash(digest)
@@ -49,16 +49,16 @@ def generate_secret() -> str:
     return secrets.token_urlsafe(64)
 
 
-def generated_digest(secret: str, owner_id: str) -> str:
+def digest_generated_secret(secret: str, owner_id: str) -> str:
     """What is stored of a secret that `generate_secret` made."""
-    return GENERATED + hmac.new(owner_id.encode(), secret.encode(), hashlib.sha256).hexdigest()
+    return GENERATED_PREFIX + hmac.new(owner_id.encode(), secret.encode(), hashlib.sha256).hexdigest()
 
 
 def check_strength(password: str, settings: Settings) -> None:
     """Raise BadRequest for a password that is not allowed here."""
-    if len(password) > MAXIMUM_LENGTH:
+    if len(password) > MAX_LENGTH:
         raise errors.Forbidden(
-            f"The password length must be less than or equal to {MAXIMUM_LENGTH}. The server could not comply with "
+            f"The password length must be less than or equal to {MAX_LENGTH}. The server could not comply with "
             "the request because the password is invalid."
         )
     pattern = settings.password_pattern
@@ -69,7 +69,7 @@ def check_strength(password: str, settings: Settings) -> None:
         )
 
 
-def _always() -> bool:
+def _always_admit() -> bool:
     return True
 
 
@@ -83,7 +83,7 @@ class Verifier:
 
     def __init__(self, admitted: int, burst: int = 50, monotonic: Callable[[], float] = time.monotonic) -> None:
         cores = os.cpu_count() or 1
-        self._burst = _Burst(burst, 1.0, monotonic)
+        self._burst = _TokenBucket(burst, 1.0, monotonic)
         self._running = threading.BoundedSemaphore(cores)
         self._admitted = threading.BoundedSemaphore(max(admitted, 1))
         self._monotonic = monotonic
@@ -91,18 +91,23 @@ class Verifier:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._under_way: dict[bytes, Future[bool]] = {}
-        self._nobody = hashed(secrets.token_hex(16))
+        self._nobody = hash_password(secrets.token_hex(16))
 
     def verify(
-        self, digest: str | None, password: str, owner_id: str, source: str = "", admit: Callable[[], bool] = _always
+        self,
+        digest: str | None,
+        password: str,
+        owner_id: str,
+        source: str = "",
+        admit: Callable[[], bool] = _always_admit,
     ) -> bool:
         """Whether the password fits. Without a digest it takes as long as with one, and fails.
 
         `admit` is called just before a slow check, but not for a password that is remembered for this source address;
         when it returns False the check takes as long, and fails. Raises TooManyRequests when too many are under way.
         """
-        if digest is not None and digest.startswith(GENERATED):
-            return hmac.compare_digest(digest, generated_digest(password, owner_id))
+        if digest is not None and digest.startswith(GENERATED_PREFIX):
+            return hmac.compare_digest(digest, digest_generated_secret(password, owner_id))
         key = hmac.new(self._key, f"{owner_id}\0{source}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
         with self._lock:
             until = self._known.get(key)
@@ -118,7 +123,7 @@ class Verifier:
     def hash(self, password: str) -> str:
         """`hashed`, in the same queue."""
         with self._slot():
-            return hashed(password)
+            return hash_password(password)
 
     def _check_once(
         self, key: bytes, mine: Future[bool], digest: str | None, password: str, admit: Callable[[], bool]
@@ -127,7 +132,7 @@ class Verifier:
         try:
             with self._slot():
                 known = digest if admit() else None
-                fits = _fits(known or self._nobody, password) and known is not None
+                fits = _matches(known or self._nobody, password) and known is not None
         except BaseException as error:
             mine.set_exception(error)
             raise
@@ -156,13 +161,13 @@ class Verifier:
 
     def _remember(self, key: bytes) -> None:
         with self._lock:
-            self._known[key] = self._monotonic() + REMEMBERED_SECONDS
+            self._known[key] = self._monotonic() + CACHE_SECONDS
             self._known.move_to_end(key)
-            while len(self._known) > REMEMBERED:
+            while len(self._known) > CACHE_SIZE:
                 self._known.popitem(last=False)
 
 
-class _Burst:
+class _TokenBucket:
     """How many checks may be begun without a look at how many wait: some at once, and then so many a second."""
 
     def __init__(self, size: int, a_second: float, monotonic: Callable[[], float]) -> None:
@@ -185,7 +190,7 @@ class _Burst:
             return True
 
 
-def _fits(digest: str, password: str) -> bool:
+def _matches(digest: str, password: str) -> bool:
     try:
         return _hasher.verify(digest, password)
     except (VerificationError, InvalidHashError):

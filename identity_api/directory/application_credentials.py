@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from identity_api import epoch
 from identity_api.assignments import effective
-from identity_api.conflicts import stored
+from identity_api.conflicts import conflict_on_duplicate
 from identity_api.models import AccessRuleRow, ApplicationCredential, Project, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RuleWanted:
+class AccessRuleSpec:
     """An access rule by its id, or by what it says."""
 
     id: str | None = None
@@ -46,7 +46,7 @@ def create(
     unrestricted: bool,
     roles: Sequence[Mapping[str, Any]] | None,
     held_roles: frozenset[str],
-    rules: Sequence[RuleWanted] | None,
+    rules: Sequence[AccessRuleSpec] | None,
     description: str | None,
 ) -> ApplicationCredential:
     """A new credential with some or all (None) of the roles that the user holds. Raises BadRequest, Conflict.
@@ -66,12 +66,12 @@ def create(
         digest=digest,
         expires_at=expires_at,
         unrestricted=unrestricted,
-        role_ids=_role_ids(session, roles, held_roles),
+        role_ids=_resolve_role_ids(session, roles, held_roles),
         access_rule_ids=[_ensure_rule(session, user_id, rule).id for rule in rules] if rules else None,
         description=description,
         created_at=now,
     )
-    with stored(session, "application_credential", name):
+    with conflict_on_duplicate(session, "application_credential", name):
         session.add(credential)
     return credential
 
@@ -82,35 +82,37 @@ def remove(session: Session, credential: ApplicationCredential) -> None:
     epoch.bump(session)
 
 
-def roles_of(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, Role]:
+def load_roles(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, Role]:
     """The roles of these credentials by id."""
     ids = {role_id for credential in credentials for role_id in credential.role_ids}
     return {role.id: role for role in session.scalars(select(Role).where(Role.id.in_(ids)))}
 
 
-def rules_of(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, AccessRuleRow]:
+def load_access_rules(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, AccessRuleRow]:
     """The access rules of these credentials by id."""
     ids = {rule_id for credential in credentials for rule_id in credential.access_rule_ids or ()}
     return {rule.id: rule for rule in session.scalars(select(AccessRuleRow).where(AccessRuleRow.id.in_(ids)))}
 
 
-def prune(session: Session, user_ids: Iterable[str]) -> None:
+def remove_stale(session: Session, user_ids: Iterable[str]) -> None:
     """Delete those credentials of these users that hold a role the user has no longer."""
     query = select(ApplicationCredential).where(ApplicationCredential.user_id.in_(list(user_ids)))
     credentials = session.scalars(query).all()
     if not credentials:
         return
-    graph = effective.graph(session)
+    graph = effective.load_role_graph(session)
     for credential in credentials:
         project = session.get_one(Project, credential.project_id)
         assert project.domain_id is not None
-        own = effective.on_project(session, credential.user_id, project.id, project.domain_id, project.parent_id)
+        own = effective.find_project_roles(
+            session, credential.user_id, project.id, project.domain_id, project.parent_id
+        )
         if not set(credential.role_ids) <= graph.closure(own):
             session.delete(credential)
     session.flush()
 
 
-def forget_role(session: Session, role_id: str) -> None:
+def remove_with_role(session: Session, role_id: str) -> None:
     """Delete the credentials that hold this role, before the role goes."""
     for credential in session.scalars(select(ApplicationCredential)):
         if role_id in credential.role_ids:
@@ -135,7 +137,9 @@ def remove_rule(session: Session, rule: AccessRuleRow) -> None:
     session.delete(rule)
 
 
-def _role_ids(session: Session, wanted: Sequence[Mapping[str, Any]] | None, held_roles: frozenset[str]) -> list[str]:
+def _resolve_role_ids(
+    session: Session, wanted: Sequence[Mapping[str, Any]] | None, held_roles: frozenset[str]
+) -> list[str]:
     held = {
         role.id: role for role in session.scalars(select(Role).where(Role.domain_id == "", Role.name.in_(held_roles)))
     }
@@ -154,7 +158,7 @@ def _role_ids(session: Session, wanted: Sequence[Mapping[str, Any]] | None, held
     return list(dict.fromkeys(found))
 
 
-def _ensure_rule(session: Session, user_id: str, wanted: RuleWanted) -> AccessRuleRow:
+def _ensure_rule(session: Session, user_id: str, wanted: AccessRuleSpec) -> AccessRuleRow:
     """The rule of the user that says this; made if there is none."""
     if wanted.id is not None:
         return find_rule(session, user_id, wanted.id)

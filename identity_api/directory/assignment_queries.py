@@ -17,7 +17,7 @@ Domain = TypeVar("Domain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AssignmentRow:
     """One assignment. In an effective list the last fields say what it comes from."""
 
     role_id: str
@@ -58,7 +58,7 @@ class Names:
     roles: Mapping[str, tuple[str, str]]
 
 
-def listed(session: Session, filters: Filters, *, is_effective: bool) -> list[Row]:
+def list_assignments(session: Session, filters: Filters, *, is_effective: bool) -> list[AssignmentRow]:
     """The assignments. Raises BadRequest for filters that contradict each other."""
     targets = [filters.project_id is not None, filters.domain_id is not None, filters.system]
     if sum(targets) > 1:
@@ -69,16 +69,16 @@ def listed(session: Session, filters: Filters, *, is_effective: bool) -> list[Ro
         raise errors.BadRequest("Combining effective and group filter will always result in an empty list.")
     if is_effective and filters.inherited:
         raise errors.BadRequest("Combining effective and inherited filter will always result in an empty list.")
-    rows: Iterable[Row] = _given(session)
+    rows: Iterable[AssignmentRow] = _load_rows(session)
     if is_effective:
-        rows = _implied(session, _inherited(session, _members(session, rows)))
-    wanted_projects = _wanted_projects(session, filters)
-    owned = _owned(session, filters.owner_domain_id)
+        rows = _expand_implied(session, _expand_inherited(session, _expand_groups(session, rows)))
+    wanted_projects = _find_project_ids(session, filters)
+    owned = _find_owned_targets(session, filters.owner_domain_id)
     found = (row for row in rows if _matches(row, filters, wanted_projects, owned))
     return list(dict.fromkeys(found))
 
 
-def names(session: Session, rows: Iterable[Row]) -> Names:
+def load_names(session: Session, rows: Iterable[AssignmentRow]) -> Names:
     """The names of all that is mentioned, and of the domains it is in."""
     kinds: dict[str, set[str]] = {"user": set(), "group": set(), "project": set(), "role": set()}
     for row in rows:
@@ -86,32 +86,32 @@ def names(session: Session, rows: Iterable[Row]) -> Names:
         kinds["role"].add(row.role_id)
         if row.target_kind != SYSTEM:
             kinds["project"].add(row.target_id)
-    users = session.execute(select(User.id, User.name, User.domain_id).where(_among(User.id, kinds["user"])))
-    groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(_among(Group.id, kinds["group"])))
-    roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(_among(Role.id, kinds["role"])))
-    found = Names(_by_id(users), _by_id(groups), {}, _by_id(roles))
+    users = session.execute(select(User.id, User.name, User.domain_id).where(_in_ids(User.id, kinds["user"])))
+    groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(_in_ids(Group.id, kinds["group"])))
+    roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(_in_ids(Role.id, kinds["role"])))
+    found = Names(_index_by_id(users), _index_by_id(groups), {}, _index_by_id(roles))
     mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
     mentioned |= {domain for _, domain in found.roles.values() if domain}
     query = select(Project.id, Project.name, Project.domain_id)
-    places = _by_id(session.execute(query.where(_among(Project.id, mentioned))))
+    places = _index_by_id(session.execute(query.where(_in_ids(Project.id, mentioned))))
     missing = {domain for _, domain in places.values() if domain} - set(places)
-    places |= _by_id(session.execute(query.where(_among(Project.id, missing))))
+    places |= _index_by_id(session.execute(query.where(_in_ids(Project.id, missing))))
     return replace(found, projects=places)
 
 
-def _among(column: InstrumentedAttribute[str], ids: set[str]) -> ColumnElement[bool]:
+def _in_ids(column: InstrumentedAttribute[str], ids: set[str]) -> ColumnElement[bool]:
     """One of these; or anything at all where they are too many to name in one statement."""
     return column.in_(ids) if len(ids) <= 10_000 else true()
 
 
-def _by_id(rows: Iterable[tuple[str, str, Domain]]) -> dict[str, tuple[str, Domain]]:
+def _index_by_id(rows: Iterable[tuple[str, str, Domain]]) -> dict[str, tuple[str, Domain]]:
     return {id_: (name, domain_id) for id_, name, domain_id in rows}
 
 
-def _given(session: Session) -> Iterator[Row]:
+def _load_rows(session: Session) -> Iterator[AssignmentRow]:
     query = select(Assignment).order_by(Assignment.target_kind, Assignment.target_id, Assignment.actor_id)
     for found in session.scalars(query):
-        yield Row(
+        yield AssignmentRow(
             role_id=found.role_id,
             actor_kind=found.actor_kind,
             actor_id=found.actor_id,
@@ -121,7 +121,7 @@ def _given(session: Session) -> Iterator[Row]:
         )
 
 
-def _members(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+def _expand_groups(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
     """Users in place of their groups."""
     members: dict[str, list[str]] = {}
     for user_id, group_id in session.execute(select(Membership.user_id, Membership.group_id)):
@@ -134,7 +134,7 @@ def _members(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
                 yield replace(row, actor_kind="user", actor_id=user_id, from_group_id=row.actor_id)
 
 
-def _inherited(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+def _expand_inherited(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
     """The projects below in place of what inherited roles were given on."""
     below: dict[str, list[str]] = {}
     for row in rows:
@@ -142,7 +142,7 @@ def _inherited(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
             yield row
             continue
         if row.target_id not in below:
-            below[row.target_id] = [project.id for project in projects.below(session, row.target_id)]
+            below[row.target_id] = [project.id for project in projects.list_descendants(session, row.target_id)]
         for project_id in below[row.target_id]:
             yield replace(
                 row,
@@ -153,9 +153,9 @@ def _inherited(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
             )
 
 
-def _implied(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
+def _expand_implied(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
     """The same, and the roles that follow; roles of one domain only stand for what they imply."""
-    graph = effective.graph(session)
+    graph = effective.load_role_graph(session)
     for row in rows:
         for role_id in sorted(graph.closure([row.role_id])):
             if role_id == row.role_id:
@@ -165,23 +165,23 @@ def _implied(session: Session, rows: Iterable[Row]) -> Iterator[Row]:
                 yield replace(row, role_id=role_id, prior_role_id=row.role_id)
 
 
-def _wanted_projects(session: Session, filters: Filters) -> set[str] | None:
+def _find_project_ids(session: Session, filters: Filters) -> set[str] | None:
     if filters.project_id is None:
         return None
     wanted = {filters.project_id}
     if filters.subtree:
-        wanted |= {project.id for project in projects.below(session, filters.project_id)}
+        wanted |= {project.id for project in projects.list_descendants(session, filters.project_id)}
     return wanted
 
 
-def _owned(session: Session, domain_id: str | None) -> set[str] | None:
+def _find_owned_targets(session: Session, domain_id: str | None) -> set[str] | None:
     if domain_id is None:
         return None
     inside = session.scalars(select(Project.id).where(Project.domain_id == domain_id))
     return {domain_id, *inside}
 
 
-def _matches(row: Row, filters: Filters, wanted_projects: set[str] | None, owned: set[str] | None) -> bool:
+def _matches(row: AssignmentRow, filters: Filters, wanted_projects: set[str] | None, owned: set[str] | None) -> bool:
     return (
         (filters.role_id is None or row.role_id == filters.role_id)
         and (filters.user_id is None or (row.actor_kind == "user" and row.actor_id == filters.user_id))

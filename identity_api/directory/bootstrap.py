@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.settings import Settings
 from identity_api.auth import passwords as hashing
-from identity_api.epoch import ROW
+from identity_api.epoch import ROW_ID
 from identity_api.models import (
     Assignment,
     CatalogService,
@@ -42,7 +42,7 @@ INTERFACES = ("public", "internal", "admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bootstrapped:
+class BootstrapResult:
     """What there is now. `passwords` by user name, only from the call that made the users."""
 
     domain_id: str
@@ -55,33 +55,33 @@ class Bootstrapped:
 
 def bootstrap(
     session: Session, now: datetime, settings: Settings, *, passwords: Mapping[str, str] | None = None
-) -> Bootstrapped:
+) -> BootstrapResult:
     """Fill an empty database; leave any other as it is, so that nothing an operator has removed comes back.
 
     `passwords` for the users admin and demo; random ones when not given.
     """
-    if session.get(Epoch, ROW) is not None:
-        return _found(session)
-    session.add(Epoch(id=ROW, value=0))
+    if session.get(Epoch, ROW_ID) is not None:
+        return _load_existing(session)
+    session.add(Epoch(id=ROW_ID, value=0))
     domain = Project(
         id=DEFAULT_DOMAIN, name="Default", is_domain=True, description="The default domain", created_at=now
     )
     session.add(domain)
     session.flush()
-    projects = {name: _project(session, name, now) for name in ("admin", "demo", "service")}
+    projects = {name: _create_project(session, name, now) for name in ("admin", "demo", "service")}
     chosen = {name: (passwords or {}).get(name) or secrets.token_urlsafe(24) for name in ("admin", "demo")}
-    users = {name: _user(session, name, chosen[name], projects[name].id, now) for name in chosen}
-    roles = _roles(session, now)
+    users = {name: _create_user(session, name, chosen[name], projects[name].id, now) for name in chosen}
+    roles = _create_roles(session, now)
     for target_kind, target_id in (
         ("project", projects["admin"].id),
         ("domain", domain.id),
         ("system", "system"),
     ):
-        _assign(session, users["admin"].id, target_kind, target_id, roles["admin"].id)
-    _assign(session, users["demo"].id, "project", projects["demo"].id, roles["member"].id)
-    _catalog(session, settings.region, now)
+        _create_assignment(session, users["admin"].id, target_kind, target_id, roles["admin"].id)
+    _create_assignment(session, users["demo"].id, "project", projects["demo"].id, roles["member"].id)
+    _create_catalog(session, settings.region, now)
     session.flush()
-    return Bootstrapped(
+    return BootstrapResult(
         domain_id=domain.id,
         admin_project_id=projects["admin"].id,
         demo_project_id=projects["demo"].id,
@@ -91,12 +91,12 @@ def bootstrap(
     )
 
 
-def _found(session: Session) -> Bootstrapped:
+def _load_existing(session: Session) -> BootstrapResult:
     def id_of(model: type[Project] | type[User], name: str) -> str:
         query: Any = select(model.id).where(model.domain_id == DEFAULT_DOMAIN, model.name == name)
         return session.scalar(query) or ""
 
-    return Bootstrapped(
+    return BootstrapResult(
         domain_id=DEFAULT_DOMAIN,
         admin_project_id=id_of(Project, "admin"),
         demo_project_id=id_of(Project, "demo"),
@@ -106,19 +106,19 @@ def _found(session: Session) -> Bootstrapped:
     )
 
 
-def _project(session: Session, name: str, now: datetime) -> Project:
+def _create_project(session: Session, name: str, now: datetime) -> Project:
     project = Project(id=uuid4().hex, name=name, domain_id=DEFAULT_DOMAIN, parent_id=DEFAULT_DOMAIN, created_at=now)
     session.add(project)
     return project
 
 
-def _user(session: Session, name: str, password: str, project_id: str, now: datetime) -> User:
+def _create_user(session: Session, name: str, password: str, project_id: str, now: datetime) -> User:
     user = User(
         id=uuid4().hex,
         name=name,
         domain_id=DEFAULT_DOMAIN,
         default_project_id=project_id,
-        password=hashing.hashed(password),
+        password=hashing.hash_password(password),
         password_changed_at=now,
         created_at=now,
     )
@@ -126,7 +126,7 @@ def _user(session: Session, name: str, password: str, project_id: str, now: date
     return user
 
 
-def _roles(session: Session, now: datetime) -> dict[str, Role]:
+def _create_roles(session: Session, now: datetime) -> dict[str, Role]:
     roles = {name: Role(id=uuid4().hex, name=name, options=IMMUTABLE, created_at=now) for name in ROLES}
     session.add_all(roles.values())
     session.flush()
@@ -134,13 +134,13 @@ def _roles(session: Session, now: datetime) -> dict[str, Role]:
     return roles
 
 
-def _assign(session: Session, user_id: str, target_kind: str, target_id: str, role_id: str) -> None:
+def _create_assignment(session: Session, user_id: str, target_kind: str, target_id: str, role_id: str) -> None:
     session.add(
         Assignment(actor_kind="user", actor_id=user_id, target_kind=target_kind, target_id=target_id, role_id=role_id)
     )
 
 
-def _catalog(session: Session, region: str, now: datetime) -> None:
+def _create_catalog(session: Session, region: str, now: datetime) -> None:
     session.add(Region(id=region))
     session.flush()
     for order, (kind, name, path) in enumerate(SERVICES):

@@ -24,7 +24,7 @@ class CatalogEntry:
     endpoints: tuple[Endpoint, ...]
 
 
-def entries(session: Session) -> tuple[CatalogEntry, ...]:
+def load_catalog(session: Session) -> tuple[CatalogEntry, ...]:
     """The enabled services that have endpoints."""
     by_service: dict[str, list[Endpoint]] = {}
     for endpoint in session.scalars(select(Endpoint).where(Endpoint.enabled).order_by(Endpoint.created_at)):
@@ -35,7 +35,7 @@ def entries(session: Session) -> tuple[CatalogEntry, ...]:
     )
 
 
-def filled(url: str, base: str, project_id: str | None, user_id: str) -> str | None:
+def render_url(url: str, base: str, project_id: str | None, user_id: str) -> str | None:
     """The URL for this project and user; None where it needs a project and there is none."""
     if url.startswith("/"):
         return base + url
@@ -80,7 +80,7 @@ def check_url(url: str) -> None:
         raise errors.BadRequest(f"Cannot create an endpoint with an invalid URL: {url}.")
 
 
-def check_place(session: Session, service_id: str | None, region_id: str | None) -> None:
+def check_service_and_region(session: Session, service_id: str | None, region_id: str | None) -> None:
     """Raise BadRequest for a service or region that is not there."""
     if service_id is not None and session.get(CatalogService, service_id) is None:
         raise errors.BadRequest(f"Could not find service: {service_id}.")
@@ -95,7 +95,7 @@ def find_region(session: Session, region_id: str) -> Region:
     return found
 
 
-def check_parent(session: Session, region_id: str | None, parent_id: str) -> None:
+def check_parent_region(session: Session, region_id: str | None, parent_id: str) -> None:
     """Raise NotFound for a parent that is not there, BadRequest for one that is below the region itself."""
     above: str | None = parent_id
     while above is not None:

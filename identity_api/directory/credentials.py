@@ -14,8 +14,8 @@ import orjson
 from sqlalchemy.orm import Session
 
 from app.core import errors
-from app.security.seal import Seal
-from identity_api.conflicts import stored
+from app.security.secret_cipher import SecretCipher
+from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import projects, users
 from identity_api.models import Credential
 
@@ -39,7 +39,7 @@ def find_ec2(session: Session, user_id: str, access: str) -> Credential:
 
 def create(
     session: Session,
-    seal: Seal,
+    cipher: SecretCipher,
     now: datetime,
     *,
     user_id: str,
@@ -54,7 +54,7 @@ def create(
     if kind.lower() == EC2:
         if project_id is None:
             raise errors.BadRequest("Expecting to find project_id in credential.")
-        id_ = _ec2_id(_keys_of(blob)["access"])
+        id_ = _ec2_id(_parse_ec2_keys(blob)["access"])
     if project_id is not None:
         projects.find(session, project_id)
     made = Credential(
@@ -62,34 +62,34 @@ def create(
         user_id=user_id,
         project_id=project_id,
         kind=kind,
-        sealed=seal.close(blob, now),
+        sealed=cipher.encrypt(blob, now),
         extra=dict(extra),
         created_at=now,
     )
-    with stored(session, "credential", id_):
+    with conflict_on_duplicate(session, "credential", id_):
         session.add(made)
     return made
 
 
-def create_ec2(session: Session, seal: Seal, now: datetime, user_id: str, project_id: str) -> Credential:
+def create_ec2(session: Session, cipher: SecretCipher, now: datetime, user_id: str, project_id: str) -> Credential:
     """A new EC2 key pair."""
     blob = orjson.dumps({"access": uuid4().hex, "secret": secrets.token_hex(32), "trust_id": None}).decode()
-    return create(session, seal, now, user_id=user_id, project_id=project_id, kind=EC2, blob=blob, extra={})
+    return create(session, cipher, now, user_id=user_id, project_id=project_id, kind=EC2, blob=blob, extra={})
 
 
-def change_blob(seal: Seal, credential: Credential, blob: str, now: datetime) -> None:
+def change_blob(cipher: SecretCipher, credential: Credential, blob: str, now: datetime) -> None:
     """Raises BadRequest for what is no EC2 key pair where one is wanted."""
     if credential.kind.lower() == EC2:
-        _keys_of(blob)
-    credential.sealed = seal.close(blob, now)
+        _parse_ec2_keys(blob)
+    credential.sealed = cipher.encrypt(blob, now)
 
 
-def ec2_keys(seal: Seal, credential: Credential) -> Mapping[str, Any]:
+def decrypt_ec2_keys(cipher: SecretCipher, credential: Credential) -> Mapping[str, Any]:
     """Access key, secret and what else an EC2 credential holds."""
-    return _keys_of(seal.open(credential.sealed))
+    return _parse_ec2_keys(cipher.decrypt(credential.sealed))
 
 
-def _keys_of(blob: str) -> Mapping[str, Any]:
+def _parse_ec2_keys(blob: str) -> Mapping[str, Any]:
     try:
         keys = orjson.loads(blob)
     except orjson.JSONDecodeError:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from identity_api import epoch
 from identity_api.assignments import grants
-from identity_api.conflicts import stored
+from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import application_credentials, users
 from identity_api.directory.projects import find_domain
 from identity_api.models import Group, Membership
@@ -28,13 +28,13 @@ def create(session: Session, now: datetime, *, name: str, domain_id: str, **colu
     """A new group. Raises Conflict, NotFound."""
     find_domain(session, domain_id)
     group = Group(id=uuid4().hex, name=name, domain_id=domain_id, created_at=now, **columns)
-    with stored(session, "group", name):
+    with conflict_on_duplicate(session, "group", name):
         session.add(group)
     return group
 
 
 def change(session: Session, group: Group, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    with stored(session, "group", changes.get("name", group.name)):
+    with conflict_on_duplicate(session, "group", changes.get("name", group.name)):
         for name, value in changes.items():
             setattr(group, name, value)
         if extra:
@@ -43,15 +43,15 @@ def change(session: Session, group: Group, changes: Mapping[str, Any], extra: Ma
 
 def remove(session: Session, group: Group) -> None:
     """Delete the group, and with it the roles its members had through it."""
-    members = member_ids(session, group.id)
-    grants.forget_actors(session, "group", [group.id])
+    members = list_member_ids(session, group.id)
+    grants.remove_actor_assignments(session, "group", [group.id])
     session.delete(group)
     session.flush()
-    application_credentials.prune(session, members)
+    application_credentials.remove_stale(session, members)
     epoch.bump(session)
 
 
-def member_ids(session: Session, group_id: str) -> list[str]:
+def list_member_ids(session: Session, group_id: str) -> list[str]:
     return list(session.scalars(select(Membership.user_id).where(Membership.group_id == group_id)))
 
 
@@ -77,5 +77,5 @@ def remove_member(session: Session, group_id: str, user_id: str) -> None:
         raise errors.NotFound(f"Could not find user {user_id} in group {group_id}.")
     session.delete(membership)
     session.flush()
-    application_credentials.prune(session, [user_id])
+    application_credentials.remove_stale(session, [user_id])
     epoch.bump(session)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.core import errors
-from identity_api.conflicts import stored
+from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import catalog, projects
 from identity_api.models import Limit, RegisteredLimit
 
@@ -35,9 +35,9 @@ def register(
     session: Session, now: datetime, *, service_id: str, region_id: str | None, resource_name: str, **columns: Any
 ) -> RegisteredLimit:
     """A new limit for everybody. Raises BadRequest, Conflict."""
-    catalog.check_place(session, service_id, region_id)
-    if _registered(session, service_id, region_id, resource_name) is not None:
-        raise _taken("registered_limit", resource_name)
+    catalog.check_service_and_region(session, service_id, region_id)
+    if _find_registered(session, service_id, region_id, resource_name) is not None:
+        raise _duplicate("registered_limit", resource_name)
     made = RegisteredLimit(
         id=uuid4().hex,
         service_id=service_id,
@@ -53,16 +53,16 @@ def register(
 
 def change_registered(session: Session, limit: RegisteredLimit, changes: Mapping[str, Any]) -> None:
     """Change fields. Raises Forbidden for what it is a limit of, while projects have limits of their own."""
-    catalog.check_place(session, changes.get("service_id"), changes.get("region_id"))
+    catalog.check_service_and_region(session, changes.get("service_id"), changes.get("region_id"))
     moving = {"service_id", "region_id", "resource_name"} & set(changes)
     if moving:
         _check_unused(session, limit)
         wanted = {
             name: changes.get(name, getattr(limit, name)) for name in ("service_id", "region_id", "resource_name")
         }
-        other = _registered(session, **wanted)
+        other = _find_registered(session, **wanted)
         if other is not None and other.id != limit.id:
-            raise _taken("registered_limit", wanted["resource_name"])
+            raise _duplicate("registered_limit", wanted["resource_name"])
     for name, value in changes.items():
         setattr(limit, name, value)
 
@@ -85,7 +85,7 @@ def create(
     **columns: Any,
 ) -> Limit:
     """A new limit of one project or domain. Raises BadRequest, Forbidden, Conflict."""
-    registered = _registered(session, service_id, region_id, resource_name)
+    registered = _find_registered(session, service_id, region_id, resource_name)
     if registered is None:
         raise errors.Forbidden("Unable to create a limit that has no corresponding registered limit.")
     try:
@@ -103,12 +103,14 @@ def create(
         created_at=now,
         **columns,
     )
-    with stored(session, "limit", resource_name):
+    with conflict_on_duplicate(session, "limit", resource_name):
         session.add(made)
     return made
 
 
-def _registered(session: Session, service_id: str, region_id: str | None, resource_name: str) -> RegisteredLimit | None:
+def _find_registered(
+    session: Session, service_id: str, region_id: str | None, resource_name: str
+) -> RegisteredLimit | None:
     query = select(RegisteredLimit).where(
         RegisteredLimit.service_id == service_id,
         RegisteredLimit.resource_name == resource_name,
@@ -129,5 +131,5 @@ def _check_unused(session: Session, limit: RegisteredLimit) -> None:
         )
 
 
-def _taken(kind: str, name: str) -> errors.Conflict:
+def _duplicate(kind: str, name: str) -> errors.Conflict:
     return errors.Conflict(f"Conflict occurred attempting to store {kind} - Duplicate entry found with name {name}.")

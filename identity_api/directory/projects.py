@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from identity_api import epoch
 from identity_api.assignments import grants
-from identity_api.conflicts import check_mutable, check_name_is_free, merged, stored
+from identity_api.conflicts import check_mutable, check_name_is_free, conflict_on_duplicate, merge_options
 from identity_api.models import Credential, Group, Limit, Project, Role, User
 
-MAXIMUM_DEPTH = 5
-MAXIMUM_TAGS = 80
+MAX_DEPTH = 5
+MAX_TAGS = 80
 
 
 def find(session: Session, project_id: str) -> Project:
@@ -50,7 +50,7 @@ def create(
         domain_id = None
     else:
         assert domain_id is not None
-        domain_id, parent_id = _place(session, domain_id, parent_id)
+        domain_id, parent_id = _resolve_parent(session, domain_id, parent_id)
     check_tags(columns.get("tags") or [])
     project = Project(
         id=uuid4().hex,
@@ -62,7 +62,7 @@ def create(
         **columns,
     )
     check_name_is_free(session, "project", project, name)
-    with stored(session, "project", name):
+    with conflict_on_duplicate(session, "project", name):
         session.add(project)
     epoch.bump(session)
     return project
@@ -79,12 +79,12 @@ def change(session: Session, project: Project, changes: Mapping[str, Any], extra
     if changes.get("enabled") is True and not project.enabled:
         _check_parents_enabled(session, project)
     if changes.get("enabled") is False and project.enabled and not project.is_domain:
-        _check_below_disabled(session, project)
+        _check_descendants_disabled(session, project)
     if "name" in changes:
         check_name_is_free(session, "project", project, changes["name"])
-    with stored(session, "project", changes.get("name", project.name)):
+    with conflict_on_duplicate(session, "project", changes.get("name", project.name)):
         for name, value in changes.items():
-            setattr(project, name, merged(project.options, value) if name == "options" else value)
+            setattr(project, name, merge_options(project.options, value) if name == "options" else value)
         if extra:
             project.extra = {**project.extra, **extra}
     epoch.bump(session)
@@ -110,9 +110,9 @@ def remove_domain(session: Session, domain: Project) -> None:
     if domain.enabled:
         raise errors.Forbidden("Cannot delete a domain that is enabled, please disable it first.")
     check_mutable("domain", domain.id, domain.options, deleting=True)
-    grants.forget_actors(session, "user", select(User.id).where(User.domain_id == domain.id))
-    grants.forget_actors(session, "group", select(Group.id).where(Group.domain_id == domain.id))
-    grants.forget_targets(session, "domain", [domain.id])
+    grants.remove_actor_assignments(session, "user", select(User.id).where(User.domain_id == domain.id))
+    grants.remove_actor_assignments(session, "group", select(Group.id).where(Group.domain_id == domain.id))
+    grants.remove_target_assignments(session, "domain", [domain.id])
     session.execute(delete(User).where(User.domain_id == domain.id))
     session.execute(delete(Group).where(Group.domain_id == domain.id))
     session.execute(delete(Role).where(Role.domain_id == domain.id))
@@ -128,7 +128,7 @@ def remove_domain(session: Session, domain: Project) -> None:
     epoch.bump(session)
 
 
-def above(session: Session, project: Project) -> list[Project]:
+def list_ancestors(session: Session, project: Project) -> list[Project]:
     """The projects above this one, nearest first; the domain is not among them."""
     found: list[Project] = []
     parent_id = project.parent_id
@@ -141,7 +141,7 @@ def above(session: Session, project: Project) -> list[Project]:
     return found
 
 
-def below(session: Session, project_id: str) -> list[Project]:
+def list_descendants(session: Session, project_id: str) -> list[Project]:
     """All projects below this one, those nearer to it first."""
     found: list[Project] = []
     ahead: Sequence[str] = [project_id]
@@ -154,13 +154,13 @@ def below(session: Session, project_id: str) -> list[Project]:
 
 def check_tags(tags: Sequence[str]) -> None:
     """Raise BadRequest for tags that a project cannot have."""
-    if len(tags) > MAXIMUM_TAGS:
-        raise errors.BadRequest(f"Invalid input for field 'tags': a project has at most {MAXIMUM_TAGS} tags.")
+    if len(tags) > MAX_TAGS:
+        raise errors.BadRequest(f"Invalid input for field 'tags': a project has at most {MAX_TAGS} tags.")
     if len(set(tags)) != len(tags):
         raise errors.BadRequest("Invalid input for field 'tags': the same tag is there twice.")
 
 
-def _place(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:
+def _resolve_parent(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:
     """Domain and parent of a new project, checked."""
     if parent_id is None:
         domain = session.get(Project, domain_id)
@@ -175,25 +175,25 @@ def _place(session: Session, domain_id: str, parent_id: str | None) -> tuple[str
         )
     if not parent.enabled:
         raise errors.Forbidden(f"Cannot create project since it has disabled parents {parent_id}.")
-    if not parent.is_domain and len(above(session, parent)) + 2 > MAXIMUM_DEPTH:
+    if not parent.is_domain and len(list_ancestors(session, parent)) + 2 > MAX_DEPTH:
         raise errors.Forbidden(f"Max hierarchy depth reached for {parent_id} branch.")
     return domain_id, parent_id
 
 
 def _check_parents_enabled(session: Session, project: Project) -> None:
-    disabled = [parent.id for parent in above(session, project) if not parent.enabled]
+    disabled = [parent.id for parent in list_ancestors(session, project) if not parent.enabled]
     if disabled:
         raise errors.Forbidden(f"Cannot enable project {project.id} since it has disabled parents.")
 
 
-def _check_below_disabled(session: Session, project: Project) -> None:
-    if any(child.enabled for child in below(session, project.id)):
+def _check_descendants_disabled(session: Session, project: Project) -> None:
+    if any(child.enabled for child in list_descendants(session, project.id)):
         raise errors.Forbidden(f"Cannot disable project {project.id} since its subtree contains enabled projects.")
 
 
 def _remove_projects(session: Session, ids: Sequence[str]) -> None:
     """Projects that have nothing below them; application credentials and limits go with them."""
-    grants.forget_targets(session, "project", ids)
+    grants.remove_target_assignments(session, "project", ids)
     session.execute(delete(Credential).where(Credential.project_id.in_(ids)))
     session.execute(update(User).where(User.default_project_id.in_(ids)).values(default_project_id=None))
     session.execute(delete(Limit).where(or_(Limit.project_id.in_(ids), Limit.domain_id.in_(ids))))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.core import errors
 from identity_api import epoch
-from identity_api.conflicts import check_mutable, merged, stored
+from identity_api.conflicts import check_mutable, conflict_on_duplicate, merge_options
 from identity_api.directory import application_credentials
 from identity_api.directory.projects import find_domain
 from identity_api.models import Assignment, Implication, Role
@@ -30,7 +30,7 @@ def create(session: Session, now: datetime, *, name: str, domain_id: str | None,
     if domain_id is not None:
         find_domain(session, domain_id)
     role = Role(id=uuid4().hex, name=name, domain_id=domain_id or "", created_at=now, **columns)
-    with stored(session, "role", name):
+    with conflict_on_duplicate(session, "role", name):
         session.add(role)
     epoch.bump(session)
     return role
@@ -41,9 +41,9 @@ def change(session: Session, role: Role, changes: Mapping[str, Any], extra: Mapp
     only_unlocks = not extra and set(changes) == {"options"} and set(changes["options"]) <= {"immutable"}
     if not only_unlocks:
         check_mutable("role", role.id, role.options)
-    with stored(session, "role", changes.get("name", role.name)):
+    with conflict_on_duplicate(session, "role", changes.get("name", role.name)):
         for name, value in changes.items():
-            setattr(role, name, merged(role.options, value) if name == "options" else value)
+            setattr(role, name, merge_options(role.options, value) if name == "options" else value)
         if extra:
             role.extra = {**role.extra, **extra}
     epoch.bump(session)
@@ -52,14 +52,14 @@ def change(session: Session, role: Role, changes: Mapping[str, Any], extra: Mapp
 def remove(session: Session, role: Role) -> None:
     """Delete the role wherever it was given."""
     check_mutable("role", role.id, role.options, deleting=True)
-    application_credentials.forget_role(session, role.id)
+    application_credentials.remove_with_role(session, role.id)
     session.execute(delete(Assignment).where(Assignment.role_id == role.id))
     session.delete(role)
     session.flush()
     epoch.bump(session)
 
 
-def implications(session: Session, prior_id: str | None = None) -> dict[str, list[Role]]:
+def load_implications(session: Session, prior_id: str | None = None) -> dict[str, list[Role]]:
     """Prior role id → the roles it implies, by name; all prior roles, or only one."""
     query = select(Implication.prior_id, Role).join(Role, Role.id == Implication.implied_id).order_by(Role.name)
     if prior_id is not None:
@@ -70,13 +70,13 @@ def implications(session: Session, prior_id: str | None = None) -> dict[str, lis
     return found
 
 
-def check_implied(session: Session, prior: Role, implied: Role) -> None:
+def check_implication(session: Session, prior: Role, implied: Role) -> None:
     """Raise NotFound unless the one implies the other."""
     if session.get(Implication, (prior.id, implied.id)) is None:
         raise errors.NotFound(f"{prior.id} does not imply {implied.id}.")
 
 
-def imply(session: Session, prior: Role, implied: Role) -> None:
+def add_implication(session: Session, prior: Role, implied: Role) -> None:
     """Let the one imply the other; content if it does. Raises Forbidden for what must not be implied."""
     if implied.name == NEVER_IMPLIED and not implied.domain_id:
         raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
@@ -89,6 +89,6 @@ def imply(session: Session, prior: Role, implied: Role) -> None:
 
 def remove_implication(session: Session, prior: Role, implied: Role) -> None:
     """Raises NotFound unless the one implies the other."""
-    check_implied(session, prior, implied)
+    check_implication(session, prior, implied)
     session.execute(delete(Implication).where(Implication.prior_id == prior.id, Implication.implied_id == implied.id))
     epoch.bump(session)

@@ -12,7 +12,7 @@ from app.core.settings import Settings
 from identity_api import epoch
 from identity_api.assignments import grants
 from identity_api.auth import lockouts
-from identity_api.conflicts import check_name_is_free, merged, stored
+from identity_api.conflicts import check_name_is_free, conflict_on_duplicate, merge_options
 from identity_api.directory.projects import find_domain
 from identity_api.models import Project, User
 
@@ -60,10 +60,10 @@ def create(
         **columns,
     )
     check_name_is_free(session, "user", user, name)
-    with stored(session, "user", name):
+    with conflict_on_duplicate(session, "user", name):
         session.add(user)
         if password_hash is not None:
-            _put_password(user, password_hash, now, settings)
+            _set_password(user, password_hash, now, settings)
     return user
 
 
@@ -83,14 +83,14 @@ def change(
     if "name" in changes:
         check_name_is_free(session, "user", user, changes["name"])
     ends_tokens = password_hash is not None or (changes.get("enabled") is False and user.enabled)
-    with stored(session, "user", changes.get("name", user.name)):
+    with conflict_on_duplicate(session, "user", changes.get("name", user.name)):
         for name, value in changes.items():
-            setattr(user, name, merged(user.options, value) if name == "options" else value)
+            setattr(user, name, merge_options(user.options, value) if name == "options" else value)
         if extra:
             user.extra = {**user.extra, **extra}
         if password_hash is not None:
-            _put_password(user, password_hash, now, settings)
-            lockouts.forget(session, user.id)
+            _set_password(user, password_hash, now, settings)
+            lockouts.clear_lockouts(session, user.id)
         if ends_tokens:
             user.generation = User.generation + 1
     epoch.bump(session)
@@ -115,8 +115,8 @@ def check_may_change_password(user: User, now: datetime, settings: Settings, new
 
 def remove(session: Session, user: User) -> None:
     """Delete the user with all credentials, memberships and roles."""
-    lockouts.forget(session, user.id)
-    grants.forget_actors(session, "user", [user.id])
+    lockouts.clear_lockouts(session, user.id)
+    grants.remove_actor_assignments(session, "user", [user.id])
     session.delete(user)
     session.flush()
     epoch.bump(session)
@@ -130,12 +130,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         if value is None:
             continue
         if name == "multi_factor_auth_rules":
-            _check_rules(value)
+            _check_multi_factor_rules(value)
         elif not isinstance(value, bool):
             raise errors.BadRequest(f"Invalid input for field 'options.{name}': it must be true, false or null.")
 
 
-def _check_rules(rules: Any) -> None:
+def _check_multi_factor_rules(rules: Any) -> None:
     shaped = isinstance(rules, list) and all(
         isinstance(rule, list) and all(isinstance(method, str) for method in rule) for rule in rules
     )
@@ -145,7 +145,7 @@ def _check_rules(rules: Any) -> None:
         )
 
 
-def _put_password(user: User, password_hash: str, now: datetime, settings: Settings) -> None:
+def _set_password(user: User, password_hash: str, now: datetime, settings: Settings) -> None:
     user.password = password_hash
     user.password_changed_at = now
     days = settings.password_expires_days

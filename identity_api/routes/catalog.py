@@ -13,11 +13,11 @@ from app.core import errors
 from app.web.context import clock, database
 from app.web.responses import empty, json
 from identity_api import epoch
-from identity_api.conflicts import stored
+from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import catalog
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import CatalogService, Endpoint, Region
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.catalog import (
     EndpointChange,
@@ -38,7 +38,7 @@ blueprint = Blueprint("identity_catalog", __name__)
 @guard("identity:list_services")
 def services() -> Response:
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(CatalogService),
             request.args,
@@ -53,7 +53,7 @@ def services() -> Response:
 @blueprint.post("/services")
 @guard("identity:create_service")
 def create_service() -> Response:
-    body = fields(NewService, "service")
+    body = parse_member(NewService, "service")
     with database().transaction() as session:
         service = CatalogService(
             id=uuid4().hex,
@@ -79,10 +79,10 @@ def service(service_id: str) -> Response:
 @blueprint.patch("/services/<service_id>")
 @guard("identity:update_service")
 def update_service(service_id: str) -> Response:
-    body = fields(ServiceChange, "service")
+    body = parse_member(ServiceChange, "service")
     with database().transaction() as session:
         found = catalog.find_service(session, service_id)
-        _put(session, found, body.given("type", "name", "description", "enabled"), body)
+        _update(session, found, body.given("type", "name", "description", "enabled"), body)
     return json({"service": views.service(found)})
 
 
@@ -98,7 +98,7 @@ def delete_service(service_id: str) -> Response:
 @guard("identity:list_endpoints")
 def endpoints() -> Response:
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(Endpoint),
             request.args,
@@ -118,11 +118,11 @@ def endpoints() -> Response:
 @blueprint.post("/endpoints")
 @guard("identity:create_endpoint")
 def create_endpoint() -> Response:
-    body = fields(NewEndpoint, "endpoint")
+    body = parse_member(NewEndpoint, "endpoint")
     catalog.check_url(body.url)
     with database().transaction() as session:
         region_id = body.region_id or _ensure_region(session, body.region)
-        catalog.check_place(session, body.service_id, region_id)
+        catalog.check_service_and_region(session, body.service_id, region_id)
         endpoint = Endpoint(
             id=uuid4().hex,
             service_id=body.service_id,
@@ -148,7 +148,7 @@ def endpoint(endpoint_id: str) -> Response:
 @blueprint.patch("/endpoints/<endpoint_id>")
 @guard("identity:update_endpoint")
 def update_endpoint(endpoint_id: str) -> Response:
-    body = fields(EndpointChange, "endpoint")
+    body = parse_member(EndpointChange, "endpoint")
     changes = body.given("interface", "service_id", "url", "enabled", "region_id")
     if "url" in changes:
         catalog.check_url(body.url)
@@ -156,8 +156,8 @@ def update_endpoint(endpoint_id: str) -> Response:
         found = catalog.find_endpoint(session, endpoint_id)
         if "region" in body.model_fields_set and "region_id" not in changes:
             changes["region_id"] = _ensure_region(session, body.region)
-        catalog.check_place(session, changes.get("service_id"), changes.get("region_id"))
-        _put(session, found, changes, body)
+        catalog.check_service_and_region(session, changes.get("service_id"), changes.get("region_id"))
+        _update(session, found, changes, body)
     return json({"endpoint": views.endpoint(found)})
 
 
@@ -174,7 +174,7 @@ def delete_endpoint(endpoint_id: str) -> Response:
 @guard("identity:list_regions")
 def regions() -> Response:
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(Region),
             request.args,
@@ -188,14 +188,14 @@ def regions() -> Response:
 @blueprint.post("/regions")
 @guard("identity:create_region")
 def create_region() -> Response:
-    body = fields(NewRegion, "region")
+    body = parse_member(NewRegion, "region")
     return _create_region(body, body.id or uuid4().hex)
 
 
 @blueprint.put("/regions/<region_id>")
 @guard("identity:create_region")
 def create_named_region(region_id: str) -> Response:
-    body = fields(NewRegion, "region")
+    body = parse_member(NewRegion, "region")
     if body.id is not None and body.id != region_id:
         raise errors.BadRequest("Conflicting region IDs specified in the path and in the body.")
     if len(region_id) > 255:
@@ -213,15 +213,15 @@ def region(region_id: str) -> Response:
 @blueprint.patch("/regions/<region_id>")
 @guard("identity:update_region")
 def update_region(region_id: str) -> Response:
-    body = fields(RegionChange, "region")
+    body = parse_member(RegionChange, "region")
     changes = body.given("description", "parent_region_id")
     if "description" in changes:
         changes["description"] = changes["description"] or ""
     with database().transaction() as session:
         found = catalog.find_region(session, region_id)
         if changes.get("parent_region_id") is not None:
-            catalog.check_parent(session, region_id, changes["parent_region_id"])
-        _put(session, found, changes, body)
+            catalog.check_parent_region(session, region_id, changes["parent_region_id"])
+        _update(session, found, changes, body)
     return json({"region": views.region(found)})
 
 
@@ -236,8 +236,8 @@ def delete_region(region_id: str) -> Response:
 def _create_region(body: NewRegion, region_id: str) -> Response:
     with database().transaction() as session:
         if body.parent_region_id is not None:
-            catalog.check_parent(session, None, body.parent_region_id)
-        with stored(session, "region", region_id):
+            catalog.check_parent_region(session, None, body.parent_region_id)
+        with conflict_on_duplicate(session, "region", region_id):
             found = Region(
                 id=region_id,
                 description=body.description or "",
@@ -256,7 +256,9 @@ def _ensure_region(session: Session, region_id: str | None) -> str | None:
     return region_id
 
 
-def _put(session: Session, row: CatalogService | Endpoint | Region, changes: Mapping[str, Any], body: Fields) -> None:
+def _update(
+    session: Session, row: CatalogService | Endpoint | Region, changes: Mapping[str, Any], body: Fields
+) -> None:
     for name, value in changes.items():
         setattr(row, name, value)
     if extra := body.extra():

@@ -7,20 +7,20 @@ from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
 from app.web.context import caller, clock, database
-from app.web.policy import allowed, require
+from app.web.policy import is_allowed, require
 from app.web.responses import empty, json
 from identity_api.directory import limits
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Limit, RegisteredLimit
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields, parsed, whole
+from identity_api.routes.base.bodies import json_object, parse_body, parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.limits import LimitChange, NewLimits, NewRegisteredLimits, RegisteredLimitChange
 from identity_api.views import limits as views
 from identity_api.views.common import Shown, collection
 
 blueprint = Blueprint("identity_limits", __name__)
-OF_WHAT = {
+RESOURCE_FILTERS = {
     "service_id": RegisteredLimit.service_id,
     "region_id": RegisteredLimit.region_id,
     "resource_name": RegisteredLimit.resource_name,
@@ -31,13 +31,13 @@ OF_WHAT = {
 @require("identity:list_registered_limits")
 def registered_limits() -> Response:
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(RegisteredLimit),
             request.args,
             order=RegisteredLimit.created_at,
             identity=RegisteredLimit.id,
-            words=OF_WHAT,
+            words=RESOURCE_FILTERS,
         )
         return json(collection("registered_limits", [views.registered(row) for row in page.rows], page.next_marker))
 
@@ -45,7 +45,7 @@ def registered_limits() -> Response:
 @blueprint.post("/registered_limits")
 @guard("identity:create_registered_limits")
 def register() -> Response:
-    body = parsed(NewRegisteredLimits, whole())
+    body = parse_body(NewRegisteredLimits, json_object())
     with database().transaction() as session:
         now = clock().now()
         made = [limits.register(session, now, **wanted.model_dump()) for wanted in body.registered_limits]
@@ -63,7 +63,7 @@ def registered_limit(registered_limit_id: str) -> Response:
 @blueprint.patch("/registered_limits/<registered_limit_id>")
 @guard("identity:update_registered_limit")
 def update_registered_limit(registered_limit_id: str) -> Response:
-    body = fields(RegisteredLimitChange, "registered_limit")
+    body = parse_member(RegisteredLimitChange, "registered_limit")
     with database().transaction() as session:
         found = limits.find_registered(session, registered_limit_id)
         limits.change_registered(session, found, body.model_dump(exclude_unset=True))
@@ -90,30 +90,30 @@ def model() -> Response:
 def list_all() -> Response:
     """Those of the caller's own project or domain; all of them for who may see others'."""
     query = select(Limit).join(RegisteredLimit, RegisteredLimit.id == Limit.registered_limit_id)
-    if not allowed("identity:get_limit", {}):
+    if not is_allowed("identity:get_limit", {}):
         me = caller()
         own = Limit.project_id == me.project_id if me.project_id else Limit.domain_id == me.domain_id
         query = query.where(own if me.project_id or me.domain_id else false())
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             query,
             request.args,
             order=Limit.created_at,
             identity=Limit.id,
-            words={**OF_WHAT, "project_id": Limit.project_id, "domain_id": Limit.domain_id},
+            words={**RESOURCE_FILTERS, "project_id": Limit.project_id, "domain_id": Limit.domain_id},
         )
-        return json(collection("limits", [_shown(session, row) for row in page.rows], page.next_marker))
+        return json(collection("limits", [_render(session, row) for row in page.rows], page.next_marker))
 
 
 @blueprint.post("/limits")
 @guard("identity:create_limits")
 def create() -> Response:
-    body = parsed(NewLimits, whole())
+    body = parse_body(NewLimits, json_object())
     with database().transaction() as session:
         now = clock().now()
         made = [limits.create(session, now, **wanted.model_dump()) for wanted in body.limits]
-        shown = [_shown(session, limit) for limit in made]
+        shown = [_render(session, limit) for limit in made]
     return json(collection("limits", shown), HTTPStatus.CREATED)
 
 
@@ -121,18 +121,18 @@ def create() -> Response:
 @guard("identity:get_limit", targets.limit)
 def show(limit_id: str) -> Response:
     with database().reading() as session:
-        return json({"limit": _shown(session, limits.find(session, limit_id))})
+        return json({"limit": _render(session, limits.find(session, limit_id))})
 
 
 @blueprint.patch("/limits/<limit_id>")
 @guard("identity:update_limit")
 def update(limit_id: str) -> Response:
-    body = fields(LimitChange, "limit")
+    body = parse_member(LimitChange, "limit")
     with database().transaction() as session:
         found = limits.find(session, limit_id)
         for name, value in body.model_dump(exclude_unset=True).items():
             setattr(found, name, value)
-        shown = _shown(session, found)
+        shown = _render(session, found)
     return json({"limit": shown})
 
 
@@ -144,5 +144,5 @@ def delete(limit_id: str) -> Response:
     return empty()
 
 
-def _shown(session: Session, limit: Limit) -> Shown:
+def _render(session: Session, limit: Limit) -> Shown:
     return views.limit(limit, session.get_one(RegisteredLimit, limit.registered_limit_id))

@@ -7,27 +7,27 @@ from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_val
 from app.core import errors
 from app.web.bodies import Body
 from identity_api.auth.methods import (
-    CredentialName,
-    CredentialProof,
-    PasswordProof,
-    Proof,
+    ApplicationCredentialAuth,
+    AuthMethod,
+    CredentialReference,
+    PasswordAuth,
     Reference,
-    TokenProof,
-    WantedScope,
+    RequestedScope,
+    TokenAuth,
 )
-from identity_api.auth.passwords import MAXIMUM_LENGTH
+from identity_api.auth.passwords import MAX_LENGTH
 from identity_api.tokens.payload import Scope
 
 Short = Annotated[str, StringConstraints(max_length=255)]
-Secret = Annotated[str, StringConstraints(max_length=MAXIMUM_LENGTH)]
+Secret = Annotated[str, StringConstraints(max_length=MAX_LENGTH)]
 Token = Annotated[str, StringConstraints(max_length=8192)]
 
 
-class Open(Body):
+class LenientBody(Body):
     model_config = ConfigDict(extra="ignore")
 
 
-class DomainReference(Open):
+class DomainReference(LenientBody):
     id: Short | None = None
     name: Short | None = None
 
@@ -38,7 +38,7 @@ class DomainReference(Open):
         return self
 
 
-class InDomain(Open):
+class InDomain(LenientBody):
     """A user or project: by id, or by name and domain."""
 
     id: Short | None = None
@@ -60,15 +60,15 @@ class PasswordUser(InDomain):
     password: Secret
 
 
-class PasswordMethod(Open):
+class PasswordMethod(LenientBody):
     user: PasswordUser
 
 
-class TokenMethod(Open):
+class TokenMethod(LenientBody):
     id: Token
 
 
-class ApplicationCredentialMethod(Open):
+class ApplicationCredentialMethod(LenientBody):
     id: Short | None = None
     name: Short | None = None
     user: InDomain | None = None
@@ -81,18 +81,18 @@ class ApplicationCredentialMethod(Open):
         return self
 
 
-class Identity(Open):
+class Identity(LenientBody):
     methods: Annotated[list[str], Field(max_length=8)]
     password: PasswordMethod | None = None
     token: TokenMethod | None = None
     application_credential: ApplicationCredentialMethod | None = None
 
 
-class SystemScope(Open):
+class SystemScope(LenientBody):
     all: StrictBool
 
 
-class ScopeFields(Open):
+class ScopeFields(LenientBody):
     project: InDomain | None = None
     domain: DomainReference | None = None
     system: SystemScope | None = None
@@ -105,49 +105,49 @@ class ScopeFields(Open):
         return self
 
 
-class Auth(Open):
+class Auth(LenientBody):
     identity: Identity
     scope: ScopeFields | Literal["unscoped"] | None = None
 
-    def proofs(self) -> list[Proof]:
+    def proofs(self) -> list[AuthMethod]:
         """What the client proves itself with. Raises BadRequest for a method without its part."""
-        found: list[Proof] = []
+        found: list[AuthMethod] = []
         for method in dict.fromkeys(self.identity.methods):
             if method == "password":
-                user = _part(self.identity.password, method).user
-                found.append(PasswordProof(user=user.reference(), password=user.password))
+                user = _require_section(self.identity.password, method).user
+                found.append(PasswordAuth(user=user.reference(), password=user.password))
             elif method == "token":
-                found.append(TokenProof(id=_part(self.identity.token, method).id))
+                found.append(TokenAuth(id=_require_section(self.identity.token, method).id))
             elif method == "application_credential":
-                part = _part(self.identity.application_credential, method)
+                part = _require_section(self.identity.application_credential, method)
                 user_of = part.user.reference() if part.user else None
-                named = CredentialName(part.id, part.name, user_of)
-                found.append(CredentialProof(named=named, secret=part.secret))
+                named = CredentialReference(part.id, part.name, user_of)
+                found.append(ApplicationCredentialAuth(named=named, secret=part.secret))
             else:
                 raise errors.Unauthorized("Attempted to authenticate with an unsupported method.")
         return found
 
-    def wanted(self) -> WantedScope | None:
+    def wanted(self) -> RequestedScope | None:
         """The scope that is asked for; None when it is left to the server."""
         scope = self.scope
         if scope is None:
             return None
         if isinstance(scope, str) or scope.unscoped is not None:
-            return WantedScope(Scope.UNSCOPED)
+            return RequestedScope(Scope.UNSCOPED)
         if scope.project is not None:
-            return WantedScope(Scope.PROJECT, scope.project.reference())
+            return RequestedScope(Scope.PROJECT, scope.project.reference())
         if scope.domain is not None:
-            return WantedScope(Scope.DOMAIN, Reference(id=scope.domain.id, name=scope.domain.name))
+            return RequestedScope(Scope.DOMAIN, Reference(id=scope.domain.id, name=scope.domain.name))
         if scope.system is not None and scope.system.all:
-            return WantedScope(Scope.SYSTEM)
+            return RequestedScope(Scope.SYSTEM)
         raise errors.BadRequest("The only system scope there is is {'all': true}.")
 
 
-class LogIn(Open):
+class AuthRequest(LenientBody):
     auth: Auth
 
 
-def _part(part: Any, method: str) -> Any:
+def _require_section(part: Any, method: str) -> Any:
     if part is None:
         raise errors.BadRequest(
             f"Expecting to find {method} in identity. The server could not comply with the request since it is either "

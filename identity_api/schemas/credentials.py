@@ -9,11 +9,11 @@ from app.web.bodies import Body
 from identity_api.schemas.common import Flag, Name, Text
 
 
-class Open(Body):
+class LenientBody(Body):
     model_config = ConfigDict(extra="ignore")
 
 
-class RoleReference(Open):
+class RoleReference(LenientBody):
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     name: Annotated[str, StringConstraints(max_length=255)] | None = None
 
@@ -24,7 +24,7 @@ class RoleReference(Open):
         return self
 
 
-class NewAccessRule(Open):
+class NewAccessRule(LenientBody):
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     path: Annotated[str, StringConstraints(max_length=128, pattern=r"^/.*")] | None = None
     method: Annotated[str, StringConstraints(pattern=r"^(POST|GET|HEAD|PATCH|PUT|DELETE)$")] | None = None
@@ -37,7 +37,7 @@ class NewAccessRule(Open):
         return self
 
 
-class NewApplicationCredential(Open):
+class NewApplicationCredential(LenientBody):
     name: Name
     description: Text | None = None
     secret: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, StringConstraints
 
 from app.web.bodies import Body
-from identity_api.auth.passwords import MAXIMUM_LENGTH
+from identity_api.auth.passwords import MAX_LENGTH
 from identity_api.schemas.common import Fields, Flag, Id, Name, Options, Text
 
 Password = Annotated[str, StringConstraints(max_length=8192)]
@@ -34,7 +34,7 @@ class UserChange(Fields):
 class PasswordChange(Body):
     model_config = ConfigDict(extra="ignore")
 
-    original_password: Annotated[str, StringConstraints(max_length=MAXIMUM_LENGTH)]
+    original_password: Annotated[str, StringConstraints(max_length=MAX_LENGTH)]
     password: Password
 
 

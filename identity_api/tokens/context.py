@@ -19,7 +19,7 @@ UNAUTHORIZED = "The request you have made requires authentication."
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedResource:
     """A user, project or domain with the domain it is in."""
 
     id: str
@@ -29,7 +29,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialUsed:
+class CredentialContext:
     """The application credential that somebody came with. `rules` have their ids."""
 
     id: str
@@ -40,17 +40,17 @@ class CredentialUsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class AuthContext:
     """What a user is in a scope. It holds until something in identity's tables changes, or the credential ends."""
 
-    user: Named
+    user: NamedResource
     generation: int
     password_expires_at: datetime | None
-    project: Named | None = None
-    domain: Named | None = None
+    project: NamedResource | None = None
+    domain: NamedResource | None = None
     system: bool = False
     roles: tuple[RoleName, ...] = ()
-    credential: CredentialUsed | None = None
+    credential: CredentialContext | None = None
 
     def holds(self, now: datetime) -> bool:
         """Whether the application credential, if there is one, has not ended."""
@@ -59,11 +59,11 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class TokenContext:
     """A token and everything it stands for."""
 
     payload: Payload
-    standing: Standing
+    standing: AuthContext
 
     @property
     def ends_at(self) -> datetime:
@@ -75,7 +75,7 @@ class Subject:
     def audit_ids(self) -> tuple[str, ...]:
         """The token's own audit id and the first one of its chain."""
         ids = (self.payload.audit_id, self.payload.parent_audit_id)
-        return tuple(_urlsafe(id_) for id_ in ids if id_ is not None)
+        return tuple(_encode_audit_id(id_) for id_ in ids if id_ is not None)
 
     def caller(self) -> Caller:
         """The same, as all services see it."""
@@ -98,34 +98,36 @@ class Subject:
         )
 
 
-def look_up(
+def load_auth_context(
     session: Session, graph: RoleGraph, user_id: str, scope: Scope, scope_id: str, credential_id: str | None
-) -> Standing:
+) -> AuthContext:
     """What the user is there now. Raises Unauthorized for what is gone or disabled, or without roles."""
-    user, generation, password_expires_at = _user(session, user_id)
+    user, generation, password_expires_at = _load_user(session, user_id)
     common: dict[str, Any] = {
         "user": user,
         "generation": generation,
         "password_expires_at": password_expires_at,
     }
     if scope is Scope.UNSCOPED:
-        return Standing(**common)
+        return AuthContext(**common)
     if scope is Scope.SYSTEM:
-        return Standing(**common, system=True, roles=_some(graph, effective.on_system(session, user.id)))
+        return AuthContext(
+            **common, system=True, roles=_require_roles(graph, effective.find_system_roles(session, user.id))
+        )
     if scope is Scope.DOMAIN:
-        domain = _domain(session, scope_id)
-        roles = _some(graph, effective.on_domain(session, user.id, domain.id))
-        return Standing(**common, domain=domain, roles=roles)
-    project, parent_id = _project(session, scope_id)
-    role_ids = effective.on_project(session, user.id, project.id, project.domain_id, parent_id)
+        domain = _load_domain(session, scope_id)
+        roles = _require_roles(graph, effective.find_domain_roles(session, user.id, domain.id))
+        return AuthContext(**common, domain=domain, roles=roles)
+    project, parent_id = _load_project(session, scope_id)
+    role_ids = effective.find_project_roles(session, user.id, project.id, project.domain_id, parent_id)
     credential = None
     if credential_id is not None:
-        credential, allowed = _credential(session, credential_id, user.id, project.id)
+        credential, allowed = _load_credential(session, credential_id, user.id, project.id)
         role_ids = graph.closure(role_ids) & graph.closure(allowed)
-    return Standing(**common, project=project, roles=_some(graph, role_ids), credential=credential)
+    return AuthContext(**common, project=project, roles=_require_roles(graph, role_ids), credential=credential)
 
 
-def _user(session: Session, user_id: str) -> tuple[Named, int, datetime | None]:
+def _load_user(session: Session, user_id: str) -> tuple[NamedResource, int, datetime | None]:
     query = (
         select(User.name, User.domain_id, Project.name, User.generation, User.password_expires_at)
         .join(Project, Project.id == User.domain_id)
@@ -135,18 +137,18 @@ def _user(session: Session, user_id: str) -> tuple[Named, int, datetime | None]:
     if row is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     name, domain_id, domain_name, generation, expires_at = row
-    return Named(user_id, name, domain_id, domain_name), generation, expires_at
+    return NamedResource(user_id, name, domain_id, domain_name), generation, expires_at
 
 
-def _domain(session: Session, domain_id: str) -> Named:
+def _load_domain(session: Session, domain_id: str) -> NamedResource:
     query = select(Project.name).where(Project.id == domain_id, Project.is_domain, Project.enabled)
     name = session.scalar(query)
     if name is None:
         raise errors.Unauthorized(UNAUTHORIZED)
-    return Named(domain_id, name, domain_id, name)
+    return NamedResource(domain_id, name, domain_id, name)
 
 
-def _project(session: Session, project_id: str) -> tuple[Named, str | None]:
+def _load_project(session: Session, project_id: str) -> tuple[NamedResource, str | None]:
     domain = aliased(Project)
     query = (
         select(Project.name, domain.id, domain.name, Project.parent_id)
@@ -157,10 +159,12 @@ def _project(session: Session, project_id: str) -> tuple[Named, str | None]:
     if row is None:
         raise errors.Unauthorized(UNAUTHORIZED)
     name, domain_id, domain_name, parent_id = row
-    return Named(project_id, name, domain_id, domain_name), parent_id
+    return NamedResource(project_id, name, domain_id, domain_name), parent_id
 
 
-def _credential(session: Session, credential_id: str, user_id: str, project_id: str) -> tuple[CredentialUsed, set[str]]:
+def _load_credential(
+    session: Session, credential_id: str, user_id: str, project_id: str
+) -> tuple[CredentialContext, set[str]]:
     """The credential and the role ids it may use, without what they imply."""
     found = session.get(ApplicationCredential, credential_id)
     if found is None or found.user_id != user_id or found.project_id != project_id:
@@ -172,13 +176,13 @@ def _credential(session: Session, credential_id: str, user_id: str, project_id: 
             (row.id, AccessRule(service=row.service, method=row.method, path=row.path))
             for row in session.scalars(query)
         )
-    used = CredentialUsed(
+    used = CredentialContext(
         id=found.id, name=found.name, unrestricted=found.unrestricted, expires_at=found.expires_at, rules=rules
     )
     return used, set(found.role_ids)
 
 
-def _some(graph: RoleGraph, role_ids: set[str]) -> tuple[RoleName, ...]:
+def _require_roles(graph: RoleGraph, role_ids: set[str]) -> tuple[RoleName, ...]:
     """The roles by name, with implied ones. Raises Unauthorized when there are none."""
     roles = graph.named(graph.closure(role_ids))
     if not roles:
@@ -186,5 +190,5 @@ def _some(graph: RoleGraph, role_ids: set[str]) -> tuple[RoleName, ...]:
     return roles
 
 
-def _urlsafe(audit_id: bytes) -> str:
+def _encode_audit_id(audit_id: bytes) -> str:
     return urlsafe_b64encode(audit_id).rstrip(b"=").decode()

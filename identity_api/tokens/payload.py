@@ -50,14 +50,14 @@ class Payload:
                 FORMAT,
                 int(self.methods),
                 int(self.scope),
-                _short(self.user_id),
-                _short(self.scope_id),
-                _microseconds(self.issued_at),
-                _microseconds(self.expires_at),
+                _pack_id(self.user_id),
+                _pack_id(self.scope_id),
+                _to_microseconds(self.issued_at),
+                _to_microseconds(self.expires_at),
                 self.audit_id,
                 self.parent_audit_id,
                 self.generation,
-                _short(self.application_credential_id),
+                _pack_id(self.application_credential_id),
             )
         )
         return packed
@@ -70,20 +70,20 @@ class Payload:
             raise ValueError("a token of another format")
         _, methods, scope, user_id, scope_id, issued, expires, audit, parent, generation, credential = fields
         return cls(
-            user_id=_long(user_id) or "",
+            user_id=_unpack_id(user_id) or "",
             methods=Method(methods),
             scope=Scope(scope),
-            scope_id=_long(scope_id) or "",
-            issued_at=_time(issued),
-            expires_at=_time(expires),
+            scope_id=_unpack_id(scope_id) or "",
+            issued_at=_from_microseconds(issued),
+            expires_at=_from_microseconds(expires),
             audit_id=audit,
             parent_audit_id=parent,
             generation=generation,
-            application_credential_id=_long(credential),
+            application_credential_id=_unpack_id(credential),
         )
 
 
-def _short(id_: str | None) -> bytes | str | None:
+def _pack_id(id_: str | None) -> bytes | str | None:
     """32 hex digits as 16 bytes; anything else as it is."""
     if id_ is None or len(id_) != 32:
         return id_
@@ -94,13 +94,13 @@ def _short(id_: str | None) -> bytes | str | None:
     return short if short.hex() == id_ else id_
 
 
-def _long(id_: bytes | str | None) -> str | None:
+def _unpack_id(id_: bytes | str | None) -> str | None:
     return id_.hex() if isinstance(id_, bytes) else id_
 
 
-def _microseconds(time: datetime) -> int:
+def _to_microseconds(time: datetime) -> int:
     return round(time.timestamp() * 1_000_000)
 
 
-def _time(microseconds: int) -> datetime:
+def _from_microseconds(microseconds: int) -> datetime:
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

@@ -22,26 +22,26 @@ from identity_api import epoch
 from identity_api.assignments import effective
 from identity_api.assignments.effective import RoleGraph
 from identity_api.epoch import EpochReader
-from identity_api.epoch_cache import Remembered
+from identity_api.epoch_cache import EpochCache
 from identity_api.models import RevokedToken
 from identity_api.tokens import context
-from identity_api.tokens.context import UNAUTHORIZED, Standing, Subject
+from identity_api.tokens.context import UNAUTHORIZED, AuthContext, TokenContext
 from identity_api.tokens.payload import Method, Payload, Scope
 
-REMEMBERED = 20_000
+CACHE_SIZE = 20_000
 REVOKED = select(RevokedToken.audit_id).where(RevokedToken.audit_id == bindparam("audit_id"))
 EXPIRED_WINDOW = timedelta(seconds=keys.EXPIRED_WINDOW_SECONDS)
 
 
-_Place = tuple[str, Scope, str, str | None]
+_ContextKey = tuple[str, Scope, str, str | None]
 """User, scope, and application credential."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedToken:
     epoch: int
     until: datetime
-    subject: Subject
+    subject: TokenContext
     caller: Caller
 
 
@@ -52,12 +52,12 @@ class Tokens:
         self._database = database
         self._clock = clock
         self._lifetime = timedelta(seconds=settings.token_seconds)
-        self._keys = keys.Keys(keys.directory(settings))
+        self._keys = keys.KeyRing(keys.directory(settings))
         self._epoch = EpochReader(database)
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._graphs: Remembered[None, RoleGraph] = Remembered()
-        self._standings: Remembered[_Place, Standing] = Remembered()
+        self._known: OrderedDict[bytes, _CachedToken] = OrderedDict()
+        self._graphs: EpochCache[None, RoleGraph] = EpochCache()
+        self._standings: EpochCache[_ContextKey, AuthContext] = EpochCache()
 
     @property
     def epoch(self) -> int:
@@ -81,7 +81,7 @@ class Tokens:
         scope_id: str = "",
         parent: Payload | None = None,
         application_credential_id: str | None = None,
-    ) -> tuple[str, Subject]:
+    ) -> tuple[str, TokenContext]:
         """A new token. Raises Unauthorized when the user may do nothing in this scope.
 
         With a parent, it ends when the parent ends and belongs to the parent's chain.
@@ -99,10 +99,10 @@ class Tokens:
             generation=generation,
             application_credential_id=application_credential_id,
         )
-        subject = Subject(payload, self._standing(payload, now, self._epoch.read()))
+        subject = TokenContext(payload, self._standing(payload, now, self._epoch.read()))
         return self._keys.encrypt(payload.pack(), int(now.timestamp())).rstrip(b"=").decode(), subject
 
-    def validate(self, token: str, *, allow_expired: bool = False) -> Subject:
+    def validate(self, token: str, *, allow_expired: bool = False) -> TokenContext:
         """What the token means now. Raises NotFound when it is none, or not valid any more.
 
         `allow_expired` forgives that its lifetime is over, for a while; everything else must hold still.
@@ -115,7 +115,7 @@ class Tokens:
                 return replace(subject, payload=payload)
             return self._look_at(token).subject
         except errors.Unauthorized:
-            raise errors.NotFound(f"Could not find token: {_shown(token)}.") from None
+            raise errors.NotFound(f"Could not find token: {_fingerprint(token)}.") from None
 
     def revoke(self, session: Session, payload: Payload) -> None:
         """End this token for good, and forget the ends of tokens that are over anyway."""
@@ -125,18 +125,18 @@ class Tokens:
             session.add(RevokedToken(audit_id=payload.audit_id, expires_at=payload.expires_at))
         epoch.bump(session)
 
-    def _look_at(self, token: str) -> _Known:
+    def _look_at(self, token: str) -> _CachedToken:
         """What is known of a token. Raises Unauthorized unless it is good at this moment."""
         key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         at = self._epoch.read()
         known = self._known.get(key)
         if known is None or known.epoch != at:
             subject = self._subject(self._opened(token), self._clock.now(), at)
-            known = _Known(at, subject.ends_at, subject, subject.caller())
+            known = _CachedToken(at, subject.ends_at, subject, subject.caller())
             with self._lock:
                 self._known[key] = known
                 self._known.move_to_end(key)
-                while len(self._known) > REMEMBERED:
+                while len(self._known) > CACHE_SIZE:
                     self._known.popitem(last=False)
         elif self._clock.now() >= known.until:
             raise errors.Unauthorized(UNAUTHORIZED)
@@ -151,22 +151,22 @@ class Tokens:
         except (InvalidToken, ValueError):
             raise errors.Unauthorized(UNAUTHORIZED) from None
 
-    def _subject(self, payload: Payload, now: datetime, at: int) -> Subject:
+    def _subject(self, payload: Payload, now: datetime, at: int) -> TokenContext:
         if payload.expires_at <= now:
             raise errors.Unauthorized(UNAUTHORIZED)
         with self._database.reading() as session:
             if session.scalar(REVOKED, {"audit_id": payload.audit_id}) is not None:
                 raise errors.Unauthorized(UNAUTHORIZED)
-        return Subject(payload, self._standing(payload, now, at))
+        return TokenContext(payload, self._standing(payload, now, at))
 
-    def _standing(self, payload: Payload, now: datetime, at: int) -> Standing:
+    def _standing(self, payload: Payload, now: datetime, at: int) -> AuthContext:
         """What the user is in the token's scope. Raises Unauthorized for one of a generation that has ended."""
         place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
 
-        def read() -> Standing:
+        def read() -> AuthContext:
             with self._database.reading() as session:
-                graph = self._graphs.get(at, None, lambda: effective.graph(session))
-                return context.look_up(session, graph, *place)
+                graph = self._graphs.get(at, None, lambda: effective.load_role_graph(session))
+                return context.load_auth_context(session, graph, *place)
 
         standing = self._standings.get(at, place, read)
         if standing.generation != payload.generation or not standing.holds(now):
@@ -184,12 +184,12 @@ def is_current(session: Session, now: datetime, grant: bytes) -> bool:
         return False
     place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
     try:
-        standing = context.look_up(session, effective.graph(session), *place)
+        standing = context.load_auth_context(session, effective.load_role_graph(session), *place)
     except errors.Unauthorized:
         return False
     return standing.generation == payload.generation and standing.holds(now)
 
 
-def _shown(token: str) -> str:
+def _fingerprint(token: str) -> str:
     """A token's digest, for messages that others may read."""
     return urlsafe_b64encode(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()[:9]).decode()

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.web.links import url
 from identity_api.models import CatalogService, Endpoint, Region
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 
@@ -20,12 +20,12 @@ def service(found: CatalogService) -> Shown:
         shown["name"] = found.name
     if found.description is not None:
         shown["description"] = found.description
-    return linked("services", found.id, shown)
+    return with_self_link("services", found.id, shown)
 
 
 def endpoint(found: Endpoint) -> Shown:
     """An endpoint; one of this installation has the host that the client came by."""
-    return linked(
+    return with_self_link(
         "endpoints",
         found.id,
         {
@@ -42,7 +42,7 @@ def endpoint(found: Endpoint) -> Shown:
 
 
 def region(found: Region) -> Shown:
-    return linked(
+    return with_self_link(
         "regions",
         found.id,
         {

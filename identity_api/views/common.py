@@ -10,7 +10,7 @@ from app.web.pagination import query_after
 Shown = dict[str, Any]
 
 
-def linked(kind: str, id_: str, shown: Shown) -> Shown:
+def with_self_link(kind: str, id_: str, shown: Shown) -> Shown:
     """The object with the link to itself; `kind` is the path of its list, below /v3."""
     shown["links"] = {"self": url(f"/identity/v3/{kind}/{id_}")}
     return shown

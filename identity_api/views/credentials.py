@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from identity_api.models import AccessRuleRow, ApplicationCredential, Role
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 
@@ -35,11 +35,11 @@ def application_credential(
         shown["access_rules"] = [_rule(rules[id_]) for id_ in found.access_rule_ids if id_ in rules]
     if secret is not None:
         shown["secret"] = secret
-    return linked(f"users/{found.user_id}/application_credentials", found.id, shown)
+    return with_self_link(f"users/{found.user_id}/application_credentials", found.id, shown)
 
 
 def access_rule(found: AccessRuleRow) -> Shown:
-    return linked(f"users/{found.user_id}/access_rules", found.id, _rule(found))
+    return with_self_link(f"users/{found.user_id}/access_rules", found.id, _rule(found))
 
 
 def _rule(found: AccessRuleRow) -> Shown:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from identity_api.models import Credential
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 
 
 def credential(found: Credential, blob: str) -> Shown:
-    return linked(
+    return with_self_link(
         "credentials",
         found.id,
         {
@@ -32,4 +32,4 @@ def ec2(found: Credential, keys: Mapping[str, Any]) -> Shown:
         "user_id": found.user_id,
         "tenant_id": found.project_id,
     }
-    return linked(f"users/{found.user_id}/credentials/OS-EC2", keys["access"], shown)
+    return with_self_link(f"users/{found.user_id}/credentials/OS-EC2", keys["access"], shown)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from identity_api.models import Limit, RegisteredLimit
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 
 
 def registered(found: RegisteredLimit) -> Shown:
-    return linked(
+    return with_self_link(
         "registered_limits",
         found.id,
         {
@@ -24,7 +24,7 @@ def registered(found: RegisteredLimit) -> Shown:
 
 
 def limit(found: Limit, registered_limit: RegisteredLimit) -> Shown:
-    return linked(
+    return with_self_link(
         "limits",
         found.id,
         {

@@ -3,14 +3,14 @@
 from typing import Any
 
 from identity_api.models import Project
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 
 
 def project(found: Project) -> Shown:
     """A project, or a domain seen as a project."""
-    return linked(
+    return with_self_link(
         "projects",
         found.id,
         {
@@ -29,7 +29,7 @@ def project(found: Project) -> Shown:
 
 
 def domain(found: Project) -> Shown:
-    return linked(
+    return with_self_link(
         "domains",
         found.id,
         {

@@ -3,16 +3,16 @@
 from typing import Any
 
 from app.web.links import url
-from identity_api.directory.assignment_queries import SYSTEM, Names, Row
+from identity_api.directory.assignment_queries import SYSTEM, AssignmentRow, Names
 from identity_api.models import Role
-from identity_api.views.common import linked
+from identity_api.views.common import with_self_link
 
 Shown = dict[str, Any]
 V3 = "/identity/v3"
 
 
 def role(found: Role) -> Shown:
-    return linked(
+    return with_self_link(
         "roles",
         found.id,
         {
@@ -26,25 +26,25 @@ def role(found: Role) -> Shown:
     )
 
 
-def named(found: Role) -> Shown:
+def role_reference(found: Role) -> Shown:
     """A role with nothing but its name."""
-    return linked("roles", found.id, {"id": found.id, "name": found.name})
+    return with_self_link("roles", found.id, {"id": found.id, "name": found.name})
 
 
 def inference(prior: Role, implied: Role) -> Shown:
     return {
-        "role_inference": {"prior_role": named(prior), "implies": named(implied)},
+        "role_inference": {"prior_role": role_reference(prior), "implies": role_reference(implied)},
         "links": {"self": url(f"{V3}/roles/{prior.id}/implies/{implied.id}")},
     }
 
 
 def inferences(prior: Role, implied: list[Role]) -> Shown:
-    return {"prior_role": named(prior), "implies": [named(role) for role in implied]}
+    return {"prior_role": role_reference(prior), "implies": [role_reference(role) for role in implied]}
 
 
-def assignment(row: Row, names: Names | None) -> Shown:
+def assignment(row: AssignmentRow, names: Names | None) -> Shown:
     """A role assignment; with names where they were asked for."""
-    links = {"assignment": url(V3 + _origin(row))}
+    links = {"assignment": url(V3 + _origin_path(row))}
     if row.from_group_id is not None:
         links["membership"] = url(f"{V3}/groups/{row.from_group_id}/users/{row.actor_id}")
     if row.prior_role_id is not None:
@@ -57,7 +57,7 @@ def assignment(row: Row, names: Names | None) -> Shown:
     }
 
 
-def _origin(row: Row) -> str:
+def _origin_path(row: AssignmentRow) -> str:
     """The path of the assignment that this row comes from."""
     role_id = row.prior_role_id or row.role_id
     kind, id_ = ("group", row.from_group_id) if row.from_group_id else (row.actor_kind, row.actor_id)
@@ -69,7 +69,7 @@ def _origin(row: Row) -> str:
     return f"/{row.target_kind}s/{row.target_id}/{kind}s/{id_}/roles/{role_id}"
 
 
-def _role(row: Row, names: Names | None) -> Shown:
+def _role(row: AssignmentRow, names: Names | None) -> Shown:
     shown: Shown = {"id": row.role_id}
     if names and row.role_id in names.roles:
         name, domain_id = names.roles[row.role_id]
@@ -79,7 +79,7 @@ def _role(row: Row, names: Names | None) -> Shown:
     return shown
 
 
-def _actor(row: Row, names: Names | None) -> Shown:
+def _actor(row: AssignmentRow, names: Names | None) -> Shown:
     if not names:
         return {"id": row.actor_id}
     known = names.users if row.actor_kind == "user" else names.groups
@@ -87,7 +87,7 @@ def _actor(row: Row, names: Names | None) -> Shown:
     return {"id": row.actor_id, "name": name, "domain": _domain(domain_id, names)}
 
 
-def _scope(row: Row, names: Names | None) -> Shown:
+def _scope(row: AssignmentRow, names: Names | None) -> Shown:
     if row.target_kind == SYSTEM:
         return {"system": {"all": True}}
     target: Shown = {"id": row.target_id}

@@ -4,29 +4,29 @@ from datetime import datetime
 from typing import Any
 
 from app.web.links import url
-from identity_api.directory.catalog import CatalogEntry, filled
-from identity_api.tokens.context import Named, Subject
+from identity_api.directory.catalog import CatalogEntry, render_url
+from identity_api.tokens.context import NamedResource, TokenContext
 
 Shown = dict[str, Any]
 
 
-def moment(time: datetime | None) -> str | None:
+def format_time(time: datetime | None) -> str | None:
     """A time as Keystone writes it."""
     return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def token(subject: Subject, entries: tuple[CatalogEntry, ...] | None) -> Shown:
+def token(subject: TokenContext, entries: tuple[CatalogEntry, ...] | None) -> Shown:
     """The body of a token; without a catalog when `entries` is None or the token is for nothing in particular."""
     payload, it = subject.payload, subject.standing
     shown: Shown = {
         "methods": payload.methods.names(),
-        "user": {**_in_domain(it.user), "password_expires_at": moment(it.password_expires_at)},
+        "user": {**_render_with_domain(it.user), "password_expires_at": format_time(it.password_expires_at)},
         "audit_ids": list(subject.audit_ids),
-        "expires_at": moment(payload.expires_at),
-        "issued_at": moment(payload.issued_at),
+        "expires_at": format_time(payload.expires_at),
+        "issued_at": format_time(payload.issued_at),
     }
     if it.project:
-        shown["project"] = _in_domain(it.project)
+        shown["project"] = _render_with_domain(it.project)
         shown["is_domain"] = False
     if it.domain:
         shown["domain"] = {"id": it.domain.id, "name": it.domain.name}
@@ -64,14 +64,14 @@ def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: 
                     "url": address,
                 }
                 for endpoint in entry.endpoints
-                if (address := filled(endpoint.url, base, project_id, user_id)) is not None
+                if (address := render_url(endpoint.url, base, project_id, user_id)) is not None
             ],
         }
         for entry in entries
     ]
 
 
-def _in_domain(named: Named) -> Shown:
+def _render_with_domain(named: NamedResource) -> Shown:
     return {
         "id": named.id,
         "name": named.name,

@@ -3,8 +3,8 @@
 from typing import Any
 
 from identity_api.models import Group, User
-from identity_api.views.common import linked
-from identity_api.views.tokens import moment
+from identity_api.views.common import with_self_link
+from identity_api.views.tokens import format_time
 
 Shown = dict[str, Any]
 
@@ -17,16 +17,16 @@ def user(found: User) -> Shown:
         "name": found.name,
         "domain_id": found.domain_id,
         "enabled": found.enabled,
-        "password_expires_at": moment(found.password_expires_at),
+        "password_expires_at": format_time(found.password_expires_at),
         "options": found.options,
     }
     if found.default_project_id is not None:
         shown["default_project_id"] = found.default_project_id
-    return linked("users", found.id, shown)
+    return with_self_link("users", found.id, shown)
 
 
 def group(found: Group) -> Shown:
-    return linked(
+    return with_self_link(
         "groups",
         found.id,
         {

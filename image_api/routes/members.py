@@ -4,7 +4,7 @@ from flask import Blueprint, Response, g
 
 from app.core import errors
 from app.web.context import clock, database
-from app.web.policy import allowed, require
+from app.web.policy import is_allowed, require
 from app.web.responses import empty, json
 from image_api import images, members
 from image_api.routes.dependencies import find, json_object, target
@@ -53,7 +53,7 @@ def answer(image_id: str, project_id: str) -> Response:
         image = images.find_visible(session, g.caller, image_id)
         members.check_shared(image)
         row = members.find(session, g.caller, image, project_id)
-        if not allowed("modify_member", {**target(image), "member_id": row.member}):
+        if not is_allowed("modify_member", {**target(image), "member_id": row.member}):
             raise errors.Forbidden(f"Not allowed to update members for image {image_id}.")
         row.status, row.updated_at = status, clock().now()
     return json(views.member(row))

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from app.core.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
-from app.web.policy import allowed, enforce, require
+from app.web.policy import enforce, is_allowed, require
 from app.web.responses import empty, json
 from network_api.listings.networks import NETWORKS
 from network_api.models import Port
@@ -29,7 +29,7 @@ blueprint = Blueprint("network_networks", __name__)
 
 def view() -> Callable[[Row[Any]], Document]:
     """How this caller may see networks."""
-    return partial(views.network, provider=allowed("get_network:provider:segmentation_id"))
+    return partial(views.network, provider=is_allowed("get_network:provider:segmentation_id"))
 
 
 @blueprint.get("/networks")

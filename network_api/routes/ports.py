@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.core.errors import BadRequest
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
-from app.web.policy import allowed, enforce, require
+from app.web.policy import enforce, is_allowed, require
 from app.web.responses import empty, json
 from network_api.errors import PortBound, SubnetNotFound
 from network_api.listings.ports import PORTS
@@ -30,7 +30,7 @@ blueprint = Blueprint("network_ports", __name__)
 
 def view() -> Callable[[Row[Any]], Document]:
     """How this caller may see ports."""
-    return partial(views.port, binding=allowed("get_port:binding:host_id"))
+    return partial(views.port, binding=is_allowed("get_port:binding:host_id"))
 
 
 @blueprint.get("/ports")

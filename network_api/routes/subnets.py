@@ -11,7 +11,7 @@ from app.core.errors import BadRequest, Forbidden
 from app.core.reserved import reserved_prefixes
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database, settings
-from app.web.policy import allowed, require
+from app.web.policy import is_allowed, require
 from app.web.responses import empty, json
 from network_api.listings.subnets import SUBNETS
 from network_api.models import Network, Port, SubnetPool
@@ -90,10 +90,10 @@ def _pool(session: Session, new: NewSubnetFields) -> SubnetPool | None:
     if new.cidr is None:
         return subnet_pools.default_pool(session)
     found = subnet_pools.find_containing(session, caller(), new.cidr)
-    if found is None and not allowed("create_subnet:cidr"):
+    if found is None and not is_allowed("create_subnet:cidr"):
         if (
             is_local(new.cidr)
-            and allowed("create_subnet:local_cidr")
+            and is_allowed("create_subnet:local_cidr")
             and not subnet_pools.any_contains(session, new.cidr)
         ):
             _refuse_reserved(new.cidr)

@@ -15,7 +15,7 @@ from app.core.clock import ManualClock
 from app.core.errors import NotFound
 from app.core.settings import Settings
 from app.db.database import Database
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken, Server
 from compute_api.routes.base.context import ASK
@@ -139,7 +139,7 @@ def test_a_host_on_another_computer_has_consoles_once_it_was_added(
         "Unavailable console type: this server is on a host whose consoles are not served.",
     )
     with database.transaction() as session:
-        host_credentials.create(session, Seal(settings), datetime.now(UTC), "elsewhere")
+        host_credentials.create(session, SecretCipher(settings), datetime.now(UTC), "elsewhere")
     assert as_member.at("2.6").post(path, json=NOVNC).status_code == 200
 
 

@@ -16,7 +16,7 @@ from app import bootstrap
 from app.core import errors, installation
 from app.core.settings import Settings
 from app.db.database import Database
-from app.security.seal import Seal
+from app.security.secret_cipher import SecretCipher
 from compute_agent.images.remote import RemoteImages
 from compute_api.access import host_credentials, host_proof
 from compute_api.models import HostCredential
@@ -33,7 +33,7 @@ def proof(database: Database, host: Host, settings: Settings) -> Callable[[str],
 
     def headers(name: str) -> dict[str, str]:
         with database.transaction() as session:
-            secret = host_credentials.create(session, Seal(settings), datetime.now(UTC), name)
+            secret = host_credentials.create(session, SecretCipher(settings), datetime.now(UTC), name)
         return {"Authorization": "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()}
 
     return headers
@@ -243,7 +243,7 @@ def test_nobody_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_database_does_not_prove_a_host(database: Database, settings: Settings) -> None:
-    now, seal = datetime.now(UTC), Seal(settings)
+    now, seal = datetime.now(UTC), SecretCipher(settings)
     with database.transaction() as session:
         secret = host_credentials.create(session, seal, now, "elsewhere")
     with database.reading() as session:
@@ -255,7 +255,7 @@ def test_a_row_of_the_database_does_not_prove_a_host(database: Database, setting
 
 
 def test_credentials_of_earlier_versions_go_on_working(database: Database, settings: Settings) -> None:
-    plain, seal = hashlib.sha256(b"secret").hexdigest(), Seal(settings)
+    plain, seal = hashlib.sha256(b"secret").hexdigest(), SecretCipher(settings)
     with database.transaction() as session:
         session.add(HostCredential(host="elsewhere", sealed_hash=plain, created_at=datetime.now(UTC)))
     for _ in range(2):
@@ -268,7 +268,7 @@ def test_credentials_of_earlier_versions_go_on_working(database: Database, setti
 
 def test_a_credential_sealed_with_other_keys_is_refused(database: Database, settings: Settings, tmp_path: Path) -> None:
     with database.transaction() as session:
-        secret = host_credentials.create(session, Seal(settings), datetime.now(UTC), "elsewhere")
-    other = Seal(replace(settings, state=tmp_path / "other"))
+        secret = host_credentials.create(session, SecretCipher(settings), datetime.now(UTC), "elsewhere")
+    other = SecretCipher(replace(settings, state=tmp_path / "other"))
     with database.reading() as session, pytest.raises(errors.Unauthorized):
         host_credentials.authenticate(session, other, "elsewhere", secret)

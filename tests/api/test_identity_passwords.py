@@ -177,7 +177,7 @@ def test_counters_that_are_over_are_deleted(cloud: Rules, clock: ManualClock, co
 def test_the_oldest_of_too_many_counters_are_evicted(
     cloud: Rules, clock: ManualClock, counters: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lockouts, "MAXIMUM_ROWS", 2)
+    monkeypatch.setattr(lockouts, "MAX_ROWS", 2)
     client, admin = cloud(lockout_attempts=2, lockout_seconds=60)
     user_id = make(admin, "user", password="right")["id"]
     for number in range(4):

@@ -22,18 +22,18 @@ def wait_until(look: Callable[[], bool]) -> None:
 def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The passwords that were really hashed."""
     seen: list[str] = []
-    real = passwords._fits
+    real = passwords._matches
 
     def counted(digest: str, password: str) -> bool:
         seen.append(password)
         return real(digest, password)
 
-    monkeypatch.setattr(passwords, "_fits", counted)
+    monkeypatch.setattr(passwords, "_matches", counted)
     return seen
 
 
 def test_only_the_right_password_fits() -> None:
-    verifier, digest = Verifier(4), passwords.hashed("right")
+    verifier, digest = Verifier(4), passwords.hash_password("right")
     assert verifier.verify(digest, "right", "user")
     assert not verifier.verify(digest, "wrong", "user")
     assert not verifier.verify("no hash at all", "right", "user")
@@ -46,7 +46,7 @@ def test_a_password_of_nobody_costs_the_same_and_never_fits(hashes: list[str]) -
 
 
 def test_a_check_that_is_not_admitted_costs_the_same_and_fails(hashes: list[str]) -> None:
-    verifier, digest = Verifier(4), passwords.hashed("right")
+    verifier, digest = Verifier(4), passwords.hash_password("right")
     assert not verifier.verify(digest, "right", "user", "2001:db8::1", lambda: False)
     assert hashes == ["right"]
     assert verifier.verify(digest, "right", "user", "2001:db8::1")
@@ -56,25 +56,25 @@ def test_a_check_that_is_not_admitted_costs_the_same_and_fails(hashes: list[str]
 
 def test_a_right_password_is_remembered_for_a_while_and_a_wrong_one_never(hashes: list[str]) -> None:
     now = 0.0
-    verifier, digest = Verifier(4, monotonic=lambda: now), passwords.hashed("right")
+    verifier, digest = Verifier(4, monotonic=lambda: now), passwords.hash_password("right")
     for _ in range(3):
         assert verifier.verify(digest, "right", "user")
         assert not verifier.verify(digest, "wrong", "user")
     assert hashes == ["right", "wrong", "wrong", "wrong"]
-    now = passwords.REMEMBERED_SECONDS
+    now = passwords.CACHE_SECONDS
     assert verifier.verify(digest, "right", "user")
     assert hashes[-1] == "right"
 
 
 def test_a_new_hash_is_not_taken_for_the_old_one(hashes: list[str]) -> None:
     verifier = Verifier(4)
-    assert verifier.verify(passwords.hashed("right"), "right", "user")
-    assert not verifier.verify(passwords.hashed("other"), "right", "user")
+    assert verifier.verify(passwords.hash_password("right"), "right", "user")
+    assert not verifier.verify(passwords.hash_password("other"), "right", "user")
 
 
 def test_generated_secrets_need_no_slow_hash(hashes: list[str]) -> None:
     verifier, secret = Verifier(4), passwords.generate_secret()
-    digest = passwords.generated_digest(secret, "id")
+    digest = passwords.digest_generated_secret(secret, "id")
     assert verifier.verify(digest, secret, "id")
     assert not verifier.verify(digest, secret, "other id")
     assert not verifier.verify(digest, secret[:-1], "id")
@@ -83,7 +83,7 @@ def test_generated_secrets_need_no_slow_hash(hashes: list[str]) -> None:
 
 def test_a_burst_may_wait_and_comes_again_with_time() -> None:
     now = 0.0
-    burst = passwords._Burst(3, 2.0, lambda: now)
+    burst = passwords._TokenBucket(3, 2.0, lambda: now)
     assert [burst.take() for _ in range(4)] == [True, True, True, False]
     now = 1.0
     assert [burst.take() for _ in range(3)] == [True, True, False]
@@ -100,7 +100,7 @@ def test_a_flood_is_turned_away_and_leaves_threads_free(monkeypatch: pytest.Monk
         release.wait(30)
         return password == "right"
 
-    monkeypatch.setattr(passwords, "_fits", slow)
+    monkeypatch.setattr(passwords, "_matches", slow)
     verifier = Verifier(3, burst=0)
     found: list[bool] = []
 

@@ -11,7 +11,7 @@ from cryptography.fernet import InvalidToken
 
 from app.core.settings import Settings
 from app.security import keys
-from app.security.keys import Keys
+from app.security.keys import KeyRing
 from identity_api.tokens.payload import Method, Payload, Scope
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -34,7 +34,7 @@ def payload(**changes: object) -> Payload:
 
 
 def test_the_largest_token_has_at_most_255_characters(tmp_path: Path) -> None:
-    token = Keys(tmp_path / "fernet").encrypt(payload().pack(), int(NOW.timestamp()))
+    token = KeyRing(tmp_path / "fernet").encrypt(payload().pack(), int(NOW.timestamp()))
     assert len(token) <= 255
 
 
@@ -67,7 +67,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_keys_are_for_their_owner_only(settings: Settings) -> None:
     where = keys.directory(settings)
-    Keys(where).encrypt(b"x", 0)
+    KeyRing(where).encrypt(b"x", 0)
     assert where.stat().st_mode & 0o777 == 0o700
     files = list(where.iterdir())
     assert sorted(path.name for path in files) == ["0", "1"]
@@ -76,31 +76,31 @@ def test_keys_are_for_their_owner_only(settings: Settings) -> None:
 
 def test_a_rotation_invalidates_no_token_and_every_process_follows(settings: Settings) -> None:
     where = keys.directory(settings)
-    one, other = Keys(where), Keys(where)
+    one, other = KeyRing(where), KeyRing(where)
     tokens = [one.encrypt(b"0", 0)]
     assert other.decrypt(tokens[0]) == b"0"
     for number in range(1, 5):
         keys.rotate(settings)
         tokens.append(one.encrypt(str(number).encode(), 0))
         assert [other.decrypt(token) for token in tokens] == [str(each).encode() for each in range(number + 1)]
-        assert Keys(where).decrypt(tokens[0]) == b"0"
+        assert KeyRing(where).decrypt(tokens[0]) == b"0"
 
 
 def test_a_token_of_a_process_that_has_rotated_first_is_read_by_one_that_has_not_looked(settings: Settings) -> None:
     """The staged key is known before it encrypts anything."""
     where = keys.directory(settings)
-    late = Keys(where)
+    late = KeyRing(where)
     late.encrypt(b"x", 0)
     known = late._fernet
     keys.rotate(settings)
-    token = Keys(where).encrypt(b"y", 0)
+    token = KeyRing(where).encrypt(b"y", 0)
     assert known is not None
     assert known.decrypt(token) == b"y"
 
 
 def test_keys_go_when_no_token_of_theirs_can_be_live(settings: Settings) -> None:
     where = keys.directory(settings)
-    keys.ensure(where)
+    keys.ensure_keys(where)
     keys.rotate(settings)
     keys.rotate(settings)
     assert sorted(path.name for path in where.iterdir()) == ["0", "1", "2", "3"]
@@ -113,11 +113,11 @@ def test_keys_go_when_no_token_of_theirs_can_be_live(settings: Settings) -> None
 def test_processes_that_start_together_make_one_set_of_keys(settings: Settings) -> None:
     where = keys.directory(settings)
     made: list[bytes] = []
-    threads = [threading.Thread(target=lambda: made.append(Keys(where).encrypt(b"x", 0))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: made.append(KeyRing(where).encrypt(b"x", 0))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {Keys(where).decrypt(token) for token in made} == {b"x"}
+    assert {KeyRing(where).decrypt(token) for token in made} == {b"x"}
     with pytest.raises(InvalidToken):
-        Keys(where).decrypt(b"nonsense")
+        KeyRing(where).decrypt(b"nonsense")

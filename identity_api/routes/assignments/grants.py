@@ -6,7 +6,7 @@ from app.core import errors
 from app.web.context import database
 from app.web.responses import empty, json
 from identity_api.assignments import grants
-from identity_api.assignments.grants import Place
+from identity_api.assignments.grants import Grant
 from identity_api.directory import application_credentials, roles
 from identity_api.routes.base import targets
 from identity_api.routes.base.policy import guard
@@ -16,12 +16,12 @@ from identity_api.views.common import collection
 blueprint = Blueprint("identity_grants", __name__)
 
 
-def _place() -> Place:
+def _grant_from_path() -> Grant:
     """What the path of this request speaks of."""
     path = request.view_args or {}
     actor = "user" if "user_id" in path else "group"
     target = "project" if "project_id" in path else "domain" if "domain_id" in path else "system"
-    return Place(
+    return Grant(
         actor_kind=actor,
         actor_id=path[f"{actor}_id"],
         target_kind=target,
@@ -32,17 +32,17 @@ def _place() -> Place:
 
 def _list(**path: str) -> Response:  # noqa: ARG001
     with database().reading() as session:
-        place = _place()
-        grants.check_place(session, place)
-        return json(collection("roles", [views.role(role) for role in grants.roles_at(session, place)]))
+        place = _grant_from_path()
+        grants.check_actor_and_target(session, place)
+        return json(collection("roles", [views.role(role) for role in grants.list_roles(session, place)]))
 
 
 def _check(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().reading() as session:
-        place = _place()
+        place = _grant_from_path()
         roles.find(session, role_id)
-        grants.check_place(session, place)
-        if not grants.has(session, place, role_id):
+        grants.check_actor_and_target(session, place)
+        if not grants.has_role(session, place, role_id):
             raise errors.NotFound(
                 f"Could not find role assignment with role: {role_id}, user or group: {place.actor_id}, project, "
                 f"domain, or system: {place.target_id}."
@@ -50,28 +50,28 @@ def _check(role_id: str, **path: str) -> Response:  # noqa: ARG001
     return empty()
 
 
-def _give(role_id: str, **path: str) -> Response:  # noqa: ARG001
+def _assign(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().transaction() as session:
-        place = _place()
+        place = _grant_from_path()
         role = roles.find(session, role_id)
-        grants.check_place(session, place)
-        grants.give(session, place, role)
+        grants.check_actor_and_target(session, place)
+        grants.assign_role(session, place, role)
     return empty()
 
 
-def _take(role_id: str, **path: str) -> Response:  # noqa: ARG001
+def _revoke(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().transaction() as session:
-        place = _place()
+        place = _grant_from_path()
         roles.find(session, role_id)
-        application_credentials.prune(session, grants.take(session, place, role_id))
+        application_credentials.remove_stale(session, grants.revoke_role(session, place, role_id))
     return empty()
 
 
-def _add(prefix: str, suffix: str, check: str, list_: str, give: str, take: str) -> None:
+def _add_routes(prefix: str, suffix: str, check: str, list_: str, give: str, take: str) -> None:
     """The routes of one kind of place."""
     name = prefix.replace("/", "_").replace("<", "").replace(">", "")
     one = f"{prefix}/roles/<role_id>{suffix}"
-    for method, rule, view in (("GET", check, _check), ("PUT", give, _give), ("DELETE", take, _take)):
+    for method, rule, view in (("GET", check, _check), ("PUT", give, _assign), ("DELETE", take, _revoke)):
         guarded = guard(f"identity:{rule}", targets.grant)(view)
         blueprint.add_url_rule(one, f"{view.__name__}{name}{len(suffix)}", guarded, methods=[method])
     listing = guard(f"identity:{list_}", targets.grant)(_list)
@@ -81,10 +81,10 @@ def _add(prefix: str, suffix: str, check: str, list_: str, give: str, take: str)
 for _actor in ("users/<user_id>", "groups/<group_id>"):
     for _target in ("projects/<project_id>", "domains/<domain_id>"):
         _rules = ("check_grant", "list_grants", "create_grant", "revoke_grant")
-        _add(f"/{_target}/{_actor}", "", *_rules)
-        _add(f"/OS-INHERIT/{_target}/{_actor}", "/inherited_to_projects", *_rules)
+        _add_routes(f"/{_target}/{_actor}", "", *_rules)
+        _add_routes(f"/OS-INHERIT/{_target}/{_actor}", "/inherited_to_projects", *_rules)
     _kind = _actor[:4] if _actor.startswith("user") else _actor[:5]
-    _add(
+    _add_routes(
         f"/system/{_actor}",
         "",
         f"check_system_grant_for_{_kind}",

@@ -3,13 +3,13 @@
 from flask import Blueprint, Response, request
 
 from app.web.context import caller, database
-from app.web.policy import allowed
+from app.web.policy import is_allowed
 from app.web.responses import json
 from identity_api.directory import assignment_queries
 from identity_api.directory.assignment_queries import Filters
-from identity_api.listing import is_true
+from identity_api.listing import parse_flag
 from identity_api.routes.base import targets
-from identity_api.routes.base.policy import check, guard
+from identity_api.routes.base.policy import enforce, guard
 from identity_api.views import roles as views
 from identity_api.views.common import collection
 
@@ -17,12 +17,12 @@ blueprint = Blueprint("identity_role_assignments", __name__)
 
 
 @blueprint.get("/role_assignments")
-@guard("identity:list_role_assignments", targets.listed_domains_assignments)
+@guard("identity:list_role_assignments", targets.token_domain_assignments)
 def list_all() -> Response:
     asked = request.args
     subtree = _flag("include_subtree")
     if subtree:
-        check("identity:list_role_assignments_for_tree", targets.listed_domains_assignments)
+        enforce("identity:list_role_assignments_for_tree", targets.token_domain_assignments)
     filters = Filters(
         role_id=asked.get("role.id"),
         user_id=asked.get("user.id"),
@@ -32,13 +32,13 @@ def list_all() -> Response:
         system="scope.system" in asked,
         inherited="scope.OS-INHERIT:inherited_to" in asked,
         subtree=subtree,
-        owner_domain_id=None if allowed("identity:list_role_assignments", {}) else caller().domain_id,
+        owner_domain_id=None if is_allowed("identity:list_role_assignments", {}) else caller().domain_id,
     )
     with database().reading() as session:
-        rows = assignment_queries.listed(session, filters, is_effective=_flag("effective"))
-        names = assignment_queries.names(session, rows) if _flag("include_names") else None
+        rows = assignment_queries.list_assignments(session, filters, is_effective=_flag("effective"))
+        names = assignment_queries.load_names(session, rows) if _flag("include_names") else None
     return json(collection("role_assignments", [views.assignment(row, names) for row in rows]))
 
 
 def _flag(name: str) -> bool:
-    return name in request.args and is_true(request.args[name])
+    return name in request.args and parse_flag(request.args[name])

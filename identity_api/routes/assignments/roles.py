@@ -11,10 +11,10 @@ from app.web.context import clock, database
 from app.web.links import url
 from app.web.responses import empty, json
 from identity_api.directory import roles
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Role
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.roles import NewRole, RoleChange
 from identity_api.views import roles as views
@@ -25,18 +25,18 @@ V3 = "/identity/v3"
 
 
 @blueprint.get("/roles")
-@guard("identity:list_roles", targets.listed_roles, domain_role="identity:list_domain_roles")
+@guard("identity:list_roles", targets.requested_role_domain, domain_role="identity:list_domain_roles")
 def list_all() -> Response:
     query = select(Role).where(Role.domain_id == request.args.get("domain_id", ""))
     with database().reading() as session:
-        page = listed(session, query, request.args, order=Role.name, identity=Role.id, words={"name": Role.name})
+        page = list_page(session, query, request.args, order=Role.name, identity=Role.id, words={"name": Role.name})
         return json(collection("roles", [views.role(role) for role in page.rows], page.next_marker))
 
 
 @blueprint.post("/roles")
 @guard("identity:create_role", targets.new_role, domain_role="identity:create_domain_role")
 def create() -> Response:
-    body = fields(NewRole, "role")
+    body = parse_member(NewRole, "role")
     with database().transaction() as session:
         role = roles.create(
             session,
@@ -60,7 +60,7 @@ def show(role_id: str) -> Response:
 @blueprint.patch("/roles/<role_id>")
 @guard("identity:update_role", targets.role, domain_role="identity:update_domain_role")
 def update(role_id: str) -> Response:
-    body = fields(RoleChange, "role")
+    body = parse_member(RoleChange, "role")
     with database().transaction() as session:
         role = roles.find(session, role_id)
         if "domain_id" in body.model_fields_set and (body.domain_id or "") != role.domain_id:
@@ -82,7 +82,7 @@ def delete(role_id: str) -> Response:
 def list_implied(role_id: str) -> Response:
     with database().reading() as session:
         prior = roles.find(session, role_id)
-        implied = roles.implications(session, role_id).get(role_id, [])
+        implied = roles.load_implications(session, role_id).get(role_id, [])
         shown = views.inferences(prior, implied)
     return json({"role_inference": shown, "links": {"self": url(f"{V3}/roles/{role_id}/implies")}})
 
@@ -91,8 +91,8 @@ def list_implied(role_id: str) -> Response:
 @guard("identity:create_implied_role", targets.role)
 def imply(role_id: str, implied_id: str) -> Response:
     with database().transaction() as session:
-        prior, implied = _pair(session, role_id, implied_id)
-        roles.imply(session, prior, implied)
+        prior, implied = _find_pair(session, role_id, implied_id)
+        roles.add_implication(session, prior, implied)
     return json(views.inference(prior, implied), HTTPStatus.CREATED)
 
 
@@ -101,8 +101,8 @@ def imply(role_id: str, implied_id: str) -> Response:
 def show_implied(role_id: str, implied_id: str) -> Response:
     """Also answers HEAD, with 204 as Keystone does."""
     with database().reading() as session:
-        prior, implied = _pair(session, role_id, implied_id)
-        roles.check_implied(session, prior, implied)
+        prior, implied = _find_pair(session, role_id, implied_id)
+        roles.check_implication(session, prior, implied)
     return empty() if request.method == "HEAD" else json(views.inference(prior, implied))
 
 
@@ -110,7 +110,7 @@ def show_implied(role_id: str, implied_id: str) -> Response:
 @guard("identity:delete_implied_role", targets.role)
 def delete_implied(role_id: str, implied_id: str) -> Response:
     with database().transaction() as session:
-        roles.remove_implication(session, *_pair(session, role_id, implied_id))
+        roles.remove_implication(session, *_find_pair(session, role_id, implied_id))
     return empty()
 
 
@@ -118,11 +118,11 @@ def delete_implied(role_id: str, implied_id: str) -> Response:
 @guard("identity:list_role_inference_rules")
 def inferences() -> Response:
     with database().reading() as session:
-        found = roles.implications(session)
+        found = roles.load_implications(session)
         priors = session.scalars(select(Role).where(Role.id.in_(found)).order_by(Role.name))
         shown = [views.inferences(prior, found[prior.id]) for prior in priors]
     return json(collection("role_inferences", shown))
 
 
-def _pair(session: Session, prior_id: str, implied_id: str) -> tuple[Role, Role]:
+def _find_pair(session: Session, prior_id: str, implied_id: str) -> tuple[Role, Role]:
     return roles.find(session, prior_id), roles.find(session, implied_id)

@@ -13,11 +13,11 @@ from app.web.context import caller, clock, database
 from app.web.responses import empty, json
 from identity_api.auth import passwords
 from identity_api.directory import application_credentials, users
-from identity_api.directory.application_credentials import RuleWanted
-from identity_api.listing import listed
+from identity_api.directory.application_credentials import AccessRuleSpec
+from identity_api.listing import list_page
 from identity_api.models import AccessRuleRow, ApplicationCredential
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.credentials import NewApplicationCredential
@@ -35,7 +35,7 @@ def list_all(user_id: str) -> Response:
     query = select(ApplicationCredential).where(ApplicationCredential.user_id == user_id)
     with database().reading() as session:
         users.find(session, user_id)
-        page = listed(
+        page = list_page(
             session,
             query,
             request.args,
@@ -43,7 +43,7 @@ def list_all(user_id: str) -> Response:
             identity=ApplicationCredential.id,
             words={"name": ApplicationCredential.name},
         )
-        return json(collection("application_credentials", _shown(session, page.rows), page.next_marker))
+        return json(collection("application_credentials", _render(session, page.rows), page.next_marker))
 
 
 @blueprint.post(CREDENTIALS)
@@ -53,14 +53,14 @@ def create(user_id: str) -> Response:
     check_unrestricted("additional application credentials")
     if me.project_id is None:
         raise errors.BadRequest("Invalid application credential: a token for a project is needed to make one.")
-    body = fields(NewApplicationCredential, "application_credential")
+    body = parse_member(NewApplicationCredential, "application_credential")
     id_ = uuid4().hex
     secret = body.secret or passwords.generate_secret()
-    digest = identity().verifier.hash(secret) if body.secret else passwords.generated_digest(secret, id_)
+    digest = identity().verifier.hash(secret) if body.secret else passwords.digest_generated_secret(secret, id_)
     rules = None
     if body.access_rules is not None:
         rules = [
-            RuleWanted(id=rule.id, service=rule.service or "", method=rule.method or "", path=rule.path or "")
+            AccessRuleSpec(id=rule.id, service=rule.service or "", method=rule.method or "", path=rule.path or "")
             for rule in body.access_rules
         ]
     with database().transaction() as session:
@@ -79,7 +79,7 @@ def create(user_id: str) -> Response:
             rules=rules,
             description=body.description,
         )
-        (shown,) = _shown(session, [credential], secret)
+        (shown,) = _render(session, [credential], secret)
     return json({"application_credential": shown}, HTTPStatus.CREATED)
 
 
@@ -87,7 +87,7 @@ def create(user_id: str) -> Response:
 @guard("identity:get_application_credential")
 def show(user_id: str, credential_id: str) -> Response:
     with database().reading() as session:
-        (shown,) = _shown(session, [application_credentials.find(session, user_id, credential_id)])
+        (shown,) = _render(session, [application_credentials.find(session, user_id, credential_id)])
     return json({"application_credential": shown})
 
 
@@ -101,12 +101,12 @@ def delete(user_id: str, credential_id: str) -> Response:
 
 
 @blueprint.get(RULES)
-@guard("identity:list_access_rules", targets.user_of_path)
+@guard("identity:list_access_rules", targets.path_user)
 def rules(user_id: str) -> Response:
     query = select(AccessRuleRow).where(AccessRuleRow.user_id == user_id)
     with database().reading() as session:
         users.find(session, user_id)
-        page = listed(
+        page = list_page(
             session,
             query,
             request.args,
@@ -118,14 +118,14 @@ def rules(user_id: str) -> Response:
 
 
 @blueprint.get(f"{RULES}/<rule_id>")
-@guard("identity:get_access_rule", targets.user_of_path)
+@guard("identity:get_access_rule", targets.path_user)
 def rule(user_id: str, rule_id: str) -> Response:
     with database().reading() as session:
         return json({"access_rule": views.access_rule(application_credentials.find_rule(session, user_id, rule_id))})
 
 
 @blueprint.delete(f"{RULES}/<rule_id>")
-@guard("identity:delete_access_rule", targets.user_of_path)
+@guard("identity:delete_access_rule", targets.path_user)
 def delete_rule(user_id: str, rule_id: str) -> Response:
     check_unrestricted("access rules")
     with database().transaction() as session:
@@ -144,7 +144,7 @@ def check_unrestricted(what: str) -> None:
         raise errors.Forbidden(f"Using method 'application_credential' is not allowed for managing {what}.")
 
 
-def _shown(session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None) -> list[Shown]:
-    roles = application_credentials.roles_of(session, credentials)
-    rules = application_credentials.rules_of(session, credentials)
+def _render(session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None) -> list[Shown]:
+    roles = application_credentials.load_roles(session, credentials)
+    rules = application_credentials.load_access_rules(session, credentials)
     return [views.application_credential(credential, roles, rules, secret) for credential in credentials]

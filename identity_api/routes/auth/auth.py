@@ -13,12 +13,12 @@ from app.web.context import caller, database
 from app.web.policy import require
 from app.web.responses import empty, json
 from identity_api.assignments import effective
-from identity_api.listing import is_true
-from identity_api.routes.base.bodies import parsed, whole
+from identity_api.listing import parse_flag
+from identity_api.routes.base.bodies import json_object, parse_body
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
-from identity_api.schemas.auth import LogIn
-from identity_api.tokens.context import Subject
+from identity_api.schemas.auth import AuthRequest
+from identity_api.tokens.context import TokenContext
 from identity_api.views import projects as project_views
 from identity_api.views import tokens as views
 from identity_api.views.common import collection
@@ -30,26 +30,26 @@ ACCESS_RULES = "OpenStack-Identity-Access-Rules"
 @blueprint.post("/auth/tokens")
 @public
 def log_in() -> Response:
-    body = parsed(LogIn, whole())
+    body = parse_body(AuthRequest, json_object())
     token, subject = identity().logins.log_in(body.auth.proofs(), body.auth.wanted(), source_address())
-    return json(_shown(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
+    return json(_render(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
 
 
 def _token_target(path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
-    return {"target.token.user_id": _subject().standing.user.id}
+    return {"target.token.user_id": _validate_subject_token().standing.user.id}
 
 
 @blueprint.get("/auth/tokens")
 @guard("identity:validate_token", _token_target)
 def validate() -> Response:
     """Also answers HEAD."""
-    return json(_shown(_subject()), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
+    return json(_render(_validate_subject_token()), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
 
 
 @blueprint.delete("/auth/tokens")
 @guard("identity:revoke_token", _token_target)
 def revoke() -> Response:
-    payload = _subject().payload
+    payload = _validate_subject_token().payload
     with database().transaction() as session:
         identity().tokens.revoke(session, payload)
     return empty()
@@ -75,7 +75,7 @@ def projects() -> Response:
 @require("identity:get_auth_domains")
 def domains() -> Response:
     with database().reading() as session:
-        found = effective.domains_of(session, caller().user_id)
+        found = effective.list_domains(session, caller().user_id)
         return json(collection("domains", [project_views.domain(domain) for domain in found]))
 
 
@@ -83,16 +83,16 @@ def domains() -> Response:
 @require("identity:get_auth_system")
 def system() -> Response:
     with database().reading() as session:
-        granted = bool(effective.on_system(session, caller().user_id))
+        granted = bool(effective.find_system_roles(session, caller().user_id))
     return json(collection("system", [{"all": True}] if granted else []))
 
 
-def _shown(subject: Subject) -> dict[str, Any]:
+def _render(subject: TokenContext) -> dict[str, Any]:
     wants_catalog = "nocatalog" not in request.args
     return views.token(subject, identity().catalog() if wants_catalog else None)
 
 
-def _subject() -> Subject:
+def _validate_subject_token() -> TokenContext:
     """The token that the request is about, which is not the one it comes with.
 
     A token with access rules does not exist for services that do not say that they know them.
@@ -100,7 +100,7 @@ def _subject() -> Subject:
     token = request.headers.get("X-Subject-Token")
     if not token:
         raise errors.NotFound("Could not find token: None.")
-    allow_expired = "allow_expired" in request.args and is_true(request.args["allow_expired"])
+    allow_expired = "allow_expired" in request.args and parse_flag(request.args["allow_expired"])
     subject = identity().tokens.validate(token, allow_expired=allow_expired)
     used = subject.standing.credential
     if used and used.rules is not None and ACCESS_RULES not in request.headers:

@@ -7,14 +7,14 @@ from sqlalchemy import select
 
 from app.core import errors
 from app.web.context import caller, clock, database
-from app.web.policy import allowed
+from app.web.policy import is_allowed
 from app.web.responses import empty, json
 from identity_api.directory import credentials
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Credential
 from identity_api.routes.auth.application_credentials import check_unrestricted
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields, parsed, raw, whole
+from identity_api.routes.base.bodies import json_member, json_object, parse_body, parse_member
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.ec2_credentials import CredentialChange, NewCredential, NewEc2
@@ -30,7 +30,7 @@ EC2 = "/users/<user_id>/credentials/OS-EC2"
 def list_all() -> Response:
     """Those that the caller may see one by one."""
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(Credential),
             request.args,
@@ -41,21 +41,21 @@ def list_all() -> Response:
         rows = [
             row
             for row in page.rows
-            if _within_reach(row.project_id)
-            and allowed("identity:get_credential", {"target.credential.user_id": row.user_id})
+            if _is_reachable(row.project_id)
+            and is_allowed("identity:get_credential", {"target.credential.user_id": row.user_id})
         ]
-        return json(collection("credentials", [_shown(row) for row in rows], page.next_marker))
+        return json(collection("credentials", [_render(row) for row in rows], page.next_marker))
 
 
 @blueprint.post("/credentials")
 @guard("identity:create_credential", targets.new_credential)
 def create() -> Response:
-    body = fields(NewCredential, "credential")
-    _check_reach(body.project_id, writing=True)
+    body = parse_member(NewCredential, "credential")
+    _check_reachable(body.project_id, writing=True)
     with database().transaction() as session:
         made = credentials.create(
             session,
-            identity().seal,
+            identity().cipher,
             clock().now(),
             user_id=body.user_id or caller().user_id,
             project_id=body.project_id,
@@ -63,7 +63,7 @@ def create() -> Response:
             blob=body.blob,
             extra=body.extra(),
         )
-    return json({"credential": _shown(made)}, HTTPStatus.CREATED)
+    return json({"credential": _render(made)}, HTTPStatus.CREATED)
 
 
 @blueprint.get("/credentials/<credential_id>")
@@ -71,25 +71,25 @@ def create() -> Response:
 def show(credential_id: str) -> Response:
     with database().reading() as session:
         found = credentials.find(session, credential_id)
-    _check_reach(found.project_id)
-    return json({"credential": _shown(found)})
+    _check_reachable(found.project_id)
+    return json({"credential": _render(found)})
 
 
 @blueprint.patch("/credentials/<credential_id>")
 @guard("identity:update_credential", targets.credential)
 def update(credential_id: str) -> Response:
-    body = fields(CredentialChange, "credential")
+    body = parse_member(CredentialChange, "credential")
     with database().transaction() as session:
         found = credentials.find(session, credential_id)
-        _check_reach(found.project_id, writing=True)
+        _check_reachable(found.project_id, writing=True)
         for name, own in (("type", found.kind), ("user_id", found.user_id), ("project_id", found.project_id)):
-            if name in raw("credential") and getattr(body, name) != own:
+            if name in json_member("credential") and getattr(body, name) != own:
                 raise errors.BadRequest(f"{name} can not be updated for credential")
         if body.blob is not None:
-            credentials.change_blob(identity().seal, found, body.blob, clock().now())
+            credentials.change_blob(identity().cipher, found, body.blob, clock().now())
         if extra := body.extra():
             found.extra = {**found.extra, **extra}
-    return json({"credential": _shown(found)})
+    return json({"credential": _render(found)})
 
 
 @blueprint.delete("/credentials/<credential_id>")
@@ -97,7 +97,7 @@ def update(credential_id: str) -> Response:
 def delete(credential_id: str) -> Response:
     with database().transaction() as session:
         found = credentials.find(session, credential_id)
-        _check_reach(found.project_id, writing=True)
+        _check_reachable(found.project_id, writing=True)
         session.delete(found)
     return empty()
 
@@ -108,55 +108,55 @@ def list_ec2(user_id: str) -> Response:
     query = select(Credential).where(Credential.user_id == user_id, Credential.kind == credentials.EC2)
     with database().reading() as session:
         rows = session.scalars(query.order_by(Credential.created_at)).all()
-    return json(collection("credentials", [_shown_ec2(row) for row in rows if _within_reach(row.project_id)]))
+    return json(collection("credentials", [_render_ec2(row) for row in rows if _is_reachable(row.project_id)]))
 
 
 @blueprint.post(EC2)
-@guard("identity:ec2_create_credential", targets.credential_of_path)
+@guard("identity:ec2_create_credential", targets.path_credential)
 def create_ec2(user_id: str) -> Response:
-    body = parsed(NewEc2, whole())
-    _check_reach(body.tenant_id, writing=True)
+    body = parse_body(NewEc2, json_object())
+    _check_reachable(body.tenant_id, writing=True)
     with database().transaction() as session:
-        made = credentials.create_ec2(session, identity().seal, clock().now(), user_id, body.tenant_id)
-    return json({"credential": _shown_ec2(made)}, HTTPStatus.CREATED)
+        made = credentials.create_ec2(session, identity().cipher, clock().now(), user_id, body.tenant_id)
+    return json({"credential": _render_ec2(made)}, HTTPStatus.CREATED)
 
 
 @blueprint.get(f"{EC2}/<access>")
-@guard("identity:ec2_get_credential", targets.credential_of_path)
+@guard("identity:ec2_get_credential", targets.path_credential)
 def show_ec2(user_id: str, access: str) -> Response:
     with database().reading() as session:
         found = credentials.find_ec2(session, user_id, access)
-    _check_reach(found.project_id)
-    return json({"credential": _shown_ec2(found)})
+    _check_reachable(found.project_id)
+    return json({"credential": _render_ec2(found)})
 
 
 @blueprint.delete(f"{EC2}/<access>")
-@guard("identity:ec2_delete_credential", targets.credential_of_path)
+@guard("identity:ec2_delete_credential", targets.path_credential)
 def delete_ec2(user_id: str, access: str) -> Response:
     with database().transaction() as session:
         found = credentials.find_ec2(session, user_id, access)
-        _check_reach(found.project_id, writing=True)
+        _check_reachable(found.project_id, writing=True)
         session.delete(found)
     return empty()
 
 
-def _within_reach(project_id: str | None) -> bool:
+def _is_reachable(project_id: str | None) -> bool:
     """Who came with an application credential sees nothing beyond its project."""
     me = caller()
     return me.application_credential_id is None or project_id == me.project_id
 
 
-def _check_reach(project_id: str | None, *, writing: bool = False) -> None:
+def _check_reachable(project_id: str | None, *, writing: bool = False) -> None:
     """Raise Forbidden for credentials that this token must not touch."""
     if writing:
         check_unrestricted("additional credentials")
-    if not _within_reach(project_id):
+    if not _is_reachable(project_id):
         raise errors.Forbidden("The credential is not of the project that the application credential is for.")
 
 
-def _shown(found: Credential) -> Shown:
-    return views.credential(found, identity().seal.open(found.sealed))
+def _render(found: Credential) -> Shown:
+    return views.credential(found, identity().cipher.decrypt(found.sealed))
 
 
-def _shown_ec2(found: Credential) -> Shown:
-    return views.ec2(found, credentials.ec2_keys(identity().seal, found))
+def _render_ec2(found: Credential) -> Shown:
+    return views.ec2(found, credentials.decrypt_ec2_keys(identity().cipher, found))

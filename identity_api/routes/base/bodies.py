@@ -10,14 +10,14 @@ from app.core import errors
 from app.web.bodies import json_body
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
-MAXIMUM_BYTES = 114_688
+MAX_BYTES = 114_688
 """Keystone's limit. Log-ins come from anybody; they must not fill the memory."""
 
 
-def whole() -> Mapping[str, Any]:
+def json_object() -> Mapping[str, Any]:
     """The JSON object of this request, read once. Raises BadRequest when it is none."""
     if "identity_body" not in g:
-        request.max_content_length = MAXIMUM_BYTES
+        request.max_content_length = MAX_BYTES
         body = json_body()
         if not isinstance(body, Mapping):
             raise errors.BadRequest(
@@ -28,9 +28,9 @@ def whole() -> Mapping[str, Any]:
     return cast(Mapping[str, Any], g.identity_body)
 
 
-def raw(key: str) -> Mapping[str, Any]:
+def json_member(key: str) -> Mapping[str, Any]:
     """The object under this key. Raises BadRequest when it is missing."""
-    inner = whole().get(key)
+    inner = json_object().get(key)
     if not isinstance(inner, Mapping):
         raise errors.BadRequest(
             f"Expecting to find {key} in request body. The server could not comply with the request since it is "
@@ -39,12 +39,12 @@ def raw(key: str) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], inner)
 
 
-def fields(model: type[Parsed], key: str) -> Parsed:
+def parse_member(model: type[Parsed], key: str) -> Parsed:
     """The object under this key as the model. Raises BadRequest."""
-    return parsed(model, raw(key))
+    return parse_body(model, json_member(key))
 
 
-def parsed(model: type[Parsed], body: Mapping[str, Any]) -> Parsed:
+def parse_body(model: type[Parsed], body: Mapping[str, Any]) -> Parsed:
     """The body as the model. Raises BadRequest that names the field, and not the value: it may be secret."""
     try:
         return model.model_validate(body, context={})

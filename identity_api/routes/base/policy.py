@@ -8,8 +8,8 @@ from flask import request
 
 from app.core import errors
 from app.web.context import caller
-from app.web.policy import allowed
-from identity_api.epoch_cache import MAXIMUM
+from app.web.policy import is_allowed
+from identity_api.epoch_cache import MAX_ENTRIES
 from identity_api.routes.base.dependencies import identity
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -26,7 +26,7 @@ def guard(rule: str, target: Target | None = None, *, domain_role: str | None = 
     def decorate(view: View) -> View:
         @wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check(rule, target, domain_role=domain_role)
+            enforce(rule, target, domain_role=domain_role)
             return view(*args, **kwargs)
 
         checked.rule = rule  # type: ignore[attr-defined]
@@ -35,16 +35,16 @@ def guard(rule: str, target: Target | None = None, *, domain_role: str | None = 
     return decorate
 
 
-def check(rule: str, target: Target | None = None, *, domain_role: str | None = None) -> None:
+def enforce(rule: str, target: Target | None = None, *, domain_role: str | None = None) -> None:
     """Raise Forbidden unless the caller passes the rule."""
     path: Mapping[str, str] = request.view_args or {}
     found: dict[str, Any] = {**path, **(target(path) if target is not None else {})}
     if domain_role is not None and found.get("target.role.domain_id") is not None:
         rule = domain_role
-    refuse_unless(_decide(rule, found), rule)
+    raise_unless(_decide_cached(rule, found), rule)
 
 
-def _decide(rule: str, found: Mapping[str, Any]) -> bool:
+def _decide_cached(rule: str, found: Mapping[str, Any]) -> bool:
     """What policy says, once for each question."""
     me = caller()
     decisions = identity().decisions
@@ -53,15 +53,15 @@ def _decide(rule: str, found: Mapping[str, Any]) -> bool:
     try:
         known = decisions.get(question)
     except TypeError:  # a body may hold anything where an id is wanted
-        return allowed(rule, found)
+        return is_allowed(rule, found)
     if known is None:
-        if len(decisions) >= MAXIMUM:
+        if len(decisions) >= MAX_ENTRIES:
             decisions.clear()
-        known = decisions[question] = allowed(rule, found)
+        known = decisions[question] = is_allowed(rule, found)
     return known
 
 
-def refuse_unless(passed: bool, rule: str) -> None:
+def raise_unless(passed: bool, rule: str) -> None:
     """Raise Forbidden in Keystone's words."""
     if not passed:
         raise errors.Forbidden(f"You are not authorized to perform the requested action: {rule}.")

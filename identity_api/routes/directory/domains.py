@@ -6,13 +6,13 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from app.web.context import clock, database
-from app.web.policy import allowed
+from app.web.policy import is_allowed
 from app.web.responses import empty, json
 from identity_api.directory import projects
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Project
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.projects import DomainChange, NewDomain
 from identity_api.views import projects as views
@@ -22,14 +22,14 @@ blueprint = Blueprint("identity_domains", __name__)
 
 
 @blueprint.get("/domains")
-@guard("identity:list_domains", targets.listed_domains)
+@guard("identity:list_domains", targets.token_domain)
 def list_all() -> Response:
     query = select(Project).where(Project.is_domain)
-    own = targets.listed_domain_id()
-    if own is not None and not allowed("identity:list_domains", {}):
+    own = targets.requested_domain_id()
+    if own is not None and not is_allowed("identity:list_domains", {}):
         query = query.where(Project.id == own)
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             query,
             request.args,
@@ -44,7 +44,7 @@ def list_all() -> Response:
 @blueprint.post("/domains")
 @guard("identity:create_domain")
 def create() -> Response:
-    body = fields(NewDomain, "domain")
+    body = parse_member(NewDomain, "domain")
     with database().transaction() as session:
         domain = projects.create(
             session,
@@ -71,7 +71,7 @@ def show(domain_id: str) -> Response:
 @blueprint.patch("/domains/<domain_id>")
 @guard("identity:update_domain", targets.domain)
 def update(domain_id: str) -> Response:
-    body = fields(DomainChange, "domain")
+    body = parse_member(DomainChange, "domain")
     with database().transaction() as session:
         domain = projects.find_domain(session, domain_id)
         changes = body.given("name", "description", "enabled", "tags", "options")

@@ -9,10 +9,10 @@ from app.core import errors
 from app.web.context import clock, database
 from app.web.responses import empty, json
 from identity_api.directory import groups, users
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Group, Membership, User
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.users import GroupChange, NewGroup
 from identity_api.views import users as views
@@ -22,13 +22,13 @@ blueprint = Blueprint("identity_groups", __name__)
 
 
 @blueprint.get("/groups")
-@guard("identity:list_groups", targets.listed_domain)
+@guard("identity:list_groups", targets.requested_domain)
 def list_all() -> Response:
     arguments = {**request.args}
-    if (domain_id := targets.listed_domain_id()) is not None:
+    if (domain_id := targets.requested_domain_id()) is not None:
         arguments["domain_id"] = domain_id
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(Group),
             arguments,
@@ -42,7 +42,7 @@ def list_all() -> Response:
 @blueprint.post("/groups")
 @guard("identity:create_group", targets.new_group)
 def create() -> Response:
-    body = fields(NewGroup, "group")
+    body = parse_member(NewGroup, "group")
     with database().transaction() as session:
         group = groups.create(
             session,
@@ -65,7 +65,7 @@ def show(group_id: str) -> Response:
 @blueprint.patch("/groups/<group_id>")
 @guard("identity:update_group", targets.group)
 def update(group_id: str) -> Response:
-    body = fields(GroupChange, "group")
+    body = parse_member(GroupChange, "group")
     with database().transaction() as session:
         group = groups.find(session, group_id)
         if "domain_id" in body.model_fields_set and body.domain_id != group.domain_id:
@@ -91,7 +91,7 @@ def members(group_id: str) -> Response:
     query = select(User).join(Membership, Membership.user_id == User.id).where(Membership.group_id == group_id)
     with database().reading() as session:
         groups.find(session, group_id)
-        page = listed(
+        page = list_page(
             session,
             query,
             request.args,

@@ -13,10 +13,10 @@ from app.web.links import url
 from app.web.responses import empty, json
 from identity_api.assignments import effective
 from identity_api.directory import projects, users
-from identity_api.listing import is_true, listed
+from identity_api.listing import list_page, parse_flag
 from identity_api.models import Project
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields, parsed, raw, whole
+from identity_api.routes.base.bodies import json_member, json_object, parse_body, parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.projects import NewProject, ProjectChange, Tags
 from identity_api.views import projects as views
@@ -27,14 +27,14 @@ FIXED = ("domain_id", "parent_id", "is_domain")
 
 
 @blueprint.get("/projects")
-@guard("identity:list_projects", targets.listed_domain)
+@guard("identity:list_projects", targets.requested_domain)
 def list_all() -> Response:
-    query = select(Project).where(Project.is_domain == is_true(request.args.get("is_domain", "false")))
+    query = select(Project).where(Project.is_domain == parse_flag(request.args.get("is_domain", "false")))
     arguments = {**request.args}
-    if (domain_id := targets.listed_domain_id()) is not None:
+    if (domain_id := targets.requested_domain_id()) is not None:
         arguments["domain_id"] = domain_id
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             query,
             arguments,
@@ -50,8 +50,8 @@ def list_all() -> Response:
 @blueprint.post("/projects")
 @guard("identity:create_project", targets.new_project)
 def create() -> Response:
-    body = fields(NewProject, "project")
-    domain_id, parent_id = targets.new_project_place()
+    body = parse_member(NewProject, "project")
+    domain_id, parent_id = targets.new_project_parent()
     with database().transaction() as session:
         project = projects.create(
             session,
@@ -74,17 +74,17 @@ def create() -> Response:
 def show(project_id: str) -> Response:
     with database().reading() as session:
         project = projects.find(session, project_id)
-        return json({"project": {**views.project(project), **_family(session, project)}})
+        return json({"project": {**views.project(project), **_render_relatives(session, project)}})
 
 
 @blueprint.patch("/projects/<project_id>")
 @guard("identity:update_project", targets.project)
 def update(project_id: str) -> Response:
-    body = fields(ProjectChange, "project")
+    body = parse_member(ProjectChange, "project")
     with database().transaction() as session:
         project = projects.find(session, project_id)
         for name in FIXED:
-            if name in raw("project") and getattr(body, name) != getattr(project, name):
+            if name in json_member("project") and getattr(body, name) != getattr(project, name):
                 raise errors.Forbidden(f"Update of `{name}` is not allowed.")
         changes = body.given("name", "description", "enabled", "tags", "options")
         if "description" in changes:
@@ -106,7 +106,7 @@ def delete(project_id: str) -> Response:
 def of_user(user_id: str) -> Response:
     with database().reading() as session:
         users.find(session, user_id)
-        found = effective.projects_of(session, user_id)
+        found = effective.list_projects(session, user_id)
         return json(collection("projects", [views.project(project) for project in found]))
 
 
@@ -114,17 +114,17 @@ def of_user(user_id: str) -> Response:
 @guard("identity:list_project_tags", targets.project)
 def tags(project_id: str) -> Response:
     with database().reading() as session:
-        return _tags(projects.find(session, project_id))
+        return _render_tags(projects.find(session, project_id))
 
 
 @blueprint.put("/projects/<project_id>/tags")
 @guard("identity:update_project_tags", targets.project)
 def replace_tags(project_id: str) -> Response:
-    body = parsed(Tags, whole())
+    body = parse_body(Tags, json_object())
     with database().transaction() as session:
         project = projects.find(session, project_id)
         projects.change(session, project, {"tags": body.tags}, {})
-    return _tags(project)
+    return _render_tags(project)
 
 
 @blueprint.delete("/projects/<project_id>/tags")
@@ -146,7 +146,7 @@ def check_tag(project_id: str, value: str) -> Response:
 @blueprint.put("/projects/<project_id>/tags/<value>")
 @guard("identity:create_project_tag", targets.project)
 def add_tag(project_id: str, value: str) -> Response:
-    parsed(Tags, {"tags": [value]})
+    parse_body(Tags, {"tags": [value]})
     with database().transaction() as session:
         project = projects.find(session, project_id)
         if value not in project.tags:
@@ -164,7 +164,7 @@ def delete_tag(project_id: str, value: str) -> Response:
     return empty()
 
 
-def _tags(project: Project) -> Response:
+def _render_tags(project: Project) -> Response:
     itself = url(f"/identity/v3/projects/{project.id}/tags")
     return json({"tags": project.tags, "links": {"next": None, "self": itself, "previous": None}})
 
@@ -188,13 +188,13 @@ def _tags_match(tags: list[str]) -> bool:
     return True
 
 
-def _family(session: Session, project: Project) -> dict[str, Any]:
+def _render_relatives(session: Session, project: Project) -> dict[str, Any]:
     """The projects above and below, in the forms that were asked for; lists hold those the caller has a role on."""
     shown: dict[str, Any] = {}
     asked = request.args
     if "parents_as_list" in asked or "subtree_as_list" in asked:
-        own = {found.id for found in effective.projects_of(session, caller().user_id)}
-        for name, family in (("parents", projects.above), ("subtree", _subtree)):
+        own = {found.id for found in effective.list_projects(session, caller().user_id)}
+        for name, family in (("parents", projects.list_ancestors), ("subtree", _subtree)):
             if f"{name}_as_list" in asked:
                 shown[name] = [{"project": views.project(each)} for each in family(session, project) if each.id in own]
     if "parents_as_ids" in asked:
@@ -205,12 +205,12 @@ def _family(session: Session, project: Project) -> dict[str, Any]:
 
 
 def _subtree(session: Session, project: Project) -> list[Project]:
-    return projects.below(session, project.id)
+    return projects.list_descendants(session, project.id)
 
 
 def _nested_parents(session: Session, project: Project) -> dict[str, Any] | None:
     nested: dict[str, Any] | None = None
-    top = [*projects.above(session, project)]
+    top = [*projects.list_ancestors(session, project)]
     if project.domain_id is not None:
         top.append(projects.find(session, project.domain_id))
     for parent in reversed(top):

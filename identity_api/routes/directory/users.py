@@ -13,10 +13,10 @@ from app.web.responses import empty, json
 from identity_api.auth import passwords
 from identity_api.auth.methods import Reference
 from identity_api.directory import users
-from identity_api.listing import listed
+from identity_api.listing import list_page
 from identity_api.models import Group, Membership, User
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import fields
+from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.users import NewUser, PasswordChange, UserChange
@@ -28,13 +28,13 @@ blueprint = Blueprint("identity_users", __name__)
 
 
 @blueprint.get("/users")
-@guard("identity:list_users", targets.listed_domain)
+@guard("identity:list_users", targets.requested_domain)
 def list_all() -> Response:
     arguments = {**request.args}
-    if (domain_id := targets.listed_domain_id()) is not None:
+    if (domain_id := targets.requested_domain_id()) is not None:
         arguments["domain_id"] = domain_id
     with database().reading() as session:
-        page = listed(
+        page = list_page(
             session,
             select(User),
             arguments,
@@ -49,8 +49,8 @@ def list_all() -> Response:
 @blueprint.post("/users")
 @guard("identity:create_user", targets.new_user)
 def create() -> Response:
-    body = fields(NewUser, "user")
-    password_hash = _hashed(body.password)
+    body = parse_member(NewUser, "user")
+    password_hash = _hash_password(body.password)
     with database().transaction() as session:
         user = users.create(
             session,
@@ -77,8 +77,8 @@ def show(user_id: str) -> Response:
 @blueprint.patch("/users/<user_id>")
 @guard("identity:update_user", targets.user)
 def update(user_id: str) -> Response:
-    body = fields(UserChange, "user")
-    password_hash = _hashed(body.password)
+    body = parse_member(UserChange, "user")
+    password_hash = _hash_password(body.password)
     with database().transaction() as session:
         user = users.find(session, user_id)
         if "domain_id" in body.model_fields_set and body.domain_id != user.domain_id:
@@ -101,14 +101,14 @@ def delete(user_id: str) -> Response:
 @public
 def change_password(user_id: str) -> Response:
     """The old password is the proof, so that one that has expired can be changed as well."""
-    body = fields(PasswordChange, "user")
+    body = parse_member(PasswordChange, "user")
     if not identity().logins.check_password(Reference(id=user_id), body.original_password, source_address()).enabled:
         raise errors.Unauthorized(UNAUTHORIZED)
     with database().reading() as session:
         user = users.find(session, user_id)
     same = body.password == body.original_password
     users.check_may_change_password(user, clock().now(), settings(), same)
-    password_hash = _hashed(body.password)
+    password_hash = _hash_password(body.password)
     with database().transaction() as session:
         users.change(session, users.find(session, user_id), clock().now(), settings(), {}, {}, password_hash)
     return empty()
@@ -120,11 +120,11 @@ def groups_of(user_id: str) -> Response:
     query = select(Group).join(Membership, Membership.group_id == Group.id).where(Membership.user_id == user_id)
     with database().reading() as session:
         users.find(session, user_id)
-        page = listed(session, query, request.args, order=Group.name, identity=Group.id, words={"name": Group.name})
+        page = list_page(session, query, request.args, order=Group.name, identity=Group.id, words={"name": Group.name})
         return json(collection("groups", [views.group(group) for group in page.rows], page.next_marker))
 
 
-def _hashed(password: str | None) -> str | None:
+def _hash_password(password: str | None) -> str | None:
     """Outside of any transaction, because it is slow."""
     if password is None:
         return None

@@ -7,17 +7,17 @@ from app.core.settings import Settings
 from app.security import keys
 
 
-class Seal:
+class SecretCipher:
     """Encrypts and decrypts texts. The keys lie beside those of tokens and never rotate."""
 
     def __init__(self, settings: Settings) -> None:
-        self._keys = keys.Keys(directory(settings))
+        self._keys = keys.KeyRing(directory(settings))
 
-    def close(self, text: str, now: datetime) -> str:
+    def encrypt(self, text: str, now: datetime) -> str:
         """The text, encrypted."""
         return self._keys.encrypt(text.encode(), int(now.timestamp())).decode()
 
-    def open(self, sealed: str) -> str:
+    def decrypt(self, sealed: str) -> str:
         """The decrypted text. Raises InvalidToken unless it was sealed with these keys."""
         return self._keys.decrypt(sealed.encode()).decode()
 
