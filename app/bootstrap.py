@@ -20,7 +20,7 @@ from app.core.errors import OperatorError
 from app.core.installation import Installation
 from app.core.reserved import reserved_prefixes
 from app.core.settings import Settings
-from app.db.database import Database, is_unreachable, reason
+from app.db.database import Database, error_reason, is_unreachable
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     except Exception as error:
         if not is_unreachable(error):
             raise
-        print(f"sixstack: the database cannot be reached: {reason(error)}", file=sys.stderr)
+        print(f"sixstack: the database cannot be reached: {error_reason(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -27,7 +27,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.settings import Settings
 from app.db.database import Database
 from app.web import authentication, faults, host_header, request_id
-from app.web.context import Parts
+from app.web.context import Dependencies
 from app.web.policy import Policy
 from identity_api.tokens.tokens import Tokens
 
@@ -65,12 +65,12 @@ class Sixstack(Flask):
 
 def create_app(settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> Flask:
     """The WSGI application. The database must exist and be migrated."""
-    app = routed_app()
-    furnish(app, settings, database=database, clock=clock)
+    app = create_unconfigured_app()
+    configure(app, settings, database=database, clock=clock)
     return app
 
 
-def routed_app() -> Flask:
+def create_unconfigured_app() -> Flask:
     """An application that knows its routes and nothing else yet; they are the same for every installation."""
     app = Sixstack("sixstack", static_folder=None)
     app.url_map.strict_slashes = False
@@ -84,7 +84,7 @@ def routed_app() -> Flask:
     return app
 
 
-def furnish(app: Flask, settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> None:
+def configure(app: Flask, settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> None:
     """Give an application its settings, database and clock, and all that is made of them."""
     database = database or Database(
         settings.database,
@@ -94,12 +94,12 @@ def furnish(app: Flask, settings: Settings, *, database: Database | None = None,
     )
     clock = clock or SystemClock()
     app.extensions.clear()
-    app.extensions["sixstack"] = Parts(settings, database, clock)
+    app.extensions["sixstack"] = Dependencies(settings, database, clock)
     app.extensions[host_header.KNOWN_HOSTS] = host_header.KnownHosts(settings)
     app.extensions["sixstack.policy"] = Policy(RULES, _overrides(settings))
     app.extensions["sixstack.tokens"] = Tokens(database, clock, settings)
     for service in (identity_api, image_api, compute_api):
-        service.routes.furnish(app)
+        service.routes.configure(app)
 
 
 def merge_slashes(path: str) -> str:

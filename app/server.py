@@ -28,8 +28,8 @@ def main() -> None:
     processes.end_with_parent()
     settings = Settings.read({})
     host, port = settings.address
-    if not _in_order(settings):  # requests are answered 503 until the database is back
-        threading.Thread(target=_put_in_order_later, args=(settings,), daemon=True).start()
+    if not _try_recover_images(settings):  # requests are answered 503 until the database is back
+        threading.Thread(target=_retry_recover_images, args=(settings,), daemon=True).start()
     _allow_open_files(2 * CONNECTIONS)
     Granian(
         "app.server:gateway",
@@ -68,7 +68,7 @@ def gateway() -> Gateway:
     return Gateway(app, lambda method, path: factory.is_streamed(app, method, path), limits)
 
 
-def _in_order(settings: Settings) -> bool:
+def _try_recover_images(settings: Settings) -> bool:
     """Whether images could be put in order: not while the database is away."""
     try:
         put_in_order(settings)
@@ -80,8 +80,8 @@ def _in_order(settings: Settings) -> bool:
     return True
 
 
-def _put_in_order_later(settings: Settings) -> None:
-    while not _in_order(settings):
+def _retry_recover_images(settings: Settings) -> None:
+    while not _try_recover_images(settings):
         time.sleep(1)
 
 

@@ -50,19 +50,19 @@ def up(settings: Settings) -> int:
     """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
     log_context.configure()
     _check_host(settings)
-    with _only_one(settings), _port(settings):
+    with _exclusive_lock(settings), _port(settings):
         pass
     installation.prepare(settings)
-    with _only_one(settings):
+    with _exclusive_lock(settings):
         processes.write_pid_file(settings.state / "up.pid")
         environment = {**os.environ, **settings.environ(), "SIXSTACK_STATE": str(settings.state.absolute())}
         environment.pop(processes.NOTIFY_SOCKET, None)
         _prepare_database(environment)
         who = privileges.account(settings, installation.load(settings))
-        privileges.hand_over(settings, who)
-        children = children_of(settings)
+        privileges.change_owners(settings, who)
+        children = make_children(settings)
         if who is not None:
-            _give_up_privileges(settings, children, who, environment)
+            _drop_privileges(settings, children, who, environment)
         dns_status.remove(settings)
         try:
             return _run(settings, children, environment)
@@ -73,7 +73,7 @@ def up(settings: Settings) -> int:
             dns_status.remove(settings)
 
 
-def children_of(settings: Settings) -> list[Child]:
+def make_children(settings: Settings) -> list[Child]:
     """The processes that these settings ask for, in the order in which they are started."""
     modules = {"API": "app.server"}
     if settings.broker_url:
@@ -83,16 +83,16 @@ def children_of(settings: Settings) -> list[Child]:
     if settings.agent or settings.broker_url:
         modules["console proxy"] = "app.consoles"
     if dns_settings.is_sync_enabled(settings):
-        modules["keeper of names"] = "app.commands.dns"
+        modules["dns sync"] = "app.commands.dns"
     return [Child(name, [sys.executable, "-m", module]) for name, module in modules.items()]
 
 
-def _give_up_privileges(
+def _drop_privileges(
     settings: Settings, children: list[Child], who: privileges.Account, environment: dict[str, str]
 ) -> None:
     """Let every child but the agent run as the account. Raises OperatorError when that is impossible."""
-    handed = privileges.hand_out(settings, who) | {"HOME": str(settings.api_directory.absolute())}
-    privileges.compile_programs()
+    handed = privileges.copy_root_files(settings, who) | {"HOME": str(settings.api_directory.absolute())}
+    privileges.compile_bytecode()
     privileges.check(settings, who, {**environment, **handed})
     ports = {"API": settings.address[1], "console proxy": settings.console_address[1]}
     for child in children:
@@ -123,16 +123,16 @@ def _run(settings: Settings, children: list[Child], environment: dict[str, str])
             _start(child, environment)
         if ready_until is not None:
             agent_is_ready = not settings.agent or (settings.state / "agent.ready").exists()
-            if agent_is_ready and _answers(_url(settings)):
+            if agent_is_ready and _is_answering(_url(settings)):
                 print(
                     f"Sixstack answers at {_url(settings)}; credentials are in {settings.state / 'clouds.yaml'}",
                     flush=True,
                 )
                 (settings.state / "up.url").write_text(_url(settings) + "\n")
-                processes.tell_systemd("READY=1")
+                processes.notify_systemd("READY=1")
                 ready_until = None
             elif time.monotonic() > ready_until:
-                if not _answers(_url(settings)):
+                if not _is_answering(_url(settings)):
                     raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see above.")
                 log.info("The API answers; the agent still starts the machines that ran before the reboot")
                 ready_until = time.monotonic() + READY_SECONDS
@@ -157,7 +157,7 @@ def down(settings: Settings, *, servers: bool) -> int:
     from compute_agent.shutdown import end_machines
     from hypervisor.api.errors import HypervisorError
 
-    with _only_one(settings):
+    with _exclusive_lock(settings):
         try:
             hypervisor = make_hypervisor(settings, installation.load(settings))
             ended = end_machines(hypervisor, settings)
@@ -206,7 +206,7 @@ def _port(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
+def _exclusive_lock(settings: Settings) -> Iterator[None]:
     """One supervisor for each state directory."""
     if not settings.state.exists():
         yield
@@ -248,13 +248,13 @@ def _end(children: list[Child]) -> None:
             process.wait()
 
 
-def where(settings: Settings) -> str | None:
+def find_url(settings: Settings) -> str | None:
     """The URL at which the cloud of this state directory answers just now; None when it does not."""
     try:
         url = (settings.state / "up.url").read_text().strip()
     except OSError:
         return None
-    return url if _answers(url) else None
+    return url if _is_answering(url) else None
 
 
 def _url(settings: Settings) -> str:
@@ -263,7 +263,7 @@ def _url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _answers(url: str) -> bool:
+def _is_answering(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/identity/v3", timeout=2):  # noqa: S310
             return True
@@ -272,9 +272,9 @@ def _answers(url: str) -> bool:
 
 
 def _wait_for_end(pid: int) -> None:
-    start = processes.started(pid)
+    start = processes.start_time(pid)
     until = time.monotonic() + END_SECONDS + 10
-    while processes.started(pid) == start and start is not None:
+    while processes.start_time(pid) == start and start is not None:
         if time.monotonic() > until:
             raise OperatorError(f"process {pid} does not end; look at it with `ps -fp {pid}`.")
         time.sleep(0.05)

@@ -198,7 +198,7 @@ class Agent:
 
     def _do(self, operation_id: int) -> bool:
         """Returns whether it was this call that did it."""
-        with log_context.within(LogContext()):
+        with log_context.use(LogContext()):
             return self._do_within(operation_id)
 
     def _do_within(self, operation_id: int) -> bool:

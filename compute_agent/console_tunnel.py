@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.headers import build_authorization_basic
 
-from app.console_transport.relay import HOSTS_PATH, OPTIONS, SocketEnd, WebSocketEnd, pass_both_ways
+from app.console_transport.relay import HOSTS_PATH, WEBSOCKET_OPTIONS, SocketStream, WebSocketStream, relay
 from compute_agent.credential import HostCredential
 from compute_api.access.host_proof import prove
 from hypervisor.api.errors import HypervisorError
@@ -65,11 +65,11 @@ class ConsoleTunnels:
             words = build_authorization_basic(self._given.name, prove(self._given.secret, session))
             headers = {"Authorization": words}
             timeouts: dict[str, Any] = {"open_timeout": OPEN_SECONDS, "close_timeout": CLOSE_SECONDS}
-            taker = await connect(url, additional_headers=headers, proxy=None, **timeouts, **OPTIONS)
+            taker = await connect(url, additional_headers=headers, proxy=None, **timeouts, **WEBSOCKET_OPTIONS)
         except BaseException:
             console.close()
             raise
-        passing = asyncio.create_task(pass_both_ways(WebSocketEnd(taker), await SocketEnd.of(console)))
+        passing = asyncio.create_task(relay(WebSocketStream(taker), await SocketStream.of(console)))
         self._open.add(passing)
         passing.add_done_callback(self._open.discard)
 

@@ -54,10 +54,10 @@ def down(settings: Settings, *, servers: bool) -> int:
     given = credential.load(settings.state)
     pid = processes.read_pid_file(settings.state / "agent.pid")
     if pid is not None:
-        start = processes.started(pid)
+        start = processes.start_time(pid)
         os.kill(pid, signal.SIGTERM)
         pause = threading.Event()
-        while processes.started(pid) == start and start is not None:
+        while processes.start_time(pid) == start and start is not None:
             pause.wait(0.05)
     ended = 0
     if servers:

@@ -42,5 +42,5 @@ class EpochReader:
 
     def read(self) -> int:
         """The epoch now; -1 before the first bootstrap."""
-        rows = self._database.hot.rows(_EPOCH, {})
+        rows = self._database.prepared_reads.rows(_EPOCH, {})
         return int(rows[0][0]) if rows else -1

@@ -194,7 +194,7 @@ def main() -> int:
         began = time.monotonic()
         try:
             with cluster(Path(work) / "c", lambda text: print(f"==> {text}", flush=True)) as made:
-                _furnish(made)
+                _configure(made)
                 print(_advice(made, time.monotonic() - began), flush=True)
                 try:
                     signal.pause()
@@ -226,7 +226,7 @@ All of it runs after {seconds:.0f} s. In another shell:
 Ctrl-C here ends it, guests and all."""
 
 
-def _furnish(made: Cluster) -> None:
+def _configure(made: Cluster) -> None:
     """The tiny image, a key pair, and the hosts' names."""
     key = made.directory / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)

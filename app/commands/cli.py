@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        from app.db.database import is_empty, is_unreachable, reason
+        from app.db.database import error_reason, is_empty, is_unreachable
 
         if is_empty(error):
             print(
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         if not is_unreachable(error):
             raise
-        print(f"sixstack: the database cannot be reached: {reason(error)}", file=sys.stderr)
+        print(f"sixstack: the database cannot be reached: {error_reason(error)}", file=sys.stderr)
         return 1
 
 

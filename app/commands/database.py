@@ -21,7 +21,7 @@ import network_api.models  # noqa: F401
 from app import bootstrap
 from app.core.errors import OperatorError
 from app.core.settings import Settings
-from app.db.database import Base, Database, reason
+from app.db.database import Base, Database, error_reason
 from compute_api.operations import purge as operations_purge
 
 ROWS = 1000
@@ -38,13 +38,13 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
         raise OperatorError("say which database to copy to: `sixstack db copy URL`, or with --from URL --to URL.")
     with ExitStack() as undo:
         _check_file(from_url)
-        source = _opened(from_url)
+        source = _open_database(from_url)
         undo.callback(source.dispose)
-        target = _opened(to_url)
+        target = _open_database(to_url)
         undo.callback(target.dispose)
         if source.writer.url == target.writer.url:
             raise OperatorError("that is the database to copy from.")
-        undo.enter_context(_nobody_works_in(source))
+        undo.enter_context(_lock_state(source))
         try:
             reading = undo.enter_context(source.writer.connect())
             if not source.is_sqlite:
@@ -55,7 +55,7 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
             bootstrap.upgrade(writing)
             rows = copy_tables(reading, writing)
         except exc.DBAPIError as error:
-            raise OperatorError(f"the database says: {reason(error)}") from None
+            raise OperatorError(f"the database says: {error_reason(error)}") from None
     print(f"All {rows} rows are there. Start the cloud with --database-url {target.writer.url},")
     print("or with SIXSTACK_DATABASE_URL set to it, which keeps its password out of the list of processes.")
     print("The old database is as it was; nothing uses it any more.")
@@ -64,9 +64,9 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
 
 def purge(settings: Settings, parsed: argparse.Namespace) -> int:
     """Remove rows of servers that were deleted before a day, while the cloud goes on; show how far it is."""
-    before = _day(parsed.before) if parsed.before else _days_ago(parsed.days)
+    before = _parse_day(parsed.before) if parsed.before else _days_ago(parsed.days)
     _check_file(settings.database)
-    database = _opened(settings.database)
+    database = _open_database(settings.database)
     whole = operations_purge.PurgedCount()
     try:
         with database.reader.connect() as connection:
@@ -80,7 +80,7 @@ def purge(settings: Settings, parsed: argparse.Namespace) -> int:
                 time.sleep(time.monotonic() - began)  # so that others have the database half of the time
             began = time.monotonic()
     except exc.DBAPIError as error:
-        raise OperatorError(f"the database says: {reason(error)}") from None
+        raise OperatorError(f"the database says: {error_reason(error)}") from None
     finally:
         if whole.rows:
             print()
@@ -95,7 +95,7 @@ def purge(settings: Settings, parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _day(text: str) -> datetime:
+def _parse_day(text: str) -> datetime:
     """A day, or a moment, in UTC unless it says otherwise."""
     try:
         found = datetime.fromisoformat(text)
@@ -132,13 +132,15 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
     result = reading.execution_options(yield_per=ROWS).execute(query)
     rows: Iterator[Row] = (dict(row) for row in result.mappings())
     if any(key.column.table is table for key in table.foreign_keys):
-        rows = iter(_parents_first(table, list(rows)))
+        rows = iter(_sort_parents_first(table, list(rows)))
     count = 0
     while batch := list(islice(rows, ROWS)):
         try:
             writing.execute(table.insert(), batch)
         except exc.DataError as error:
-            raise OperatorError(f"table {table.name} holds what the new database cannot: {reason(error)}") from None
+            raise OperatorError(
+                f"table {table.name} holds what the new database cannot: {error_reason(error)}"
+            ) from None
         count += len(batch)
         print(f"\r{table.name:40} {count:10} rows", end="", flush=True)
     for there in (reading, writing):
@@ -152,7 +154,7 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
     return count
 
 
-def _parents_first(table: Table, rows: list[Row]) -> Iterable[Row]:
+def _sort_parents_first(table: Table, rows: list[Row]) -> Iterable[Row]:
     """Rows that refer to rows of the same table, after those."""
     referring = [key.parent.name for key in table.foreign_keys if key.column.table is table]
     (key,) = table.primary_key.columns
@@ -181,7 +183,7 @@ def _set_sequence(writing: Connection, table: Table) -> None:
 def _check(reading: Connection, writing: Connection, source: Database) -> None:
     """The source is of this version, the target is empty, and nobody else is at work in either."""
     for connection in (reading, writing):
-        if connection.dialect.name == "postgresql" and _others(connection):
+        if connection.dialect.name == "postgresql" and _has_other_clients(connection):
             raise OperatorError(f"others are connected to {connection.engine.url}; end the cloud first.")
     _check_revision(reading, source)
     if there := inspect(writing).get_table_names():
@@ -199,7 +201,7 @@ def _check_revision(connection: Connection, database: Database) -> None:
         )
 
 
-def _others(connection: Connection) -> bool:
+def _has_other_clients(connection: Connection) -> bool:
     """Whether anybody but us is connected to this PostgreSQL database."""
     query = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' "
@@ -209,7 +211,7 @@ def _others(connection: Connection) -> bool:
 
 
 @contextmanager
-def _nobody_works_in(source: Database) -> Iterator[None]:
+def _lock_state(source: Database) -> Iterator[None]:
     """Keep `sixstack up` away from a SQLite database as long as this lasts; refuse when it runs."""
     path = source.writer.url.database
     if not source.is_sqlite or not path:
@@ -233,7 +235,7 @@ def _check_file(url: str) -> None:
             raise OperatorError(f"there is no database {path}.")
 
 
-def _opened(url: str) -> Database:
+def _open_database(url: str) -> Database:
     try:
         return Database(url)
     except OSError as error:

@@ -9,7 +9,7 @@ from app.core import log_context, processes
 from app.core.clock import SystemClock
 from app.core.errors import OperatorError
 from app.core.settings import Settings
-from app.db.database import Database, is_unreachable, reason
+from app.db.database import Database, error_reason, is_unreachable
 from app.dns import records as dns_records
 from app.dns import settings as dns_settings
 from app.dns import status
@@ -62,7 +62,7 @@ def _try_sync(settings: Settings) -> str | None:
     except Exception as error:
         if not is_unreachable(error):
             raise
-        return f"the database cannot be reached: {reason(error)}"
+        return f"the database cannot be reached: {error_reason(error)}"
     return None
 
 

@@ -9,7 +9,7 @@ from app.core.clock import SystemClock
 from app.core.settings import Settings
 from app.db.database import Database
 from app.dns import status as dns_status
-from app.supervisor import where
+from app.supervisor import find_url
 
 
 def show(settings: Settings) -> int:
@@ -33,7 +33,7 @@ def show(settings: Settings) -> int:
             silent_before = liveness.down_before(session, now)
     finally:
         database.dispose()
-    url = where(settings)
+    url = find_url(settings)
     up = pid is not None and url is not None
     print(f"cloud       {f'answers at {url}, process {pid}' if up else 'down: `sixstack up` starts it'}")
     print(f"state       {settings.state.absolute()}, installation {chosen.id}")

@@ -8,19 +8,19 @@ from app.core.settings import Settings
 FILE = "consoles.port"
 
 
-def keep(settings: Settings, port: int) -> None:
+def write_port(settings: Settings, port: int) -> None:
     """From now on consoles are served there."""
     temporary = settings.api_directory / f".{FILE}"
     temporary.write_text(f"{port}\n")
     temporary.rename(settings.api_directory / FILE)
 
 
-def forget(settings: Settings) -> None:
+def remove_port(settings: Settings) -> None:
     """They are not."""
     (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
-def port(settings: Settings) -> int | None:
+def read_port(settings: Settings) -> int | None:
     """Where the proxy of this state directory listens; None when it does not."""
     try:
         return int((settings.api_directory / FILE).read_text())
@@ -28,7 +28,7 @@ def port(settings: Settings) -> int | None:
         return None
 
 
-def for_hosts(settings: Settings, port: int) -> str | None:
+def host_facing_url(settings: Settings, port: int) -> str | None:
     """Where hosts on other computers reach the proxy that listens at `port` on this one: the URL that was chosen for
     them or for browsers, or the address that it listens at. None when that says nothing: it is where their API is."""
     if chosen := settings.console_host_url or settings.console_url:
@@ -41,9 +41,9 @@ def for_hosts(settings: Settings, port: int) -> str | None:
     return None if found.is_unspecified or found.is_loopback else f"http://{_bracketed(host)}:{port}"
 
 
-def base(settings: Settings, api: str) -> str | None:
+def browser_url(settings: Settings, api: str) -> str | None:
     """What URLs of consoles start with, for who reaches the API at the URL `api`; None when none are served."""
-    listening = port(settings)
+    listening = read_port(settings)
     if listening is None:
         return None
     if settings.console_url:

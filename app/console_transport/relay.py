@@ -16,19 +16,19 @@ MESSAGE_BYTES = 1 << 20
 WAITING_MESSAGES = 4
 CHUNK_BYTES = 1 << 16
 
-quiet = logging.getLogger("sixstack.consoles.websockets")
-quiet.setLevel(logging.CRITICAL)  # its words have request lines in them, and those have tokens
+websocket_log = logging.getLogger("sixstack.consoles.websockets")
+websocket_log.setLevel(logging.CRITICAL)  # its words have request lines in them, and those have tokens
 
-OPTIONS: dict[str, Any] = {
+WEBSOCKET_OPTIONS: dict[str, Any] = {
     "max_size": MESSAGE_BYTES,
     "max_queue": WAITING_MESSAGES,
     "compression": None,
-    "logger": quiet,
+    "logger": websocket_log,
 }
 """How WebSockets are opened, by whoever opens them. Who does not answer to a ping for 20 seconds has ended."""
 
 
-class End(Protocol):
+class ConsoleStream(Protocol):
     """One end. What it raises are OSError and ConnectionClosed, which mean that it has ended."""
 
     async def receive(self) -> bytes:
@@ -44,14 +44,14 @@ class End(Protocol):
         ...
 
 
-class SocketEnd:
+class SocketStream:
     """A connected socket, such as one to qemu."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def of(cls, connection: socket.socket) -> "SocketEnd":
+    async def of(cls, connection: socket.socket) -> "SocketStream":
         """Owns the socket from now on."""
         connection.setblocking(False)
         return cls(*await asyncio.open_connection(sock=connection))
@@ -69,7 +69,7 @@ class SocketEnd:
             await self._writer.wait_closed()
 
 
-class WebSocketEnd:
+class WebSocketStream:
     """A browser, a proxy or a host."""
 
     def __init__(self, connection: Connection) -> None:
@@ -87,9 +87,9 @@ class WebSocketEnd:
         await self._connection.close(1000, "The console has ended.")
 
 
-async def pass_both_ways(one: End, other: End) -> None:
+async def relay(one: ConsoleStream, other: ConsoleStream) -> None:
     """Until either end has ended; then both have."""
-    ways = [asyncio.create_task(_pass(one, other)), asyncio.create_task(_pass(other, one))]
+    ways = [asyncio.create_task(_copy(one, other)), asyncio.create_task(_copy(other, one))]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -103,7 +103,7 @@ async def pass_both_ways(one: End, other: End) -> None:
             await asyncio.gather(one.close(), other.close())
 
 
-async def _pass(source: End, target: End) -> None:
+async def _copy(source: ConsoleStream, target: ConsoleStream) -> None:
     with contextlib.suppress(ConnectionClosed, OSError):
         while received := await source.receive():
             await target.send(received)

@@ -33,11 +33,11 @@ def open_console(hypervisor: Hypervisor, machine_id: str, kind: str, *, taker: i
         connection.close()
         raise
     user = os.geteuid() if taker is None else taker
-    threading.Thread(target=_hand_over, args=(listener, connection, user), name="console", daemon=True).start()
+    threading.Thread(target=_serve_handoff, args=(listener, connection, user), name="console", daemon=True).start()
     return name
 
 
-def receive(name: str) -> socket.socket:
+def receive_console(name: str) -> socket.socket:
     """The connection that is handed over there. Raises OSError when it is not."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as giver:
         giver.settimeout(HANDOVER_SECONDS)
@@ -48,7 +48,7 @@ def receive(name: str) -> socket.socket:
     return socket.socket(fileno=descriptors[0])
 
 
-def _hand_over(listener: socket.socket, connection: socket.socket, user: int) -> None:
+def _serve_handoff(listener: socket.socket, connection: socket.socket, user: int) -> None:
     until = time.monotonic() + HANDOVER_SECONDS
     with listener, connection:
         try:

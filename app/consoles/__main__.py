@@ -30,9 +30,9 @@ def main() -> int:
     log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
-    endpoint.forget(settings)
+    endpoint.remove_port(settings)
     try:
-        sock = bound(settings)
+        sock = bind_socket(settings)
     except OSError as error:
         log.error("Cannot serve consoles at %s: %s. Choose another --console-listen.", settings.console_listen, error)
         return 1
@@ -56,7 +56,7 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     if root is None:
         log.warning("noVNC is not installed, so there is no page for screens; scripts/setup.sh brings it")
     server = await Proxy(asked.check, asked.open, root, asked.hosts, url=settings.console_url).listen(sock)
-    endpoint.keep(settings, port)
+    endpoint.write_port(settings, port)
     await ending.wait()
     server.close()
     if remote is not None:
@@ -73,7 +73,7 @@ def _remote(settings: Settings) -> "RemoteHostClient | None":
     return RemoteHostClient(settings.broker_url, settings.broker_authority)
 
 
-def bound(settings: Settings) -> socket.socket:
+def bind_socket(settings: Settings) -> socket.socket:
     """Where consoles are served: at `console_listen`; where nobody chose, beside the API, or at any port when that one
     is taken. Raises OSError for a place that was chosen and cannot be had."""
     host, port = settings.console_address

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.console_transport import endpoint
-from app.console_transport.relay import End, SocketEnd
-from app.console_transport.socket_handoff import receive
-from app.consoles.tunnels import Hosts
+from app.console_transport.relay import ConsoleStream, SocketStream
+from app.console_transport.socket_handoff import receive_console
+from app.consoles.tunnels import HostConnections
 from app.core import errors
 from app.core.clock import SystemClock
 from app.core.settings import Settings
@@ -30,22 +30,22 @@ class Consoles:
 
     def __init__(self, settings: Settings, database: Database, port: int, remote: Callable[..., Any] | None) -> None:
         self._here = settings.host_name if settings.agent else None
-        self._place = {"url": endpoint.for_hosts(settings, port), "port": port}
+        self._place = {"url": endpoint.host_facing_url(settings, port), "port": port}
         self._database, self._clock = database, SystemClock()
         self._seal = SecretCipher(settings)
         self._local, self._remote = LocalHostClient(settings.state), remote
-        self.hosts = Hosts(self._prove)
+        self.hosts = HostConnections(self._prove)
 
     def check(self, token: str) -> None:
         """Raises NotFound for an invalid token. Does not use it. Blocks."""
         self._found(token)
 
-    async def open(self, token: str) -> End:
+    async def open(self, token: str) -> ConsoleStream:
         """The console that the token is for. Uses it once, whether the console opens or not. Raises SixstackError."""
         found = await asyncio.to_thread(self._use, token)
         kind = KINDS[console_tokens.ConsoleType(found.console_type)]
         if found.host == self._here:
-            return await SocketEnd.of(await asyncio.to_thread(self._open_here, found.server_id, kind))
+            return await SocketStream.of(await asyncio.to_thread(self._open_here, found.server_id, kind))
 
         async def ask(session: str) -> None:
             arguments = {"kind": kind, "session": session, **self._place}
@@ -57,7 +57,7 @@ class Consoles:
     def _open_here(self, server_id: str, kind: ConsoleKind) -> socket.socket:
         name = self._local("open_console", server_id, kind=kind)
         try:
-            return receive(name)
+            return receive_console(name)
         except OSError:
             raise errors.Unavailable("The console does not answer just now. Try again.") from None
 

@@ -15,7 +15,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from app.console_transport.relay import HOSTS_PATH, OPTIONS, End, WebSocketEnd, pass_both_ways
+from app.console_transport.relay import HOSTS_PATH, WEBSOCKET_OPTIONS, ConsoleStream, WebSocketStream, relay
 from app.consoles import static_files, tunnels
 from app.core import errors
 
@@ -23,7 +23,7 @@ log = logging.getLogger("sixstack.consoles")
 
 CONNECTIONS = 256
 BINARY = Subprotocol("binary")
-Opener = Callable[[str], Awaitable[End]]
+Opener = Callable[[str], Awaitable[ConsoleStream]]
 """From a token to its console. Raises SixstackError in words for the user."""
 
 
@@ -39,7 +39,7 @@ class Proxy:
         check: Callable[[str], None],
         opener: Opener,
         root: Path | None,
-        expected: tunnels.Hosts | None = None,
+        expected: tunnels.HostConnections | None = None,
         *,
         url: str | None = None,
         limit: int = CONNECTIONS,
@@ -56,7 +56,7 @@ class Proxy:
             process_request=self._request,
             select_subprotocol=_subprotocol,
             server_header="Sixstack",
-            **OPTIONS,
+            **WEBSOCKET_OPTIONS,
         )
 
     async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
@@ -105,7 +105,7 @@ class Proxy:
                 log.warning("A console could not be opened: %s", type(error).__name__)
                 await client.close(1011, "The console cannot be opened just now.")
                 return
-            await pass_both_ways(WebSocketEnd(client), console)
+            await relay(WebSocketStream(client), console)
         finally:
             self._connected -= 1
 

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_authorization_basic
 from websockets.http11 import Request
 
-from app.console_transport.relay import HOSTS_PATH, End, WebSocketEnd
+from app.console_transport.relay import HOSTS_PATH, ConsoleStream, WebSocketStream
 from app.core import errors
 
 ARRIVAL_SECONDS = 10.0
@@ -29,14 +29,14 @@ class _Expected:
     came: asyncio.Future[ServerConnection]
 
 
-class Hosts:
+class HostConnections:
     """Who is expected with a console. `prove` knows whether a host's proof for a session holds; it may block."""
 
     def __init__(self, prove: Callable[[str, str, str], bool]) -> None:
         self._prove = prove
         self._expected: dict[str, _Expected] = {}
 
-    async def bring(self, host: str, ask: Callable[[str], Awaitable[object]]) -> End:
+    async def bring(self, host: str, ask: Callable[[str], Awaitable[object]]) -> ConsoleStream:
         """The console that the host brings. `ask` is given the session, asks the host, and returns when it has come.
 
         Raises what `ask` raises, and Unavailable when the host is not here although it says so.
@@ -46,7 +46,7 @@ class Hosts:
         self._expected[session] = _Expected(host, came)
         try:
             await ask(session)
-            return WebSocketEnd(await asyncio.wait_for(asyncio.shield(came), ARRIVAL_SECONDS))
+            return WebSocketStream(await asyncio.wait_for(asyncio.shield(came), ARRIVAL_SECONDS))
         except BaseException as error:
             if came.done():
                 await came.result().close()

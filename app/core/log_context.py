@@ -41,7 +41,7 @@ def current() -> LogContext:
 
 
 @contextmanager
-def within(context: LogContext) -> Iterator[None]:
+def use(context: LogContext) -> Iterator[None]:
     """Let lines belong to this while a block runs."""
     token = _current.set(context)
     try:

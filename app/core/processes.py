@@ -18,7 +18,7 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def started(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """When the process started, in clock ticks since boot; None when there is none. Pid and start name a process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -30,7 +30,7 @@ def started(pid: int) -> str | None:
 
 def write_pid_file(path: Path) -> None:
     """Say who we are."""
-    path.write_text(f"{os.getpid()} {started(os.getpid())}\n")
+    path.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
 
 
 def read_pid_file(path: Path) -> int | None:
@@ -39,10 +39,10 @@ def read_pid_file(path: Path) -> int | None:
         pid, start = path.read_text().split()
     except (OSError, ValueError):
         return None
-    return int(pid) if started(int(pid)) == start else None
+    return int(pid) if start_time(int(pid)) == start else None
 
 
-def tell_systemd(state: str) -> None:
+def notify_systemd(state: str) -> None:
     """Say `state`, such as READY=1, to systemd when it has started us and wants to know (sd_notify(3))."""
     if address := os.environ.get(NOTIFY_SOCKET):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

@@ -189,20 +189,20 @@ class Settings:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`. Raises OperatorError when it is not ADDRESS:PORT."""
-        return _address("--listen", self.listen)
+        return _parse_address("--listen", self.listen)
 
     @property
     def console_address(self) -> tuple[str, int]:
         """Host and port of `console_listen`. Raises OperatorError when it is not ADDRESS:PORT."""
         if self.console_listen:
-            return _address("--console-listen", self.console_listen)
+            return _parse_address("--console-listen", self.console_listen)
         host, port = self.address
         return host, port + 1 if port < 65535 else 0
 
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of `trusted_proxies`. Raises OperatorError."""
-        return _networks("SIXSTACK_TRUSTED_PROXIES", self.trusted_proxies)
+        return _parse_networks("SIXSTACK_TRUSTED_PROXIES", self.trusted_proxies)
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
@@ -213,7 +213,7 @@ class Settings:
             if given.get(field.name) is not None:
                 values[field.name] = given[field.name]
             elif (text := environ.get(f"SIXSTACK_{field.name.upper()}")) is not None:
-                values[field.name] = _parsed(field.name, hints[field.name], text)
+                values[field.name] = _parse(field.name, hints[field.name], text)
         return cls(**values)
 
     def environ(self) -> dict[str, str]:
@@ -224,7 +224,7 @@ class Settings:
 
 DATABASE = "sixstack.db"
 DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock")
-WORDS = {
+BOOLEANS = {
     "1": True,
     "true": True,
     "yes": True,
@@ -237,7 +237,7 @@ WORDS = {
 }
 
 
-def _address(option: str, text: str) -> tuple[str, int]:
+def _parse_address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise OperatorError(f"{option} wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {text!r}")
@@ -245,20 +245,20 @@ def _address(option: str, text: str) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=8)
-def _networks(name: str, text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def _parse_networks(name: str, text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
     except ValueError as error:
         raise OperatorError(f"{name}: {error}.") from None
 
 
-def _parsed(name: str, kind: Any, text: str) -> Any:
+def _parse(name: str, kind: Any, text: str) -> Any:
     if isinstance(kind, UnionType):
         kind = get_args(kind)[0]
     if kind is bool:
-        if (word := text.lower()) not in WORDS:
+        if (word := text.lower()) not in BOOLEANS:
             raise OperatorError(f"SIXSTACK_{name.upper()} is true or false, not {text!r}.")
-        return WORDS[word]
+        return BOOLEANS[word]
     try:
         return kind(text)
     except ValueError:

@@ -35,7 +35,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from app.core import patterns
 from app.core.errors import BadRequest, OperatorError
-from app.db.prepared_reads import Holder, HotReads
+from app.db.prepared_reads import ConnectionOwner, PreparedReads
 from app.security.owned_files import open_or_create
 
 NAMING = {
@@ -74,7 +74,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
 
 
-PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+LIBPQ_TIMEOUTS = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """What libpq is told, in seconds, unless the URL says otherwise: a server that is gone is noticed soon."""
 WAIT_SECONDS = 20
 """How long a thread waits for a connection that others have."""
@@ -114,13 +114,13 @@ def is_empty(error: Exception) -> bool:
     )
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """What the database says is wrong, in one line."""
     said = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
     return str(said).strip().partition("\n")[0]
 
 
-def _parsed(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     """PostgreSQL is spoken to by psycopg, whether the URL says so or not. Raises OperatorError."""
     try:
         parsed = make_url(url)
@@ -143,7 +143,7 @@ class Database:
 
         Raises OperatorError for a URL that means nothing here.
         """
-        parsed = _parsed(url)
+        parsed = _parse_url(url)
         self.url = url
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         common: dict[str, Any] = {"json_serializer": _json, "json_deserializer": orjson.loads}
@@ -151,7 +151,7 @@ class Database:
             common["connect_args"] = {"check_same_thread": False, "isolation_level": None, "timeout": 30}
             common |= {"pool_size": pool_size, "max_overflow": pool_size}
         else:
-            common["connect_args"] = {name: value for name, value in PATIENCE.items() if name not in parsed.query}
+            common["connect_args"] = {name: value for name, value in LIBPQ_TIMEOUTS.items() if name not in parsed.query}
             common |= {"pool_size": max(connections // 2, 1), "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
             common |= {"pool_pre_ping": True, "pool_use_lifo": True, "pool_recycle": RECYCLE_SECONDS}
         try:
@@ -159,13 +159,13 @@ class Database:
             self.reader: Engine = create_engine(parsed, isolation_level="AUTOCOMMIT", **common)
         except (exc.ArgumentError, ModuleNotFoundError) as error:
             raise OperatorError(f"the database {parsed} cannot be used: {error}. {ADVICE}") from None
-        self._held: list[tuple[weakref.ref[Holder], PoolProxiedConnection]] = []
-        self._holding = threading.Lock()
-        self.hot = HotReads(self)
-        self._turn = _Turn(Path(parsed.database)) if self.is_sqlite and parsed.database else None
+        self._pinned: list[tuple[weakref.ref[ConnectionOwner], PoolProxiedConnection]] = []
+        self._pinned_lock = threading.Lock()
+        self.prepared_reads = PreparedReads(self)
+        self._write_lock = _WriteLock(Path(parsed.database)) if self.is_sqlite and parsed.database else None
         if self.is_sqlite:
             for engine in (self.writer, self.reader):
-                event.listen(engine, "connect", _pragmas(synchronous))
+                event.listen(engine, "connect", _pragma_setter(synchronous))
             event.listen(self.writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
     @contextmanager
@@ -175,8 +175,8 @@ class Database:
         What was registered by `after_commit` runs once the commit is done.
         """
         with Session(self.writer, expire_on_commit=False) as session:
-            if self._turn:
-                with self._turn, session.begin():
+            if self._write_lock:
+                with self._write_lock, session.begin():
                     yield session
             else:
                 with session.begin():
@@ -213,38 +213,38 @@ class Database:
                 if not connection.invalidated:
                     connection.exec_driver_sql("RESET statement_timeout")
 
-    def hold(self, holder: Holder) -> PoolProxiedConnection:
+    def pin_connection(self, holder: ConnectionOwner) -> PoolProxiedConnection:
         """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
 
         `holder` is an object that the thread keeps; once that is gone, so is the thread, as servers end idle ones,
         and the next to ask gives the connection back to the pool. Not the thread itself: at its end no Python may
         run in it any more.
         """
-        with self._holding:
-            left = [connection for owner, connection in self._held if owner() is None]
-            self._held = [(owner, connection) for owner, connection in self._held if owner() is not None]
+        with self._pinned_lock:
+            left = [connection for owner, connection in self._pinned if owner() is None]
+            self._pinned = [(owner, connection) for owner, connection in self._pinned if owner() is not None]
             for connection in left:
                 connection.close()
             connection = self.reader.raw_connection()
-            self._held.append((weakref.ref(holder), connection))
+            self._pinned.append((weakref.ref(holder), connection))
         return connection
 
-    def lose(self, holder: Holder) -> None:
+    def discard_connection(self, holder: ConnectionOwner) -> None:
         """The connection that the holder keeps is broken: close it."""
-        with self._holding:
-            broken = [connection for owner, connection in self._held if owner() is holder]
-            self._held = [(owner, connection) for owner, connection in self._held if owner() is not holder]
+        with self._pinned_lock:
+            broken = [connection for owner, connection in self._pinned if owner() is holder]
+            self._pinned = [(owner, connection) for owner, connection in self._pinned if owner() is not holder]
         for connection in broken:
             connection.invalidate()
 
     def dispose(self) -> None:
         """Close every connection, held ones too."""
-        while self._held:
-            self._held.pop()[1].invalidate()
+        while self._pinned:
+            self._pinned.pop()[1].invalidate()
         self.writer.dispose()
         self.reader.dispose()
-        if self._turn:
-            self._turn.close()
+        if self._write_lock:
+            self._write_lock.close()
 
 
 def after_commit(session: Session, action: Callable[[], None]) -> None:
@@ -252,7 +252,7 @@ def after_commit(session: Session, action: Callable[[], None]) -> None:
     session.info.setdefault("after_commit", []).append(action)
 
 
-class _Turn:
+class _WriteLock:
     """Whose turn it is to write: one thread of one process. A thread that waits for itself is told so."""
 
     def __init__(self, database: Path) -> None:
@@ -277,7 +277,7 @@ class _Turn:
         self._file.close()
 
 
-def _pragmas(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
+def _pragma_setter(synchronous: str) -> Callable[[Any, ConnectionPoolEntry], None]:
     def set_pragmas(connection: Any, _record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for pragma in (

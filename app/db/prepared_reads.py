@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.db.database import Database
 
 
-class Holder:
+class ConnectionOwner:
     """What a thread keeps as long as it keeps a connection."""
 
 
@@ -36,15 +36,15 @@ class Prepared:
         return whole if self._order is None else [whole[name] for name in self._order]
 
 
-class HotReads:
+class PreparedReads:
     """Runs prepared queries; see above. Safe to use from several threads."""
 
     def __init__(self, database: "Database") -> None:
         self._database = database
-        self._held: Any = threading.local() if database.is_sqlite else SimpleNamespace()
-        self._turn = nullcontext() if database.is_sqlite else threading.Lock()
+        self._pinned: Any = threading.local() if database.is_sqlite else SimpleNamespace()
+        self._lock = nullcontext() if database.is_sqlite else threading.Lock()
         driver = database.reader.dialect.loaded_dbapi
-        self._lost: tuple[type[Exception], ...] = (DBAPIError, driver.Error)
+        self._driver_errors: tuple[type[Exception], ...] = (DBAPIError, driver.Error)
         self._prepared: dict[int, Prepared] = {}
 
     def rows(self, query: Select[*tuple[Any, ...]], values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -53,27 +53,27 @@ class HotReads:
         if prepared is None:
             prepared = self._prepared[id(query)] = Prepared(self._database, query)
         parameters = prepared.parameters(values)
-        with self._turn:
+        with self._lock:
             try:
                 return self._rows(prepared.sql, parameters)
-            except self._lost:
-                self._let_go()
+            except self._driver_errors:
+                self._discard()
             try:
                 return self._rows(prepared.sql, parameters)
-            except self._lost:
-                self._let_go()
+            except self._driver_errors:
+                self._discard()
                 raise
 
-    def _let_go(self) -> None:
-        if (holder := getattr(self._held, "holder", None)) is not None:
-            self._database.lose(holder)
-        self._held.__dict__.clear()
+    def _discard(self) -> None:
+        if (owner := getattr(self._pinned, "owner", None)) is not None:
+            self._database.discard_connection(owner)
+        self._pinned.__dict__.clear()
 
     def _rows(self, sql: str, parameters: Any) -> list[tuple[Any, ...]]:
-        cursor = getattr(self._held, "cursor", None)
+        cursor = getattr(self._pinned, "cursor", None)
         if cursor is None:
-            self._held.holder = Holder()
-            cursor = self._held.cursor = self._database.hold(self._held.holder).cursor()
+            self._pinned.owner = ConnectionOwner()
+            cursor = self._pinned.cursor = self._database.pin_connection(self._pinned.owner).cursor()
         cursor.execute(sql, parameters)
         # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
         return list(cursor.fetchall())

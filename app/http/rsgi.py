@@ -22,7 +22,7 @@ from granian.rsgi import Scope
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from app.http.transfers import Download, MinimumRate, Upload, send
-from app.web.bodies import LARGEST
+from app.web.bodies import MAX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Gateway:
 
     async def _receive(self, protocol: HTTPProtocol, length: int | None) -> Any:
         """The complete body, or an input that raises what is wrong with it."""
-        if length is not None and length > LARGEST:
+        if length is not None and length > MAX_BYTES:
             return _Refused(RequestEntityTooLarge())
         try:
             async with asyncio.timeout(self._limits.body_seconds):
@@ -150,7 +150,7 @@ class Gateway:
                 parts.append(part)
                 count += len(part)
                 self._waiting_bytes += len(part)
-                if count > LARGEST or self._waiting_bytes > WAITING_BYTES:
+                if count > MAX_BYTES or self._waiting_bytes > WAITING_BYTES:
                     return _Refused(RequestEntityTooLarge())
         finally:
             self._waiting_bytes -= count
@@ -211,7 +211,7 @@ class Gateway:
 
         try:
             result = self._application(environ_of(scope, body), start_response)
-            if isinstance(result, Download) and result.length > LARGEST:
+            if isinstance(result, Download) and result.length > MAX_BYTES:
                 return _File(started[0], started[1], result)
             try:
                 content = b"".join(result)

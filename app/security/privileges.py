@@ -38,7 +38,7 @@ PRIVILEGED_PORTS = 1024
 
 # Directories that the account cannot traverse, such as /root with a checkout in it, are replaced in a mount namespace
 # by ones that contain only what is needed. Arguments: HIDDEN COUNT PATH… HIDDEN COUNT PATH… -- COMMAND…
-_CONFINE = """
+_CONFINE_SCRIPT = """
 mask=$(umask)
 umask 022
 while [ "$1" != -- ]; do
@@ -103,7 +103,7 @@ def api_directories(settings: Settings) -> tuple[str, ...]:
     return ("api", "keys") if settings.image_store else ("api", "keys", "images/store")
 
 
-def hand_over(settings: Settings, who: Account | None) -> None:
+def change_owners(settings: Settings, who: Account | None) -> None:
     """Give the account its directories, with what an earlier release or another account left in them; idempotent.
 
     Call it as root while nothing else runs; does nothing otherwise. Raises OperatorError.
@@ -120,7 +120,7 @@ def hand_over(settings: Settings, who: Account | None) -> None:
         (state / "machines").mkdir(mode=0o700, exist_ok=True)
         (state / "machines").chmod(0o700)
         for name in api_directories(settings):
-            _give(state / name, owner)
+            _chown_tree(state / name, owner)
         for name in READ_FILES:
             if (state / name).exists():
                 os.chown(state / name, -1, owner.gid)
@@ -132,7 +132,7 @@ def hand_over(settings: Settings, who: Account | None) -> None:
         ) from None
 
 
-def hand_out(settings: Settings, who: Account) -> dict[str, str]:
+def copy_root_files(settings: Settings, who: Account) -> dict[str, str]:
     """Copies of files that only root may read, for the account. Returns the SIXSTACK_* variables that name them."""
     named = {"dns_key_file": settings.dns_key_file, "broker_authority": settings.broker_authority}
     changed = {}
@@ -153,7 +153,7 @@ def hand_out(settings: Settings, who: Account) -> dict[str, str]:
     return changed
 
 
-def compile_programs() -> None:
+def compile_bytecode() -> None:
     """Write the bytecode of our own modules where it is missing or old: the account cannot, and each of its processes
     would compile them again."""
     top = Path(app.__file__).parents[1]
@@ -163,8 +163,9 @@ def compile_programs() -> None:
 
 def command(settings: Settings, who: Account, words: list[str], *, port: int | None = None) -> list[str]:
     """The command line that runs `words`, a Python of ours, as the account."""
-    confined = list(_confinement(settings, who))
-    before = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", _CONFINE, "sh", *confined, "--"]
+    confined = list(_confine_arguments(settings, who))
+    unshare = ["unshare", "--mount", "--propagation", "private", "--"]
+    before = [*unshare, "sh", "-euc", _CONFINE_SCRIPT, "sh", *confined, "--"]
     return [*(before if confined else ()), *who.command(port=port), *words]
 
 
@@ -183,7 +184,7 @@ def check(settings: Settings, who: Account, environment: dict[str, str]) -> None
         )
 
 
-def _confinement(settings: Settings, who: Account) -> Iterator[str]:
+def _confine_arguments(settings: Settings, who: Account) -> Iterator[str]:
     """Arguments of _CONFINE: each hidden directory, and what is needed below it."""
     state = settings.state.absolute()
     needed = [Path(each) for each in (*sys.path, sys.prefix, sys.base_prefix) if each and Path(each).is_dir()]
@@ -208,14 +209,14 @@ def _may_traverse(directory: Path, who: Account) -> bool:
     return bool(found.st_mode & (stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH))
 
 
-def _give(directory: Path, owner: Account) -> None:
+def _chown_tree(directory: Path, owner: Account) -> None:
     """Give a directory with all that is in it. The directory itself comes last: in one that has the owner, who may have
     put links there, only files directly in it are given that root has written since, such as with an older release."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid == owner.uid:
         for path in directory.iterdir():
             if path.lstat().st_uid != owner.uid:
-                _give_file(path, owner)
+                _chown_file(path, owner)
         return
     for path in _entries(directory):
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
@@ -228,7 +229,7 @@ def _entries(directory: Path) -> Iterable[Path]:
         yield from (Path(root) / name for name in (*files, *directories))
 
 
-def _give_file(path: Path, owner: Account) -> None:
+def _chown_file(path: Path, owner: Account) -> None:
     """Give a plain file that has no other name: one with another name may be a link to a file of root's elsewhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -14,9 +14,9 @@ from app.web.microversion import Version, v
 MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
 
 
-LARGEST = 1 << 20
+MAX_BYTES = 1 << 20
 """Bytes of a JSON body: sixteen times the largest user_data."""
-DEEPEST = 100
+MAX_DEPTH = 100
 """Levels of arrays and objects in a JSON body; what is kept is written into answers, whose encoder stops at 254."""
 
 
@@ -88,14 +88,14 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 def json_body() -> Any:
     """The JSON of this request. Raises BadRequest when it is none, or is nested deeper than DEEPEST; a body over
     LARGEST bytes is a 413, unread."""
-    request.max_content_length = min(request.max_content_length or LARGEST, LARGEST)
+    request.max_content_length = min(request.max_content_length or MAX_BYTES, MAX_BYTES)
     text = request.get_data(cache=False)
     try:
         body = orjson.loads(text or b"null")
     except orjson.JSONDecodeError:
         raise errors.BadRequest(MALFORMED) from None
-    if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deeper(body, DEEPEST):
-        raise errors.BadRequest(f"The body is nested deeper than {DEEPEST} levels.")
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
+        raise errors.BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
     return body
 
 
@@ -120,10 +120,10 @@ def parse(model: type[Parsed], body: Any, version: Version | None = None) -> Par
     try:
         return model.model_validate(body, context={"version": version})
     except ValidationError as error:
-        raise errors.BadRequest(_said(error)) from None
+        raise errors.BadRequest(_describe_error(error)) from None
 
 
-def _said(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     where = [str(part) for part in first["loc"]]
     name = where[-1] if where else "body"

@@ -12,7 +12,7 @@ from app.db.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Dependencies:
     """What all services share. Services keep parts of their own under names of their own in `app.extensions`."""
 
     settings: Settings
@@ -20,20 +20,20 @@ class Parts:
     clock: Clock
 
 
-def parts() -> Parts:
-    return cast(Parts, current_app.extensions["sixstack"])
+def dependencies() -> Dependencies:
+    return cast(Dependencies, current_app.extensions["sixstack"])
 
 
 def database() -> Database:
-    return parts().database
+    return dependencies().database
 
 
 def settings() -> Settings:
-    return parts().settings
+    return dependencies().settings
 
 
 def clock() -> Clock:
-    return parts().clock
+    return dependencies().clock
 
 
 def caller() -> Caller:

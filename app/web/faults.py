@@ -86,12 +86,12 @@ UNSTORABLE = "The request holds a value that cannot be stored or looked for."
 def fault(service: Service | None, status: int, message: str, kind: str | None = None) -> Response:
     """The answer that says what is wrong; `kind` is Neutron's exception name where there is one."""
     if service is Service.IMAGE and "python-glanceclient" in request.headers.get("User-Agent", ""):
-        return _page(status, message)
+        return _html_page(status, message)
     body = BODIES[service](status, message, kind)
     return Response(orjson.dumps(body), status=status, content_type="application/json")
 
 
-def _page(status: int, message: str) -> Response:
+def _html_page(status: int, message: str) -> Response:
     """The page that Glance sends; its own client stumbles over JSON that is not nested."""
     title = f"{status} {_title(status)}"
     text = escape(message, quote=False).replace("\n", "<br />\n")
@@ -99,51 +99,51 @@ def _page(status: int, message: str) -> Response:
     return Response(page, status=status, content_type="text/html; charset=UTF-8")
 
 
-def _identity(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+def _identity_body(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
     return {"error": {"code": status, "title": _title(status), "message": message}}
 
 
-def _image(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+def _image_body(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
     return {"code": f"{status} {_title(status)}", "title": _title(status), "message": message}
 
 
-def _compute(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
+def _compute_body(status: int, message: str, _kind: str | None) -> Mapping[str, Any]:
     body: dict[str, Any] = {"code": status, "message": message}
     if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.TOO_MANY_REQUESTS):
         body["retryAfter"] = "0"
     return {COMPUTE_NAMES.get(status, "computeFault"): body}
 
 
-def _network(status: int, message: str, kind: str | None) -> Mapping[str, Any]:
+def _network_body(status: int, message: str, kind: str | None) -> Mapping[str, Any]:
     kind = kind or NEUTRON_TYPES.get(status, _title(status))
     return {"NeutronError": {"type": kind, "message": message, "detail": ""}}
 
 
 BODIES: dict[Service | None, Callable[[int, str, str | None], Mapping[str, Any]]] = {
-    None: _identity,
-    Service.IDENTITY: _identity,
-    Service.IMAGE: _image,
-    Service.COMPUTE: _compute,
-    Service.VOLUME: _compute,
-    Service.NETWORK: _network,
+    None: _identity_body,
+    Service.IDENTITY: _identity_body,
+    Service.IMAGE: _image_body,
+    Service.COMPUTE: _compute_body,
+    Service.VOLUME: _compute_body,
+    Service.NETWORK: _network_body,
 }
 
 
 def install(app: Flask) -> None:
     """Turn every error that leaves a route into a fault; what nobody expected is logged and becomes a plain 500."""
-    app.register_error_handler(errors.SixstackError, _expected)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(DBAPIError, _database)
-    app.register_error_handler(PoolTimeout, _database)
-    app.register_error_handler(DataError, _unstorable)
-    app.register_error_handler(OverflowError, _too_large)
-    app.register_error_handler(RecursionError, _too_large)
-    app.register_error_handler(ValueError, _value)
-    app.register_error_handler(StatementError, _unbound)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(errors.SixstackError, _handle_sixstack_error)
+    app.register_error_handler(HTTPException, _handle_http_exception)
+    app.register_error_handler(DBAPIError, _handle_database_error)
+    app.register_error_handler(PoolTimeout, _handle_database_error)
+    app.register_error_handler(DataError, _handle_data_error)
+    app.register_error_handler(OverflowError, _handle_out_of_range)
+    app.register_error_handler(RecursionError, _handle_out_of_range)
+    app.register_error_handler(ValueError, _handle_value_error)
+    app.register_error_handler(StatementError, _handle_statement_error)
+    app.register_error_handler(Exception, _handle_unexpected)
 
 
-def _expected(error: errors.SixstackError) -> Response:
+def _handle_sixstack_error(error: errors.SixstackError) -> Response:
     service = service_of(request.path)
     status = next(
         found
@@ -157,7 +157,7 @@ def _expected(error: errors.SixstackError) -> Response:
     return response
 
 
-def _http(error: HTTPException) -> BaseResponse:
+def _handle_http_exception(error: HTTPException) -> BaseResponse:
     """What Flask itself refuses: no such route, no such method, a broken body."""
     service = service_of(request.path)
     if error.code is None or error.response is not None:
@@ -174,39 +174,39 @@ def _http(error: HTTPException) -> BaseResponse:
     return response
 
 
-def _unstorable(error: DataError) -> Response:
+def _handle_data_error(error: DataError) -> Response:
     """What the database cannot hold, such as PostgreSQL a text with a NUL in it, or a number that is too large."""
     log.info("%s %s holds a value that the database refuses: %s", request.method, request.path, error.orig)
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
 
 
-def _database(error: Exception) -> Response:
+def _handle_database_error(error: Exception) -> Response:
     """The database is not there, or somebody else had the turn for too long: the same request may work soon."""
     if not is_unreachable(error):
-        return _unexpected(error)
+        return _handle_unexpected(error)
     log.warning("%s %s: the database cannot be reached: %s", request.method, request.path, error)
-    return _expected(errors.Unavailable(UNREACHABLE, headers={"Retry-After": "1"}))
+    return _handle_sixstack_error(errors.Unavailable(UNREACHABLE, headers={"Retry-After": "1"}))
 
 
-def _too_large(error: Exception) -> Response:
+def _handle_out_of_range(error: Exception) -> Response:
     """A number or a time out of the range that SQLite or a datetime has, or a value nested too deeply."""
     log.info("%s %s holds a value out of range: %s", request.method, request.path, error)
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
 
 
-def _value(error: ValueError) -> Response:
+def _handle_value_error(error: ValueError) -> Response:
     """Python refuses to convert a text of thousands of digits."""
-    return _too_large(error) if "Exceeds the limit" in str(error) else _unexpected(error)
+    return _handle_out_of_range(error) if "Exceeds the limit" in str(error) else _handle_unexpected(error)
 
 
-def _unbound(error: StatementError) -> Response:
+def _handle_statement_error(error: StatementError) -> Response:
     """The same where it was noticed on the way into a statement."""
-    return _too_large(error.orig) if isinstance(error.orig, OverflowError) else _unexpected(error)
+    return _handle_out_of_range(error.orig) if isinstance(error.orig, OverflowError) else _handle_unexpected(error)
 
 
-def _unexpected(error: Exception) -> Response:
+def _handle_unexpected(error: Exception) -> Response:
     if is_unreachable(error):  # the driver's own error, from a connection that a thread keeps
-        return _database(error)
+        return _handle_database_error(error)
     log.exception("%s %s failed", request.method, request.path, exc_info=error)
     message = INTERNAL.format(id=g.get("request_id", "unknown"))
     return fault(service_of(request.path), HTTPStatus.INTERNAL_SERVER_ERROR, message)

@@ -4,7 +4,7 @@ from flask import request
 
 from app.web.context import settings
 
-REMEMBERED = 64
+CACHE_SIZE = 64
 _KNOWN: dict[tuple[str, str], str] = {}
 """What hosts that clients named became: working that out takes as long as reading a server."""
 
@@ -20,7 +20,7 @@ def base_url() -> str:
     asked = (environ["wsgi.url_scheme"], host)
     known = _KNOWN.get(asked)
     if known is None:
-        if len(_KNOWN) >= REMEMBERED:
+        if len(_KNOWN) >= CACHE_SIZE:
             _KNOWN.clear()
         known = _KNOWN[asked] = request.host_url.rstrip("/")
     return known

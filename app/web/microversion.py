@@ -40,15 +40,15 @@ class Microversions:
 
     def install(self, blueprint: Blueprint) -> None:
         """Set `g.version` before each request of the blueprint and the headers after it, errors included."""
-        blueprint.before_request(self._read)
+        blueprint.before_request(self._set_version)
 
-    def _read(self) -> None:
+    def _set_version(self) -> None:
         g.microversions = self
         g.version = self.minimum
-        g.version = self._asked()
+        g.version = self._requested_version()
 
-    def _asked(self) -> Version:
-        text = self._text()
+    def _requested_version(self) -> Version:
+        text = self._header_value()
         if text is None:
             return self.minimum
         if text == "latest":
@@ -64,7 +64,7 @@ class Microversions:
             )
         return version
 
-    def _text(self) -> str | None:
+    def _header_value(self) -> str | None:
         header: str = request.environ.get("HTTP_OPENSTACK_API_VERSION", "")
         for part in header.split(","):
             word, _, number = part.strip().partition(" ")
@@ -74,7 +74,7 @@ class Microversions:
             return request.headers.get(self.legacy_header) or None
         return None
 
-    def mark(self, response: Response) -> None:
+    def add_headers(self, response: Response) -> None:
         """Say which version answered."""
         version = str(g.version)
         add = response.headers.add

@@ -33,7 +33,7 @@ def install(app: Flask) -> None:
         if service_of(request.path) is Service.COMPUTE:
             add("X-Compute-Request-Id", number)
         if (microversions := g.get("microversions")) is not None:
-            microversions.mark(response)
+            microversions.add_headers(response)
         elif "Vary" not in response.headers:
             response.headers["Vary"] = "X-Auth-Token"
         return response

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.core.clock import Clock
-from app.db.database import Database, is_unreachable, reason
+from app.db.database import Database, error_reason, is_unreachable
 from compute_api.models import Migration, Operation, PastServer, Server, ServerAction, ServerSize
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class PurgeThread:
                 pause = INTERVAL.total_seconds()
             except Exception as error:
                 if is_unreachable(error):
-                    log.warning("Old rows stay for now, the database does not answer: %s", reason(error))
+                    log.warning("Old rows stay for now, the database does not answer: %s", error_reason(error))
                 else:
                     log.exception("Old rows stay for now")
                 pause = RETRY_SECONDS

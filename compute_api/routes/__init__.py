@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
-from app.web.context import Parts, clock
+from app.web.context import Dependencies, clock
 from compute_api.operations import interfaces
 from compute_api.routes import (
     extensions,
@@ -67,13 +67,13 @@ __all__ = [
 ]
 
 
-def furnish(app: Flask) -> None:
+def configure(app: Flask) -> None:
     """Give the application what compute's routes reach for."""
-    parts: Parts = app.extensions["sixstack"]
-    here = parts.settings.host_name if parts.settings.agent else None
-    notify, ask = make_remote_clients(parts.settings)
-    app.extensions[context.NOTIFY] = Notifier(here, LocalNotifier(parts.settings.state), notify)
-    app.extensions[context.ASK] = HostClient(here, LocalHostClient(parts.settings.state), ask)
+    dependencies: Dependencies = app.extensions["sixstack"]
+    here = dependencies.settings.host_name if dependencies.settings.agent else None
+    notify, ask = make_remote_clients(dependencies.settings)
+    app.extensions[context.NOTIFY] = Notifier(here, LocalNotifier(dependencies.settings.state), notify)
+    app.extensions[context.ASK] = HostClient(here, LocalHostClient(dependencies.settings.state), ask)
     app.extensions[context.ENTRIES] = EntryCache()
     app.extensions[PORT_CHANGE_HOOK] = _refresh_interfaces
 

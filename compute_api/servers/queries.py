@@ -138,7 +138,7 @@ class ServerFilter:
 def find_key(database: Database, caller: Caller, server_id: str) -> ServerKey:
     """One of the caller's servers; an admin finds every project's. Raises NotFound."""
     query, values = (_BY_ID, {}) if caller.is_admin else (_BY_ID_IN_PROJECT, {"project": caller.project})
-    found = database.hot.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
+    found = database.prepared_reads.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
     if not found:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
     return cast(ServerKey, found[0])
@@ -148,7 +148,7 @@ def list_keys(database: Database, wanted: ServerFilter) -> list[ServerKey]:
     """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
     if wanted == ServerFilter(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
         values = {"project": wanted.project_id, "most": wanted.limit}
-        return cast("list[ServerKey]", database.hot.rows(_OF_PROJECT, values))
+        return cast("list[ServerKey]", database.prepared_reads.rows(_OF_PROJECT, values))
     with _reading(database, wanted) as session:
         return cast("list[ServerKey]", session.execute(page_query(session, _KEYS, wanted)).all())
 

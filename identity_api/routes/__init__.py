@@ -9,7 +9,7 @@ from identity_api.routes.base import dependencies
 from identity_api.routes.directory import domains, groups, projects, users
 
 
-def furnish(app: Flask) -> None:
+def configure(app: Flask) -> None:
     """Give the application what identity's routes reach for."""
     dependencies.install(app)
 

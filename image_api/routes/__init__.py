@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app.web.context import Parts
+from app.web.context import Dependencies
 from image_api.imports.web_download import Reach
 from image_api.imports.worker import ImportWorker
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
@@ -15,16 +15,16 @@ for _module in MODULES:
     _module.blueprint.before_request(refuse_nul)
 
 
-def furnish(app: Flask) -> None:
+def configure(app: Flask) -> None:
     """Give the application what the image routes reach for. Imports are done once `start` was called."""
-    parts: Parts = app.extensions["sixstack"]
-    settings = parts.settings
+    dependencies: Dependencies = app.extensions["sixstack"]
+    settings = dependencies.settings
     store = make_store(settings)
     reach = Reach.read(settings.image_import_ports, settings.image_import_allow, settings.prefix)
     app.extensions["sixstack.images.store"] = store
     app.extensions["sixstack.images.transfers"] = Transfers(settings.transfer_threads)
     app.extensions["sixstack.images.worker"] = ImportWorker(
-        parts.database, store, parts.clock, reach, lambda used: limits_of(settings, used)
+        dependencies.database, store, dependencies.clock, reach, lambda used: limits_of(settings, used)
     )
 
 

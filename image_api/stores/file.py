@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 from uuid import uuid4
 
-from app.core.processes import started
+from app.core.processes import start_time
 from app.security.owned_files import inherit_owner
 
 READ_BYTES = 1 << 20
@@ -122,7 +122,7 @@ class FileStore:
     def sweep(self) -> None:
         for path in self.directory.glob(".*.part"):
             pid, _, start = path.name.split(".")[-3].partition("-")
-            if not pid.isdigit() or started(int(pid)) != start:
+            if not pid.isdigit() or start_time(int(pid)) != start:
                 path.unlink(missing_ok=True)
 
 
@@ -136,7 +136,7 @@ class FileWriter:
     def __init__(self, directory: Path, name: str, *, sparse: bool) -> None:
         self._directory = directory
         self._target = directory / name
-        process = f"{os.getpid()}-{started(os.getpid())}"
+        process = f"{os.getpid()}-{start_time(os.getpid())}"
         self._path = directory / f".{name}.{process}.{uuid4().hex}.part"
         self._sparse = sparse
         self._block = mmap.mmap(-1, BLOCK_BYTES)  # begins at a page, as the disk wants it

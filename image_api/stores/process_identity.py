@@ -3,12 +3,12 @@
 import os
 import socket
 
-from app.core.processes import started
+from app.core.processes import start_time
 
 
 def me() -> str:
     """This process."""
-    return f"{socket.gethostname()} {os.getpid()} {started(os.getpid())}"
+    return f"{socket.gethostname()} {os.getpid()} {start_time(os.getpid())}"
 
 
 def is_gone(writer: str | None, host: str | None = None) -> bool:
@@ -17,4 +17,4 @@ def is_gone(writer: str | None, host: str | None = None) -> bool:
         name, pid, start = (writer or "").split()
     except ValueError:
         return True
-    return name == (host or socket.gethostname()) and started(int(pid)) != start
+    return name == (host or socket.gethostname()) and start_time(int(pid)) != start

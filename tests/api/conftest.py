@@ -21,7 +21,7 @@ from app.core.clock import ManualClock
 from app.core.errors import Conflict
 from app.core.settings import Settings
 from app.db.database import Database
-from app.factory import furnish, routed_app
+from app.factory import configure, create_unconfigured_app
 from compute_agent.agent import Agent
 from compute_agent.tasks import carry_out
 from compute_api.conductor.service import LocalConductor
@@ -133,7 +133,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask, server: Po
     bootstrap.write_clouds(settings, clouds)
     made = yaml.safe_load((state / "clouds.yaml").read_text())["clouds"].values()
     passwords = {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made}
-    furnish(routed, settings, database=database)
+    configure(routed, settings, database=database)
     logins = {name: authenticated(routed, name, password, name) for name, password in passwords.items()}
     database.dispose()
     if server:
@@ -181,12 +181,12 @@ def database(settings: Settings) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def routed() -> Flask:
     """All routes; making them takes longer than most tests."""
-    return routed_app()
+    return create_unconfigured_app()
 
 
 @pytest.fixture
 def app(routed: Flask, settings: Settings, database: Database, clock: ManualClock) -> Flask:
-    furnish(routed, settings, database=database, clock=clock)
+    configure(routed, settings, database=database, clock=clock)
     return routed
 
 

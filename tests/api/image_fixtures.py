@@ -10,14 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app import factory
 from app.core import errors
 from app.core.caller import Caller
 from app.core.clock import ManualClock
 from app.core.settings import Settings
 from app.db.database import Database
-from app.factory import furnish
 from app.web import authentication
-from app.web.context import Parts
+from app.web.context import Dependencies
 from image_api.stores.file import FileStore
 
 READER = frozenset({"reader"})
@@ -98,15 +98,15 @@ class ImageCloud:
         return Actor(self.app.test_client(), token)
 
     def configure(self, **settings: Any) -> None:
-        parts: Parts = self.app.extensions["sixstack"]
-        self.app.extensions["sixstack"] = replace(parts, settings=replace(parts.settings, **settings))
+        dependencies: Dependencies = self.app.extensions["sixstack"]
+        self.app.extensions["sixstack"] = replace(dependencies, settings=replace(dependencies.settings, **settings))
 
 
 @pytest.fixture
 def cloud(routed: Flask, settings: Settings) -> Iterator[ImageCloud]:
     database = Database(settings.database, synchronous="OFF")
     clock = ManualClock()
-    furnish(routed, settings, database=database, clock=clock)
+    factory.configure(routed, settings, database=database, clock=clock)
     routed.extensions["sixstack.tokens"] = Callers()
     yield ImageCloud(routed, database, clock, routed.extensions["sixstack.images.store"])
     database.dispose()

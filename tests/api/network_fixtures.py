@@ -15,7 +15,7 @@ from app.core.caller import Caller
 from app.core.clock import ManualClock
 from app.core.settings import Settings
 from app.db.database import Database
-from app.factory import furnish
+from app.factory import configure
 from network_api.models import Network, Port, SegmentRange, Subnet, SubnetPool
 from network_api.resources.bootstrap import bootstrap
 
@@ -95,7 +95,7 @@ class KnownCallers:
 def cloud(routed: Flask, settings: Settings, database: Database) -> Cloud:
     """The whole application; its networks start anew, with a prefix and a time that tests know."""
     clock = ManualClock(NOW)
-    furnish(routed, settings, database=database, clock=clock)
+    configure(routed, settings, database=database, clock=clock)
     routed.extensions["sixstack.tokens"] = KnownCallers()
     with database.transaction() as session:
         for model in (Port, Subnet, Network, SubnetPool, SegmentRange):

@@ -32,7 +32,7 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 @pytest.fixture(autouse=True)
 def proxy(settings: Settings) -> None:
     """Consoles are served, as far as the API knows."""
-    endpoint.keep(settings, 6080)
+    endpoint.write_port(settings, 6080)
 
 
 def set_(app: Flask, **settings: str) -> None:
@@ -150,7 +150,7 @@ def test_nobody_elses_server_has_one(as_member: Api, host: Host) -> None:
 def test_without_a_proxy_there_are_no_consoles(
     as_member: Api, make_server: MakeServer, host: Host, settings: Settings
 ) -> None:
-    endpoint.forget(settings)
+    endpoint.remove_port(settings)
     assert as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).status_code == 400
 
 

@@ -18,7 +18,7 @@ from app.commands import cli
 from app.core.clock import ManualClock
 from app.core.settings import Settings
 from app.db.database import Database
-from app.factory import furnish
+from app.factory import configure
 from compute_api.conductor.service import LocalConductor
 from tests.api.conftest import Api, Host
 from tests.postgres import USER, postgres, why_not
@@ -96,7 +96,7 @@ def test_a_copied_cloud_goes_on(
     try:
         assert rows(moved) == rows(database)
         there = replace(settings, database_url=empty)
-        furnish(app, there, database=moved, clock=clock)
+        configure(app, there, database=moved, clock=clock)
         conductor = LocalConductor(moved, clock, there)
         assert as_member.get(f"{COMPUTE}/servers/{server_id}").json == before
         Host(host.hypervisor, conductor).work()
@@ -134,7 +134,7 @@ def test_a_database_that_is_not_there_is_one_clear_line(
     url = f"postgresql://nobody@/nothing?host={tmp_path}"
     there = replace(settings, database_url=url)
     environment = {**os.environ, **there.environ()}
-    status = "import sys; from app import cli; sys.exit(cli.main(['status']))"
+    status = "import sys; from app.commands import cli; sys.exit(cli.main(['status']))"
     for run in (["-c", status], ["-m", "app.bootstrap"]):
         assert subprocess.run([sys.executable, *run], env=environment, check=False).returncode == 1
         said = capfd.readouterr().err

@@ -129,15 +129,15 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
         deadline = time.monotonic() + 60
         while not look():
             assert time.monotonic() < deadline
-            assert keeper.poll() is None
+            assert process.poll() is None
             time.sleep(0.05)
 
     def said(word: str, settings: Settings) -> bool:
         return word in (status.summary(settings, SystemClock().now()) or "")
 
-    [child] = [child for child in supervisor.children_of(named) if "names" in child.name]
+    [child] = [child for child in supervisor.make_children(named) if child.name == "dns sync"]
     environment = {**os.environ, **replace(named, dns_sync_seconds=0.1).environ()}
-    keeper = subprocess.Popen(child.command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(child.command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: said("is kept", named))
         make_server("web")
@@ -148,8 +148,8 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
         named.dns_key_file.with_suffix(".gone").rename(named.dns_key_file)
         until(lambda: said("is kept", named))
     finally:
-        keeper.terminate()
-        errors = keeper.communicate(timeout=30)[1]
+        process.terminate()
+        errors = process.communicate(timeout=30)[1]
     assert errors.count("cannot be read") == 1, "what does not change is said once"
     assert "is kept again" in errors
 
@@ -157,7 +157,7 @@ def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str
 def test_names_are_kept_by_who_is_told_to(settings: Settings) -> None:
     configured = replace(settings, dns_zone=ZONE, dns_server="127.0.0.1", dns_sync_seconds=0)
     for without in (settings, configured, replace(configured, dns_server="", dns_sync_seconds=1)):
-        assert "app.commands.dns" not in str(supervisor.children_of(without))
+        assert "app.commands.dns" not in str(supervisor.make_children(without))
     asked = replace(configured, dns_sync_seconds=1, dns_server="ns.example", agent=False)
     with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
         supervisor.up(asked)

@@ -79,7 +79,7 @@ class RemoteLike(RemoteConductor):
         self._desk = conductor
 
     def _ask(self, name: str, **arguments: object) -> object:
-        return messages.carry_out(self._desk, {"ask": name, **arguments})
+        return messages.dispatch(self._desk, {"ask": name, **arguments})
 
 
 class Broken(FakeHypervisor):

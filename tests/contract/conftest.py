@@ -184,7 +184,7 @@ def need_a_host() -> None:
         pytest.skip("there is no tiny guest image: make image")
 
 
-def furnish(cloud: Cloud, key: Key) -> None:
+def configure(cloud: Cloud, key: Key) -> None:
     """The tiny image, public, and the demo user's key."""
     with cloud.connect("sixstack-admin") as admin:
         admin.create_image(
@@ -206,7 +206,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cloud]
     made = Cloud(tmp_path_factory.mktemp("cloud") / "state", f"127.0.0.1:{free_port()}")
     try:
         made.up()
-        furnish(made, key)
+        configure(made, key)
         yield made
     finally:
         made.down("--servers")
@@ -222,7 +222,7 @@ def other_cloud(tmp_path: Path, key: Key) -> Iterator[Cloud]:
     made = Cloud(tmp_path / "state", f"127.0.0.1:{free_port()}")
     try:
         made.up()
-        furnish(made, key)
+        configure(made, key)
         yield made
     finally:
         made.down("--servers")

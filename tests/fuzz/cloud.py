@@ -16,7 +16,7 @@ from app.core.clock import ManualClock
 from app.core.errors import Conflict
 from app.core.settings import Settings
 from app.db.database import Database
-from app.factory import furnish
+from app.factory import configure
 from compute_agent.host_rpc import METHODS
 from compute_agent.tasks import carry_out
 from compute_api.conductor.service import LocalConductor
@@ -64,7 +64,7 @@ class Cloud:
         settings = Settings(state=state, host_name="fake-host")
         self.database = Database(settings.database)
         clock = ManualClock(datetime.now(UTC).replace(microsecond=0))
-        furnish(self.app, settings, database=self.database, clock=clock)
+        configure(self.app, settings, database=self.database, clock=clock)
         self.hypervisor = FakeHypervisor(name="fake-host")
         self.conductor = LocalConductor(self.database, clock, settings)
         self.conductor.register(self.hypervisor.describe())

@@ -23,7 +23,7 @@ from typing import Any
 
 from flask import Flask
 
-from app.factory import routed_app
+from app.factory import create_unconfigured_app
 from tests.fuzz.cloud import Cloud
 from tests.fuzz.corpus import BODIES, V21
 from tests.fuzz.mutation import Mutator, Request
@@ -241,7 +241,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6) if parsed.seed is None else parsed.seed
     logging.basicConfig(level=logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="sixfuzz") as directory:
-        cloud = Cloud(routed_app(), Path(directory))
+        cloud = Cloud(create_unconfigured_app(), Path(directory))
         report = fuzz(cloud, seed=seed, seconds=parsed.seconds)
         cloud.close()
     print(report)

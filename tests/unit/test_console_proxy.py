@@ -12,11 +12,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.headers import build_authorization_basic
 
 from app.console_transport import endpoint
-from app.console_transport.relay import End, SocketEnd
-from app.console_transport.socket_handoff import open_console, receive
-from app.consoles.__main__ import bound
+from app.console_transport.relay import ConsoleStream, SocketStream
+from app.console_transport.socket_handoff import open_console, receive_console
+from app.consoles.__main__ import bind_socket
 from app.consoles.proxy import Proxy
-from app.consoles.tunnels import Hosts
+from app.consoles.tunnels import HostConnections
 from app.core import errors
 from app.core.settings import Settings
 from compute_agent.console_tunnel import ConsoleTunnels
@@ -36,7 +36,7 @@ class Served:
         self.guest.setblocking(False)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
-        self.hosts = Hosts(lambda name, session, given: name == "h1" and given == prove("secret", session))
+        self.hosts = HostConnections(lambda name, session, given: name == "h1" and given == prove("secret", session))
         self.proxy = Proxy(self._check, self._open, root, self.hosts, url="https://consoles.example/x", limit=limit)
         self.host = host
         self.dialer: ConsoleTunnels | None = None
@@ -45,10 +45,10 @@ class Served:
         if token not in ("good", "stopped"):
             raise errors.NotFound("Token not found")
 
-    async def _open(self, token: str) -> End:
+    async def _open(self, token: str) -> ConsoleStream:
         if token == "stopped":
             raise errors.Conflict("Machine does not run.")
-        return await SocketEnd.of(self.here) if self.host is None else await self.hosts.bring("h1", self._ask)
+        return await SocketStream.of(self.here) if self.host is None else await self.hosts.bring("h1", self._ask)
 
     async def _ask(self, session: str) -> None:
         """As the broker does."""
@@ -209,7 +209,7 @@ def test_the_agent_hands_over_what_it_opened() -> None:
         open_console(hypervisor, "nowhere", "vnc")
     ours, theirs = socket.socketpair()
     opener = SimpleNamespace(open_console=lambda _machine, _kind: ours)
-    with theirs, receive(open_console(opener, "id", "serial")) as console:  # type: ignore[arg-type]
+    with theirs, receive_console(open_console(opener, "id", "serial")) as console:  # type: ignore[arg-type]
         console.sendall(b"here")
         assert theirs.recv(10) == b"here"
 
@@ -344,13 +344,13 @@ def test_what_a_browser_does_not_read_is_not_heaped_up(host: HostCredential | No
     ],
 )
 def test_hosts_are_told_where_this_proxy_is(more: dict[str, str], url: str | None) -> None:
-    assert endpoint.for_hosts(Settings(**more), 8775) == url  # type: ignore[arg-type]
+    assert endpoint.host_facing_url(Settings(**more), 8775) == url  # type: ignore[arg-type]
 
 
 def test_a_taken_port_matters_only_to_who_chose_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as api, socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(OSError, match="in use"):
-            bound(Settings(state=tmp_path, listen=f"127.0.0.1:{api.getsockname()[1]}", console_listen=taken))
-        with bound(Settings(state=tmp_path, listen=f"127.0.0.1:{other.getsockname()[1] - 1}")) as somewhere:
+            bind_socket(Settings(state=tmp_path, listen=f"127.0.0.1:{api.getsockname()[1]}", console_listen=taken))
+        with bind_socket(Settings(state=tmp_path, listen=f"127.0.0.1:{other.getsockname()[1] - 1}")) as somewhere:
             assert somewhere.getsockname()[1] != other.getsockname()[1]

@@ -13,7 +13,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.engine.default import DefaultDialect
 
 from app.core.errors import OperatorError
-from app.db.database import Database, Holder, UtcDateTime, is_unreachable
+from app.db.database import ConnectionOwner, Database, UtcDateTime, is_unreachable
 
 
 def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) ->
     keeping = threading.local()
 
     def hold() -> None:
-        keeping.holder = Holder()
-        database.hold(keeping.holder)
+        keeping.owner = ConnectionOwner()
+        database.pin_connection(keeping.owner)
 
     for _ in range(5):
         thread = threading.Thread(target=hold)
@@ -36,8 +36,8 @@ def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) ->
 
 def test_dispose_closes_what_is_held(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/some.db", pool_size=1)
-    holder = Holder()
-    held = database.hold(holder)
+    owner = ConnectionOwner()
+    held = database.pin_connection(owner)
     database.dispose()
     assert not held.is_valid
 

@@ -83,7 +83,7 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
     (store / "image").write_bytes(b"disk")
     secret.write_bytes(b"secret")
     (store / "link").symlink_to(secret)
-    privileges.hand_over(settings, WHO)
+    privileges.change_owners(settings, WHO)
     directories = [settings.state / name for name in privileges.api_directories(settings)]
     assert {uid(path) for directory in directories for path in directory.rglob("*")} == {WHO.uid}
     assert {uid(path) for path in (settings.state, settings.state / "machines", secret)} == {0}
@@ -93,11 +93,11 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
     os.link(secret, store / "planted")
     (settings.state / "api" / "sixstack.db-journal").symlink_to(secret)
     (store / "late").write_bytes(b"written by root since")
-    privileges.hand_over(settings, WHO)
+    privileges.change_owners(settings, WHO)
     assert uid(secret) == 0, "what the account planted is not given to it"
     assert uid(store / "late") == WHO.uid
 
-    privileges.hand_over(settings, None)
+    privileges.change_owners(settings, None)
     assert uid(settings.state / "api" / "sixstack.db") == 0
     assert settings.state.stat().st_mode & 0o777 == 0o700
 
@@ -105,7 +105,7 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
 @needs_root
 def test_no_image_store_is_made_beside_object_storage(settings: Settings) -> None:
     settings = replace(settings, image_store="s3://images")
-    privileges.hand_over(settings, WHO)
+    privileges.change_owners(settings, WHO)
     assert not (settings.state / "images/store").exists()
     assert uid(settings.state / "keys") == WHO.uid
 
@@ -131,7 +131,7 @@ def test_the_account_reaches_what_it_needs_and_nothing_beside(reachable: Path, i
     chosen = installation.prepare(settings)
     who = privileges.account(settings, chosen)
     assert who is not None
-    privileges.hand_over(settings, who)
+    privileges.change_owners(settings, who)
     home.chmod(0o700 if is_hidden else 0o711)
     (home / "secret").chmod(0o600)
     privileges._may_traverse.cache_clear()
@@ -150,15 +150,15 @@ def test_the_account_reaches_what_it_needs_and_nothing_beside(reachable: Path, i
 @needs_root
 def test_a_key_that_only_root_may_read_is_copied_for_the_account(settings: Settings, tmp_path: Path) -> None:
     installation.prepare(settings)
-    privileges.hand_over(settings, WHO)
+    privileges.change_owners(settings, WHO)
     key = tmp_path / "dns.key"
     key.write_text("key")
     with_key = Settings(state=settings.state, dns_key_file=key)
     for _ in range(2):
-        told = privileges.hand_out(with_key, WHO)
+        told = privileges.copy_root_files(with_key, WHO)
         copy = Path(told["SIXSTACK_DNS_KEY_FILE"])
         assert (copy.read_text(), uid(copy), copy.stat().st_mode & 0o777) == ("key", WHO.uid, 0o600)
-    assert privileges.hand_out(settings, WHO) == {}
+    assert privileges.copy_root_files(settings, WHO) == {}
     assert not copy.exists()
 
 

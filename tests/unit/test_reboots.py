@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.processes import tell_systemd
+from app.core.processes import notify_systemd
 from compute_agent.host_config import BOOT_ID, RESTART_MARK, clear_restart_mark, should_restart_machines
 
 
@@ -37,5 +37,5 @@ def test_systemd_hears_that_the_cloud_answers(tmp_path: Path, monkeypatch: pytes
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address.replace("@", "\0", 1))
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-        tell_systemd("READY=1")
+        notify_systemd("READY=1")
         assert systemd.recv(100) == b"READY=1"

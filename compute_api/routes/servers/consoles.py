@@ -50,7 +50,7 @@ def show_console_token(token: str) -> Response:
         found = console_tokens.find(session, clock().now(), token)
     if version() < TOKENS_SINCE:
         raise errors.Unauthorized("The requested console type details are not accessible")
-    port = endpoint.port(settings())
+    port = endpoint.read_port(settings())
     shown = {"instance_uuid": found.server_id, "host": found.host, "port": port, "internal_access_path": None}
     return json({"console": shown})
 
@@ -58,7 +58,7 @@ def show_console_token(token: str) -> Response:
 def _url(server_id: str, kind: str, *, is_known: bool) -> str:
     """With a new token. Raises BadRequest for consoles there are none of, Conflict for a server without one now."""
     here = settings()
-    base = endpoint.base(here, base_url())
+    base = endpoint.browser_url(here, base_url())
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
         if not is_known or base is None:

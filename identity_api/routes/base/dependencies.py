@@ -8,7 +8,7 @@ from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
 from app.security.secret_cipher import SecretCipher
-from app.web.context import Parts, database
+from app.web.context import Dependencies, database
 from identity_api.assignments import effective
 from identity_api.auth.authentication import LoginService
 from identity_api.auth.passwords import Verifier
@@ -51,7 +51,7 @@ class IdentityServices:
 
 def install(app: Flask) -> None:
     """Make the parts for this application, which already has what all services share."""
-    shared = cast(Parts, app.extensions["sixstack"])
+    shared = cast(Dependencies, app.extensions["sixstack"])
     tokens = cast(Tokens, app.extensions["sixstack.tokens"])
     verifier = Verifier(admitted=shared.settings.worker_threads - 2)
     logins = LoginService(shared.database, shared.clock, shared.settings, tokens, verifier)
