@@ -1,10 +1,10 @@
-"""Neutron's names for what can go wrong; `kind` is the `type` of the fault that clients see."""
+"""Errors with Neutron's names and messages; `kind` is the `type` in the fault document."""
 
 from app.core import errors
 
 
 class NetworkNotFound(errors.NotFound):
-    """No such network, or not one the caller may see."""
+    """The network does not exist or is not visible to the caller."""
 
     kind = "NetworkNotFound"
 
@@ -13,7 +13,7 @@ class NetworkNotFound(errors.NotFound):
 
 
 class SubnetNotFound(errors.NotFound):
-    """No such subnet, or not one the caller may see."""
+    """The subnet does not exist or is not visible to the caller."""
 
     kind = "SubnetNotFound"
 
@@ -22,7 +22,7 @@ class SubnetNotFound(errors.NotFound):
 
 
 class PortNotFound(errors.NotFound):
-    """No such port, or not one the caller may see."""
+    """The port does not exist or is not visible to the caller."""
 
     kind = "PortNotFound"
 
@@ -31,7 +31,7 @@ class PortNotFound(errors.NotFound):
 
 
 class SubnetPoolNotFound(errors.NotFound):
-    """No such subnet pool, or not one the caller may see."""
+    """The subnet pool does not exist or is not visible to the caller."""
 
     kind = "SubnetPoolNotFound"
 
@@ -40,7 +40,7 @@ class SubnetPoolNotFound(errors.NotFound):
 
 
 class NetworkAmbiguous(errors.Conflict):
-    """`auto` when the project has several networks of its own."""
+    """A server names no network and the project owns several."""
 
     kind = "NetworkAmbiguous"
 
@@ -49,7 +49,7 @@ class NetworkAmbiguous(errors.Conflict):
 
 
 class NetworkInUse(errors.Conflict):
-    """Ports are on it."""
+    """The network has ports."""
 
     kind = "NetworkInUse"
 
@@ -61,7 +61,7 @@ class NetworkInUse(errors.Conflict):
 
 
 class NetworkShared(errors.Conflict):
-    """Other projects are on it."""
+    """Other projects have ports on the network."""
 
     kind = "InvalidSharedSetting"
 
@@ -72,7 +72,7 @@ class NetworkShared(errors.Conflict):
 
 
 class NetworkRequiresSubnet(errors.BadRequest):
-    """A server is to be on a network that has no addresses to give."""
+    """A server is created on a network without a subnet."""
 
     kind = "NetworkRequiresSubnet"
 
@@ -81,7 +81,7 @@ class NetworkRequiresSubnet(errors.BadRequest):
 
 
 class SubnetExists(errors.Conflict):
-    """A network is one /64."""
+    """The network already has a subnet; a network has one /64 at most."""
 
     kind = "SubnetExists"
 
@@ -93,7 +93,7 @@ class SubnetExists(errors.Conflict):
 
 
 class SubnetInUse(errors.Conflict):
-    """Ports have addresses of it."""
+    """Ports have addresses of the subnet."""
 
     kind = "SubnetInUse"
 
@@ -105,7 +105,7 @@ class SubnetInUse(errors.Conflict):
 
 
 class SubnetPoolInUse(errors.Conflict):
-    """Subnets have their /64 from it."""
+    """Subnets are allocated from the pool."""
 
     kind = "SubnetPoolInUse"
 
@@ -116,7 +116,7 @@ class SubnetPoolInUse(errors.Conflict):
 
 
 class PortInUse(errors.Conflict):
-    """A server has it already."""
+    """The port is bound to a server."""
 
     kind = "PortInUse"
 
@@ -125,7 +125,7 @@ class PortInUse(errors.Conflict):
 
 
 class PortBound(errors.Conflict):
-    """A server's machine has been told of its MAC and address."""
+    """The MAC, address or state of a bound port cannot change."""
 
     kind = "PortBound"
 
@@ -146,7 +146,7 @@ class MacAddressInUse(errors.Conflict):
 
 
 class IpAddressInUse(errors.Conflict):
-    """Another port has this address, or the gateway."""
+    """The address belongs to another port or to the gateway."""
 
     kind = "IpAddressAlreadyAllocated"
 
@@ -155,7 +155,7 @@ class IpAddressInUse(errors.Conflict):
 
 
 class Ipv4AddressInUse(errors.Conflict):
-    """Another port has this IPv4 address in front of it."""
+    """The IPv4 address is mapped to another port."""
 
     kind = "IpAddressAlreadyAllocated"
 
@@ -164,7 +164,7 @@ class Ipv4AddressInUse(errors.Conflict):
 
 
 class RevisionMismatch(errors.PreconditionFailed):
-    """The resource has changed since the client read it."""
+    """The revision number in `If-Match` is not the current one."""
 
     kind = "RevisionNumberConstraintFailed"
 
@@ -173,7 +173,7 @@ class RevisionMismatch(errors.PreconditionFailed):
 
 
 class NoSegmentLeft(errors.Unavailable):
-    """Every VNI of the range is a network."""
+    """Every VNI of the range is used by a network."""
 
     kind = "NoNetworkAvailable"
 
@@ -182,7 +182,7 @@ class NoSegmentLeft(errors.Unavailable):
 
 
 class NoPrefixLeft(errors.Conflict):
-    """Every /64 of the pool is a subnet."""
+    """Every /64 of the pool is used by a subnet."""
 
     kind = "SubnetAllocationError"
 
@@ -191,7 +191,7 @@ class NoPrefixLeft(errors.Conflict):
 
 
 class InvalidInput(errors.BadRequest):
-    """A field is not what it should be."""
+    """The value of a field is invalid."""
 
     kind = "InvalidInput"
 
@@ -200,7 +200,7 @@ class InvalidInput(errors.BadRequest):
 
 
 class OverQuota(errors.QuotaExceeded):
-    """The project has as many as it may. Clients match on "Quota exceeded"."""
+    """The project's quota is used up. Clients match on "Quota exceeded"."""
 
     kind = "OverQuota"
 

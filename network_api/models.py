@@ -1,4 +1,4 @@
-"""Networks, their /64, ports, the prefixes /64s come from and the numbers segments get."""
+"""Tables of the network service: networks, subnets, ports, subnet pools, segment ranges, quotas."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from app.db.database import Base, Json
 
 
 class SubnetPool(Base):
-    """IPv6 prefixes that subnets get their /64 from. `cursor` is where the next search for a free one begins."""
+    """IPv6 prefixes from which subnets are allocated. `cursor` is the index of the /64 where the next search starts."""
 
     __tablename__ = "subnet_pools"
 
@@ -29,7 +29,7 @@ class SubnetPool(Base):
 
 
 class SegmentRange(Base):
-    """The VNIs that new networks get, `first_vni` to `last_vni`, and the MTU of their segments. There is one row."""
+    """VNIs for new networks, `first_vni` to `last_vni`, and the MTU of their segments. There is one row."""
 
     __tablename__ = "segment_ranges"
 
@@ -41,9 +41,9 @@ class SegmentRange(Base):
 
 
 class Network(Base):
-    """One VXLAN segment. The default network is shared and the operator's; all others are by self-service.
+    """A VXLAN segment. The default network is shared and belongs to the operator; users create the others.
 
-    Guests of an `isolated` one reach their router and what is behind it, but not each other.
+    On an `isolated` network guests reach the router and the networks behind it, but not each other.
     """
 
     __tablename__ = "networks"
@@ -69,7 +69,7 @@ class Network(Base):
 
 
 class Subnet(Base):
-    """The /64 of a network; there is one at most, and no two networks share one."""
+    """The /64 of a network. A network has one subnet at most; prefixes are unique in the cloud."""
 
     __tablename__ = "subnets"
 
@@ -92,11 +92,11 @@ class Subnet(Base):
 
 
 class Port(Base):
-    """A place on a network: one MAC, one address. `ip_address` is null on a network without a subnet.
+    """One MAC and one address on a network. `ip_address` is null on a network without a subnet.
 
-    `allowed_address_pairs` are what its guest may send from beside that: objects of `ip_address`, an IPv6 address or
-    prefix, and `mac_address`. `ipv4_address` is mapped to the port's address by NAT64.
-    `attached` orders the ports of one server. `of_server` marks a port that was made for its server and goes with it.
+    `allowed_address_pairs` are additional source addresses for anti-spoofing: objects of `ip_address`, an IPv6 address
+    or prefix, and `mac_address`. `ipv4_address` is mapped to the port's address by NAT64. `attached` orders the ports
+    of a server. `of_server` marks a port that was created for its server and is deleted with it.
     """
 
     __tablename__ = "ports"
@@ -125,7 +125,7 @@ class Port(Base):
 
 
 class NetworkQuota(Base):
-    """What a project may have where it differs from the default; -1 is without a limit, null is the default."""
+    """Limits of a project that differ from the defaults; -1 is unlimited, null is the default."""
 
     __tablename__ = "network_quotas"
 
@@ -141,7 +141,7 @@ class NetworkQuota(Base):
 @event.listens_for(Port, "before_update")
 @event.listens_for(SubnetPool, "before_update")
 def _count_revision(_mapper: Mapper[Any], _connection: Connection, target: Any) -> None:
-    """Each change of a row makes a new revision. Statements that bypass the unit of work count for themselves."""
+    """Increment `revision_number` when a row changes. UPDATE statements outside the unit of work set it themselves."""
     changed = {attribute.key for attribute in inspect(target).attrs if attribute.history.has_changes()}
     if changed - {"cursor", "revision_number"}:
         target.revision_number += 1

@@ -1,7 +1,7 @@
-"""Neutron's rules and who passes them.
+"""Default policies of the network API, with Neutron's names.
 
-The target is the thing itself, or for `create_subnet`, `…:mac_address`, `…:ip_address` and `…:allowed_address_pairs`
-the network it is on: who owns a network may choose addresses on it; on the shared one only an operator may.
+The target is the resource. For `create_subnet`, `…:mac_address`, `…:ip_address` and `…:allowed_address_pairs` it is the
+network: its owner may choose addresses on it; on the shared network only an operator may.
 """
 
 from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY

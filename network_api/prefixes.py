@@ -1,4 +1,4 @@
-"""Which /64 the next subnet gets, and which VNI the next network."""
+"""Allocation of /64 prefixes to subnets and of VNIs to networks."""
 
 from ipaddress import IPv6Network, ip_network
 
@@ -9,20 +9,19 @@ from network_api.errors import NoPrefixLeft, NoSegmentLeft
 from network_api.models import Network, SegmentRange, Subnet, SubnetPool
 
 SUBNET_LENGTH = 64
-"""SLAAC works with /64 only."""
-
+"""SLAAC requires a /64."""
 
 LOCAL = IPv6Network("fd00::/8")
 """Unique local addresses (RFC 4193), which anyone may choose."""
 
 
 def is_local(cidr: IPv6Network) -> bool:
-    """Whether the prefix is of unique local addresses."""
+    """Whether the prefix consists of unique local addresses."""
     return cidr.subnet_of(LOCAL)
 
 
 def pool_prefixes(pool: SubnetPool) -> list[IPv6Network]:
-    """The pool's prefixes, lowest first."""
+    """Return the pool's prefixes, lowest first."""
     return sorted(IPv6Network(text) for text in pool.prefixes)
 
 
@@ -32,9 +31,9 @@ def contains(pool: SubnetPool, cidr: IPv6Network) -> bool:
 
 
 def allocate_cidr(session: Session, pool: SubnetPool) -> IPv6Network:
-    """A /64 of the pool that no subnet has. The search goes round, so a freed one is not given again at once.
+    """Allocate a free /64 of the pool, round robin, so that a released prefix is not reused at once.
 
-    Raises NoPrefixLeft.
+    Advances the pool's cursor. Raises NoPrefixLeft.
     """
     session.refresh(pool, with_for_update=True)
     spans = [(prefix, 1 << (SUBNET_LENGTH - prefix.prefixlen)) for prefix in pool_prefixes(pool)]
@@ -50,7 +49,7 @@ def allocate_cidr(session: Session, pool: SubnetPool) -> IPv6Network:
 
 
 def allocate_segment(session: Session) -> tuple[int, int]:
-    """VNI and MTU for a new network, found the same way. Raises NoSegmentLeft."""
+    """Allocate a free VNI, round robin; returns VNI and MTU. Raises NoSegmentLeft."""
     segments = session.scalars(select(SegmentRange).with_for_update()).one()
     used = set(session.scalars(select(Network.vni)))
     total = segments.last_vni - segments.first_vni + 1
@@ -69,4 +68,4 @@ def _nth(spans: list[tuple[IPv6Network, int]], position: int) -> IPv6Network:
             assert isinstance(found, IPv6Network)
             return found
         position -= count
-    raise AssertionError("a position beyond the pool")
+    raise AssertionError("position is outside the pool")

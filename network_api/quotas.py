@@ -1,4 +1,4 @@
-"""How many networks, subnets and ports a project may have. Checked in the transaction that adds one."""
+"""Quotas of networks, subnets, ports and subnet pools, checked in the transaction that creates the resource."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from network_api.errors import OverQuota
 from network_api.models import Network, NetworkQuota, Port, Subnet, SubnetPool
 
 DEFAULTS: Mapping[str, int] = {"network": 100, "subnet": 100, "port": -1, "subnetpool": -1}
-"""Ports are not limited of themselves: a /64 does not run out, and the number of servers has its own quota."""
+"""Ports are unlimited: a /64 does not run out, and servers have a quota."""
 
 MODELS: Mapping[str, type[Network | Subnet | Port | SubnetPool]] = {
     "network": Network,
@@ -22,23 +22,23 @@ UNLIMITED = -1
 
 
 def limits(session: Session, project_id: str) -> dict[str, int]:
-    """What the project may have, by resource; -1 is without a limit."""
+    """Return the project's limits by resource; -1 is unlimited."""
     row = session.get(NetworkQuota, project_id)
     given = {name: getattr(row, name) for name in DEFAULTS} if row else {}
     return {name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
 
 
 def count_used(session: Session, project_id: str, resource: str) -> int:
-    """How many of the resource the project has."""
+    """Return the number of resources of this kind that the project owns."""
     model = MODELS[resource]
     return session.scalar(select(func.count()).select_from(model).where(model.project_id == project_id)) or 0
 
 
 def reserve(session: Session, project_id: str, resource: str) -> None:
-    """Count one more of the resource, which the caller is about to add. Raises OverQuota when there is no room.
+    """Reserve one resource, which the calling transaction is about to insert. Raises OverQuota.
 
-    The room is worked out once in a transaction, so taking a thousand is as quick as taking one. Nobody waits where
-    there is no limit.
+    The remaining quota is computed once per transaction, so creating a thousand resources costs one query. Without a
+    limit no lock is taken.
     """
     room: dict[tuple[str, str], int | None] = session.info.setdefault("network_room", {})
     key = (project_id, resource)
@@ -58,6 +58,6 @@ def reserve(session: Session, project_id: str, resource: str) -> None:
 
 
 def _lock_project(session: Session, project_id: str) -> None:
-    """One transaction at a time counts a project; SQLite has one writer anyway."""
+    """Serialize quota checks of a project on PostgreSQL; SQLite has one writer at a time."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"network quota {project_id}"))))

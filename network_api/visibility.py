@@ -1,4 +1,4 @@
-"""Whose things a caller may see: everything for an admin, otherwise what a condition of the kind lets through."""
+"""Visibility of rows: an admin sees all, other callers the rows that match a condition of the resource."""
 
 from typing import Any, TypeVar
 
@@ -10,14 +10,14 @@ from app.core.caller import Caller
 AnySelect = TypeVar("AnySelect", bound=Select[Any])
 
 CALLER_PROJECT = bindparam("caller_project", type_=String(64))
-"""The caller's project in a condition; `asking` gives its value, so that one statement serves all callers."""
+"""Bind parameter for the caller's project, so that one compiled statement serves all callers."""
 
 
 def restrict_to_visible(caller: Caller, query: AnySelect, condition: ColumnElement[bool]) -> AnySelect:
-    """The query, kept to what the caller may see."""
+    """Add the condition to the query unless the caller is an admin."""
     return query if caller.is_admin else query.where(condition)
 
 
 def visibility_parameters(caller: Caller) -> dict[str, str]:
-    """The parameters of a query that `seen_by` made."""
+    """Return the parameters of a query made by `restrict_to_visible`."""
     return {"caller_project": caller.project}

@@ -1,4 +1,4 @@
-"""Cinder's rules and who passes them."""
+"""Default policies of the volume API, with Cinder's names."""
 
 from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 

@@ -1,4 +1,4 @@
-"""There are no volumes yet: every list is empty, every id is unknown, every quota is 0, and creating says so."""
+"""Stub of the block storage service: lists are empty, every quota is 0, creating a volume exceeds the quota."""
 
 from app.core.errors import BadRequest, NotFound, QuotaExceeded
 
@@ -11,15 +11,15 @@ RESOURCES = (
     "per_volume_gigabytes",
     "groups",
 )
-"""What Cinder limits per project."""
+"""Resources with a quota in Cinder."""
 
 LIMIT = 0
 
-REASON = "This cloud has no volumes: a server's disk is as large as its flavor says, and stays with the server."
+REASON = "This cloud has no volumes: the size of a server's disk is set by its flavor."
 
 
 class VolumesExceeded(QuotaExceeded):
-    """Creating any volume, snapshot or backup."""
+    """A volume, snapshot or backup is created."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -28,10 +28,10 @@ class VolumesExceeded(QuotaExceeded):
 
 
 def not_found(what: str, key: str) -> NotFound:
-    """What is said of any id."""
+    """Return the error for any id."""
     return NotFound(f"{what} {key} could not be found.")
 
 
 def quota_change_refused() -> BadRequest:
-    """What is said to an operator who would raise the quota of something that does not exist."""
+    """Return the error for a change of quotas."""
     return BadRequest(f"The quotas of block storage are {LIMIT} and cannot be changed. {REASON}")

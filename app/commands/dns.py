@@ -1,4 +1,4 @@
-"""`sixstack dns`: names of servers, printed as a zone file or kept on a name server; a child of `sixstack up`, too."""
+"""`sixstack dns`: prints server names as a zone file or syncs them to a name server; also a child of `sixstack up`."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ TTL = 300
 
 
 def show(settings: Settings) -> int:
-    """Print all records, for a zone file; returns the exit status."""
+    """Print all records in zone file format; returns the exit status."""
     zone = dns_settings.zone(settings)
     for label, addresses in dns_records.assign_labels(_read_servers(settings)[0]).items():
         for address in addresses:
@@ -30,7 +30,7 @@ def show(settings: Settings) -> int:
 
 
 def sync(settings: Settings, every_seconds: float | None) -> int:
-    """Make the name server's records those of the servers there are, once or for ever; returns the exit status."""
+    """Sync the name server's records with the servers, once or periodically; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if every_seconds is None:
         _sync(settings)
@@ -39,14 +39,14 @@ def sync(settings: Settings, every_seconds: float | None) -> int:
     while True:
         error = _try_sync(settings)
         if error != failing:
-            log.error("%s", error) if error else log.info("The name server is kept again")
+            log.error("%s", error) if error else log.info("DNS sync works again")
         failing = error
         status.write(settings, SystemClock().now(), error)
         time.sleep(every_seconds)
 
 
 def main() -> int:
-    """For ever, with the settings in SIXSTACK_*; returns the exit status."""
+    """Sync periodically, with the settings in SIXSTACK_*; returns the exit status."""
     log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _try_sync(settings: Settings) -> str | None:
-    """Why it could not be done; None when it was."""
+    """Sync once; returns the error, or None."""
     try:
         _sync(settings)
     except OperatorError as error:

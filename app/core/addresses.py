@@ -1,26 +1,26 @@
 """IPv6 addresses and prefixes from requests and settings, parsed strictly.
 
-`ipaddress` accepts a scope id after `%` (RFC 4007) that may hold blanks, braces and newlines. A scope is valid on one
-computer only, and its text would become part of hosts' configuration files, so an address with one is refused.
+`ipaddress` accepts a scope id after `%` (RFC 4007) that may contain blanks, braces and newlines. A scope is valid on
+one host only, and its text would become part of hosts' configuration files, so scoped addresses are refused.
 """
 
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 
 
 def parse_ipv6_address(text: str) -> IPv6Address:
-    """The address. Raises ValueError for other text, including an address with a scope id."""
+    """Parse an address. Raises ValueError for other text and for an address with a scope id."""
     _refuse_scope(text)
     return IPv6Address(text)
 
 
 def parse_ipv6_network(text: str) -> IPv6Network:
-    """The prefix; host bits are cleared. Raises ValueError."""
+    """Parse a prefix; host bits are cleared. Raises ValueError."""
     _refuse_scope(text)
     return IPv6Network(text, strict=False)
 
 
 def parse_name_server(text: str) -> IPv6Address:
-    """The address of a name server that guests can reach. Raises ValueError."""
+    """Parse the address of a name server. Raises ValueError for addresses that guests cannot reach."""
     address = parse_ipv6_address(text)
     if address.is_multicast or address.is_loopback or address.is_link_local or address.is_unspecified:
         raise ValueError(f"'{text}' is not a valid nameserver.")
@@ -29,4 +29,4 @@ def parse_name_server(text: str) -> IPv6Address:
 
 def _refuse_scope(text: str) -> None:
     if "%" in text:
-        raise AddressValueError(f"{text!r} has a scope id, which an address cannot have here.")
+        raise AddressValueError(f"{text!r} has a scope id, which is not allowed.")

@@ -1,7 +1,7 @@
-"""Whole numbers in texts from requests: ASCII digits only, within what a database column can be compared with.
+"""Parsing of integers in requests: ASCII digits only, within the range of a database column.
 
-`str.isdigit` accepts `²`, and `int` accepts other scripts' digits, `1_000` and blanks; it
-raises for more than 4300 digits.
+`str.isdigit` accepts `²`; `int` accepts digits of other scripts, `1_000` and blanks, and raises for more than 4300
+digits.
 """
 
 import re
@@ -12,14 +12,14 @@ _LARGEST = 10**18
 
 
 def parse_integer(text: str) -> int:
-    """The number. Raises ValueError for any other text and for more than 18 digits."""
+    """Parse an integer. Raises ValueError for other text and for more than 18 digits."""
     if not _INTEGER.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an integer")
     return int(text)
 
 
 def parse_capped_integer(text: str) -> int:
-    """The number, or ±10^18 when it has more digits than that. Raises ValueError for other texts."""
+    """Parse an integer; with more than 18 digits it is ±10^18. Raises ValueError for other text."""
     if not _DIGITS.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an integer")
     digits = text.lstrip("-0")

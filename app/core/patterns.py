@@ -7,24 +7,24 @@ from typing import Any
 import re2
 
 MAX_LENGTH = 255
-"""Characters of a pattern."""
+"""Maximum number of characters of a pattern."""
 MAX_PROGRAM_SIZE = 2000
-"""Instructions of a compiled pattern: matching costs at most this number for each byte of the text."""
+"""Maximum number of instructions of a compiled pattern, and so of steps for each byte of the text."""
 MEMORY_BYTES = 1 << 20
-"""Memory of one compiled pattern, with its cached states."""
+"""Memory limit of one compiled pattern with its cached states."""
 CACHE_SIZE = 64
 
 _NOT_PORTABLE = re.compile(r"\\[0-9CEQpPzx]|\(\?(?!:)")
-"""What PostgreSQL's engine reads in another way, or not at all: octal escapes are back-references there."""
+"""Syntax that PostgreSQL interprets differently or rejects: octal escapes are back-references there."""
 
 
 class InvalidPattern(ValueError):
-    """The text is no regular expression, or one that is not supported."""
+    """The text is not a supported regular expression."""
 
 
 @lru_cache(maxsize=CACHE_SIZE)
 def compile_pattern(text: str) -> Any:
-    """The compiled pattern, with `search` and `fullmatch`. Raises InvalidPattern."""
+    """Compile a pattern; the result has `search` and `fullmatch`. Raises InvalidPattern."""
     options = re2.Options()
     options.max_mem = MEMORY_BYTES
     options.log_errors = False
@@ -34,7 +34,7 @@ def compile_pattern(text: str) -> Any:
     except (re2.error, UnicodeError):
         raise InvalidPattern("is not a 'regex'") from None
     finally:
-        re2.purge()  # its own cache holds 128 patterns; the one here is enough
+        re2.purge()  # drop re2's cache of 128 patterns; lru_cache is the only one
     if compiled.programsize > MAX_PROGRAM_SIZE:
         raise InvalidPattern("is too large")
     return compiled
@@ -50,12 +50,12 @@ def check_filter(text: str) -> None:
 
 
 def matches(pattern: str, text: str | None) -> bool | None:
-    """SQLite's REGEXP operator: whether the pattern is found in the text; None for NULL."""
+    """SQLite's REGEXP operator: whether the text contains a match of the pattern; None for NULL."""
     if text is None:
         return None
     return compile_pattern(pattern).search(str(text)) is not None
 
 
 def escape(text: str) -> str:
-    """The pattern that matches the text itself."""
+    """Return a pattern that matches exactly this text."""
     return str(re2.escape(text))

@@ -1,4 +1,4 @@
-"""Prefixes that users cannot choose for their networks: the operator's own."""
+"""Prefixes of the operator, which users cannot choose for their networks."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
@@ -9,7 +9,7 @@ from app.core.settings import Settings
 
 
 def reserved_prefixes(settings: Settings) -> tuple[IPv6Network, ...]:
-    """`reserved_prefixes`, and the /64 of each IPv6 address that the settings name. Raises OperatorError."""
+    """Return `reserved_prefixes` and the /64 of each IPv6 address in the settings. Raises OperatorError."""
     words = (settings.peers, settings.dns_servers, settings.dns_forwarders, settings.migration_address)
     return _parse_prefixes(settings.reserved_prefixes, ",".join(words), settings.nat64_prefix)
 
@@ -29,7 +29,7 @@ def _parse_addresses(text: str) -> list[IPv6Address]:
         try:
             found.append(IPv6Address(word.partition("%")[0]))
         except ValueError:
-            continue  # an IPv4 address; each of these settings is checked where it is used
+            continue  # an IPv4 address or invalid text; each setting is validated where it is used
     return found
 
 

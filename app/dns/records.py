@@ -1,9 +1,9 @@
-"""What servers are called in the DNS: hostname.zone for their addresses, and back.
+"""DNS records of servers: AAAA records of hostname.zone and PTR records of their addresses.
 
     web.cloud.example.  AAAA  2001:db8:1000::…      and      ….ip6.arpa.  PTR  web.cloud.example.
 
-Of several servers with one hostname the oldest has the plain name; the others, and those whose name the zone uses for
-something else, have the beginning of their id behind it.
+Of several servers with the same hostname the oldest gets the plain name. The others, and servers whose name has other
+records in the zone, get a suffix: the first characters of the server's id.
 """
 
 import re
@@ -23,7 +23,7 @@ SUFFIX = 8
 
 @dataclass(frozen=True, slots=True)
 class NamedServer:
-    """One server: its id, its hostname, and its addresses that can be reached from outside its networks."""
+    """Id, hostname and routed addresses of a server."""
 
     id: str
     hostname: str
@@ -31,7 +31,7 @@ class NamedServer:
 
 
 def list_servers(session: Session) -> list[NamedServer]:
-    """Every server with an address, oldest first; addresses on networks without a gateway do not count."""
+    """Return the servers with a routed address, oldest first; networks without a gateway are ignored."""
     query = (
         select(Server.id, Server.hostname, Port.ip_address)
         .join(Port, Port.device_id == Server.id)
@@ -46,14 +46,14 @@ def list_servers(session: Session) -> list[NamedServer]:
 
 
 def list_prefixes(session: Session) -> list[IPv6Network]:
-    """Where addresses of servers lie: all pools, and subnets that are of none."""
+    """Return the prefixes of all pools and of subnets outside of pools."""
     pools = [prefix for of_one in session.scalars(select(SubnetPool.prefixes)) for prefix in of_one]
     others = session.scalars(select(Subnet.cidr).where(Subnet.subnet_pool_id.is_(None)))
     return [IPv6Network(prefix) for prefix in (*pools, *others)]
 
 
 def assign_labels(known: Iterable[NamedServer], taken: Collection[str] = ()) -> dict[str, tuple[IPv6Address, ...]]:
-    """What goes before the zone, and the addresses. `taken` are labels that the zone uses for something else."""
+    """Return a unique label for each server, with its addresses. `taken` labels have other records in the zone."""
     chosen: dict[str, tuple[IPv6Address, ...]] = {}
     for one in known:
         label = one.hostname.lower().partition(".")[0]

@@ -1,4 +1,4 @@
-"""What the settings say of the DNS: the zones that servers get names in, and the name server that has them."""
+"""DNS settings: zones of server names and their primary name server."""
 
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 def is_sync_enabled(settings: Settings) -> bool:
-    """Whether `sixstack up` is to keep a name server's records."""
+    """Whether `sixstack up` runs the DNS sync process."""
     return bool(settings.dns_zone and settings.dns_server and settings.dns_sync_seconds > 0)
 
 
 def zone(settings: Settings) -> str:
-    """The zone's absolute name. Raises OperatorError when none is set."""
+    """Return the zone's absolute name. Raises OperatorError when it is not set."""
     if not settings.dns_zone:
-        raise OperatorError("SIXSTACK_DNS_ZONE is not set: the zone that servers get their names in.")
+        raise OperatorError("SIXSTACK_DNS_ZONE is not set: the zone of server names.")
     return _absolute(settings.dns_zone)
 
 
 def reverse_zones(settings: Settings) -> list[str]:
-    """Absolute names."""
+    """Return the absolute names of the reverse zones."""
     return [_absolute(name) for name in settings.dns_reverse_zones.split(",") if name.strip()]
 
 
 def name_server(settings: Settings) -> "NameServer":
-    """Whoever has the zones; asks it nothing yet. Raises OperatorError for what an operator must change."""
+    """Return a client of the name server, not connected yet. Raises OperatorError for invalid settings."""
     try:
         from app.dns.client import NameServer
     except ImportError:
@@ -42,10 +42,10 @@ def _absolute(name: str) -> str:
 
 
 def _address(settings: Settings) -> tuple[str, int]:
-    """Address and port of the name server, from ADDRESS or ADDRESS:PORT, IPv6 ones with a port in brackets."""
+    """Parse ADDRESS or ADDRESS:PORT of the name server; an IPv6 address with a port is in brackets."""
     text = settings.dns_server.strip()
     parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
     try:
         return str(ip_address(parts.hostname or "")), parts.port or 53
     except ValueError:
-        raise OperatorError("SIXSTACK_DNS_SERVER wants ADDRESS or ADDRESS:PORT of the zones' name server.") from None
+        raise OperatorError("SIXSTACK_DNS_SERVER must be ADDRESS or ADDRESS:PORT of the primary name server.") from None

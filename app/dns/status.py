@@ -1,4 +1,4 @@
-"""How it went with the name server, for `sixstack status`: a file in the API's directory that `sixstack up` lets go."""
+"""Result of the last DNS sync, for `sixstack status`: a file in the API's directory that `sixstack up` removes."""
 
 import json
 from datetime import datetime
@@ -9,7 +9,7 @@ FILE = "dns.json"
 
 
 def write(settings: Settings, now: datetime, error: str | None) -> None:
-    """It was compared with the servers just now, or could not be because of `error`."""
+    """Record a sync that succeeded, or failed with `error`."""
     written = {"zone": settings.dns_zone, "server": settings.dns_server, "at": now.timestamp(), "error": error}
     temporary = settings.api_directory / f".{FILE}"
     temporary.write_text(json.dumps(written))
@@ -17,12 +17,12 @@ def write(settings: Settings, now: datetime, error: str | None) -> None:
 
 
 def remove(settings: Settings) -> None:
-    """Nobody compares any more."""
+    """Remove the status: no sync process runs."""
     (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
 def summary(settings: Settings, now: datetime) -> str | None:
-    """In one line; None when no name server is kept here."""
+    """Return the status in one line; None when no sync process runs."""
     try:
         known = json.loads((settings.api_directory / FILE).read_text())
     except (OSError, ValueError):
@@ -30,4 +30,4 @@ def summary(settings: Settings, now: datetime) -> str | None:
     ago = f"{max(0, round(now.timestamp() - known['at']))} s ago"
     if known["error"]:
         return f"{known['zone']} on {known['server']} failed {ago}: {known['error']}"
-    return f"{known['zone']} on {known['server']} is kept, last compared {ago}"
+    return f"{known['zone']} on {known['server']} is in sync, last synced {ago}"

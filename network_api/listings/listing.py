@@ -1,7 +1,6 @@
-"""Lists as Neutron gives them: filters with several values, any order, pages in both directions.
+"""Lists of the network API: filters with several values, sort keys, keyset pagination in both directions.
 
-A `Resource` says once what a list of networks, subnets or ports can be asked for. Rows are plain: reading a list
-makes no objects of the ORM.
+A `Resource` declares the query, filters and sort keys of one kind. Results are plain rows; no ORM objects are loaded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +19,15 @@ from network_api.errors import InvalidInput
 from network_api.visibility import restrict_to_visible, visibility_parameters
 
 Reader = Session | Connection
-"""What rows are read with; a connection costs half of what a session does."""
+"""Executes queries; a connection costs half as much as a session."""
 
 Filter = Callable[[Sequence[str]], ColumnElement[bool]]
-"""Turns the values of one query parameter into a condition that any of them meets."""
+"""Converts the values of a query parameter to a condition; several values are alternatives."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What a client asks of a list. `sorts` are wire names, each with whether it ascends; limit 0 is no limit."""
+    """Parsed query string of a list. `sorts` are pairs of a wire name and `ascending`; limit 0 is unlimited."""
 
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sorts: Sequence[tuple[str, bool]] = ()
@@ -39,7 +38,7 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """How rows of one kind are selected, kept apart by project, filtered and ordered."""
+    """Query, visibility, filters and sort keys of one resource."""
 
     query: Select[Any]
     key: ColumnElement[str]
@@ -50,7 +49,10 @@ class Resource:
     _ready: dict[tuple[bool, tuple[str, ...]], Select[Any]] = field(default_factory=dict, compare=False)
 
     def rows(self, reader: Reader, caller: Caller, asked: ListQuery) -> list[Row[Any]]:
-        """The rows asked for. Raises BadRequest for an unknown filter or sort key, NotFound for an unknown marker."""
+        """Return the rows of a list query.
+
+        Raises BadRequest for an unknown filter or sort key, NotFound for an unknown marker.
+        """
         unknown = [name for name in asked.filters if name not in self.filters]
         if unknown:
             raise BadRequest(f"{unknown} is invalid attribute for filtering")
@@ -69,14 +71,14 @@ class Resource:
         return found[::-1] if asked.reverse else found
 
     def row(self, reader: Reader, caller: Caller, key: str) -> Row[Any]:
-        """One row. Raises the kind's NotFound when there is none that the caller may see."""
+        """Return one row. Raises the resource's NotFound when it does not exist or is not visible."""
         rows = self._plain(reader, caller, {"id": key})
         if not rows:
             raise self.not_found(key)
         return rows[0]
 
     def _is_plain(self, asked: ListQuery) -> bool:
-        """Whether it is what clients ask all day: everything, or what has one name, device or the like."""
+        """Whether a cached statement serves the query: at most two equality filters, no sort keys and no page."""
         return (
             len(asked.filters) <= 2
             and not (asked.sorts or asked.limit or asked.reverse)
@@ -87,7 +89,7 @@ class Resource:
         )
 
     def _plain(self, reader: Reader, caller: Caller, values: Mapping[str, str]) -> list[Row[Any]]:
-        """Rows that have these values. The statements are built once: building one takes longer than running it."""
+        """Return rows with equal values. Statements are cached, as building one takes longer than executing it."""
         names = tuple(sorted(values))
         query = self._ready.get((caller.is_admin, names))
         filters = {name: found for name in names if isinstance(found := self.filters[name], Equal)}
@@ -96,7 +98,7 @@ class Resource:
             for name, found in filters.items():
                 query = query.where(found.column == bindparam(f"filter_{name}", type_=found.column.type))
             self._ready[caller.is_admin, names] = query
-        wanted = {f"filter_{name}": found.normal(values[name]) for name, found in filters.items()}
+        wanted = {f"filter_{name}": found.normalize(values[name]) for name, found in filters.items()}
         return list(reader.execute(query, {**visibility_parameters(caller), **wanted}).all())
 
     def _order(self, asked: ListQuery) -> list[tuple[ColumnElement[Any], bool]]:
@@ -109,7 +111,7 @@ class Resource:
     def _beyond(
         self, reader: Reader, caller: Caller, order: list[tuple[ColumnElement[Any], bool]], marker: str
     ) -> ColumnElement[bool]:
-        """After the marker in this order: greater in the first column, or equal there and greater in the next …"""
+        """Return the keyset condition: rows behind the marker in lexicographic order of the sort columns."""
         at = reader.execute(
             restrict_to_visible(caller, self.query, self.visible)
             .where(self.key == marker)
@@ -127,18 +129,18 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """Equal to one of the values, after `normal` has given them their one spelling; "" also finds null."""
+    """Filter for equality with one of the values, which `normalize` converts to the stored form; "" matches null."""
 
     column: ColumnElement[Any]
-    normal: Callable[[str], str] = str
+    normalize: Callable[[str], str] = str
 
     def __call__(self, values: Sequence[str]) -> ColumnElement[bool]:
-        found = self.column.in_([self.normal(value) for value in values])
+        found = self.column.in_([self.normalize(value) for value in values])
         return or_(found, self.column.is_(None)) if "" in values else found
 
 
 def boolean_filter(column: ColumnElement[bool]) -> Filter:
-    """True or false, in any of the spellings that Neutron reads."""
+    """Return a filter for a boolean column, with Neutron's spellings."""
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
         return or_(*(column if parse_boolean(value) else not_(column) for value in values))
@@ -147,7 +149,7 @@ def boolean_filter(column: ColumnElement[bool]) -> Filter:
 
 
 def number(column: ColumnElement[int]) -> Filter:
-    """Equal to one of the numbers."""
+    """Return a filter for equality with one of the numbers."""
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
         try:
@@ -160,7 +162,7 @@ def number(column: ColumnElement[int]) -> Filter:
 
 
 def constant(value: str | int | bool | None) -> Filter:
-    """An attribute that is the same everywhere: all rows, or none."""
+    """Return a filter for an attribute with a constant value: it matches all rows or none."""
 
     def condition(values: Sequence[str]) -> ColumnElement[bool]:
         if isinstance(value, bool):
@@ -171,7 +173,7 @@ def constant(value: str | int | bool | None) -> Filter:
 
 
 def tag_filters(column: ColumnElement[Any]) -> dict[str, Filter]:
-    """tags (all of them), tags-any, not-tags (not all of them), not-tags-any; values may hold several with commas."""
+    """Return the filters `tags` (all), `tags-any`, `not-tags` (not all) and `not-tags-any`; commas separate tags."""
 
     def tagged(values: Sequence[str]) -> list[ColumnElement[bool]]:
         names = [name for value in values for name in value.split(",") if name]
@@ -186,7 +188,7 @@ def tag_filters(column: ColumnElement[Any]) -> dict[str, Filter]:
 
 
 def parse_boolean(value: str) -> bool:
-    """Neutron's booleans. Raises InvalidInput."""
+    """Parse a boolean in Neutron's spelling. Raises InvalidInput."""
     lowered = value.lower()
     if lowered in ("true", "1"):
         return True
@@ -196,6 +198,6 @@ def parse_boolean(value: str) -> bool:
 
 
 def _contains(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-    """Whether a JSON list of strings holds the string: taking it out changes the text. Works on every database."""
+    """Whether a JSON list contains a string: removing it changes the text. Works on SQLite and PostgreSQL."""
     written = cast(column, Text)
     return func.replace(written, orjson.dumps(name).decode(), "") != written

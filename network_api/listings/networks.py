@@ -1,4 +1,4 @@
-"""What can be read of networks, and how."""
+"""List query of networks: columns, filters, sort keys."""
 
 from sqlalchemy import case, select
 

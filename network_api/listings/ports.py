@@ -1,4 +1,4 @@
-"""What can be read of ports, and how: filters by device, address, network and the rest."""
+"""List query of ports: columns, filters, sort keys."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def _normalize_mac(text: str) -> str:
 
 
 def _filter_fixed_ips(values: Sequence[str]) -> ColumnElement[bool]:
-    """`ip_address=…`, `subnet_id=…` or `ip_address_substr=…`; values of one kind are alternatives, kinds add up."""
+    """Filter `ip_address=…`, `subnet_id=…` and `ip_address_substr=…`: OR within a kind, AND between kinds."""
     asked: dict[str, list[ColumnElement[bool]]] = {}
     for value in values:
         name, equals, wanted = value.partition("=")
@@ -59,7 +59,7 @@ SHOWN_COLUMNS = (
     COLUMNS.revision_number,
     COLUMNS.binding_host,
 )
-"""What `views.ports.port` takes, in its order. JSON stays text, as it goes out as it is."""
+"""The columns of `views.ports.port`, in its order. JSON columns are read as text and copied to the response."""
 
 PORTS = listing.Resource(
     query=select(*SHOWN_COLUMNS),

@@ -1,4 +1,4 @@
-"""What can be read of subnet pools, and how."""
+"""List query of subnet pools: columns, filters, sort keys."""
 
 from sqlalchemy import select
 

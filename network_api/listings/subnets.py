@@ -1,4 +1,4 @@
-"""What can be read of subnets, and how."""
+"""List query of subnets: columns, filters, sort keys."""
 
 from ipaddress import IPv6Address, IPv6Network
 
@@ -11,7 +11,7 @@ from network_api.resources.subnets import COLUMNS, VISIBLE
 
 
 def normalize_cidr(text: str) -> str:
-    """The prefix in its one spelling; what is none is left as it is and matches nothing."""
+    """Return the prefix in canonical form; other text is returned unchanged and matches nothing."""
     try:
         return str(IPv6Network(text, strict=False))
     except ValueError:
@@ -19,7 +19,7 @@ def normalize_cidr(text: str) -> str:
 
 
 def normalize_address(text: str) -> str:
-    """The address in its one spelling; what is none is left as it is and matches nothing."""
+    """Return the address in canonical form; other text is returned unchanged and matches nothing."""
     try:
         return str(IPv6Address(text))
     except ValueError:

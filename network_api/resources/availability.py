@@ -1,4 +1,4 @@
-"""How many addresses of each network are used."""
+"""Number of used addresses per network (Neutron: network-ip-availability)."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from network_api.models import Network, Port, Subnet
 from network_api.prefixes import SUBNET_LENGTH
 
 TOTAL = 2 ** (128 - SUBNET_LENGTH) - 2
-"""Addresses that a /64 has for ports: all but the first one and the gateway."""
+"""Addresses of a /64 that ports can have: all except the first one and the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """One network that has a subnet."""
+    """Address usage of a network with a subnet."""
 
     network_id: str
     network_name: str
@@ -26,7 +26,7 @@ class Availability:
 
 
 def list_availabilities(session: Session, network_id: str | None = None) -> list[Availability]:
-    """All networks with a subnet, or one of them."""
+    """Return the usage of all networks with a subnet, or of one network."""
     query = (
         select(
             Network.id,

@@ -1,4 +1,4 @@
-"""What a new cloud starts with: the operator's prefix, the range of VNIs, and the network `public`."""
+"""Bootstrap of the network service: default subnet pool, VNI range, and the network `public`."""
 
 from datetime import datetime
 from ipaddress import IPv6Network
@@ -12,11 +12,11 @@ from network_api.models import Network, SegmentRange, Subnet, SubnetPool
 from network_api.prefixes import allocate_cidr, allocate_segment
 
 SEGMENTS = 4096
-"""How many networks an installation can have; another one's range begins elsewhere."""
+"""Size of an installation's VNI range."""
 
 
 def operator_prefix(session: Session) -> IPv6Network | None:
-    """The prefix that this cloud was set up with; None before `bootstrap`."""
+    """Return the prefix of the default pool; None before `bootstrap`."""
     pool = session.scalar(select(SubnetPool).where(SubnetPool.is_default))
     return IPv6Network(pool.prefixes[0]) if pool else None
 
@@ -31,10 +31,10 @@ def bootstrap(
     mtu: int,
     name: str = "public",
 ) -> None:
-    """Make pool, range and default network where they are missing; may be called at every start.
+    """Create the default pool, VNI range and default network if they are missing. Idempotent; runs at every start.
 
-    VNIs are `vni_base` to `vni_base` + 4095. Networks that exist keep their MTU. Raises OperatorError when the cloud
-    has another prefix already, or when the prefix is longer than /64.
+    VNIs are `vni_base` to `vni_base` + 4095. Existing networks keep their MTU. Raises OperatorError when the cloud has
+    another prefix, or when the prefix is longer than /64.
     """
     pool = _ensure_pool(session, now, admin_project_id, prefix)
     segments = session.scalar(select(SegmentRange))

@@ -1,4 +1,4 @@
-"""Networks a project may use: its own, and the shared ones. Each is a VXLAN segment of its own."""
+"""Networks: lookup, default network of a server, create, change, delete. Each network is one VXLAN segment."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,18 +19,15 @@ from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibili
 COLUMNS = Network.__table__.c
 
 VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.shared)
-"""Keeps other projects' networks out."""
+"""Networks of the caller's project and shared networks."""
 
 _OWN = and_(COLUMNS.project_id == CALLER_PROJECT, ~COLUMNS.shared, COLUMNS.admin_state_up, Network.subnet.has())
 _OWN_OR_DEFAULT = select(Network).where(or_(_OWN, COLUMNS.is_default)).order_by(COLUMNS.is_default).limit(3)
-"""Of which three are enough to see whether there is one."""
+"""The default network and the project's own ones; three rows suffice to detect ambiguity."""
 
 
 def find(session: Session, caller: Caller, network_id: str, *, lock: bool = False) -> Network:
-    """The network; with `lock`, nobody else changes it until the transaction ends.
-
-    Raises NetworkNotFound when there is none that the caller may see.
-    """
+    """Return a network; `lock` selects it FOR UPDATE. Raises NetworkNotFound when it is missing or not visible."""
     query = select(Network).where(Network.id == network_id)
     if lock:
         query = query.with_for_update(of=Network)
@@ -47,9 +44,9 @@ def list_visible(session: Session, caller: Caller) -> list[Network]:
 
 
 def default_network(session: Session, caller: Caller) -> Network:
-    """The network of a server that names none: the project's own one, or else the shared default.
+    """Return the network of a server that names none: the project's own network, or else the shared default.
 
-    Networks without a subnet do not count. Raises NetworkAmbiguous when the project has several.
+    Networks without a subnet are ignored. Raises NetworkAmbiguous when the project has several.
     """
     found = session.scalars(_OWN_OR_DEFAULT, visibility_parameters(caller)).all()
     own = [one for one in found if one.project_id == caller.project and not one.shared]
@@ -72,7 +69,7 @@ def create(
     isolated: bool = False,
     tags: Sequence[str] = (),
 ) -> Network:
-    """A new network with a segment of its own and no subnet yet. Raises OverQuota, NoSegmentLeft."""
+    """Create a network with a new segment and without a subnet. Raises OverQuota, NoSegmentLeft."""
     quotas.reserve(session, project_id, "network")
     vni, mtu = allocate_segment(session)
     network = Network(
@@ -98,8 +95,8 @@ def create(
 def change(session: Session, now: datetime, network: Network, changes: Mapping[str, Any]) -> None:
     """Set name, description, admin_state_up, shared, isolated or tags.
 
-    Raises NetworkInUse for setting a network down that servers are on: nothing would keep their packets from it. Raises
-    NetworkShared for taking a network back that other projects have ports on, Conflict for taking the default network.
+    Raises NetworkInUse when a network with servers would be set down, as hosts do not enforce the state; NetworkShared
+    when sharing would end while other projects have ports on the network; Conflict for either on the default network.
     """
     if network.admin_state_up and not changes.get("admin_state_up", True):
         _refuse_default(network)
@@ -126,4 +123,4 @@ def delete(session: Session, network: Network) -> None:
 
 def _refuse_default(network: Network) -> None:
     if network.is_default:
-        raise Conflict("The default network stays as it is: servers that name no network are put on it.")
+        raise Conflict("The default network cannot be changed or deleted: servers that name no network are put on it.")

@@ -1,4 +1,4 @@
-"""Ports: what gives a server its MAC and address, from before it boots until after it is gone."""
+"""Ports: create, bind to a server, change, release; network interfaces of servers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ DOWN = "DOWN"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A server's port with what its machine and its API document need of network and subnet.
+    """Network interface of a server: a port with the attributes of its network and subnet.
 
-    `addresses` carry the prefix length, as in 2001:db8::1/64. `dns_servers` is empty where the subnet names none.
-    `allowed` are pairs of a MAC and an address or prefix that its guest may send from as well, `ipv4_address` is mapped
-    to the first address, and the guests of an `isolated` network do not reach each other. `prefix_by_user` marks a ULA
-    of no pool. `routes` are destinations and next hops, both of IPv6.
+    `addresses` include the prefix length, as in 2001:db8::1/64. `dns_servers` is empty if the subnet has none.
+    `allowed` are allowed address pairs: MAC, and address or prefix. `ipv4_address` is mapped to the first address.
+    `isolated` networks block traffic between guests. `prefix_by_user` marks a ULA outside of all pools. `routes` are
+    pairs of an IPv6 destination and next hop.
     """
 
     port_id: str
@@ -64,9 +64,9 @@ class Nic:
 
 
 AddressPair = tuple[IPv6Network, str | None]
-"""An address or prefix that a guest may send from, and from which MAC; None is the port's own."""
+"""Allowed source address or prefix, and MAC; None is the port's MAC."""
 CHECKED_FIELDS = frozenset({"mac_address", "ip_address", "pairs", "ipv4_address"})
-"""What of a port is not just set."""
+"""Fields that `change` validates or converts."""
 
 NETWORKS = Network.__table__.c
 COLUMNS = Port.__table__.c
@@ -75,14 +75,11 @@ VISIBLE = or_(
     COLUMNS.project_id == CALLER_PROJECT,
     COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.project_id == CALLER_PROJECT)),
 )
-"""Keeps other projects' ports out; a port on one's own network is visible, whoever made it."""
+"""Ports of the caller's project and all ports on its networks."""
 
 
 def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) -> Port:
-    """The port; with `lock`, nobody else changes it until the transaction ends.
-
-    Raises PortNotFound when there is none that the caller may see.
-    """
+    """Return a port; `lock` selects it FOR UPDATE. Raises PortNotFound when it is missing or not visible."""
     query = select(Port).where(Port.id == port_id)
     if lock:
         query = query.with_for_update()
@@ -112,13 +109,13 @@ def create(
     tags: Sequence[str] = (),
     chooser: Caller | None = None,
 ) -> Port:
-    """A new port; with a `device_id` it was made for that server and goes with it.
+    """Create a port; with a `device_id` it belongs to that server and is deleted with it.
 
-    MAC and address are made up unless given: the address is the network's prefix and the EUI-64 of the MAC, or none
-    when not `addressed`. Nothing is written until the session flushes, so a thousand ports are one INSERT. Raises
-    InvalidInput, MacAddressInUse, IpAddressInUse, OverQuota, and for a server's port on a network without a subnet or
-    that is down NetworkRequiresSubnet or BadRequest. With a `chooser`, Forbidden where MAC and address are not theirs
-    to choose: on another project's network an address may be one that others still expect another server at.
+    The default MAC is random; the default address is the network's prefix and the EUI-64 of the MAC, or none when not
+    `addressed`. Nothing is written until the session flushes, so a thousand ports are one INSERT. Raises InvalidInput,
+    MacAddressInUse, IpAddressInUse, OverQuota, and for a server's port on a network without a subnet or that is down
+    NetworkRequiresSubnet or BadRequest. With a `chooser`, raises Forbidden for a chosen MAC or address on another
+    project's network, where clients may still expect another server at the address.
     """
     if chooser and (mac or address) and not chooser.is_admin and chooser.project != network.project_id:
         raise Forbidden(f"Only its owner may choose addresses on network {network.id}.")
@@ -158,7 +155,7 @@ def create(
 
 
 def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, device_id: str, host: str | None) -> Port:
-    """Give a port that was there before to a server; it outlives the server.
+    """Bind an existing port to a server; it is kept when the server is deleted.
 
     Raises PortNotFound, PortInUse, and BadRequest for a port that is down or has no address.
     """
@@ -192,7 +189,7 @@ def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, devic
 
 
 def set_status(session: Session, device_id: str, active: bool) -> None:
-    """Show the server's ports as ACTIVE, or DOWN; a port whose administrator set it down stays DOWN."""
+    """Set the status of the server's ports to ACTIVE or DOWN; ports that are administratively down stay DOWN."""
     status = ACTIVE if active else DOWN
     may_change = Port.admin_state_up if active else true()
     session.execute(
@@ -204,7 +201,7 @@ def set_status(session: Session, device_id: str, active: bool) -> None:
 
 
 def rebind(session: Session, device_id: str, host: str | None) -> None:
-    """The server is on another host now, and its ports with it."""
+    """Set the binding host of the server's ports."""
     session.execute(
         update(Port)
         .where(Port.device_id == device_id)
@@ -214,7 +211,7 @@ def rebind(session: Session, device_id: str, host: str | None) -> None:
 
 
 def release(session: Session, now: datetime, device_id: str) -> None:
-    """The server is gone: delete the ports made for it, unbind those that were there before."""
+    """Delete the ports created for a deleted server and unbind the others."""
     session.execute(
         delete(Port).where(Port.device_id == device_id, Port.of_server).execution_options(synchronize_session=False)
     )
@@ -238,9 +235,9 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
     """Set name, description, device_owner, tags, admin_state_up, binding_host, mac_address, ip_address, pairs or
     ipv4_address.
 
-    A new MAC brings a new address where the old one was made of the old MAC; an `ip_address` of None takes it away, of
-    "" makes one of the MAC. Raises PortBound for a new state, MAC or address while a server has the port,
-    InvalidInput, MacAddressInUse, IpAddressInUse, Ipv4AddressInUse.
+    A new MAC changes the address if the old one was the EUI-64 of the old MAC. An `ip_address` of None removes the
+    address, "" derives it from the MAC. Raises PortBound for a new state, MAC or address of a bound port, InvalidInput,
+    MacAddressInUse, IpAddressInUse, Ipv4AddressInUse.
     """
     plain = {name: value for name, value in changes.items() if name not in CHECKED_FIELDS}
     mac = normalize_mac(changes["mac_address"]) if changes.get("mac_address") else port.mac_address
@@ -269,7 +266,7 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
 
 
 def remove(session: Session, port: Port) -> None:
-    """Delete the port. Raises PortInUse while a server has it: its guest would keep an address that others may get."""
+    """Delete the port. Raises PortInUse while it is bound: the guest would keep an address that is free for others."""
     if port.device_id:
         raise PortInUse(port.id, port.device_id)
     session.delete(port)
@@ -304,7 +301,7 @@ NICS = (
 
 
 def list_nics(session: Session, device_ids: Iterable[str]) -> dict[str, list[Nic]]:
-    """The interfaces of each server, in the order they were asked for; servers without any are left out. One query."""
+    """Return the interfaces of each server in attachment order, with one query; servers without any are left out."""
     found: dict[str, list[Nic]] = {}
     rows = session.execute(NICS.where(Port.device_id.in_([*device_ids])))
     for row in rows:
@@ -353,9 +350,9 @@ def _resolve_address(network: Network, mac: str, wanted: str | None) -> str | No
 
 
 def _normalize_pairs(network: Network, mac: str, pairs: Sequence[AddressPair]) -> list[dict[str, str]]:
-    """The pairs as they are kept: each within the network's /64, and none twice. Raises InvalidInput."""
+    """Return the pairs as stored. Raises InvalidInput for duplicates and addresses outside the network's /64."""
     if pairs and network.subnet is None:
-        raise InvalidInput("A port on a network without a subnet has no addresses that could be allowed.")
+        raise InvalidInput("A port on a network without a subnet cannot have allowed address pairs.")
     kept = []
     for prefix, other in pairs:
         assert network.subnet is not None
@@ -370,7 +367,7 @@ def _normalize_pairs(network: Network, mac: str, pairs: Sequence[AddressPair]) -
 
 
 def _claim_ipv4(session: Session, address: IPv4Address | None, port_id: str | None) -> str | None:
-    """Raises Ipv4AddressInUse when another port has it."""
+    """Return the address as stored. Raises Ipv4AddressInUse when another port has it."""
     if address is None:
         return None
     query = select(Port.id).where(Port.ipv4_address == str(address), Port.id != (port_id or ""))
@@ -380,7 +377,7 @@ def _claim_ipv4(session: Session, address: IPv4Address | None, port_id: str | No
 
 
 def _insert_alone(session: Session, port: Port) -> None:
-    """Insert a port with a chosen MAC or address and say which of the two is taken, if one is."""
+    """Insert a port with a chosen MAC or address in a savepoint. Raises MacAddressInUse, IpAddressInUse."""
     session.flush()
     try:
         with session.begin_nested():
@@ -394,7 +391,7 @@ def _insert_alone(session: Session, port: Port) -> None:
 
 
 def _check_free(session: Session, port: Port, mac: str, address: str | None) -> None:
-    """Say which of the two another port has, if one has. Raises MacAddressInUse, IpAddressInUse."""
+    """Check that no other port has the MAC or address. Raises MacAddressInUse, IpAddressInUse."""
     others = select(Port.mac_address).where(Port.id != port.id)
     if session.scalar(others.where(Port.mac_address == mac)):
         raise MacAddressInUse(port.network_id, mac)
@@ -403,7 +400,7 @@ def _check_free(session: Session, port: Port, mac: str, address: str | None) -> 
 
 
 def _next_attach_order(session: Session, now: datetime) -> int:
-    """Numbers that grow with time and within a transaction; they order the interfaces of a server."""
+    """Return a number that increases with time and within a transaction; it orders the interfaces of a server."""
     turn: int = session.info.get("network_turn", 0)
     session.info["network_turn"] = turn + 1
     return int(now.timestamp() * 1_000_000) + turn

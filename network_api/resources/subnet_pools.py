@@ -1,4 +1,4 @@
-"""Subnet pools: the prefixes that the operator gives networks to take their /64 from."""
+"""Subnet pools: prefixes of the operator from which subnets are allocated."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,11 +21,11 @@ from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibili
 COLUMNS = SubnetPool.__table__.c
 
 VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.shared)
-"""Keeps other projects' pools out."""
+"""Pools of the caller's project and shared pools."""
 
 
 def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) -> SubnetPool:
-    """The pool. Raises SubnetPoolNotFound when there is none that the caller may see."""
+    """Return a pool; `lock` selects it FOR UPDATE. Raises SubnetPoolNotFound when it is missing or not visible."""
     query = select(SubnetPool).where(SubnetPool.id == pool_id)
     if lock:
         query = query.with_for_update()
@@ -36,18 +36,18 @@ def find(session: Session, caller: Caller, pool_id: str, *, lock: bool = False) 
 
 
 def default_pool(session: Session) -> SubnetPool:
-    """The pool with the operator's prefix."""
+    """Return the default pool, which has the operator's prefix."""
     return session.scalars(select(SubnetPool).where(SubnetPool.is_default)).one()
 
 
 def find_containing(session: Session, caller: Caller, cidr: IPv6Network) -> SubnetPool | None:
-    """The pool that the caller may see and the /64 lies in."""
+    """Return the visible pool that contains the /64, if any."""
     seen = session.scalars(restrict_to_visible(caller, select(SubnetPool), VISIBLE), visibility_parameters(caller))
     return next((pool for pool in seen if contains(pool, cidr)), None)
 
 
 def any_contains(session: Session, cidr: IPv6Network) -> bool:
-    """Whether the /64 lies in a pool, of whatever project."""
+    """Whether a pool of any project contains the /64."""
     return any(contains(pool, cidr) for pool in session.scalars(select(SubnetPool)))
 
 
@@ -62,7 +62,7 @@ def create(
     shared: bool = False,
     tags: Sequence[str] = (),
 ) -> SubnetPool:
-    """A new pool. Raises InvalidInput for prefixes longer than /64 or that other pools have, OverQuota."""
+    """Create a pool. Raises OverQuota, and InvalidInput for prefixes longer than /64 or overlapping other pools."""
     quotas.reserve(session, project_id, "subnetpool")
     _check(session, prefixes)
     pool = SubnetPool(
@@ -84,12 +84,12 @@ def create(
 
 
 def change(session: Session, now: datetime, pool: SubnetPool, changes: Mapping[str, Any]) -> None:
-    """Set name, description, tags, or prefixes, which may only be added to. Raises InvalidInput, Conflict."""
+    """Set name, description, tags or prefixes. Raises InvalidInput, and Conflict when prefixes would be removed."""
     if "prefixes" in changes:
         wanted: Sequence[IPv6Network] = changes["prefixes"]
         missing = [str(old) for old in pool_prefixes(pool) if not any(old.subnet_of(new) for new in wanted)]
         if missing:
-            raise Conflict(f"Prefixes can be added to a subnet pool, not taken away: {', '.join(missing)}.")
+            raise Conflict(f"Prefixes of a subnet pool cannot be removed: {', '.join(missing)}.")
         _check(session, wanted, pool)
         pool.prefixes = [str(prefix) for prefix in sorted(wanted)]
     for name in ("name", "description", "tags"):
@@ -100,9 +100,9 @@ def change(session: Session, now: datetime, pool: SubnetPool, changes: Mapping[s
 
 
 def delete(session: Session, pool: SubnetPool) -> None:
-    """Delete the pool. Raises SubnetPoolInUse while subnets are of it, Conflict for the default one."""
+    """Delete the pool. Raises SubnetPoolInUse while it has subnets, Conflict for the default pool."""
     if pool.is_default:
-        raise Conflict("The default subnet pool stays: networks get their prefix from it.")
+        raise Conflict("The default subnet pool cannot be deleted: networks get their prefix from it.")
     if session.scalar(select(exists().where(Subnet.subnet_pool_id == pool.id))):
         raise SubnetPoolInUse(pool.id)
     session.delete(pool)
@@ -112,9 +112,9 @@ def delete(session: Session, pool: SubnetPool) -> None:
 def _check(session: Session, prefixes: Sequence[IPv6Network], own: SubnetPool | None = None) -> None:
     for prefix in prefixes:
         if prefix.prefixlen > SUBNET_LENGTH:
-            raise InvalidInput(f"{prefix} holds no /{SUBNET_LENGTH}.")
+            raise InvalidInput(f"{prefix} is longer than /{SUBNET_LENGTH}.")
         if prefix.is_multicast or prefix.is_link_local or prefix.is_loopback:
-            raise InvalidInput(f"{prefix} has no addresses that servers could use.")
+            raise InvalidInput(f"{prefix} is not a prefix of unicast addresses that servers can use.")
     taken = list(prefixes)
     for pool in session.scalars(select(SubnetPool)):
         if pool is not own:

@@ -1,4 +1,4 @@
-"""Subnets: the /64 of a network, its gateway and what its guests are told."""
+"""Subnets: the /64 of a network, its gateway, name servers and host routes."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibili
 
 
 class FirstAddress(Enum):
-    """The prefix's first address, whatever the prefix."""
+    """Type of FIRST_ADDRESS: the default gateway, the first usable address of the prefix."""
 
     ADDRESS = 1
 
@@ -32,14 +32,11 @@ NETWORKS = Network.__table__.c
 COLUMNS = Subnet.__table__.c
 
 VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.network_id.in_(select(NETWORKS.id).where(NETWORKS.shared)))
-"""Keeps other projects' subnets out; a shared network's subnet is everybody's."""
+"""Subnets of the caller's project and of shared networks."""
 
 
 def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False) -> Subnet:
-    """The subnet; with `lock`, nobody else changes it until the transaction ends.
-
-    Raises SubnetNotFound when there is none that the caller may see.
-    """
+    """Return a subnet; `lock` selects it FOR UPDATE. Raises SubnetNotFound when it is missing or not visible."""
     query = select(Subnet).where(Subnet.id == subnet_id)
     if lock:
         query = query.with_for_update()
@@ -63,9 +60,9 @@ def create(
     host_routes: Sequence[Mapping[str, str]] = (),
     tags: Sequence[str] = (),
 ) -> Subnet:
-    """The network's subnet: the given /64, or the next of the pool. Without a gateway no packet leaves the network.
+    """Create the network's subnet with the given /64 or the next one of the pool. Without a gateway it is not routed.
 
-    Ports that wait on the network get their address. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
+    Ports without an address get one. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
     """
     if network.subnet is not None:
         if cidr is not None and cidr.overlaps(IPv6Network(network.subnet.cidr)):
@@ -108,7 +105,7 @@ def create(
 def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str, Any]) -> None:
     """Set name, description, dns_nameservers, host_routes, tags or gateway_ip.
 
-    Raises SubnetInUse for another gateway while servers use the one there is, InvalidInput, IpAddressInUse.
+    Raises SubnetInUse for another gateway while servers have ports on the subnet, InvalidInput, IpAddressInUse.
     """
     gateway = _resolve_gateway(IPv6Network(subnet.cidr), changes["gateway_ip"]) if "gateway_ip" in changes else None
     if "gateway_ip" in changes and gateway != subnet.gateway_ip:
@@ -128,12 +125,12 @@ def change(session: Session, now: datetime, subnet: Subnet, changes: Mapping[str
 
 
 def delete(session: Session, network: Network, subnet: Subnet) -> None:
-    """Delete the subnet; ports that no server has lose their address.
+    """Delete the subnet; unbound ports lose their address.
 
-    Raises SubnetInUse while a server has an address of it, Conflict for the default network's.
+    Raises SubnetInUse while bound ports have addresses of it, Conflict for the default network's subnet.
     """
     if network.is_default:
-        raise Conflict("The default network keeps its subnet: servers that name no network are put on it.")
+        raise Conflict("The default network's subnet cannot be deleted: servers that name no network are put on it.")
     if session.scalar(select(exists().where(Port.subnet_id == subnet.id, Port.device_id != ""))):
         raise SubnetInUse(subnet.id)
     session.execute(
@@ -148,9 +145,9 @@ def delete(session: Session, network: Network, subnet: Subnet) -> None:
 
 def _check_free(session: Session, cidr: IPv6Network, network_id: str) -> None:
     if cidr.prefixlen != SUBNET_LENGTH:
-        raise InvalidInput(f"{cidr} is not a /{SUBNET_LENGTH}: servers make their addresses themselves (SLAAC).")
+        raise InvalidInput(f"{cidr} is not a /{SUBNET_LENGTH}, which SLAAC requires.")
     if cidr.is_multicast or cidr.is_link_local or cidr.is_loopback or cidr.is_unspecified:
-        raise InvalidInput(f"{cidr} has no addresses that servers could use.")
+        raise InvalidInput(f"{cidr} is not a prefix of unicast addresses that servers can use.")
     if session.scalar(select(exists().where(Subnet.cidr == str(cidr)))):
         raise _overlap_error(cidr, network_id)
 
@@ -160,7 +157,7 @@ def _overlap_error(cidr: IPv6Network, network_id: str) -> InvalidInput:
 
 
 def _normalize_routes(cidr: IPv6Network, routes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The host routes as they are stored. Raises InvalidInput for duplicates and routes that servers cannot follow."""
+    """Return the host routes as stored. Raises InvalidInput for duplicates and unusable routes."""
     kept: list[dict[str, str]] = []
     for route in routes:
         destination, nexthop = IPv6Network(route["destination"]), IPv6Address(route["nexthop"])

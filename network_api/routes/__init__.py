@@ -1,4 +1,4 @@
-"""Plugs the network API into the application."""
+"""Blueprints of the network API."""
 
 from flask import Flask
 
@@ -15,18 +15,17 @@ from network_api.routes import (
     versions,
 )
 
-PARTS = (networks, subnets, ports, subnetpools, tags, quotas, extensions, unsupported, operators)
-
+MODULES = (networks, subnets, ports, subnetpools, tags, quotas, extensions, unsupported, operators)
 
 TAG = "/<tag>"
-"""The end of paths that name a tag, which may end in .json itself."""
+"""End of paths with the name of a tag, which may itself end in .json."""
 
 
 def register(app: Flask) -> None:
-    """All of /network. Each path under v2.0 may end in .json, as older clients have it."""
+    """Register /network. Each path under v2.0 is also served with the suffix .json, which older clients send."""
     app.register_blueprint(versions.blueprint)
-    for part in PARTS:
-        app.register_blueprint(part.blueprint, url_prefix="/network/v2.0")
+    for module in MODULES:
+        app.register_blueprint(module.blueprint, url_prefix="/network/v2.0")
     for rule in [*app.url_map.iter_rules()]:
         if rule.rule.startswith("/network/v2.0") and not rule.rule.endswith(TAG):
             app.add_url_rule(f"{rule.rule}.json", endpoint=rule.endpoint, methods=(rule.methods or set()) - {"OPTIONS"})

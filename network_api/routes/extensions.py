@@ -1,4 +1,4 @@
-"""/v2.0/extensions: what of Neutron's optional parts is really here."""
+"""/v2.0/extensions: the implemented extensions of Neutron."""
 
 from typing import Any
 
@@ -12,26 +12,29 @@ from network_api.routes.params.list_params import select_fields
 blueprint = Blueprint("network_extensions", __name__)
 
 EXTENSIONS = {
-    "allowed-address-pairs": ("Allowed Address Pairs", "A server may send from more addresses than its own."),
-    "default-subnetpools": ("Default Subnetpools", "A subnet gets its prefix from the default pool when asked to."),
+    "allowed-address-pairs": ("Allowed Address Pairs", "Additional source addresses of a port."),
+    "default-subnetpools": ("Default Subnetpools", "Subnets are allocated from the default pool on request."),
     "empty-string-filtering": ("Empty String Filtering Extension", "Lists can be filtered by an empty value."),
     "filter-validation": ("Filter parameters validation", "An unknown filter is an error."),
-    "ip-substring-filtering": ("IP address substring filtering", "Ports are found by a part of their address."),
-    "network-ip-availability": ("Network IP Availability", "Operators see how many addresses a network has used."),
-    "net-mtu": ("Network MTU", "A network says how large its packets may be."),
-    "pagination": ("Pagination support", "Lists have pages."),
-    "project-id": ("project_id field enabled", "Owners are called project_id."),
-    "quotas": ("Quota management support", "Quotas of a project can be read and changed."),
-    "quota_details": ("Quota details management support", "Quotas are shown with what is used of them."),
-    "revision-if-match": ("If-Match constraints based on revision_number", "Changes can depend on a revision."),
+    "ip-substring-filtering": ("IP address substring filtering", "Ports can be filtered by a part of their address."),
+    "network-ip-availability": ("Network IP Availability", "Number of used addresses per network, for operators."),
+    "net-mtu": ("Network MTU", "Networks have an MTU."),
+    "pagination": ("Pagination support", "Lists are paginated with limit and marker."),
+    "project-id": ("project_id field enabled", "Resources have the field project_id."),
+    "quotas": ("Quota management support", "Quotas per project."),
+    "quota_details": ("Quota details management support", "Quotas with current usage."),
+    "revision-if-match": ("If-Match constraints based on revision_number", "Conditional changes by revision number."),
     "sixstack-ipv4": ("IPv4 addresses of ports", "An IPv4 address is mapped to a port by NAT64: `ipv4_address`."),
-    "sixstack-isolated": ("Isolated networks", "Servers of a network do not reach each other: `isolated`."),
-    "sorting": ("Sorting support", "Lists can be ordered."),
+    "sixstack-isolated": ("Isolated networks", "Servers of a network cannot reach each other: `isolated`."),
+    "sorting": ("Sorting support", "Lists can be sorted."),
     "standard-attr-description": ("standard-attr-description", "Resources have a description."),
-    "standard-attr-revisions": ("Resource revision numbers", "Resources count their changes: revision_number."),
+    "standard-attr-revisions": (
+        "Resource revision numbers",
+        "Each change increments revision_number.",
+    ),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Resources have tags."),
-    "standard-attr-timestamp": ("Resource timestamps", "Resources say when they were made and changed."),
-    "tag-creation": ("Tag creation extension", "Tags are added to those that are there."),
+    "standard-attr-timestamp": ("Resource timestamps", "Resources have created_at and updated_at."),
+    "tag-creation": ("Tag creation extension", "POST adds tags to the existing ones."),
     "subnet_allocation": ("Subnet Allocation", "Subnets get their prefix from a subnet pool."),
 }
 UPDATED = "2026-11-21T00:00:00-00:00"

@@ -28,7 +28,7 @@ blueprint = Blueprint("network_networks", __name__)
 
 
 def view() -> Callable[[Row[Any]], Document]:
-    """How this caller may see networks."""
+    """Return the view of a network for this caller; provider attributes are for operators."""
     return partial(views.network, provider=is_allowed("get_network:provider:segmentation_id"))
 
 
@@ -77,7 +77,7 @@ def _create(wanted: list[NewNetworkFields]) -> list[Mapping[str, Any]]:
 @require("update_network")
 def change(network_id: str) -> Response:
     body = parse(ChangeNetwork, json_body()).network
-    changes = body.sent("name", "description", "admin_state_up", "shared", "isolated")
+    changes = body.changes("name", "description", "admin_state_up", "shared", "isolated")
     with database().transaction() as session:
         network = networks.find(session, caller(), network_id, lock=True)
         enforce_on("update_network", network.project_id)
@@ -85,9 +85,9 @@ def change(network_id: str) -> Response:
         check_revision(network)
         if "shared" in changes and changes["shared"] != network.shared:
             enforce_on("update_network:shared", network.project_id)
-        told_anew = changes.get("isolated", network.isolated) != network.isolated
+        isolation_changes = changes.get("isolated", network.isolated) != network.isolated
         networks.change(session, clock().now(), network, changes)
-        if told_anew:
+        if isolation_changes:
             notify_port_change(session, Port.network_id == network.id)
         row = NETWORKS.row(session, caller(), network_id)
     return json({"network": view()(row)})
@@ -105,7 +105,7 @@ def delete(network_id: str) -> Response:
 
 
 def _refuse_segment(body: NetworkFields, action: str) -> None:
-    """Raise Forbidden, or BadRequest for an operator, when the body asks for a segment of its own."""
-    for name in body.wanted_segment():
+    """Raise Forbidden, or BadRequest for an operator, when the body has provider attributes."""
+    for name in body.provider_attributes():
         enforce(f"{action}:{name}")
         raise BadRequest(f"Invalid input for field/attribute {name}. {ONE_SEGMENT}")

@@ -1,4 +1,4 @@
-"""What operators' tools read: how full networks are, and agents, zones and providers, of which there are none."""
+"""/v2.0/network-ip-availabilities, and empty lists of agents, availability zones and service providers."""
 
 from collections.abc import Callable
 
@@ -50,14 +50,14 @@ def network_ip_availability(network_id: str) -> Response:
 @blueprint.get("/agents")
 @require("get_agent")
 def agents() -> Response:
-    """Empty: hosts are compute's hypervisors here."""
+    """Empty: hosts are listed as hypervisors in the compute API."""
     return json({"agents": []})
 
 
 @blueprint.get("/availability_zones")
 @require("get_availability_zone")
 def availability_zones() -> Response:
-    """Empty: a network is on every host that needs it."""
+    """Empty: a network is available on every host."""
     return json({"availability_zones": []})
 
 

@@ -1,4 +1,4 @@
-"""Port change hook: compute registers what happens to servers when their network, subnet or port changes."""
+"""Port change hook, with which compute refreshes servers when their network, subnet or port changes."""
 
 from collections.abc import Callable, Iterable
 

@@ -29,7 +29,7 @@ blueprint = Blueprint("network_ports", __name__)
 
 
 def view() -> Callable[[Row[Any]], Document]:
-    """How this caller may see ports."""
+    """Return the view of a port for this caller; binding attributes are for operators."""
     return partial(views.port, binding=is_allowed("get_port:binding:host_id"))
 
 
@@ -94,13 +94,13 @@ def _create_one(session: Session, now: Any, new: NewPortFields) -> Port:
 @require("update_port")
 def change(port_id: str) -> Response:
     body = parse(ChangePort, json_body()).port
-    changes = body.sent("name", "description", "admin_state_up", "mac_address", "device_owner")
+    changes = body.changes("name", "description", "admin_state_up", "mac_address", "device_owner")
     with database().transaction() as session:
         port = ports.find(session, caller(), port_id, lock=True)
         enforce_on("update_port", port.project_id)
         check_revision(port)
         if port.device_id and changes.get("device_owner", port.device_owner) != port.device_owner:
-            raise BadRequest("A port that a server has is the server's.")
+            raise BadRequest("device_owner of a port that is bound to a server cannot be changed.")
         network = _network_of(session, port)
         if body.mac_address and body.mac_address != port.mac_address:
             enforce_on("update_port:mac_address", network.project_id)
@@ -136,19 +136,19 @@ def delete(port_id: str) -> Response:
 
 
 def _network_of(session: Session, port: Port) -> Network:
-    """The port's network, which its owner may not see any more."""
+    """Return the port's network, which may no longer be visible to the port's owner."""
     return session.get_one(Network, port.network_id)
 
 
 def _changed_address(network: Network, port: Port, body: PortFields) -> str:
-    """The address asked for; "" for one made of the MAC. What the port has already needs no permission."""
+    """Return the requested address; "" derives it from the MAC. The current address needs no permission."""
     if body.fixed_ips and str(body.fixed_ips[0].ip_address) == port.ip_address:
         return port.ip_address or ""
     return _wanted_address(network, body, "update_port") or ""
 
 
 def _wanted_address(network: Network, body: PortFields, action: str) -> str | None:
-    """The address that `fixed_ips` names, if any, once it is seen that the subnet is this network's."""
+    """Return the address in `fixed_ips`, if any. Raises SubnetNotFound for a subnet of another network."""
     if not body.fixed_ips:
         return None
     fixed_ip = body.fixed_ips[0]

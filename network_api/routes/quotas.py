@@ -1,4 +1,4 @@
-"""/v2.0/quotas: how much of the network each project may have. What this cloud does without has the quota 0."""
+"""/v2.0/quotas: limits per project. Unsupported resources have the quota 0."""
 
 from flask import Blueprint, Response
 from sqlalchemy import select
@@ -21,7 +21,7 @@ UNSUPPORTED = dict.fromkeys(("router", "floatingip", "security_group", "security
 @blueprint.get("/quotas")
 @require("update_quota")
 def index() -> Response:
-    """The projects whose quotas are not the defaults."""
+    """List the projects whose quotas differ from the defaults."""
     with database().reading() as session:
         changed = session.scalars(select(NetworkQuota.project_id).order_by(NetworkQuota.project_id))
         found = [
@@ -70,7 +70,7 @@ def change(project_id: str) -> Response:
         session.add(row)
         for name, limit in body.limits().items():
             if body.check_limit and limit != quotas.UNLIMITED and quotas.count_used(session, project_id, name) > limit:
-                raise Conflict(f"Quota limit for {name} cannot be below what the project uses.")
+                raise Conflict(f"Quota limit for {name} cannot be less than the project's current usage.")
             setattr(row, name, limit)
         session.flush()
         limits = quotas.limits(session, project_id)
@@ -80,7 +80,7 @@ def change(project_id: str) -> Response:
 @blueprint.delete("/quotas/<project_id>")
 @require("delete_quota")
 def delete(project_id: str) -> Response:
-    """Back to the defaults."""
+    """Reset the project's quotas to the defaults."""
     with database().transaction() as session:
         row = session.get(NetworkQuota, project_id)
         if row is not None:

@@ -52,7 +52,7 @@ def create() -> Response:
 @require("update_subnetpool")
 def change(pool_id: str) -> Response:
     body = parse(ChangeSubnetPool, json_body()).subnetpool
-    changes = body.sent("name", "description", "prefixes")
+    changes = body.changes("name", "description", "prefixes")
     with database().transaction() as session:
         pool = subnet_pools.find(session, caller(), pool_id, lock=True)
         check_revision(pool)

@@ -78,9 +78,9 @@ def _check_owner(new: NewSubnetFields, network: Network) -> None:
 
 
 def _pool(session: Session, new: NewSubnetFields) -> SubnetPool | None:
-    """The pool that the subnet is of: the one named, the one its prefix lies in, or the operator's.
+    """Return the subnet's pool: the requested one, the one that contains the prefix, or the default pool.
 
-    None for a prefix of no pool, which only an operator may choose.
+    None for a prefix outside of all pools: operators may choose any, members a /64 of fd00::/8 only.
     """
     if new.subnetpool_id:
         pool = subnet_pools.find(session, caller(), new.subnetpool_id)
@@ -100,14 +100,14 @@ def _pool(session: Session, new: NewSubnetFields) -> SubnetPool | None:
             return None
         ours = ", ".join(subnet_pools.default_pool(session).prefixes)
         raise Forbidden(
-            f"{new.cidr} is not of this cloud's prefix, {ours}: choose a /64 of that or of fd00::/8, or leave the "
-            "choice to the cloud."
+            f"{new.cidr} is outside of this cloud's prefix, {ours}: choose a /64 of that prefix or of fd00::/8, or "
+            "omit the cidr to have one allocated."
         )
     return found
 
 
 def _refuse_reserved(cidr: IPv6Network) -> None:
-    """Raise Forbidden for a prefix that the operator uses: hosts would send their own traffic to guests."""
+    """Raise Forbidden for a prefix that the operator uses: hosts would route their own traffic to guests."""
     if any(cidr.overlaps(reserved) for reserved in reserved_prefixes(settings())):
         raise Forbidden(f"{cidr} is reserved by the operator of this cloud.")
 
@@ -116,7 +116,7 @@ def _refuse_reserved(cidr: IPv6Network) -> None:
 @require("update_subnet")
 def change(subnet_id: str) -> Response:
     body = parse(ChangeSubnet, json_body()).subnet
-    changes = body.sent("name", "description", "gateway_ip")
+    changes = body.changes("name", "description", "gateway_ip")
     if "dns_nameservers" in body.model_fields_set:
         changes["dns_nameservers"] = [str(address) for address in body.dns_nameservers]
     if "host_routes" in body.model_fields_set:

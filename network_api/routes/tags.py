@@ -7,7 +7,6 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
-from app.core.caller import Caller
 from app.core.errors import NotFound
 from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
@@ -25,7 +24,7 @@ Tagged = Network | Subnet | Port | SubnetPool
 
 
 class TagNotFound(NotFound):
-    """It does not have the tag."""
+    """The resource does not have the tag."""
 
     kind = "TagNotFound"
 
@@ -35,7 +34,7 @@ class TagNotFound(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Something that can have tags; `name` ends the names of its rules."""
+    """A kind of resource with tags; `name` is the last part of its policy names."""
 
     name: str
     find: Callable[..., Tagged]
@@ -49,21 +48,20 @@ KINDS = (
 )
 
 
-def _found(session: Session, kind: Kind, key: str) -> Tagged:
-    asking: Caller = caller()
-    thing = kind.find(session, asking, key, lock=True)
-    enforce_on(f"update_{kind.name}", thing.project_id)
-    return thing
+def _lock(session: Session, kind: Kind, key: str) -> Tagged:
+    resource = kind.find(session, caller(), key, lock=True)
+    enforce_on(f"update_{kind.name}", resource.project_id)
+    return resource
 
 
 def _set(kind: Kind, key: str, change: Callable[[list[str]], list[str]]) -> list[str]:
-    """Replace the tags by what `change` makes of them."""
+    """Apply `change` to the resource's tags and return the result."""
     with database().transaction() as session:
-        thing = _found(session, kind, key)
-        tags = parse(ReplaceTags, {"tags": change(list(thing.tags))}).tags
-        if tags != thing.tags:
-            thing.tags = tags
-            thing.updated_at = clock().now()
+        resource = _lock(session, kind, key)
+        tags = parse(ReplaceTags, {"tags": change(list(resource.tags))}).tags
+        if tags != resource.tags:
+            resource.tags = tags
+            resource.updated_at = clock().now()
     return tags
 
 

@@ -1,4 +1,4 @@
-"""What IPv6 for every server makes unnecessary: lists of it are empty, and making one is refused with the reason."""
+"""Unsupported resources of Neutron: lists are empty, creating one is refused with the reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from app.core.errors import BadRequest, NotFound
 from app.web.policy import require
 from app.web.responses import json
 
-blueprint = Blueprint("network_unneeded", __name__)
+blueprint = Blueprint("network_unsupported", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedResource:
-    """A kind of thing that Neutron has and this cloud does without. `rule` is the end of its policy names."""
+    """A resource of Neutron that this cloud does not have. `rule` is the last part of its policy names."""
 
     collection: str
     rule: str
@@ -56,7 +56,7 @@ KINDS = (
 
 
 class UnsupportedOperation(BadRequest):
-    """A thing that this cloud does without."""
+    """The resource is not supported by this cloud."""
 
     kind = "BadRequest"
 

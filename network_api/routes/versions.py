@@ -1,4 +1,4 @@
-"""Where the network API begins: its one version and what is in it."""
+"""Version discovery of the network API."""
 
 from flask import Blueprint, Response
 

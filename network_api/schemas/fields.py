@@ -1,4 +1,4 @@
-"""What bodies of the network API are made of. An attribute that can only have one value here says why."""
+"""Field types of request bodies. Attributes with one supported value refuse others with the reason."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any
@@ -15,22 +15,21 @@ Tags = Annotated[list[Tag], Field(max_length=50), AfterValidator(lambda tags: so
 
 NO_IPV4 = (
     "Networks have IPv6 only: every server has a public address of its own, so no IPv4 subnet is needed. "
-    "Ask for ip_version 6 (--ip-version 6)."
+    "Use ip_version 6 (--ip-version 6)."
 )
 ALWAYS_SECURED = "Servers can send from their own MAC and addresses only, on every port."
 NO_SECURITY_GROUPS = "There are no security groups: nothing is filtered on the way to a server."
-ONE_SEGMENT = "The cloud numbers its segments itself: every network is a VXLAN of its own."
-NEVER_EXTERNAL = "No network is external here: every network has public addresses, so no floating IPs are needed."
-ALWAYS_SLAAC = "Servers make their addresses themselves (SLAAC), which router advertisements tell them."
-NO_POOLS = "Addresses are the prefix and the EUI-64 of a server's MAC; they are not taken from a range."
+ONE_SEGMENT = "VNIs are allocated by the cloud: every network is one VXLAN segment."
+NEVER_EXTERNAL = "There are no external networks: every network has public addresses, so no floating IPs are needed."
+ALWAYS_SLAAC = "Servers configure their addresses by SLAAC from router advertisements."
+NO_POOLS = "Addresses are the prefix and the EUI-64 of a server's MAC; they are not allocated from a range."
 NO_QOS = "There are no QoS policies."
-NO_ZONES = "A network is on every host that needs it; it has no availability zone."
-SERVER_BINDS = "A port is given to a server by creating the server with it."
-NOT_SETTABLE = "It cannot be chosen here."
+NO_ZONES = "A network is available on every host; it has no availability zone."
+SERVER_BINDS = "A port is bound by creating a server with it or by attaching it to a server."
 
 
 def must_be(*allowed: Any, why: str) -> BeforeValidator:
-    """Accepts one of these values and refuses any other with the reason."""
+    """Return a validator that accepts these values and refuses others with the reason."""
 
     def check(value: Any) -> Any:
         if value not in allowed:
@@ -82,7 +81,7 @@ Nameservers = Annotated[list[Nameserver], Field(max_length=5)]
 
 
 def must_be_empty(why: str) -> BeforeValidator:
-    """Accepts an attribute only with nothing in it."""
+    """Return a validator that accepts empty values only."""
     return must_be(None, "", [], {}, False, why=why)
 
 
@@ -99,22 +98,22 @@ def _ipv4_address(value: Any) -> IPv4Address | None:
 
 
 Ipv4Address = Annotated[IPv4Address | None, BeforeValidator(_ipv4_address)]
-"""An IPv4 address; "" is none, which is what a command line can say."""
+"""An IPv4 address; "" is None, for command line clients."""
 
 
 class OwnedBody(Body):
-    """A body that may name its owner, by either of the two names."""
+    """A body with an owner, `project_id` or `tenant_id`."""
 
     project_id: str | None = None
     tenant_id: str | None = None
 
     @property
     def owner(self) -> str | None:
-        """Whose it is to be; None for the caller's own."""
+        """The requested owner; None is the caller's project."""
         return self.project_id or self.tenant_id
 
-    def sent(self, *names: str) -> dict[str, Any]:
-        """Those of these fields that the client sent, of a thing that is there. Raises BadRequest: it has its owner."""
+    def changes(self, *names: str) -> dict[str, Any]:
+        """Return the fields among `names` that the client sent. Raises BadRequest when it sent an owner."""
         for name in ("project_id", "tenant_id"):
             if name in self.model_fields_set:
                 raise BadRequest(f"Cannot update read-only attribute {name}")

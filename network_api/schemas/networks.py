@@ -23,7 +23,7 @@ PROVIDER = ("network_type", "physical_network", "segmentation_id")
 
 
 class NetworkFields(OwnedBody):
-    """What can be changed of a network."""
+    """Changeable fields of a network."""
 
     name: Name = ""
     description: Name = ""
@@ -43,15 +43,15 @@ class NetworkFields(OwnedBody):
     dns_domain: Annotated[Any, must_be_empty("There is no DNS integration.")] = None
     availability_zone_hints: Annotated[Any, must_be_empty(NO_ZONES)] = None
 
-    def wanted_segment(self) -> list[str]:
-        """The provider attributes that have a value: what only operators may ask for, and nobody can have."""
+    def provider_attributes(self) -> list[str]:
+        """Return the names of the provider attributes with a value; no caller may set any."""
         fields = type(self).model_fields
         wanted = [name for name in PROVIDER if getattr(self, name) not in (None, "")]
         return [str(fields[name].alias) for name in wanted]
 
 
 class NewNetworkFields(NetworkFields):
-    """What a network is created with."""
+    """Fields of a new network."""
 
     tags: Tags = []
 

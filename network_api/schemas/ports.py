@@ -22,7 +22,7 @@ from network_api.schemas.fields import (
 )
 
 MAX_ADDRESS_PAIRS = 10
-"""So many allowed address pairs may a port have, as in Neutron."""
+"""Maximum number of allowed address pairs per port, as in Neutron."""
 
 
 def _refuse_reserved_owner(value: str) -> str:
@@ -32,21 +32,21 @@ def _refuse_reserved_owner(value: str) -> str:
 
 
 class FixedIp(Body):
-    """An address, or the subnet to have one of."""
+    """An address, or a subnet to allocate one from."""
 
     subnet_id: str | None = None
     ip_address: Address | None = None
 
 
 class AddressPair(Body):
-    """What the port's guest may send from beside its own: an address or a prefix, and a MAC if it is not the port's."""
+    """Additional source address or prefix of a port; the MAC defaults to the port's."""
 
     ip_address: Prefix
     mac_address: str | None = None
 
 
 class PortFields(OwnedBody):
-    """What can be changed of a port. `fixed_ips` [] takes the address away."""
+    """Changeable fields of a port. An empty `fixed_ips` removes the address."""
 
     name: Name = ""
     description: Name = ""
@@ -75,7 +75,7 @@ class PortFields(OwnedBody):
 
 
 class NewPortFields(PortFields):
-    """What a port is created with."""
+    """Fields of a new port."""
 
     network_id: str
     tags: Tags = []

@@ -10,7 +10,7 @@ Limit = Annotated[int | None, Field(ge=-1, le=2**31 - 1)]
 
 
 class QuotaFields(Body):
-    """New limits; -1 is without a limit. What this cloud does without can only have the limit 0."""
+    """New limits; -1 is unlimited. Unsupported resources can only have the limit 0."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -24,14 +24,14 @@ class QuotaFields(Body):
     project_id: str | None = None
 
     @model_validator(mode="after")
-    def _others_stay_zero(self) -> "QuotaFields":
+    def _refuse_unsupported(self) -> "QuotaFields":
         for name, value in (self.model_extra or {}).items():
             if value not in (0, None):
-                raise ValueError(f"The quota of {name} is 0 and stays 0: this cloud does without.")
+                raise ValueError(f"The quota of {name} is 0 and cannot be changed: this cloud does not support it.")
         return self
 
     def limits(self) -> dict[str, Any]:
-        """The limits that the client sent."""
+        """Return the limits that the client sent."""
         return {
             name: getattr(self, name)
             for name in ("network", "subnet", "port", "subnetpool")

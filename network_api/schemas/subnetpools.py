@@ -11,7 +11,7 @@ Length = Annotated[int | None, must_be(64, "64", None, why="Every subnet is a /6
 
 
 class SubnetPoolFields(OwnedBody):
-    """What can be changed of a subnet pool."""
+    """Changeable fields of a subnet pool."""
 
     name: Name = ""
     description: Name = ""
@@ -25,7 +25,7 @@ class SubnetPoolFields(OwnedBody):
 
 
 class NewSubnetPoolFields(SubnetPoolFields):
-    """What a subnet pool is created with."""
+    """Fields of a new subnet pool."""
 
     name: Name
     prefixes: Annotated[list[Prefix], Field(min_length=1)]

@@ -20,14 +20,14 @@ from network_api.schemas.fields import (
     must_be_empty,
 )
 
-ONLY_64 = "Servers make their addresses themselves (SLAAC), which needs a /64."
+ONLY_64 = "Servers configure their addresses by SLAAC, which requires a /64."
 MAX_HOST_ROUTES = 20
-"""The most host routes of a subnet, as in Neutron."""
+"""Maximum number of host routes per subnet, as in Neutron."""
 Slaac = Annotated[str | None, must_be("slaac", None, why=ALWAYS_SLAAC)]
 
 
 class HostRoute(Body):
-    """A prefix that servers reach by another address of their subnet than the gateway, or by the gateway as well."""
+    """A static route of servers: destination prefix and next hop."""
 
     destination: Prefix
     nexthop: Address
@@ -41,7 +41,7 @@ class AllocationPool(Body):
 
 
 class SubnetFields(OwnedBody):
-    """What can be changed of a subnet. `gateway_ip` null is none: servers have no way out of their network."""
+    """Changeable fields of a subnet. Without a gateway (`gateway_ip` null) the network is not routed."""
 
     name: Name = ""
     description: Name = ""
@@ -56,13 +56,13 @@ class SubnetFields(OwnedBody):
 
     @property
     def routes(self) -> list[dict[str, str]]:
-        """The host routes as they are stored."""
+        """The host routes as stored."""
         return [
             {"destination": str(route.destination), "nexthop": str(route.nexthop)} for route in self.host_routes or ()
         ]
 
     def check_pools(self, *known: list[dict[str, str]]) -> None:
-        """Raise InvalidInput for other allocation pools than these: a client may send back what it was shown."""
+        """Raise InvalidInput for other allocation pools than `known`; clients may send back the pools of a response."""
         if self.allocation_pools:
             wanted = [{"start": str(pool.start), "end": str(pool.end)} for pool in self.allocation_pools]
             if wanted not in known:
@@ -70,7 +70,7 @@ class SubnetFields(OwnedBody):
 
 
 class NewSubnetFields(SubnetFields):
-    """What a subnet is created with."""
+    """Fields of a new subnet."""
 
     network_id: str
     ip_version: Annotated[int, must_be(6, "6", why=NO_IPV4)] = 6

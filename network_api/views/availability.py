@@ -1,4 +1,4 @@
-"""How many addresses are used, as Neutron shows it."""
+"""Response documents of network IP availability."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from network_api.resources.availability import TOTAL, Availability
 
 
 def availability(found: Availability) -> dict[str, Any]:
-    """One network's document."""
+    """Render the usage of one network."""
     return {
         "network_id": found.network_id,
         "network_name": found.network_name,

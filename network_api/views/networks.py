@@ -1,4 +1,4 @@
-"""A network as Neutron shows it."""
+"""Response documents of networks."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from network_api.views.times import format_time
 
 
 def network(row: Row[Any], *, provider: bool) -> dict[str, Any]:
-    """The document of one row of `networks.NETWORKS`. `provider` adds the segment, which is for operators."""
+    """Render a row of `listings.networks.NETWORKS`. `provider` adds the segment, for operators."""
     body = {
         "id": row.id,
         "name": row.name,

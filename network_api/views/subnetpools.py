@@ -1,4 +1,4 @@
-"""A subnet pool as Neutron shows it."""
+"""Response documents of subnet pools."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from network_api.views.times import format_time
 
 
 def subnetpool(row: Row[Any]) -> dict[str, Any]:
-    """The document of one row of `pool_listing.SUBNET_POOLS`."""
+    """Render a row of `listings.subnet_pools.SUBNET_POOLS`."""
     return {
         "id": row.id,
         "name": row.name,

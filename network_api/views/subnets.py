@@ -1,4 +1,4 @@
-"""A subnet as Neutron shows it."""
+"""Response documents of subnets."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
@@ -10,7 +10,7 @@ from network_api.views.times import format_time
 
 
 def subnet(row: Row[Any]) -> dict[str, Any]:
-    """The document of one row of `subnets.SUBNETS`."""
+    """Render a row of `listings.subnets.SUBNETS`."""
     return {
         "id": row.id,
         "name": row.name,
@@ -39,7 +39,7 @@ def subnet(row: Row[Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def allocation_pools(cidr: str, gateway: str | None) -> list[dict[str, str]]:
-    """All of the prefix but its first address and the gateway."""
+    """Return the ranges of the prefix without its first address and the gateway."""
     prefix = IPv6Network(cidr)
     first, last = prefix[1], prefix[-1]
     if gateway is None:

@@ -43,7 +43,7 @@ class Cloud:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Somebody with a token. Each call answers status and JSON."""
+    """An API client with a token; calls return status and JSON."""
 
     client: FlaskClient
     token: str
@@ -53,37 +53,37 @@ class Actor:
         return response.status_code, response.get_json(silent=True)
 
     def get(self, path: str) -> Any:
-        """The JSON of a GET that works."""
+        """GET, expecting 200; returns the JSON."""
         status, body = self.call("GET", path)
         assert status == 200, body
         return body
 
     def post(self, path: str, body: Any) -> Any:
-        """The JSON of a POST that creates."""
+        """POST, expecting 201; returns the JSON."""
         status, made = self.call("POST", path, body)
         assert status == 201, made
         return made
 
     def put(self, path: str, body: Any) -> Any:
-        """The JSON of a PUT that works."""
+        """PUT, expecting 200; returns the JSON."""
         status, changed = self.call("PUT", path, body)
         assert status == 200, changed
         return changed
 
     def delete(self, path: str) -> None:
-        """A DELETE that works."""
+        """DELETE, expecting 204."""
         status, body = self.call("DELETE", path)
         assert status == 204, body
 
-    def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str, str]:
-        """Status, type and message of Neutron's fault."""
+    def call_for_fault(self, method: str, path: str, body: Any = None) -> tuple[int, str, str]:
+        """Send a request; returns status, type and message of the fault."""
         status, answer = self.call(method, path, body)
         fault = answer["NeutronError"]
         return status, fault["type"], fault["message"]
 
 
 class KnownCallers:
-    """Tokens that are the names of `CALLERS`: these tests are about networks, not about logging in."""
+    """Authentication stub: tokens are the names of `CALLERS`."""
 
     def authenticate(self, token: str) -> Caller:
         if token not in CALLERS:
@@ -93,7 +93,7 @@ class KnownCallers:
 
 @pytest.fixture
 def cloud(routed: Flask, settings: Settings, database: Database) -> Cloud:
-    """The whole application; its networks start anew, with a prefix and a time that tests know."""
+    """The application with a manual clock and a bootstrapped network service on `PREFIX`."""
     clock = ManualClock(NOW)
     configure(routed, settings, database=database, clock=clock)
     routed.extensions["sixstack.tokens"] = KnownCallers()

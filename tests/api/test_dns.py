@@ -1,4 +1,4 @@
-"""Names of servers in the DNS, kept on a real name server (BIND) that also has records of other people's."""
+"""DNS records of servers, synced to a real name server (BIND) whose zones also have other records."""
 
 import os
 import shutil
@@ -46,9 +46,9 @@ zone "d.f.ip6.arpa" {{ type primary; file "reverse"; allow-update {{ key sixstac
 
 @pytest.fixture
 def named(tmp_path: Path, settings: Settings) -> Iterator[Settings]:
-    """A name server with both zones, and the settings that name it."""
+    """Settings with a running name server that has both zones."""
     if shutil.which("named") is None:
-        pytest.skip("there is no name server: apt install bind9")
+        pytest.skip("no name server: apt install bind9")
     directory = tmp_path / "named"
     directory.mkdir()
     with socket.socket() as probe:
@@ -61,9 +61,9 @@ def named(tmp_path: Path, settings: Settings) -> Iterator[Settings]:
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(["named", "-g", "-n", "1", "-c", str(directory / "named.conf")], stderr=log)
     deadline = time.monotonic() + 60
-    while "\n" not in (said := (directory / "log").read_text()) or " running\n" not in said:
-        assert process.poll() is None, said
-        assert time.monotonic() < deadline, said
+    while "\n" not in (output := (directory / "log").read_text()) or " running\n" not in output:
+        assert process.poll() is None, output
+        assert time.monotonic() < deadline, output
         time.sleep(0.05)
     yield replace(
         settings,
@@ -76,8 +76,8 @@ def named(tmp_path: Path, settings: Settings) -> Iterator[Settings]:
     process.wait(30)
 
 
-def kept(settings: Settings) -> tuple[dict[str, str], dict[str, str], str]:
-    """The AAAA records and the PTR records, and the serial number of the forward zone."""
+def read_records(settings: Settings) -> tuple[dict[str, str], dict[str, str], str]:
+    """Return the AAAA records, the PTR records, and the serial number of the forward zone."""
     server = NameServer("127.0.0.1", int(settings.dns_server.rpartition(":")[2]), settings.dns_key_file)
     forward, back = server.records(f"{ZONE}."), server.records(f"{REVERSE}.")
     [serial] = {record.value.split()[2] for record in forward if record.kind == "SOA"}
@@ -85,7 +85,7 @@ def kept(settings: Settings) -> tuple[dict[str, str], dict[str, str], str]:
     return addresses, {record.name: record.value for record in back if record.kind == "PTR"}, serial
 
 
-def test_the_name_server_follows_the_servers(
+def test_sync_updates_the_records_of_servers(
     as_member: Api, make_server: Callable[..., str], image: str, host: Host, named: Settings
 ) -> None:
     def address(server_id: str) -> Any:
@@ -105,66 +105,66 @@ def test_the_name_server_follows_the_servers(
         f"web-{second[:8]}.cloud.example.": address(second),
         f"www-{www[:8]}.cloud.example.": address(www),
     }
-    addresses, pointers, serial = kept(named)
+    addresses, pointers, serial = read_records(named)
     assert addresses == expected | others
     assert pointers == {reverse_name(IPv6Address(value)): name for name, value in expected.items()} | {
         "7.d.f.ip6.arpa.": "elsewhere.example."
     }
 
     dns.sync(named, None)
-    assert kept(named)[2] == serial, "nothing is written without need"
+    assert read_records(named)[2] == serial, "a sync without changes writes nothing"
 
     for server_id in (first, www):
         as_member.delete(f"/compute/v2.1/servers/{server_id}")
     host.work()
     dns.sync(named, None)
-    addresses, pointers, _ = kept(named)
+    addresses, pointers, _ = read_records(named)
     assert addresses == {"web.cloud.example.": address(second)} | others
     assert list(pointers.values()).count("web.cloud.example.") == 1
     assert len(pointers) == 2
 
 
-def test_a_process_beside_the_api_keeps_the_names(make_server: Callable[..., str], named: Settings) -> None:
-    def until(look: Callable[[], object]) -> None:
+def test_the_sync_process_updates_records_and_status(make_server: Callable[..., str], named: Settings) -> None:
+    def wait_until(look: Callable[[], object]) -> None:
         deadline = time.monotonic() + 60
         while not look():
             assert time.monotonic() < deadline
-            assert process.poll() is None
+            assert sync_process.poll() is None
             time.sleep(0.05)
 
-    def said(word: str, settings: Settings) -> bool:
-        return word in (status.summary(settings, SystemClock().now()) or "")
+    def status_contains(text: str) -> bool:
+        return text in (status.summary(named, SystemClock().now()) or "")
 
-    [child] = [child for child in supervisor.make_children(named) if child.name == "dns sync"]
+    [child] = [child for child in supervisor.make_children(named) if "app.commands.dns" in child.command]
     environment = {**os.environ, **replace(named, dns_sync_seconds=0.1).environ()}
-    process = subprocess.Popen(child.command, env=environment, stderr=subprocess.PIPE, text=True)
+    sync_process = subprocess.Popen(child.command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: said("is kept", named))
+        wait_until(lambda: status_contains("is in sync"))
         make_server("web")
-        until(lambda: "web.cloud.example." in kept(named)[0])
+        wait_until(lambda: "web.cloud.example." in read_records(named)[0])
         assert named.dns_key_file
         named.dns_key_file.rename(named.dns_key_file.with_suffix(".gone"))
-        until(lambda: said("failed", named))
+        wait_until(lambda: status_contains("failed"))
         named.dns_key_file.with_suffix(".gone").rename(named.dns_key_file)
-        until(lambda: said("is kept", named))
+        wait_until(lambda: status_contains("is in sync"))
     finally:
-        process.terminate()
-        errors = process.communicate(timeout=30)[1]
-    assert errors.count("cannot be read") == 1, "what does not change is said once"
-    assert "is kept again" in errors
+        sync_process.terminate()
+        errors = sync_process.communicate(timeout=30)[1]
+    assert errors.count("cannot be read") == 1, "a persistent error is logged once"
+    assert "sync works again" in errors
 
 
-def test_names_are_kept_by_who_is_told_to(settings: Settings) -> None:
+def test_the_sync_process_needs_zone_server_and_interval(settings: Settings) -> None:
     configured = replace(settings, dns_zone=ZONE, dns_server="127.0.0.1", dns_sync_seconds=0)
     for without in (settings, configured, replace(configured, dns_server="", dns_sync_seconds=1)):
         assert "app.commands.dns" not in str(supervisor.make_children(without))
-    asked = replace(configured, dns_sync_seconds=1, dns_server="ns.example", agent=False)
+    invalid = replace(configured, dns_sync_seconds=1, dns_server="ns.example", agent=False)
     with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
-        supervisor.up(asked)
+        supervisor.up(invalid)
 
 
-def test_what_the_name_server_refuses_is_said(named: Settings, tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="does not hand out cloud"):
+def test_sync_reports_refusals_and_invalid_settings(named: Settings, tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="Zone transfer of cloud"):
         dns.sync(replace(named, dns_key_file=None), None)
     with pytest.raises(OperatorError, match="ADDRESS or ADDRESS:PORT"):
         dns.sync(replace(named, dns_server="ns.example"), None)
@@ -188,7 +188,7 @@ def test_records_are_printed_for_a_zone_file(
     assert back.endswith(".d.f.ip6.arpa. 300 IN PTR web.cloud.example.")
 
 
-def test_names_are_labels_and_unique() -> None:
+def test_labels_are_valid_and_unique() -> None:
     address = (IPv6Address("fd00::1"),)
     wanted = [("a", "web"), ("b", "Web"), ("c", "db.example.org"), ("d", "x_y"), ("e", "n" * 63), ("f", "n" * 63)]
     known = [NamedServer(f"{number * 4}-0000", hostname, address) for number, hostname in wanted]

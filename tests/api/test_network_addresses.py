@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""Addresses with a scope id: refused at every door, and repaired where an earlier release has stored them."""
+"""Addresses with a scope id are refused in requests, and repaired in rows of earlier releases."""
 
 import importlib
 from typing import Any
@@ -28,19 +28,19 @@ EVIL = "2a0a:e5c1:111:1::5%x {\n"
         {"gateway_ip": EVIL},
     ],
 )
-def test_a_subnet_takes_plain_addresses_only(member: Actor, fields: dict[str, Any]) -> None:
+def test_subnets_refuse_scope_ids(member: Actor, fields: dict[str, Any]) -> None:
     network = make_network(member)
     subnet = make_subnet(member, network["id"])
-    assert member.refused("PUT", f"{V2}/subnets/{subnet['id']}", {"subnet": fields})[0] == 400
+    assert member.call_for_fault("PUT", f"{V2}/subnets/{subnet['id']}", {"subnet": fields})[0] == 400
     other = {"subnet": {"network_id": make_network(member)["id"], **fields}}
-    assert member.refused("POST", f"{V2}/subnets", other)[0] == 400
+    assert member.call_for_fault("POST", f"{V2}/subnets", other)[0] == 400
 
 
-def test_a_prefix_and_a_pool_take_no_scope(member: Actor, operator: Actor) -> None:
+def test_prefixes_and_pools_refuse_scope_ids(member: Actor, operator: Actor) -> None:
     new = {"subnet": {"network_id": make_network(member)["id"], "cidr": "2a0a:e5c1:111:7::%x/64"}}
-    assert member.refused("POST", f"{V2}/subnets", new)[0] == 400
+    assert member.call_for_fault("POST", f"{V2}/subnets", new)[0] == 400
     pool = {"subnetpool": {"name": "x", "prefixes": ["2001:db8::%x/48"]}}
-    assert operator.refused("POST", f"{V2}/subnetpools", pool)[0] == 400
+    assert operator.call_for_fault("POST", f"{V2}/subnetpools", pool)[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_a_prefix_and_a_pool_take_no_scope(member: Actor, operator: Actor) -> No
         {"allowed_address_pairs": [{"ip_address": "2a0a:e5c1:111:1::%x/96"}]},
     ],
 )
-def test_a_port_takes_plain_addresses_only(member: Actor, fields: dict[str, Any]) -> None:
+def test_ports_refuse_scope_ids(member: Actor, fields: dict[str, Any]) -> None:
     network = make_network(member)
     make_subnet(member, network["id"])
     port = member.post(f"{V2}/ports", {"port": {"network_id": network["id"]}})["port"]
-    assert member.refused("PUT", f"{V2}/ports/{port['id']}", {"port": fields})[0] == 400
+    assert member.call_for_fault("PUT", f"{V2}/ports/{port['id']}", {"port": fields})[0] == 400
     new = {"port": {"network_id": network["id"], **fields}}
-    assert member.refused("POST", f"{V2}/ports", new)[0] == 400
+    assert member.call_for_fault("POST", f"{V2}/ports", new)[0] == 400
 
 
-def test_compute_takes_plain_addresses_only(as_member: Api, image: str) -> None:
+def test_compute_refuses_scope_ids(as_member: Api, image: str) -> None:
     server = {"name": "x", "flavorRef": "1", "imageRef": image}
     for fields in ({"accessIPv6": EVIL}, {"networks": [{"uuid": "x", "fixed_ip": EVIL}]}):
         assert as_member.post("/compute/v2.1/servers", json={"server": server | fields}).status_code == 400

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""What existing clients expect of Neutron: paths with .json, revisions, statuses."""
+"""Compatibility with clients of Neutron: paths with .json, revisions, statuses."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from network_api.resources import ports
 from tests.api.network_fixtures import Actor, Cloud, cloud, member, operator, other
-from tests.api.test_network_networks import V2, make_network, make_subnet, put_server_on
+from tests.api.test_network_networks import V2, bind_server_port, make_network, make_subnet
 
 
 def make_port(actor: Actor, network_id: str, **fields: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def test_paths_may_end_in_json(member: Actor) -> None:
     for kind in ("ports", "subnets", "floatingips", "routers", "security-groups", "extensions", "quotas/demo"):
         assert member.get(f"{V2}/{kind}.json")
     member.delete(path)
-    assert member.refused("GET", path)[:2] == (404, "NetworkNotFound")
+    assert member.call_for_fault("GET", path)[:2] == (404, "NetworkNotFound")
 
 
 def test_a_tag_may_end_in_json(member: Actor) -> None:
@@ -48,7 +48,7 @@ def test_revisions_grow_with_each_change(cloud: Cloud, member: Actor) -> None:
         assert tagged > changed
         assert member.get(path)[kind]["revision_number"] == tagged, "reading changes nothing"
         assert member.get(f"{V2}/{kind}s?revision_number={tagged}&id={thing['id']}")[f"{kind}s"] != []
-    port_id = put_server_on(cloud, network["id"])
+    port_id = bind_server_port(cloud, network["id"])
     before = member.get(f"{V2}/ports/{port_id}")["port"]["revision_number"]
     with cloud.database.transaction() as session:
         ports.set_status(session, "server-1", active=True)
@@ -57,7 +57,7 @@ def test_revisions_grow_with_each_change(cloud: Cloud, member: Actor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["network", "subnet", "port"])
-def test_a_change_can_depend_on_the_revision(member: Actor, kind: str) -> None:
+def test_if_match_makes_a_change_conditional(member: Actor, kind: str) -> None:
     network = make_network(member)
     made = {"network": network, "subnet": make_subnet(member, network["id"])}
     made["port"] = make_port(member, network["id"])
@@ -83,15 +83,15 @@ def test_a_change_can_depend_on_the_revision(member: Actor, kind: str) -> None:
         assert conditional("DELETE", f'"revision_number={now}"')[0] == 204
 
 
-def test_what_a_subnet_showed_can_be_sent_back(member: Actor) -> None:
+def test_a_subnet_response_is_accepted_as_a_request(member: Actor) -> None:
     subnet = make_subnet(member, make_network(member)["id"])
     path = f"{V2}/subnets/{subnet['id']}"
     same = {name: subnet[name] for name in ("name", "gateway_ip", "allocation_pools", "host_routes", "enable_dhcp")}
     assert member.put(path, {"subnet": same})["subnet"]["allocation_pools"] == subnet["allocation_pools"]
     other = {"allocation_pools": [{"start": subnet["gateway_ip"], "end": subnet["gateway_ip"]}]}
-    status, _, message = member.refused("PUT", path, {"subnet": other})
+    status, _, message = member.call_for_fault("PUT", path, {"subnet": other})
     assert status == 400
-    assert "not taken from a range" in message
+    assert "not allocated from a range" in message
     cidr = "2a0a:e5c1:111:77::/64"
     pools = [{"start": "2a0a:e5c1:111:77::2", "end": "2a0a:e5c1:111:77:ffff:ffff:ffff:ffff"}]
     made = make_subnet(member, make_network(member)["id"], cidr=cidr, allocation_pools=pools)
@@ -103,10 +103,10 @@ def test_provider_attributes_are_for_operators(member: Actor, operator: Actor, n
     body = {"network": {f"provider:{name}": 7 if name == "segmentation_id" else "vlan"}}
     network = make_network(member)
     for method, path in (("POST", f"{V2}/networks"), ("PUT", f"{V2}/networks/{network['id']}")):
-        assert member.refused(method, path, body)[0] == 403
-        status, _, message = operator.refused(method, path, body)
+        assert member.call_for_fault(method, path, body)[0] == 403
+        status, _, message = operator.call_for_fault(method, path, body)
         assert status == 400
-        assert "numbers its segments itself" in message
+        assert "allocated by the cloud" in message
 
 
 def test_a_taken_address_is_a_conflict(member: Actor) -> None:
@@ -116,9 +116,12 @@ def test_a_taken_address_is_a_conflict(member: Actor) -> None:
     for address in (port["fixed_ips"][0]["ip_address"], subnet["gateway_ip"]):
         fixed_ips = [{"subnet_id": subnet["id"], "ip_address": address}]
         new = {"port": {"network_id": network["id"], "fixed_ips": fixed_ips}}
-        assert member.refused("POST", f"{V2}/ports", new)[:2] == (409, "IpAddressAlreadyAllocated")
+        assert member.call_for_fault("POST", f"{V2}/ports", new)[:2] == (409, "IpAddressAlreadyAllocated")
         path = f"{V2}/ports/{free['id']}"
-        assert member.refused("PUT", path, {"port": {"fixed_ips": fixed_ips}})[:2] == (409, "IpAddressAlreadyAllocated")
+        assert member.call_for_fault("PUT", path, {"port": {"fixed_ips": fixed_ips}})[:2] == (
+            409,
+            "IpAddressAlreadyAllocated",
+        )
 
 
 def test_a_user_chooses_a_local_prefix(member: Actor, other: Actor) -> None:
@@ -128,18 +131,18 @@ def test_a_user_chooses_a_local_prefix(member: Actor, other: Actor) -> None:
     port = make_port(member, subnet["network_id"])
     assert port["fixed_ips"][0]["ip_address"].startswith("fd12:3456:789a:1:")
     taken = {"subnet": {"network_id": make_network(other)["id"], "cidr": "fd12:3456:789a:1::/64"}}
-    status, kind, message = other.refused("POST", f"{V2}/subnets", taken)
+    status, kind, message = other.call_for_fault("POST", f"{V2}/subnets", taken)
     assert (status, kind) == (400, "InvalidInput")
     assert "overlaps" in message
 
 
 @pytest.mark.parametrize("cidr", ["2001:db8:9::/64", "fc00:1::/64", "fe80::/64", "ff05::/64", "::/64"])
-def test_other_prefixes_remain_the_operators(member: Actor, cidr: str) -> None:
+def test_members_cannot_choose_other_prefixes(member: Actor, cidr: str) -> None:
     new = {"subnet": {"network_id": make_network(member)["id"], "cidr": cidr}}
-    assert member.refused("POST", f"{V2}/subnets", new)[0] in (400, 403)
+    assert member.call_for_fault("POST", f"{V2}/subnets", new)[0] in (400, 403)
 
 
-def test_local_prefixes_of_the_operator_are_refused(cloud: Cloud, member: Actor, operator: Actor) -> None:
+def test_reserved_local_prefixes_are_refused(cloud: Cloud, member: Actor, operator: Actor) -> None:
     operator.post(f"{V2}/subnetpools", {"subnetpool": {"name": "private", "prefixes": ["fd77::/48"]}})
     parts = cloud.client.application.extensions["sixstack"]
     settings = replace(parts.settings, reserved_prefixes="fd88::/32", peers="fd99::1,fd99::2")
@@ -147,30 +150,30 @@ def test_local_prefixes_of_the_operator_are_refused(cloud: Cloud, member: Actor,
     network = make_network(member)
     for cidr in ("fd77:0:0:5::/64", "fd88:0:1:2::/64", "fd99::/64"):
         new = {"subnet": {"network_id": network["id"], "cidr": cidr}}
-        assert member.refused("POST", f"{V2}/subnets", new)[0] == 403, cidr
+        assert member.call_for_fault("POST", f"{V2}/subnets", new)[0] == 403, cidr
     assert make_subnet(member, network["id"], cidr="fd99:0:0:1::/64")
 
 
-def test_an_operator_binds_a_bare_port_to_a_host(cloud: Cloud, member: Actor, operator: Actor) -> None:
+def test_an_operator_sets_the_host_of_an_unbound_port(cloud: Cloud, member: Actor, operator: Actor) -> None:
     network = make_network(member)
     make_subnet(member, network["id"])
     new = {"port": {"network_id": network["id"], "binding:host_id": "rack1"}}
-    assert member.refused("POST", f"{V2}/ports", new)[0] == 403
+    assert member.call_for_fault("POST", f"{V2}/ports", new)[0] == 403
     port = operator.post(f"{V2}/ports", new)["port"]
     assert (port["binding:host_id"], port["status"]) == ("rack1", "DOWN")
     path = f"{V2}/ports/{make_port(member, network['id'])['id']}"
     change = {"port": {"binding:host_id": "rack2"}}
-    assert member.refused("PUT", path, change)[0] == 403
+    assert member.call_for_fault("PUT", path, change)[0] == 403
     assert operator.put(path, change)["port"]["binding:host_id"] == "rack2"
     assert operator.put(path, {"port": {"binding:host_id": ""}})["port"]["binding:vif_type"] == "unbound"
-    bound = f"{V2}/ports/{put_server_on(cloud, network['id'])}"
-    assert operator.refused("PUT", bound, change)[:2] == (409, "PortBound")
+    bound = f"{V2}/ports/{bind_server_port(cloud, network['id'])}"
+    assert operator.call_for_fault("PUT", bound, change)[:2] == (409, "PortBound")
 
 
-def test_the_same_prefix_twice_on_a_network_overlaps(member: Actor) -> None:
+def test_a_second_subnet_with_the_same_prefix_overlaps(member: Actor) -> None:
     subnet = make_subnet(member, make_network(member)["id"])
     again = {"subnet": {"network_id": subnet["network_id"], "cidr": subnet["cidr"]}}
-    status, _, message = member.refused("POST", f"{V2}/subnets", again)
+    status, _, message = member.call_for_fault("POST", f"{V2}/subnets", again)
     assert status == 400
     assert "overlaps" in message
 
@@ -195,6 +198,6 @@ def test_a_subnet_has_host_routes(member: Actor) -> None:
         routes * 2,
         [{"destination": f"fd34:{number}::/48", "nexthop": "fd12:0:0:7::9"} for number in range(21)],
     ):
-        assert member.refused("PUT", path, {"subnet": {"host_routes": wrong}})[0] == 400, wrong
+        assert member.call_for_fault("PUT", path, {"subnet": {"host_routes": wrong}})[0] == 400, wrong
     assert member.get(path)["subnet"]["host_routes"] == more
     assert member.put(path, {"subnet": {"host_routes": []}})["subnet"]["host_routes"] == []

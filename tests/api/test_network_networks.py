@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""Networks and subnets by self-service."""
+"""Networks and subnets through the API."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,13 +33,13 @@ def make_subnet(actor: Actor, network_id: str, **fields: Any) -> dict[str, Any]:
     return made
 
 
-def put_server_on(cloud: Cloud, network_id: str, server: str = "server-1") -> str:
+def bind_server_port(cloud: Cloud, network_id: str, server: str = "server-1") -> str:
     with cloud.database.transaction() as session:
         network = networks.find(session, CALLERS["member"], network_id)
         return ports.create(session, NOW, project_id="demo", network=network, device_id=server).id
 
 
-def test_a_member_makes_a_network_and_the_cloud_chooses_its_64(member: Actor) -> None:
+def test_a_subnet_gets_a_64_of_the_default_pool(member: Actor) -> None:
     network = make_network(member)
     assert (network["status"], network["shared"], network["router:external"]) == ("ACTIVE", False, False)
     subnet = make_subnet(member, network["id"], ipv6_ra_mode="slaac", ipv6_address_mode="slaac")
@@ -49,29 +49,29 @@ def test_a_member_makes_a_network_and_the_cloud_chooses_its_64(member: Actor) ->
     assert member.get(f"{V2}/networks/{network['id']}")["network"]["subnets"] == [subnet["id"]]
 
 
-def test_another_project_neither_sees_nor_changes_nor_deletes_it(member: Actor, other: Actor) -> None:
+def test_networks_of_other_projects_are_not_found(member: Actor, other: Actor) -> None:
     network = make_network(member)
     subnet = make_subnet(member, network["id"])
     for path in (f"networks/{network['id']}", f"subnets/{subnet['id']}"):
-        assert other.refused("GET", f"{V2}/{path}")[0] == 404
-        assert other.refused("PUT", f"{V2}/{path}", {path.split("s/")[0]: {"name": "mine"}})[0] == 404
-        assert other.refused("DELETE", f"{V2}/{path}")[0] == 404
+        assert other.call_for_fault("GET", f"{V2}/{path}")[0] == 404
+        assert other.call_for_fault("PUT", f"{V2}/{path}", {path.split("s/")[0]: {"name": "mine"}})[0] == 404
+        assert other.call_for_fault("DELETE", f"{V2}/{path}")[0] == 404
     assert len(other.get(f"{V2}/networks")["networks"]) == 1
 
 
-def test_a_reader_makes_nothing(reader: Actor) -> None:
-    assert reader.refused("POST", f"{V2}/networks", {"network": {}})[0] == 403
+def test_a_reader_cannot_create_networks(reader: Actor) -> None:
+    assert reader.call_for_fault("POST", f"{V2}/networks", {"network": {}})[0] == 403
 
 
-def test_the_operators_network_is_seen_by_all_and_changed_by_none(member: Actor, operator: Actor) -> None:
+def test_members_see_the_public_network_but_cannot_change_it(member: Actor, operator: Actor) -> None:
     [public] = member.get(f"{V2}/networks?name=public")["networks"]
     path = f"{V2}/networks/{public['id']}"
-    assert member.refused("PUT", path, {"network": {"name": "mine"}})[0] == 403
-    assert member.refused("DELETE", path)[0] == 403
-    assert member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": public["id"]}})[0] == 403
-    assert operator.refused("DELETE", path)[0] == 409
-    assert operator.refused("PUT", path, {"network": {"shared": False}})[0] == 409
-    assert operator.refused("DELETE", f"{V2}/subnets/{public['subnets'][0]}")[0] == 409
+    assert member.call_for_fault("PUT", path, {"network": {"name": "mine"}})[0] == 403
+    assert member.call_for_fault("DELETE", path)[0] == 403
+    assert member.call_for_fault("POST", f"{V2}/subnets", {"subnet": {"network_id": public["id"]}})[0] == 403
+    assert operator.call_for_fault("DELETE", path)[0] == 409
+    assert operator.call_for_fault("PUT", path, {"network": {"shared": False}})[0] == 409
+    assert operator.call_for_fault("DELETE", f"{V2}/subnets/{public['subnets'][0]}")[0] == 409
 
 
 def test_networks_have_segments_of_their_own(member: Actor, operator: Actor) -> None:
@@ -80,7 +80,7 @@ def test_networks_have_segments_of_their_own(member: Actor, operator: Actor) -> 
     assert segments == {5001, 5002, 5003}
 
 
-def test_names_and_descriptions_change_and_the_time_says_so(cloud: Cloud, member: Actor) -> None:
+def test_changes_update_the_timestamp(cloud: Cloud, member: Actor) -> None:
     network = make_network(member)
     subnet = make_subnet(member, network["id"])
     cloud.clock.advance(60)
@@ -92,33 +92,31 @@ def test_names_and_descriptions_change_and_the_time_says_so(cloud: Cloud, member
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "reason"),
     [
         ("router:external", True, "no floating IPs are needed"),
-        ("provider:network_type", "vlan", "numbers its segments itself"),
+        ("provider:network_type", "vlan", "allocated by the cloud"),
         ("port_security_enabled", False, "from their own MAC"),
         ("mtu", 9000, "uplink"),
         ("availability_zone_hints", ["nova"], "every host"),
         ("colour", "red", "unexpected"),
     ],
 )
-def test_what_a_network_cannot_be_is_refused_with_the_reason(
-    operator: Actor, field: str, value: Any, said: str
-) -> None:
-    status, _, message = operator.refused("POST", f"{V2}/networks", {"network": {field: value}})
+def test_unsupported_network_attributes_are_refused(operator: Actor, field: str, value: Any, reason: str) -> None:
+    status, _, message = operator.call_for_fault("POST", f"{V2}/networks", {"network": {field: value}})
     assert status == 400
-    assert said in message
+    assert reason in message
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "reason"),
     [
         ({"ip_version": 4}, "no IPv4 subnet is needed"),
         ({"cidr": "10.0.0.0/24"}, "no IPv4 subnet is needed"),
         ({"ipv6_ra_mode": "dhcpv6-stateful"}, "SLAAC"),
         ({"enable_dhcp": False}, "SLAAC"),
         ({"gateway_ip": "2001:db8::1"}, "not a valid address on subnet"),
-        ({"allocation_pools": [{"start": "2001:db8::2", "end": "2001:db8::9"}]}, "not taken from a range"),
+        ({"allocation_pools": [{"start": "2001:db8::2", "end": "2001:db8::9"}]}, "not allocated from a range"),
         ({"host_routes": [{"destination": "::/0", "nexthop": "fe80::1"}]}, "not an address on subnet"),
         ({"prefixlen": 80}, "/64"),
         ({"cidr": "2a0a:e5c1:111:7::/80"}, "/64"),
@@ -126,17 +124,19 @@ def test_what_a_network_cannot_be_is_refused_with_the_reason(
         ({"dns_nameservers": ["9.9.9.9"]}, "IPv6 only"),
     ],
 )
-def test_what_a_subnet_cannot_be_is_refused_with_the_reason(member: Actor, fields: dict[str, Any], said: str) -> None:
+def test_unsupported_subnet_attributes_are_refused(member: Actor, fields: dict[str, Any], reason: str) -> None:
     network = make_network(member)
-    status, _, message = member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"], **fields}})
+    status, _, message = member.call_for_fault(
+        "POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"], **fields}}
+    )
     assert status == 400
-    assert said in message
+    assert reason in message
     assert member.get(f"{V2}/subnets?network_id={network['id']}")["subnets"] == []
 
 
-def test_a_member_chooses_within_the_prefix_and_an_operator_anywhere(member: Actor, operator: Actor) -> None:
+def test_members_choose_in_the_prefix_and_operators_anywhere(member: Actor, operator: Actor) -> None:
     network = make_network(member)
-    status, _, message = member.refused(
+    status, _, message = member.call_for_fault(
         "POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"], "cidr": "2001:db8:5::/64"}}
     )
     assert status == 403
@@ -153,39 +153,39 @@ def test_a_member_chooses_within_the_prefix_and_an_operator_anywhere(member: Act
 def test_a_network_has_one_subnet(member: Actor) -> None:
     network = make_network(member)
     make_subnet(member, network["id"])
-    status, _, message = member.refused("POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"]}})
+    status, _, message = member.call_for_fault("POST", f"{V2}/subnets", {"subnet": {"network_id": network["id"]}})
     assert status == 409
     assert "Create another network" in message
 
 
-def test_several_are_created_together_or_not_at_all(member: Actor) -> None:
+def test_bulk_creation_is_atomic(member: Actor) -> None:
     made = member.post(f"{V2}/networks", {"networks": [{"name": "a"}, {"name": "b"}]})["networks"]
     assert [network["name"] for network in made] == ["a", "b"]
     body = {"subnets": [{"network_id": made[0]["id"]}, {"network_id": "none"}]}
-    assert member.refused("POST", f"{V2}/subnets", body)[0] == 404
+    assert member.call_for_fault("POST", f"{V2}/subnets", body)[0] == 404
     assert member.get(f"{V2}/subnets?network_id={made[0]['id']}")["subnets"] == []
 
 
-def test_what_servers_use_is_not_deleted_and_not_set_down(cloud: Cloud, member: Actor) -> None:
+def test_a_network_in_use_cannot_be_deleted_or_set_down(cloud: Cloud, member: Actor) -> None:
     network = make_network(member)
     subnet = make_subnet(member, network["id"])
-    put_server_on(cloud, network["id"])
+    bind_server_port(cloud, network["id"])
     for method, path, body in (
         ("DELETE", f"networks/{network['id']}", None),
         ("DELETE", f"subnets/{subnet['id']}", None),
         ("PUT", f"networks/{network['id']}", {"network": {"admin_state_up": False}}),
         ("PUT", f"subnets/{subnet['id']}", {"subnet": {"gateway_ip": "2a0a:e5c1:111:1::2"}}),
     ):
-        status, kind, _ = member.refused(method, f"{V2}/{path}", body)
+        status, kind, _ = member.call_for_fault(method, f"{V2}/{path}", body)
         assert status == 409, (method, path)
         assert kind in ("NetworkInUse", "SubnetInUse")
     with cloud.database.transaction() as session:
         ports.release(session, NOW, "server-1")
     member.delete(f"{V2}/networks/{network['id']}")
-    assert member.refused("GET", f"{V2}/subnets/{subnet['id']}")[0] == 404
+    assert member.call_for_fault("GET", f"{V2}/subnets/{subnet['id']}")[0] == 404
 
 
-def test_a_port_without_a_server_loses_its_address_with_the_subnet_and_gets_one_with_the_next(member: Actor) -> None:
+def test_unbound_ports_follow_the_subnet_of_their_network(member: Actor) -> None:
     network = make_network(member)
     subnet = make_subnet(member, network["id"])
     port = member.post(f"{V2}/ports", {"port": {"network_id": network["id"]}})["port"]
@@ -198,48 +198,48 @@ def test_a_port_without_a_server_loses_its_address_with_the_subnet_and_gets_one_
     assert fixed_ip["ip_address"].startswith(again["cidr"].removesuffix("::/64"))
 
 
-def test_a_shared_network_cannot_be_taken_back_from_others(operator: Actor, member: Actor) -> None:
+def test_a_shared_network_in_use_cannot_be_unshared(operator: Actor, member: Actor) -> None:
     network = make_network(operator, shared=True)
     make_subnet(operator, network["id"])
     port = member.post(f"{V2}/ports", {"port": {"network_id": network["id"]}})["port"]
     path = f"{V2}/networks/{network['id']}"
-    assert operator.refused("PUT", path, {"network": {"shared": False}})[1] == "InvalidSharedSetting"
+    assert operator.call_for_fault("PUT", path, {"network": {"shared": False}})[1] == "InvalidSharedSetting"
     member.delete(f"{V2}/ports/{port['id']}")
     assert operator.put(path, {"network": {"shared": False}})["network"]["shared"] is False
-    assert member.refused("GET", path)[0] == 404
+    assert member.call_for_fault("GET", path)[0] == 404
 
 
-def test_only_an_operator_shares_or_makes_networks_for_others(member: Actor, operator: Actor) -> None:
-    assert member.refused("POST", f"{V2}/networks", {"network": {"shared": True}})[0] == 403
-    assert member.refused("POST", f"{V2}/networks", {"network": {"project_id": "other"}})[0] == 403
+def test_only_operators_share_or_create_for_other_projects(member: Actor, operator: Actor) -> None:
+    assert member.call_for_fault("POST", f"{V2}/networks", {"network": {"shared": True}})[0] == 403
+    assert member.call_for_fault("POST", f"{V2}/networks", {"network": {"project_id": "other"}})[0] == 403
     network = make_network(operator, tenant_id="demo")
     assert member.get(f"{V2}/networks/{network['id']}")["network"]["project_id"] == "demo"
     assert make_subnet(member, network["id"])["project_id"] == "demo"
 
 
-def test_operators_add_prefixes_and_members_take_from_them(member: Actor, operator: Actor) -> None:
+def test_members_use_pools_that_operators_create(member: Actor, operator: Actor) -> None:
     body = {"subnetpool": {"name": "more", "prefixes": ["2001:db8:8::/47"], "shared": True}}
-    assert member.refused("POST", f"{V2}/subnetpools", body)[0] == 403
+    assert member.call_for_fault("POST", f"{V2}/subnetpools", body)[0] == 403
     pool = operator.post(f"{V2}/subnetpools", body)["subnetpool"]
     subnet = make_subnet(member, make_network(member)["id"], subnetpool_id=pool["id"])
     assert subnet["cidr"] == "2001:db8:8::/64"
-    assert operator.refused("DELETE", f"{V2}/subnetpools/{pool['id']}")[1] == "SubnetPoolInUse"
+    assert operator.call_for_fault("DELETE", f"{V2}/subnetpools/{pool['id']}")[1] == "SubnetPoolInUse"
     wider = {"subnetpool": {"prefixes": ["2001:db8:8::/46"]}}
     assert operator.put(f"{V2}/subnetpools/{pool['id']}", wider)["subnetpool"]["prefixes"] == ["2001:db8:8::/46"]
     narrower = {"subnetpool": {"prefixes": ["2001:db8:8::/48"]}}
-    assert operator.refused("PUT", f"{V2}/subnetpools/{pool['id']}", narrower)[0] == 409
+    assert operator.call_for_fault("PUT", f"{V2}/subnetpools/{pool['id']}", narrower)[0] == 409
     overlapping = {"subnetpool": {"name": "x", "prefixes": ["2001:db8:a::/48"]}}
-    assert operator.refused("POST", f"{V2}/subnetpools", overlapping)[0] == 400
+    assert operator.call_for_fault("POST", f"{V2}/subnetpools", overlapping)[0] == 400
     member.delete(f"{V2}/subnets/{subnet['id']}")
     operator.delete(f"{V2}/subnetpools/{pool['id']}")
 
 
-def test_the_default_pool_stays(operator: Actor) -> None:
+def test_the_default_pool_cannot_be_deleted(operator: Actor) -> None:
     [pool] = operator.get(f"{V2}/subnetpools")["subnetpools"]
-    assert operator.refused("DELETE", f"{V2}/subnetpools/{pool['id']}")[0] == 409
+    assert operator.call_for_fault("DELETE", f"{V2}/subnetpools/{pool['id']}")[0] == 409
 
 
-def test_parallel_requests_share_no_prefix_and_overrun_no_quota(cloud: Cloud, operator: Actor, member: Actor) -> None:
+def test_parallel_requests_get_unique_prefixes_within_quota(cloud: Cloud, operator: Actor, member: Actor) -> None:
     operator.put(f"{V2}/quotas/demo", {"quota": {"network": 6}})
 
     def make(_number: int) -> int:

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""Ports by self-service: made before servers, and left behind by them."""
+"""Ports through the API: create, change, bind, release."""
 
 from typing import Any
 
@@ -35,47 +35,48 @@ def make_port(actor: Actor, network: dict[str, Any], **fields: Any) -> dict[str,
     return made
 
 
-def test_a_port_has_an_address_made_of_its_mac(member: Actor, network: dict[str, Any]) -> None:
+def test_a_port_gets_the_eui64_address_of_its_mac(member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network, mac_address=MAC, name="p")
     assert port["fixed_ips"][0]["ip_address"] == "2a0a:e5c1:111:1:0:f0ff:fea9:c44e"
     assert (port["status"], port["device_id"], port["security_groups"]) == ("DOWN", "", [])
     assert member.get(f"{V2}/ports?name=p")["ports"] == [port]
 
 
-def test_an_address_may_be_chosen_on_ones_own_network_only(
-    member: Actor, operator: Actor, network: dict[str, Any]
-) -> None:
+def test_addresses_are_chosen_on_own_networks_only(member: Actor, operator: Actor, network: dict[str, Any]) -> None:
     fixed = {"fixed_ips": [{"ip_address": "2a0a:e5c1:111:1::5", "subnet_id": None}]}
     assert make_port(member, network, **fixed)["fixed_ips"][0]["ip_address"] == "2a0a:e5c1:111:1::5"
     [public] = member.get(f"{V2}/networks?name=public")["networks"]
     chosen = {"network_id": public["id"], "fixed_ips": [{"ip_address": "2a0a:e5c1:111::5"}]}
-    assert member.refused("POST", f"{V2}/ports", {"port": chosen})[0] == 403
-    assert member.refused("POST", f"{V2}/ports", {"port": {"network_id": public["id"], "mac_address": MAC}})[0] == 403
+    assert member.call_for_fault("POST", f"{V2}/ports", {"port": chosen})[0] == 403
+    assert (
+        member.call_for_fault("POST", f"{V2}/ports", {"port": {"network_id": public["id"], "mac_address": MAC}})[0]
+        == 403
+    )
     assert operator.post(f"{V2}/ports", {"port": chosen})["port"]["fixed_ips"][0]["ip_address"] == "2a0a:e5c1:111::5"
     assert make_port(member, public)["fixed_ips"]
 
 
-def test_an_address_or_mac_is_given_once(member: Actor, network: dict[str, Any]) -> None:
+def test_addresses_and_macs_are_unique(member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network, mac_address=MAC)
     again = {"network_id": network["id"], "mac_address": MAC}
-    assert member.refused("POST", f"{V2}/ports", {"port": again})[:2] == (409, "MacAddressInUse")
+    assert member.call_for_fault("POST", f"{V2}/ports", {"port": again})[:2] == (409, "MacAddressInUse")
     again = {"network_id": network["id"], "fixed_ips": [{"ip_address": port["fixed_ips"][0]["ip_address"]}]}
-    assert member.refused("POST", f"{V2}/ports", {"port": again})[:2] == (409, "IpAddressAlreadyAllocated")
+    assert member.call_for_fault("POST", f"{V2}/ports", {"port": again})[:2] == (409, "IpAddressAlreadyAllocated")
     second = make_port(member, network)
     path = f"{V2}/ports/{second['id']}"
-    assert member.refused("PUT", path, {"port": {"mac_address": MAC}})[:2] == (409, "MacAddressInUse")
+    assert member.call_for_fault("PUT", path, {"port": {"mac_address": MAC}})[:2] == (409, "MacAddressInUse")
     same = {"port": {"fixed_ips": [{"ip_address": port["fixed_ips"][0]["ip_address"]}]}}
-    assert member.refused("PUT", path, same)[:2] == (409, "IpAddressAlreadyAllocated")
+    assert member.call_for_fault("PUT", path, same)[:2] == (409, "IpAddressAlreadyAllocated")
 
 
-def test_a_new_mac_brings_its_address(member: Actor, network: dict[str, Any]) -> None:
+def test_a_new_mac_changes_the_address(member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network)
     changed = member.put(f"{V2}/ports/{port['id']}", {"port": {"mac_address": MAC, "name": "new"}})["port"]
     assert changed["fixed_ips"][0]["ip_address"] == "2a0a:e5c1:111:1:0:f0ff:fea9:c44e"
     assert (changed["name"], changed["mac_address"]) == ("new", MAC)
 
 
-def test_an_address_is_taken_away_and_given_back(member: Actor, network: dict[str, Any]) -> None:
+def test_an_address_is_removed_and_added(member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network, fixed_ips=[])
     assert port["fixed_ips"] == []
     path = f"{V2}/ports/{port['id']}"
@@ -87,34 +88,34 @@ def test_an_address_is_taken_away_and_given_back(member: Actor, network: dict[st
     assert member.get(f"{V2}/ports?fixed_ips=subnet_id={subnet}")["ports"] == []
 
 
-def test_a_servers_port_keeps_its_mac_address_and_life(cloud: Cloud, member: Actor, network: dict[str, Any]) -> None:
+def test_a_bound_port_cannot_change_mac_or_be_deleted(cloud: Cloud, member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network)
     with cloud.database.transaction() as session:
         ports.bind(session, NOW, port["id"], CALLERS["member"], device_id="server-1", host="host-1")
     path = f"{V2}/ports/{port['id']}"
-    assert member.refused("DELETE", path)[:2] == (409, "PortInUse")
+    assert member.call_for_fault("DELETE", path)[:2] == (409, "PortInUse")
     for change in ({"mac_address": MAC}, {"fixed_ips": []}, {"admin_state_up": False}):
-        assert member.refused("PUT", path, {"port": change})[:2] == (409, "PortBound"), change
-    assert member.refused("PUT", path, {"port": {"device_owner": "mine"}})[0] == 400
+        assert member.call_for_fault("PUT", path, {"port": change})[:2] == (409, "PortBound"), change
+    assert member.call_for_fault("PUT", path, {"port": {"device_owner": "mine"}})[0] == 400
     assert member.put(path, {"port": {"name": "renamed"}})["port"]["device_id"] == "server-1"
     with cloud.database.transaction() as session:
         ports.release(session, NOW, "server-1")
     member.delete(path)
-    assert member.refused("GET", path)[0] == 404
+    assert member.call_for_fault("GET", path)[0] == 404
 
 
-def test_a_port_that_is_down_is_given_to_no_server(cloud: Cloud, member: Actor, network: dict[str, Any]) -> None:
+def test_a_port_that_is_down_cannot_be_bound(cloud: Cloud, member: Actor, network: dict[str, Any]) -> None:
     port = make_port(member, network, admin_state_up=False)
     with cloud.database.transaction() as session, pytest.raises(Exception, match="administratively down"):
         ports.bind(session, NOW, port["id"], CALLERS["member"], device_id="server-1", host=None)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "reason"),
     [
-        ("device_id", "server-of-somebody", "creating the server with it"),
-        ("device_owner", "compute:nova", "creating the server with it"),
-        ("device_owner", "network:router_interface", "creating the server with it"),
+        ("device_id", "server-of-somebody", "creating a server with it"),
+        ("device_owner", "compute:nova", "creating a server with it"),
+        ("device_owner", "network:router_interface", "creating a server with it"),
         ("binding:vnic_type", "direct", "virtio"),
         ("security_groups", ["default"], "no security groups"),
         ("port_security_enabled", False, "from their own MAC"),
@@ -129,20 +130,22 @@ def test_a_port_that_is_down_is_given_to_no_server(cloud: Cloud, member: Actor, 
         ("fixed_ips", [{}, {}], "at most 1"),
     ],
 )
-def test_what_a_port_cannot_be_is_refused_with_the_reason(
-    member: Actor, network: dict[str, Any], field: str, value: Any, said: str
+def test_unsupported_port_attributes_are_refused(
+    member: Actor, network: dict[str, Any], field: str, value: Any, reason: str
 ) -> None:
-    status, _, message = member.refused("POST", f"{V2}/ports", {"port": {"network_id": network["id"], field: value}})
+    status, _, message = member.call_for_fault(
+        "POST", f"{V2}/ports", {"port": {"network_id": network["id"], field: value}}
+    )
     assert status == 400
-    assert said in message
+    assert reason in message
 
 
 def test_a_subnet_of_another_network_is_not_found(member: Actor, network: dict[str, Any]) -> None:
     body = {"port": {"network_id": network["id"], "fixed_ips": [{"subnet_id": "elsewhere"}]}}
-    assert member.refused("POST", f"{V2}/ports", body)[:2] == (404, "SubnetNotFound")
+    assert member.call_for_fault("POST", f"{V2}/ports", body)[:2] == (404, "SubnetNotFound")
 
 
-def test_several_ports_are_made_together(member: Actor, network: dict[str, Any]) -> None:
+def test_ports_are_created_in_bulk(member: Actor, network: dict[str, Any]) -> None:
     body = {"ports": [{"network_id": network["id"], "name": f"p{number}"} for number in range(3)]}
     made = member.post(f"{V2}/ports", body)["ports"]
     assert [port["name"] for port in made] == ["p0", "p1", "p2"]

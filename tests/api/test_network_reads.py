@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""What clients read of networks, subnets and ports."""
+"""Responses, lists and filters of networks, subnets and ports."""
 
 import pytest
 
@@ -32,13 +32,13 @@ def test_versions_need_no_token_and_hrefs_are_absolute(cloud: Cloud) -> None:
     assert {"networks", "subnets", "ports"} <= collections
 
 
-def test_without_a_token_nothing_else_answers(cloud: Cloud) -> None:
+def test_other_paths_require_a_token(cloud: Cloud) -> None:
     response = cloud.client.get(f"{V2}/networks")
     assert response.status_code == 401
     assert "NeutronError" in response.get_json()
 
 
-def test_the_default_network_is_shared_and_never_external(member: Actor) -> None:
+def test_the_default_network_is_shared_and_not_external(member: Actor) -> None:
     [network] = member.get(f"{V2}/networks")["networks"]
     assert (network["name"], network["shared"], network["router:external"]) == ("public", True, False)
     assert (network["status"], network["mtu"]) == ("ACTIVE", 1430)
@@ -46,12 +46,12 @@ def test_the_default_network_is_shared_and_never_external(member: Actor) -> None
     assert member.get(f"{V2}/networks/{network['id']}")["network"] == network
 
 
-def test_the_segment_is_for_operators_eyes(member: Actor, operator: Actor) -> None:
+def test_only_operators_see_the_segment(member: Actor, operator: Actor) -> None:
     assert not any(key.startswith("provider:") for key in member.get(f"{V2}/networks")["networks"][0])
     assert operator.get(f"{V2}/networks")["networks"][0]["provider:segmentation_id"] == 5000
 
 
-def test_the_subnet_is_slaac_with_all_but_the_gateway_to_give(member: Actor) -> None:
+def test_the_subnet_is_slaac_without_the_gateway_in_its_pools(member: Actor) -> None:
     [subnet] = member.get(f"{V2}/subnets?ip_version=6")["subnets"]
     assert (subnet["cidr"], subnet["gateway_ip"]) == ("2a0a:e5c1:111::/64", "2a0a:e5c1:111::1")
     assert (subnet["ipv6_ra_mode"], subnet["ipv6_address_mode"]) == ("slaac", "slaac")
@@ -61,13 +61,13 @@ def test_the_subnet_is_slaac_with_all_but_the_gateway_to_give(member: Actor) -> 
     assert network["subnets"] == [subnet["id"]]
 
 
-def test_a_name_that_is_no_id_is_404_so_that_clients_go_on_to_search(member: Actor) -> None:
+def test_a_name_in_place_of_an_id_is_not_found(member: Actor) -> None:
     for collection, kind in (("networks", "Network"), ("subnets", "Subnet"), ("ports", "Port")):
-        status, name, message = member.refused("GET", f"{V2}/{collection}/public")
+        status, name, message = member.call_for_fault("GET", f"{V2}/{collection}/public")
         assert (status, name, message) == (404, f"{kind}NotFound", f"{kind} public could not be found.")
 
 
-def test_ports_are_found_by_device_address_mac_and_state(cloud: Cloud, member: Actor) -> None:
+def test_ports_are_filtered_by_device_address_mac_and_state(cloud: Cloud, member: Actor) -> None:
     wanted = make_port(cloud, device_id="server-1", mac="02:00:f0:a9:c4:4e")
     make_port(cloud, device_id="server-2")
     for query in (
@@ -86,22 +86,22 @@ def test_ports_are_found_by_device_address_mac_and_state(cloud: Cloud, member: A
     assert port["fixed_ips"][0]["ip_address"] == "2a0a:e5c1:111:0:0:f0ff:fea9:c44e".replace(":0:0:", "::")
 
 
-def test_ports_of_other_projects_do_not_exist(cloud: Cloud, member: Actor, other: Actor, operator: Actor) -> None:
+def test_ports_of_other_projects_are_not_found(cloud: Cloud, member: Actor, other: Actor, operator: Actor) -> None:
     port = make_port(cloud)
     assert other.get(f"{V2}/ports")["ports"] == []
-    assert other.refused("GET", f"{V2}/ports/{port}")[0] == 404
+    assert other.call_for_fault("GET", f"{V2}/ports/{port}")[0] == 404
     assert [found["id"] for found in operator.get(f"{V2}/ports")["ports"]] == [port]
     assert [found["id"] for found in member.get(f"{V2}/ports")["ports"]] == [port]
 
 
-def test_fields_leave_the_rest_out(member: Actor) -> None:
+def test_fields_selects_attributes(member: Actor) -> None:
     [network] = member.get(f"{V2}/networks?fields=id&fields=name")["networks"]
     assert set(network) == {"id", "name"}
     assert set(member.get(f"{V2}/networks/{network['id']}?fields=mtu")["network"]) == {"mtu"}
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "reason"),
     [
         ("colour=red", "invalid attribute for filtering"),
         ("shared=perhaps", "cannot be converted to boolean"),
@@ -111,13 +111,13 @@ def test_fields_leave_the_rest_out(member: Actor) -> None:
         ("sort_key=name&sort_dir=up", "sort_dirs"),
     ],
 )
-def test_a_list_that_cannot_be_asked_for_is_refused(member: Actor, query: str, said: str) -> None:
-    status, _, message = member.refused("GET", f"{V2}/networks?{query}")
+def test_invalid_list_queries_are_refused(member: Actor, query: str, reason: str) -> None:
+    status, _, message = member.call_for_fault("GET", f"{V2}/networks?{query}")
     assert status == 400
-    assert said in message
+    assert reason in message
 
 
-def test_pages_follow_each_other_and_lead_back(cloud: Cloud, member: Actor) -> None:
+def test_page_links_lead_forward_and_back(cloud: Cloud, member: Actor) -> None:
     for name in ("b", "d", "a", "e", "c", "c"):
         make_port(cloud, name=name)
     path = f"{V2}/ports?limit=2&sort_key=name&sort_dir=desc"
@@ -137,28 +137,28 @@ def test_pages_follow_each_other_and_lead_back(cloud: Cloud, member: Actor) -> N
     assert [port["name"] for port in member.get(link)["ports"]] == ["c", "c"]
 
 
-def test_an_unknown_marker_is_404(member: Actor) -> None:
-    assert member.refused("GET", f"{V2}/ports?limit=1&marker=none")[0] == 404
+def test_an_unknown_marker_is_not_found(member: Actor) -> None:
+    assert member.call_for_fault("GET", f"{V2}/ports?limit=1&marker=none")[0] == 404
 
 
-def test_extensions_are_few_and_an_absent_one_is_404(member: Actor) -> None:
+def test_only_implemented_extensions_are_listed(member: Actor) -> None:
     aliases = {extension["alias"] for extension in member.get(f"{V2}/extensions")["extensions"]}
     assert aliases.isdisjoint({"router", "security-group", "external-net", "port-security"})
     assert member.get(f"{V2}/extensions/standard-attr-tag")["extension"]["alias"] == "standard-attr-tag"
-    assert member.refused("GET", f"{V2}/extensions/router")[0] == 404
+    assert member.call_for_fault("GET", f"{V2}/extensions/router")[0] == 404
 
 
 @pytest.mark.parametrize("collection", ["floatingips", "routers", "security-groups", "security-group-rules"])
-def test_what_nobody_needs_is_listed_empty_and_refused_in_words(member: Actor, collection: str) -> None:
+def test_unsupported_resources_are_empty_and_refused(member: Actor, collection: str) -> None:
     assert member.get(f"{V2}/{collection}?port_id=x") == {collection.replace("-", "_"): []}
-    assert member.refused("GET", f"{V2}/{collection}/x")[0] == 404
-    assert member.refused("DELETE", f"{V2}/{collection}/x")[0] == 404
-    status, _, message = member.refused("POST", f"{V2}/{collection}", {})
+    assert member.call_for_fault("GET", f"{V2}/{collection}/x")[0] == 404
+    assert member.call_for_fault("DELETE", f"{V2}/{collection}/x")[0] == 404
+    status, _, message = member.call_for_fault("POST", f"{V2}/{collection}", {})
     assert status == 400
     assert "not needed" in message or "There are no" in message
 
 
-def test_operators_see_how_many_addresses_are_used(cloud: Cloud, member: Actor, operator: Actor) -> None:
+def test_operators_see_address_usage(cloud: Cloud, member: Actor, operator: Actor) -> None:
     make_port(cloud)
     [found] = operator.get(f"{V2}/network-ip-availabilities?network_name=public&ip_version=6")[
         "network_ip_availabilities"
@@ -170,7 +170,7 @@ def test_operators_see_how_many_addresses_are_used(cloud: Cloud, member: Actor, 
     assert member.call("GET", f"{V2}/network-ip-availabilities")[0] == 403
 
 
-def test_a_reader_reads_and_an_operators_lists_are_operators(reader: Actor, operator: Actor) -> None:
+def test_readers_cannot_read_operator_lists(reader: Actor, operator: Actor) -> None:
     assert len(reader.get(f"{V2}/networks")["networks"]) == 1
     assert reader.call("GET", f"{V2}/network-ip-availabilities")[0] == 403
     assert reader.get(f"{V2}/agents") == operator.get(f"{V2}/agents") == {"agents": []}

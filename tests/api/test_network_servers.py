@@ -1,4 +1,4 @@
-"""Networks and servers together: whose ports come and go with a server, and which network it is put on."""
+"""Ports of servers and selection of a server's network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def create(actor: Api, image: str, networks: Any) -> Any:
     return actor.at("2.37").post(SERVERS, json=body)
 
 
-def test_a_servers_port_comes_and_goes_with_it(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
+def test_a_server_creates_and_deletes_its_port(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
     server_id = make_server()
     [port] = ports_of(as_member, server_id)
     address = as_member.get(f"{SERVERS}/{server_id}").json["server"]["addresses"]["public"][0]
@@ -42,7 +42,7 @@ def test_a_servers_port_comes_and_goes_with_it(as_member: Api, make_server: Call
     assert ports_of(as_member, server_id) == []
 
 
-def test_a_port_that_was_there_before_stays(as_member: Api, image: str, host: Host) -> None:
+def test_an_existing_port_outlives_its_server(as_member: Api, image: str, host: Host) -> None:
     network_id = make_network(as_member, "own")
     port = as_member.post(f"{V2}/ports", json={"port": {"network_id": network_id}}).json["port"]
     answer = create(as_member, image, [{"port": port["id"]}])
@@ -58,7 +58,7 @@ def test_a_port_that_was_there_before_stays(as_member: Api, image: str, host: Ho
     assert (left["device_id"], left["status"]) == ("", "DOWN")
 
 
-def test_auto_is_the_projects_only_network_and_ambiguous_with_two(as_member: Api, image: str, host: Host) -> None:
+def test_auto_selects_the_only_network_of_the_project(as_member: Api, image: str, host: Host) -> None:
     first = make_network(as_member, "first")
     server_id = create(as_member, image, "auto").json["server"]["id"]
     assert ports_of(as_member, server_id)[0]["network_id"] == first
@@ -68,9 +68,7 @@ def test_auto_is_the_projects_only_network_and_ambiguous_with_two(as_member: Api
     assert "Multiple possible networks" in answer.text
 
 
-def test_a_network_that_cannot_take_a_server_is_a_400_with_the_reason(
-    as_member: Api, as_admin: Api, image: str, host: Host
-) -> None:
+def test_an_unusable_network_is_a_bad_request(as_member: Api, as_admin: Api, image: str, host: Host) -> None:
     bare = make_network(as_member, "bare", subnet=False)
     answer = create(as_member, image, [{"uuid": bare}])
     assert (answer.status_code, "requires a subnet" in answer.text) == (400, True)

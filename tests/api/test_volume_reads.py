@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""Block storage that is honest about having none."""
+"""Block storage API without volumes: empty lists, limits of 0, refusals."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.api.network_fixtures import Actor, Cloud, cloud, member, operator, ot
 V3 = "/volume/v3"
 
 
-def test_versions_are_there_for_discovery(cloud: Cloud) -> None:
+def test_versions_support_discovery(cloud: Cloud) -> None:
     for path, status in (("/volume/", 300), ("/volume", 300), (V3, 200), (f"{V3}/", 200)):
         response = cloud.client.get(path)
         assert response.status_code == status
@@ -32,7 +32,7 @@ def test_lists_are_empty_with_and_without_the_project_in_the_path(member: Actor,
         assert member.get(f"{base}/{path}") == body
 
 
-def test_limits_and_quotas_say_that_there_is_nothing(member: Actor, operator: Actor) -> None:
+def test_limits_and_quotas_are_zero(member: Actor, operator: Actor) -> None:
     absolute = member.get(f"{V3}/limits")["limits"]["absolute"]
     assert (absolute["maxTotalVolumes"], absolute["totalVolumesUsed"]) == (0, 0)
     assert member.get(f"{V3}/os-quota-sets/demo")["quota_set"]["volumes"] == 0
@@ -49,13 +49,13 @@ def test_creating_a_volume_is_refused_with_the_reason(member: Actor) -> None:
     assert status == 403
 
 
-def test_raising_the_quota_of_what_does_not_exist_is_refused(operator: Actor) -> None:
+def test_quotas_cannot_be_raised(operator: Actor) -> None:
     status, body = operator.call("PUT", f"{V3}/os-quota-sets/demo", {"quota_set": {"volumes": 9}})
     assert status == 400
     assert "cannot be changed" in body["badRequest"]["message"]
 
 
-def test_no_volume_is_found(member: Actor) -> None:
+def test_any_volume_id_is_not_found(member: Actor) -> None:
     status, body = member.call("GET", f"{V3}/volumes/x")
     assert (status, body["itemNotFound"]["message"]) == (404, "Volume x could not be found.")
 
@@ -65,7 +65,7 @@ def test_another_projects_path_is_malformed(member: Actor, other: Actor) -> None
     assert other.get(f"{V3}/other/volumes") == {"volumes": []}
 
 
-def test_the_one_microversion_is_said_and_others_are_refused(cloud: Cloud) -> None:
+def test_only_microversion_3_0_is_accepted(cloud: Cloud) -> None:
     token = {"X-Auth-Token": "member"}
     response = cloud.client.get(f"{V3}/limits", headers=token)
     assert response.headers["OpenStack-API-Version"] == "volume 3.0"

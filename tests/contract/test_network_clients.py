@@ -1,4 +1,4 @@
-"""Networks by self-service, as people use them: the `openstack` command and openstacksdk against a running cloud."""
+"""Networks with the `openstack` command and openstacksdk against a running cloud."""
 
 import json
 import time
@@ -29,7 +29,7 @@ def network(connection: Connection) -> Iterator[Any]:
     connection.network.delete_network(made)
 
 
-def test_the_openstack_command_makes_networks_subnets_and_ports(cloud: Cloud) -> None:
+def test_the_openstack_command_creates_network_resources(cloud: Cloud) -> None:
     cloud.cli("network", "create", "mine", "--tag", "red")
     subnet = json.loads(cloud.cli("subnet", "create", "--network", "mine", "--ip-version", "6", "mine", "-f", "json"))
     assert subnet["cidr"].endswith("::/64")
@@ -47,7 +47,7 @@ def test_the_openstack_command_makes_networks_subnets_and_ports(cloud: Cloud) ->
     assert "mine" not in cloud.cli("subnet", "list")
 
 
-def test_the_command_sets_what_neutron_does_not_have(cloud: Cloud, connection: Connection, network: Any) -> None:
+def test_the_openstack_command_sets_sixstack_attributes(cloud: Cloud, connection: Connection, network: Any) -> None:
     """As docs/network.md says it."""
     cloud.cli("network", "set", "--extra-property", "type=bool,name=isolated,value=true", "lab")
     assert connection.network.get_network(network.id).to_dict()["isolated"] is True
@@ -67,30 +67,28 @@ def test_the_command_sets_what_neutron_does_not_have(cloud: Cloud, connection: C
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         ("router create r", "Routers are not needed"),
         ("floating ip create public", "Floating IPs are not needed"),
         ("security group create g", "no security groups"),
-        ("network create --external n", "No network is external"),
+        ("network create --external n", "There are no external networks"),
         ("volume create --size 1 v", "no volumes"),
     ],
 )
-def test_what_is_not_needed_is_refused_with_a_sentence_that_the_command_shows(
-    cloud: Cloud, words: str, said: str
-) -> None:
-    assert said in cloud.cli(*words.split(), check=False)
+def test_the_openstack_command_shows_why_it_is_refused(cloud: Cloud, words: str, reason: str) -> None:
+    assert reason in cloud.cli(*words.split(), check=False)
 
 
 @pytest.mark.parametrize(
     "words",
     ["quota show", "quota show --usage", "subnet pool list", "extension list --network", "limits show --absolute"],
 )
-def test_what_people_look_at_is_shown(cloud: Cloud, words: str) -> None:
+def test_the_openstack_command_lists_resources(cloud: Cloud, words: str) -> None:
     assert cloud.cli(*words.split())
 
 
-def test_an_ipv4_subnet_is_refused_and_says_what_to_ask_for(connection: Connection, network: Any) -> None:
+def test_an_ipv4_subnet_is_refused_with_advice(connection: Connection, network: Any) -> None:
     with pytest.raises(exceptions.BadRequestException, match="ip_version 6"):
         connection.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.0.0.0/24")
 
@@ -106,7 +104,7 @@ def test_the_sdk_pages_filters_and_tags(connection: Connection, network: Any) ->
     assert connection.network.find_port("p2").id == made[2].id
 
 
-def test_a_server_is_put_on_a_port_and_leaves_it_behind(cloud: Cloud, connection: Connection, network: Any) -> None:
+def test_an_existing_port_outlives_its_server(cloud: Cloud, connection: Connection, network: Any) -> None:
     port = connection.network.create_port(network_id=network.id, name="kept")
     image, flavor = connection.image.find_image("tiny"), connection.compute.find_flavor("tiny")
     server = connection.create_server(

@@ -1,4 +1,4 @@
-"""openstacksdk's own functional tests and tempest's, as far as they are about IPv6, against the network API."""
+"""Functional tests of openstacksdk and IPv6 tests of tempest against the network API."""
 
 import json
 import re
@@ -39,7 +39,7 @@ SDK = (
 SDK_EXCLUDED = {"TestExtension and test_find": "it looks for external-net: no network is external here"}
 
 
-def test_openstacksdks_own_functional_tests_pass(cloud: IdentityCloud, prefix: str) -> None:
+def test_openstacksdk_functional_tests_pass(cloud: IdentityCloud, prefix: str) -> None:
     image = cloud.work / "image"
     image.write_bytes(bytes(1 << 20))
     environment = {**cloud.environment, "SIXSTACK_TEST_PREFIX": prefix, "OPENSTACKSDK_IMAGE": "small"}
@@ -87,7 +87,7 @@ TEMPEST_EXCLUDED = {
 }
 
 
-def test_tempests_ipv6_network_tests_pass(cloud: IdentityCloud, prefix: str) -> None:
+def test_tempest_ipv6_network_tests_pass(cloud: IdentityCloud, prefix: str) -> None:
     from network_api.routes.extensions import EXTENSIONS
 
     settings = {

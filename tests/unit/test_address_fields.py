@@ -1,4 +1,4 @@
-"""Every field of a request body that takes an IPv6 address refuses what is more than an address."""
+"""All address fields of request bodies refuse scope ids."""
 
 import importlib
 import pkgutil
@@ -22,7 +22,7 @@ SCOPED = ["2001:db8::1%eth0", "fe80::1%x {};\n}", "2001:db8::1%9/64", "::%\n", "
 
 
 def bodies() -> Iterator[type[Body]]:
-    """The models of all request bodies of network and compute."""
+    """Yield all request body models of network and compute."""
     for package in (network_api.schemas, compute_api.schemas):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(module.name)).values():
@@ -30,15 +30,15 @@ def bodies() -> Iterator[type[Body]]:
                     yield value
 
 
-def kinds(annotation: Any) -> Iterator[Any]:
-    """All types within an annotation."""
+def nested_types(annotation: Any) -> Iterator[Any]:
+    """Yield all types within an annotation."""
     yield annotation
     for part in get_args(annotation):
-        yield from kinds(part)
+        yield from nested_types(part)
 
 
 def takes_addresses(name: str, field: FieldInfo) -> bool:
-    found = list(kinds(field.annotation))
+    found = list(nested_types(field.annotation))
     if any(kind in ADDRESSES for kind in found):
         return True
     if name in NO_ADDRESS or any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in found):
@@ -54,7 +54,7 @@ FIELDS = [
 ]
 
 
-def test_the_fields_are_found() -> None:
+def test_address_fields_are_discovered() -> None:
     names = {str(field.id) for field in FIELDS}
     assert {
         "network_api-NewSubnetFields-cidr",
@@ -71,7 +71,7 @@ def test_the_fields_are_found() -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_scope_id_is_refused_in_every_address(field: TypeAdapter[Any]) -> None:
+def test_address_fields_refuse_scope_ids(field: TypeAdapter[Any]) -> None:
     plain = ("2001:db8::1", ["2001:db8::1"])
     assert sum(accepts(field, value) for value in plain) >= 1, "the probe has the shape of the field"
     for text in SCOPED:
@@ -80,7 +80,7 @@ def test_a_scope_id_is_refused_in_every_address(field: TypeAdapter[Any]) -> None
 
 
 @pytest.mark.parametrize("text", ["ff02::1", "::1", "fe80::1", "::"])
-def test_a_name_server_is_one_that_guests_can_reach(text: str) -> None:
+def test_unreachable_name_servers_are_refused(text: str) -> None:
     assert not accepts(TypeAdapter(Nameserver), text)
 
 

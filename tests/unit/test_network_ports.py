@@ -1,4 +1,4 @@
-"""Networks and ports as compute uses them: created in bursts, bound, released."""
+"""Domain functions of networks and ports that compute uses: create, bind, release, bootstrap."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     database = Database(f"sqlite:///{tmp_path / 'network.db'}")
     Base.metadata.create_all(database.writer, [table for table in Base.metadata.sorted_tables if _ours(table.name)])
     with database.transaction() as session:
-        start(session)
+        bootstrap_cloud(session)
         yield session
     database.dispose()
 
@@ -48,7 +48,7 @@ def _ours(table: str) -> bool:
     return table in ("subnet_pools", "segment_ranges", "networks", "subnets", "ports", "network_quotas")
 
 
-def start(session: Session, prefix: IPv6Network = PREFIX) -> None:
+def bootstrap_cloud(session: Session, prefix: IPv6Network = PREFIX) -> None:
     bootstrap(session, NOW, admin_project_id="admin", prefix=prefix, vni_base=5000, mtu=1430)
 
 
@@ -78,16 +78,16 @@ def test_a_new_cloud_has_one_shared_network_on_the_first_64(session: Session) ->
     assert operator_prefix(session) == PREFIX
 
 
-def test_bootstrap_again_changes_nothing_and_another_prefix_is_refused(session: Session) -> None:
+def test_bootstrap_is_idempotent_and_refuses_another_prefix(session: Session) -> None:
     before = networks.default_network(session, MEMBER).id
-    start(session)
+    bootstrap_cloud(session)
     assert networks.default_network(session, MEMBER).id == before
     assert session.query(Network).count() == 1
     with pytest.raises(OperatorError, match="2a0a:e5c1:111::/48"):
-        start(session, IPv6Network("fd00::/48"))
+        bootstrap_cloud(session, IPv6Network("fd00::/48"))
 
 
-def test_a_project_with_one_network_of_its_own_gets_that_and_with_two_must_choose(session: Session) -> None:
+def test_the_only_own_network_is_the_default_and_two_are_ambiguous(session: Session) -> None:
     own = make_network(session)
     make_network(session, subnet=False)
     assert networks.default_network(session, MEMBER) is own
@@ -97,7 +97,7 @@ def test_a_project_with_one_network_of_its_own_gets_that_and_with_two_must_choos
         networks.default_network(session, MEMBER)
 
 
-def test_another_projects_network_does_not_exist(session: Session) -> None:
+def test_another_projects_network_is_not_found(session: Session) -> None:
     own = make_network(session)
     assert networks.find(session, MEMBER, own.id) is own
     with pytest.raises(NotFound, match=f"Network {own.id} could not be found"):
@@ -114,7 +114,7 @@ def test_a_burst_of_ports_has_distinct_addresses_in_the_prefix(session: Session)
     assert {address.network for address in addresses} == {IPv6Network("2a0a:e5c1:111::/64")}
 
 
-def test_nics_come_in_the_order_they_were_asked_for(session: Session) -> None:
+def test_nics_are_in_attachment_order(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     loose = ports.create(session, NOW, project_id="demo", network=network)
     made = [ports.create(session, NOW, project_id="demo", network=network, device_id="s") for _ in range(5)]
@@ -124,7 +124,7 @@ def test_nics_come_in_the_order_they_were_asked_for(session: Session) -> None:
     assert "none" not in nics
 
 
-def test_a_nic_says_all_its_machine_needs(session: Session) -> None:
+def test_a_nic_has_network_and_subnet_attributes(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     port = ports.create(session, NOW, project_id="demo", network=network, device_id="s", mac="02:00:f0:a9:c4:4e")
     nic = ports.list_nics(session, ["s"])["s"][0]
@@ -134,7 +134,7 @@ def test_a_nic_says_all_its_machine_needs(session: Session) -> None:
     assert nic.gateway == "2a0a:e5c1:111::1"
 
 
-def test_a_taken_mac_or_address_is_refused_and_the_transaction_goes_on(session: Session) -> None:
+def test_a_mac_or_address_in_use_keeps_the_transaction_usable(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     port = ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111::42")
     with pytest.raises(IpAddressInUse):
@@ -153,7 +153,7 @@ def test_an_address_outside_the_subnet_is_refused(session: Session, address: str
         )
 
 
-def test_addresses_on_the_shared_network_are_chosen_by_its_owner_only(session: Session) -> None:
+def test_only_the_owner_chooses_addresses_on_a_shared_network(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     chosen = {"network": network, "project_id": "demo", "address": "2a0a:e5c1:111::5"}
     with pytest.raises(Forbidden):
@@ -162,7 +162,7 @@ def test_addresses_on_the_shared_network_are_chosen_by_its_owner_only(session: S
     assert ports.create(session, NOW, network=network, project_id="demo", chooser=MEMBER)
 
 
-def test_the_gateways_address_is_taken(session: Session) -> None:
+def test_the_gateway_address_is_in_use(session: Session) -> None:
     with pytest.raises(IpAddressInUse):
         ports.create(
             session,
@@ -191,7 +191,7 @@ def test_a_port_without_an_address_cannot_be_bound(session: Session) -> None:
         ports.bind(session, NOW, port.id, MEMBER, device_id="s", host=None)
 
 
-def test_release_deletes_the_servers_ports_and_keeps_those_it_was_given(session: Session) -> None:
+def test_release_deletes_created_ports_and_unbinds_others(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     given = ports.create(session, NOW, project_id="demo", network=network)
     made = ports.create(session, NOW, project_id="demo", network=network, device_id="s")
@@ -208,7 +208,7 @@ def test_release_deletes_the_servers_ports_and_keeps_those_it_was_given(session:
     assert ports.find(session, MEMBER, other_id).device_id == "t"
 
 
-def test_ports_follow_their_server_up_and_down(session: Session) -> None:
+def test_port_status_follows_the_server(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     ports.create(session, NOW, project_id="demo", network=network, device_id="s")
     seen = [ports.list_nics(session, ["s"])["s"][0].status]
@@ -218,7 +218,7 @@ def test_ports_follow_their_server_up_and_down(session: Session) -> None:
     assert seen == ["BUILD", "ACTIVE", "DOWN", "ACTIVE"]
 
 
-def test_a_quota_of_ports_holds_within_a_burst(session: Session) -> None:
+def test_the_port_quota_holds_within_a_transaction(session: Session) -> None:
     session.add(NetworkQuota(project_id="demo", port=3))
     network = networks.default_network(session, MEMBER)
     for _ in range(3):
@@ -230,7 +230,7 @@ def test_a_quota_of_ports_holds_within_a_burst(session: Session) -> None:
     assert ports.create(session, NOW, project_id="other", network=network)
 
 
-def test_prefixes_and_vnis_go_round_before_they_are_given_again(session: Session) -> None:
+def test_prefixes_and_vnis_are_allocated_round_robin(session: Session) -> None:
     pool = session.query(SubnetPool).one()
     pool.prefixes = ["2a0a:e5c1:111::/63"]
     segments = session.query(SegmentRange).one()

@@ -1,4 +1,4 @@
-"""Plugs the block-storage API into the application."""
+"""Blueprints of the block storage API."""
 
 from flask import Flask
 
@@ -6,6 +6,6 @@ from volume_api.routes import storage, versions
 
 
 def register(app: Flask) -> None:
-    """All of /volume."""
+    """Register /volume."""
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(storage.blueprint, url_prefix="/volume/v3")

@@ -1,6 +1,6 @@
-"""/v3: the lists that are empty, and what is said to whoever would fill them.
+"""/v3: empty lists, limits and quotas of 0, refusals.
 
-Every path is there with and without the project's id in front, as in Cinder before and after 3.67.
+Every path exists with and without the project id in front, as in Cinder before and after 3.67.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ VOLUME.install(blueprint)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of thing that Cinder has. `create` is None where nobody creates any."""
+    """A resource of Cinder with its policy names. `create` is None when there is no POST."""
 
     collection: str
     title: str
@@ -116,7 +116,7 @@ def limits() -> Response:
 
 @require("volume_extension:quotas:show")
 def quota_set(key: str) -> Response:
-    """`key` is the project whose quotas are asked for."""
+    """Return the quotas of the project `key`."""
     enforce("volume_extension:quotas:show", {"project_id": key})
     return json(views.quota_set(key, usage=request.args.get("usage", "").lower() == "true"))
 

@@ -1,4 +1,4 @@
-"""Where the block-storage API begins: its one version."""
+"""Version discovery of the block storage API."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Limits and quotas as Cinder shows them."""
+"""Response documents of limits and quotas."""
 
 from typing import Any
 
@@ -23,6 +23,6 @@ def limits() -> dict[str, Any]:
 
 
 def quota_set(project_id: str, *, usage: bool) -> dict[str, Any]:
-    """GET /os-quota-sets/{project}; with `usage` each limit comes with what is used of it."""
+    """GET /os-quota-sets/{project}; `usage` adds the current usage to each limit."""
     value: Any = {"limit": LIMIT, "in_use": 0, "reserved": 0, "allocated": 0} if usage else LIMIT
     return {"quota_set": {"id": project_id, **dict.fromkeys(RESOURCES, value)}}

@@ -1,4 +1,4 @@
-"""POST of one thing or of several: {"network": {…}} or {"networks": [{…}, …]}; all of them are created, or none."""
+"""Bulk creation: {"network": {…}} or {"networks": [{…}, …]} in one transaction."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ def create_response(
     several: type[BaseModel],
     create: Callable[[list[New]], list[Mapping[str, Any]]],
 ) -> Response:
-    """Parse this request's body, create what it asks for, and answer with what was made."""
+    """Parse this request's body, create one or several resources and return the response."""
     body = json_body()
     collection = f"{name}s"
     if isinstance(body, Mapping) and collection in body:

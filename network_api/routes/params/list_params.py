@@ -1,4 +1,4 @@
-"""The query string of a Neutron request: filters, fields, order and page; and the answer with its links."""
+"""Query strings of lists (filters, fields, sort keys, page) and responses with page links."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def parse_list_query() -> ListQuery:
-    """What this request asks of a list. Raises BadRequest."""
+    """Parse this request's query string. Raises BadRequest."""
     arguments = request.args
     if arguments.keys().isdisjoint(CONTROL_PARAMETERS):
         return ListQuery(filters=dict(arguments.lists()))
@@ -41,7 +41,7 @@ def parse_list_query() -> ListQuery:
 
 
 def list_response(resource: Resource, collection: str, view: Callable[[Row[Any]], Document]) -> Response:
-    """The list that this request asks for."""
+    """Return the list response of this request."""
     wanted = parse_list_query()
     with database().reader.connect() as connection:
         rows = resource.rows(connection, caller(), wanted)
@@ -52,14 +52,14 @@ def list_response(resource: Resource, collection: str, view: Callable[[Row[Any]]
 
 
 def show_response(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Document]) -> Response:
-    """One of them, with the fields that this request asks for."""
+    """Return the response with one resource."""
     with database().reader.connect() as connection:
         row = resource.row(connection, caller(), key)
     return json({name: select_fields([view(row)])[0]})
 
 
 def select_fields(documents: Sequence[Document]) -> list[Document]:
-    """The documents with only the `fields` that were asked for, if any were."""
+    """Reduce the documents to the `fields` of this request, if it has any."""
     names = [name for name in request.args.getlist("fields") if name] if request.args else []
     if not names:
         return list(documents)
@@ -78,7 +78,7 @@ def _sorts() -> list[tuple[str, bool]]:
 
 
 def _links(wanted: ListQuery, ids: Sequence[str]) -> list[dict[str, str]]:
-    """To the page after this one and the page before it; a page that is not full is the last in its direction."""
+    """Links to the next and previous page. A page that is not full is the last one in its direction."""
     full = len(ids) >= wanted.limit
     links = []
     if full or wanted.reverse:

@@ -1,4 +1,4 @@
-"""For whom something is created, and whether the caller may touch it."""
+"""Owner of new resources and policy checks against an owner."""
 
 from app.core.errors import Forbidden
 from app.web.context import caller
@@ -6,13 +6,13 @@ from app.web.policy import enforce
 
 
 def owner_of_new_resource(owner: str | None) -> str:
-    """The project that the new thing is to belong to; only an admin may create for another one."""
+    """Return the project of a new resource. Raises Forbidden for another project unless the caller is an admin."""
     project_id = owner or caller().require_project()
     if project_id != caller().project and not caller().is_admin:
-        raise Forbidden("Only an operator may create something for another project.")
+        raise Forbidden("Only an operator may create resources for another project.")
     return project_id
 
 
 def enforce_on(rule: str, project_id: str) -> None:
-    """Raise Forbidden unless the caller passes the rule for a thing of that project."""
+    """Raise Forbidden unless the policy allows the caller to act on a resource of this project."""
     enforce(rule, {"project_id": project_id})

@@ -1,4 +1,4 @@
-"""`If-Match: revision_number=N`: a change that is made only if the resource has not changed in between."""
+"""Conditional changes with `If-Match: revision_number=N` (optimistic concurrency control)."""
 
 import re
 
@@ -12,9 +12,9 @@ CONSTRAINT = "revision_number="
 
 
 def check_revision(resource: Network | Port | Subnet | SubnetPool) -> None:
-    """Raise RevisionMismatch unless the resource has the revision that this request names, if it names one.
+    """Raise RevisionMismatch unless the resource has the revision in `If-Match`; without the header, do nothing.
 
-    Other entity tags are ignored, as Neutron does. Raises BadRequest for what is no number, or for several.
+    Other entity tags are ignored, as in Neutron. Raises BadRequest for several revisions or text.
     """
     header = request.headers.get("If-Match")
     if header is None:

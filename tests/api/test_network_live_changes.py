@@ -1,4 +1,4 @@
-"""What changes under running servers: their hosts hear of it, and what is shown follows."""
+"""Changes of networks, subnets and ports reach the hosts of running servers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,31 +16,31 @@ def run_server(actor: Api, image: str, host: Host, network_id: str) -> tuple[str
     return server_id, ports_of(actor, server_id)[0]
 
 
-def nic_of(host: Host, server_id: str) -> Any:
-    """The interface as the host knows it, once it has done what waits for it."""
+def reconciled_nic(host: Host, server_id: str) -> Any:
+    """Run queued operations and return the first NIC of the host's machine spec."""
     host.work()
     spec = host.hypervisor.spec(server_id)
     assert spec is not None
     return spec.nics[0]
 
 
-def test_another_resolver_reaches_servers_that_run(as_member: Api, image: str, host: Host) -> None:
+def test_a_changed_name_server_reaches_running_servers(as_member: Api, image: str, host: Host) -> None:
     network_id = make_network(as_member, "own")
     server_id, _ = run_server(as_member, image, host, network_id)
     subnet_id = as_member.get(f"{V2}/networks/{network_id}").json["network"]["subnets"][0]
     answer = as_member.put(f"{V2}/subnets/{subnet_id}", json={"subnet": {"dns_nameservers": ["2001:db8::53"]}})
     assert answer.status_code == 200, answer.text
-    assert [str(address) for address in nic_of(host, server_id).dns_servers] == ["2001:db8::53"]
+    assert [str(address) for address in reconciled_nic(host, server_id).dns_servers] == ["2001:db8::53"]
     server = as_member.get(f"/compute/v2.1/servers/{server_id}").json["server"]
     assert (server["status"], server["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
     assert len(ports_of(as_member, server_id)) == 1
     before = len(host.hypervisor.calls)
     as_member.put(f"{V2}/subnets/{subnet_id}", json={"subnet": {"name": "renamed"}})
     host.work()
-    assert ("ensure_nics", server_id) not in host.hypervisor.calls[before:], "nothing that a host need know"
+    assert ("ensure_nics", server_id) not in host.hypervisor.calls[before:], "a name is not part of the machine spec"
 
 
-def test_a_network_is_isolated_and_joined_again(as_member: Api, image: str, host: Host) -> None:
+def test_isolation_of_a_network_is_switched_on_and_off(as_member: Api, image: str, host: Host) -> None:
     network_id = make_network(as_member, "own")
     server_id, _ = run_server(as_member, image, host, network_id)
     path = f"{V2}/networks/{network_id}"
@@ -48,7 +48,7 @@ def test_a_network_is_isolated_and_joined_again(as_member: Api, image: str, host
     for wanted in (True, False):
         changed = as_member.put(path, json={"network": {"isolated": wanted}}).json["network"]
         assert changed["isolated"] is wanted
-        assert nic_of(host, server_id).isolated is wanted
+        assert reconciled_nic(host, server_id).isolated is wanted
     made = as_member.post(f"{V2}/networks", json={"network": {"name": "apart", "isolated": True}}).json["network"]
     assert made["isolated"] is True
     found = as_member.get(f"{V2}/networks?isolated=true").json["networks"]
@@ -57,7 +57,7 @@ def test_a_network_is_isolated_and_joined_again(as_member: Api, image: str, host
     assert as_member.put(f"{V2}/networks/{public['id']}", json={"network": {"isolated": True}}).status_code == 403
 
 
-def test_more_addresses_are_allowed_to_a_port(as_member: Api, image: str, host: Host) -> None:
+def test_allowed_address_pairs_reach_running_servers(as_member: Api, image: str, host: Host) -> None:
     network_id = make_network(as_member, "own")
     server_id, port = run_server(as_member, image, host, network_id)
     prefix = port["fixed_ips"][0]["ip_address"].rsplit(":", 4)[0]
@@ -66,13 +66,13 @@ def test_more_addresses_are_allowed_to_a_port(as_member: Api, image: str, host: 
     asked = [pairs[0], {"ip_address": pairs[1]["ip_address"]}]
     answer = as_member.put(path, json={"port": {"allowed_address_pairs": asked}})
     assert answer.json["port"]["allowed_address_pairs"] == pairs
-    known = [(mac, str(allowed)) for mac, allowed in nic_of(host, server_id).allowed]
+    known = [(mac, str(allowed)) for mac, allowed in reconciled_nic(host, server_id).allowed]
     assert known == [(MAC, f"{prefix}::7/128"), (port["mac_address"], f"{prefix}::/64")]
     assert as_member.put(path, json={"port": {"allowed_address_pairs": []}}).json["port"]["allowed_address_pairs"] == []
-    assert nic_of(host, server_id).allowed == ()
+    assert reconciled_nic(host, server_id).allowed == ()
 
 
-def test_only_who_owns_a_network_allows_more_addresses_on_it(
+def test_only_the_network_owner_sets_allowed_address_pairs(
     as_member: Api, as_admin: Api, make_server: Callable[..., str], host: Host
 ) -> None:
     [port] = ports_of(as_member, make_server())
@@ -108,13 +108,13 @@ def test_an_operator_maps_an_ipv4_address_to_a_server(
     ]
     assert found == [[one], [one], []]
     assert as_member.get("/compute/v2.1/servers?ip=^203").json["servers"][0]["id"] == one
-    assert str(nic_of(host, one).ipv4_address) == "203.0.113.7"
+    assert str(reconciled_nic(host, one).ipv4_address) == "203.0.113.7"
     assert as_admin.put(paths[0], json=body).status_code == 200
     taken = as_admin.put(paths[1], json=body)
     assert (taken.status_code, "mapped to another port" in taken.text) == (409, True)
     assert as_admin.put(paths[0], json={"port": {"ipv4_address": ""}}).json["port"]["ipv4_address"] is None
     assert access(one) == ""
-    assert nic_of(host, one).ipv4_address is None
+    assert reconciled_nic(host, one).ipv4_address is None
     assert as_admin.put(paths[1], json=body).status_code == 200
 
 
@@ -124,7 +124,7 @@ def test_a_network_without_a_gateway_has_addresses_and_no_router(as_member: Api,
     subnet = as_member.post(f"{V2}/subnets", json=body).json["subnet"]
     assert subnet["gateway_ip"] is None
     server_id, port = run_server(as_member, image, host, network_id)
-    nic = nic_of(host, server_id)
+    nic = reconciled_nic(host, server_id)
     assert nic.gateway is None
     assert str(nic.addresses[0].ip) == port["fixed_ips"][0]["ip_address"]
     path, first = f"{V2}/subnets/{subnet['id']}", subnet["cidr"].replace("/64", "1")
@@ -135,7 +135,7 @@ def test_a_network_without_a_gateway_has_addresses_and_no_router(as_member: Api,
     assert as_member.put(path, json={"subnet": {"gateway_ip": None}}).json["subnet"]["gateway_ip"] is None
 
 
-def test_a_server_gets_no_chosen_address_on_anothers_network(as_member: Api, image: str, host: Host) -> None:
+def test_a_fixed_ip_on_another_projects_network_is_refused(as_member: Api, image: str, host: Host) -> None:
     server_id = create(as_member, image, "auto").json["server"]["id"]
     host.work()
     [port] = ports_of(as_member, server_id)
@@ -148,7 +148,7 @@ def test_a_server_gets_no_chosen_address_on_anothers_network(as_member: Api, ima
     assert create(as_member, image, [{"uuid": own, "fixed_ip": chosen}]).status_code == 202
 
 
-def test_nobody_changes_the_owner_of_what_is_there(as_member: Api, as_admin: Api) -> None:
+def test_the_owner_of_a_resource_cannot_be_changed(as_member: Api, as_admin: Api) -> None:
     network_id = make_network(as_member, "own")
     subnet_id = as_member.get(f"{V2}/networks/{network_id}").json["network"]["subnets"][0]
     port = as_member.post(f"{V2}/ports", json={"port": {"network_id": network_id}}).json["port"]
@@ -160,7 +160,7 @@ def test_nobody_changes_the_owner_of_what_is_there(as_member: Api, as_admin: Api
                 assert f"Cannot update read-only attribute {field}" in answer.text
 
 
-def test_host_routes_reach_servers_that_run(as_member: Api, image: str, host: Host) -> None:
+def test_host_routes_reach_running_servers(as_member: Api, image: str, host: Host) -> None:
     network_id = make_network(as_member, "own")
     server_id, _ = run_server(as_member, image, host, network_id)
     subnet_id = as_member.get(f"{V2}/networks/{network_id}").json["network"]["subnets"][0]
@@ -168,5 +168,7 @@ def test_host_routes_reach_servers_that_run(as_member: Api, image: str, host: Ho
     routes = [{"destination": "2001:db8:7::/48", "nexthop": gateway}]
     answer = as_member.put(f"{V2}/subnets/{subnet_id}", json={"subnet": {"host_routes": routes}})
     assert answer.status_code == 200, answer.text
-    told = nic_of(host, server_id).routes
-    assert [(str(destination), str(nexthop)) for destination, nexthop in told] == [("2001:db8:7::/48", gateway)]
+    routes_on_host = reconciled_nic(host, server_id).routes
+    assert [(str(destination), str(nexthop)) for destination, nexthop in routes_on_host] == [
+        ("2001:db8:7::/48", gateway)
+    ]
