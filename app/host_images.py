@@ -23,10 +23,10 @@ from compute_api.operations import snapshots as operations_snapshots
 from image_api.imports import snapshots
 from image_api.models import Image
 from image_api.routes.dependencies import store
-from image_api.routes.files import drain, received, send_object
-from image_api.routes.transfers import transfers
+from image_api.routes.files import drain_upload, read_upload, send_object
+from image_api.routes.transfers import transfer_limiter
 from image_api.states import ImageStatus
-from image_api.stores.object_keys import disk_object
+from image_api.stores.object_keys import disk_key
 
 blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 
@@ -36,10 +36,10 @@ blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 def disk(image_id: str) -> Response:
     """The disk as hosts run it, unpacked; a Range of it where one is asked for."""
     with database().reading() as session:
-        host = _host(session)
+        host = _authenticate_host(session)
         if not image_access.may_read(session, host, image_id):
             raise errors.Forbidden("No server of this host stands on this image.")
-    name, size = _object(image_id)
+    name, size = _find_disk(image_id)
     start, stop, status = 0, size, 200
     headers = {"Accept-Ranges": "bytes"}
     if asked := parse_range_header(request.headers.get("Range")):
@@ -65,24 +65,24 @@ def snapshot(image_id: str) -> Response:
         raise errors.BadRequest("A snapshot is qcow2 or raw.")
     sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
-        host = _host(session)
+        host = _authenticate_host(session)
         operation = image_access.find_operation(session, host, image_id)
         made = operations_snapshots.expected_snapshot(session, operation, disk_format, sha512)
         done = session.get(Image, image_id)
     if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
-        drain()
+        drain_upload()
         return empty()
-    with transfers().one(f"host {host}"):
+    with transfer_limiter().slot(f"host {host}"):
         try:
-            pieces = received(request.content_length)
-            snapshots.keep(database(), clock(), store(), made, pieces, settings().image_quota_gib)
+            pieces = read_upload(request.content_length)
+            snapshots.store_snapshot(database(), clock(), store(), made, pieces, settings().image_quota_gib)
         except errors.SixstackError:
-            drain()
+            drain_upload()
             raise
     return empty()
 
 
-def _host(session: Session) -> str:
+def _authenticate_host(session: Session) -> str:
     given = request.authorization
     if given is None or given.type != "basic":
         raise errors.Unauthorized("A host says its name and its secret.")
@@ -96,8 +96,8 @@ def _seal() -> SecretCipher:
     return seal
 
 
-def _object(image_id: str) -> tuple[str, int]:
-    for name in (disk_object(image_id), image_id):
+def _find_disk(image_id: str) -> tuple[str, int]:
+    for name in (disk_key(image_id), image_id):
         try:
             return name, store().size(name)
         except FileNotFoundError:

@@ -15,7 +15,7 @@ from app.core.settings import Settings
 from app.db.database import is_unreachable
 from app.http.rsgi import Gateway, Limits
 from app.http.transfers import MinimumRate
-from image_api.imports.recovery import put_in_order
+from image_api.imports.recovery import recover
 
 CONNECTIONS = 4096
 """Connections that a worker accepts at a time, idle ones included; more wait to be accepted."""
@@ -71,7 +71,7 @@ def gateway() -> Gateway:
 def _try_recover_images(settings: Settings) -> bool:
     """Whether images could be put in order: not while the database is away."""
     try:
-        put_in_order(settings)
+        recover(settings)
     except Exception as error:
         if not is_unreachable(error):
             raise

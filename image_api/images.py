@@ -13,16 +13,16 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from app.core.caller import Caller
 from app.db.database import after_commit
-from image_api.ingest.ingest import HASH_ALGORITHM, UNLIMITED, Limits, Stored
+from image_api.ingest.ingest import HASH_ALGORITHM, UNLIMITED, Limits, StoredContent
 from image_api.models import Image, ImageMember, ImageTask
 from image_api.states import STORED, ImageStatus, MemberStatus, TaskStatus, Visibility
 from image_api.stores import process_identity
 from image_api.stores.file import Store
-from image_api.stores.object_keys import disk_object, staged_object, upload_object
+from image_api.stores.object_keys import disk_key, staged_key, upload_key
 
 OVER_QUOTA = "Request exceeds image size quota: the project's images would take more than it."
 TASK_KEPT_HOURS = 48
-UNDER_WAY = (TaskStatus.PENDING, TaskStatus.PROCESSING)
+UNFINISHED = (TaskStatus.PENDING, TaskStatus.PROCESSING)
 QUOTA_LOCK = 0x696D61676573  # among PostgreSQL's advisory locks: projects' quotas of images
 
 
@@ -81,7 +81,7 @@ def is_visible(session: Session | Connection, caller: Caller, image: Image | Row
 
 def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Image:
     """A queued image. Raises Conflict when the id is taken, BadRequest when it is no UUID."""
-    image_id = _checked_id(new.id) if new.id is not None else str(uuid4())
+    image_id = _parse_id(new.id) if new.id is not None else str(uuid4())
     image = Image(
         id=image_id,
         name=new.name,
@@ -117,7 +117,7 @@ def remove(session: Session, store: Store, image: Image, now: datetime) -> None:
     session.delete(image)
     session.execute(
         update(ImageTask)
-        .where(ImageTask.image_id == image.id, ImageTask.status.in_(UNDER_WAY))
+        .where(ImageTask.image_id == image.id, ImageTask.status.in_(UNFINISHED))
         .values(
             status=TaskStatus.FAILURE,
             message="The image was deleted.",
@@ -129,23 +129,23 @@ def remove(session: Session, store: Store, image: Image, now: datetime) -> None:
         )
         .execution_options(synchronize_session=False)
     )
-    after_commit(session, lambda: discard(store, image.id))
+    after_commit(session, lambda: delete_objects(store, image.id))
 
 
-def discard(store: Store, image_id: str) -> None:
+def delete_objects(store: Store, image_id: str) -> None:
     """Remove every object of an image."""
-    for name in (upload_object(image_id), staged_object(image_id)):
-        store.delete(disk_object(name))
+    for name in (upload_key(image_id), staged_key(image_id)):
+        store.delete(disk_key(name))
         store.delete(name)
 
 
-def set_active(image: Image, stored: Stored, now: datetime) -> None:
+def set_active(image: Image, stored: StoredContent, now: datetime) -> None:
     """The bytes are in the store and can be used."""
     image.status = ImageStatus.ACTIVE
-    set_stored(image, stored, now)
+    record_content(image, stored, now)
 
 
-def set_stored(image: Image, stored: Stored, now: datetime) -> None:
+def record_content(image: Image, stored: StoredContent, now: datetime) -> None:
     """Write down what the bytes are, and that nobody writes them any more."""
     image.size = stored.size
     image.virtual_size = stored.virtual_size
@@ -160,7 +160,7 @@ def set_stored(image: Image, stored: Stored, now: datetime) -> None:
     image.updated_at = now
 
 
-def set_activity(session: Session, image: Image, *, active: bool, now: datetime) -> None:
+def set_activation(session: Session, image: Image, *, active: bool, now: datetime) -> None:
     """Deactivate, so that only admins may use the bytes, or take that back. Raises Forbidden in other states."""
     if image.status not in STORED:
         verb = "reactivate" if active else "deactivate"
@@ -177,14 +177,14 @@ def used_bytes(session: Session, project_id: str) -> int:
     return int(total or 0)
 
 
-def check_quota(session: Session, image: Image, stored: Stored, bounds: Limits) -> None:
+def check_quota(session: Session, image: Image, stored: StoredContent, bounds: Limits) -> None:
     """Raise QuotaExceeded when the bytes that just came are too many for the project: uploads side by side know of
     each other here only, in the transaction that makes them count."""
     if bounds.project_bytes == UNLIMITED:
         return
     if session.get_bind().dialect.name == "postgresql":  # where two transactions would not see each other's bytes
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(image.owner, QUOTA_LOCK))))
-    if used_bytes(session, image.owner) + stored.kept_bytes > bounds.project_bytes:
+    if used_bytes(session, image.owner) + stored.stored_bytes > bounds.project_bytes:
         raise errors.QuotaExceeded(OVER_QUOTA)
 
 
@@ -193,7 +193,7 @@ def count(session: Session, project_id: str) -> int:
     return session.scalar(select(func.count()).select_from(Image).where(Image.owner == project_id)) or 0
 
 
-def recover(session: Session, now: datetime) -> None:
+def release_dead_claims(session: Session, now: datetime) -> None:
     """What processes that are gone had begun: uploads are back in `queued`, imports begin again. What other hosts do is
     left alone while they renew their claim on it."""
     writing = select(Image).where(
@@ -214,10 +214,10 @@ def recover(session: Session, now: datetime) -> None:
 
 
 def _has_task() -> ColumnElement[bool]:
-    return select(ImageTask.id).where(ImageTask.image_id == Image.id, ImageTask.status.in_(UNDER_WAY)).exists()
+    return select(ImageTask.id).where(ImageTask.image_id == Image.id, ImageTask.status.in_(UNFINISHED)).exists()
 
 
-def _checked_id(text: str) -> str:
+def _parse_id(text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:

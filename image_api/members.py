@@ -11,7 +11,7 @@ from app.core.caller import Caller
 from image_api.models import Image, ImageMember
 from image_api.states import MemberStatus, Visibility
 
-MAXIMUM = 128
+MAXIMUM_MEMBERS = 128
 
 
 def check_shared(image: Image) -> None:
@@ -28,10 +28,10 @@ def add(session: Session, image: Image, project_id: str, now: datetime) -> Image
     if session.get(ImageMember, (image.id, project_id)) is not None:
         raise errors.Conflict(f"Member {project_id} is duplicated for image {image.id}")
     count = session.scalar(select(func.count()).where(ImageMember.image_id == image.id)) or 0
-    if count >= MAXIMUM:
+    if count >= MAXIMUM_MEMBERS:
         raise errors.TooLarge(
             f"The limit has been exceeded on the number of allowed image members for this image. "
-            f"Attempted: {count + 1}, Maximum: {MAXIMUM}"
+            f"Attempted: {count + 1}, Maximum: {MAXIMUM_MEMBERS}"
         )
     row = ImageMember(image_id=image.id, member=project_id, status=MemberStatus.PENDING, created_at=now, updated_at=now)
     session.add(row)
@@ -39,7 +39,7 @@ def add(session: Session, image: Image, project_id: str, now: datetime) -> Image
     return row
 
 
-def find_all(session: Session, caller: Caller, image: Image) -> Sequence[ImageMember]:
+def list_members(session: Session, caller: Caller, image: Image) -> Sequence[ImageMember]:
     """All members for the owner and admins; a member sees itself only."""
     check_shared(image)
     query = select(ImageMember).where(ImageMember.image_id == image.id)

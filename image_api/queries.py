@@ -50,12 +50,12 @@ TEXTS = (
     "os_hash_algo",
     "os_hash_value",
 )
-SEVERAL = frozenset({"id", "name", "status", "container_format", "disk_format"})
+IN_FILTERS = frozenset({"id", "name", "status", "container_format", "disk_format"})
 TIMES = ("created_at", "updated_at")
 COMPARISONS = ("gt", "gte", "lt", "lte", "eq", "neq")
-PLACE = "sixstack_place"
+MARKER_POSITION = "sixstack_place"
 """Beside a marker in links to the next page: where that image stood, for when it is deleted meanwhile."""
-NOT_FILTERS = frozenset({"limit", "marker", PLACE, "sort", "sort_key", "sort_dir", "member_status"})
+NOT_FILTERS = frozenset({"limit", "marker", MARKER_POSITION, "sort", "sort_key", "sort_dir", "member_status"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImageListQuery:
     """A list of images as it was asked for: name → values, in the query's own words. It begins after the image
     `marker`, or after its `place` when it is gone."""
 
@@ -79,24 +79,24 @@ class Wanted:
     member_status: str | None = None
 
 
-_ONE = select(Image.__table__).where(Image.id == bindparam("image_id"))
+_SELECT_BY_ID = select(Image.__table__).where(Image.id == bindparam("image_id"))
 
 
 def find_row(connection: Connection, caller: Caller, image_id: str) -> Row[Any]:
     """An image the caller may see, as a plain row: for showing it, which is asked often. Raises NotFound."""
-    row = connection.execute(_ONE, {"image_id": image_id}).one_or_none()
+    row = connection.execute(_SELECT_BY_ID, {"image_id": image_id}).one_or_none()
     if row is None or not is_visible(connection, caller, row):
         raise errors.NotFound(f"No image found with ID {image_id}")
     return row
 
 
-def find_all(connection: Connection, caller: Caller, wanted: Wanted) -> Sequence[Row[Any]]:
+def list_images(connection: Connection, caller: Caller, wanted: ImageListQuery) -> Sequence[Row[Any]]:
     """One page, as plain rows.
 
     Raises BadRequest for a filter that makes no sense and for a marker that the caller cannot see.
     """
     dialect = connection.dialect.name
-    query = select(Image.__table__).where(_scope(caller, wanted))
+    query = select(Image.__table__).where(_visibility_condition(caller, wanted))
     for name, values in wanted.filters.items():
         if name in ("visibility",):
             continue
@@ -104,15 +104,15 @@ def find_all(connection: Connection, caller: Caller, wanted: Wanted) -> Sequence
             query = query.where(_condition(dialect, name, value))
     if "os_hidden" not in wanted.filters:
         query = query.where(Image.os_hidden.is_(False))
-    order = _whole_order(wanted)
-    query = _after(connection, caller, query, wanted, order)
+    order = _total_order(wanted)
+    query = _after_marker(connection, caller, query, wanted, order)
     for item in order:
         column = SORT_KEYS[item.key]
         query = query.order_by(column.desc() if item.descending else column.asc())
     return connection.execute(query.limit(wanted.limit)).all() if wanted.limit else []
 
 
-def _scope(caller: Caller, wanted: Wanted) -> ColumnElement[bool]:
+def _visibility_condition(caller: Caller, wanted: ImageListQuery) -> ColumnElement[bool]:
     """Own, public, and shared images whose sharing was accepted. Community images of others only when asked for."""
     visibility = wanted.filters.get("visibility", [None])[-1]
     if visibility is not None and visibility not in (*Visibility, "all"):
@@ -136,21 +136,21 @@ def _scope(caller: Caller, wanted: Wanted) -> ColumnElement[bool]:
 
 def _condition(dialect: str, name: str, value: str) -> ColumnElement[bool]:
     if name in ("protected", "os_hidden"):
-        return getattr(Image, name).is_(_truth(name, value))  # type: ignore[no-any-return]
+        return getattr(Image, name).is_(_parse_boolean(name, value))  # type: ignore[no-any-return]
     if name in ("size_min", "size_max"):
-        bound = _number(name, value)
+        bound = _parse_number(name, value)
         size = and_(Image.size.is_not(None), Image.status.in_(STORED))
         return and_(size, Image.size >= bound if name == "size_min" else Image.size <= bound)
     if name in NUMBERS:
-        return getattr(Image, name) == _number(name, value)  # type: ignore[no-any-return]
+        return getattr(Image, name) == _parse_number(name, value)  # type: ignore[no-any-return]
     if name in TIMES:
         return _time_condition(name, value)
     if name == "tag":
         return _has_tag(dialect, value)
     if name in TEXTS:
         column = getattr(Image, name)
-        if name in SEVERAL and value.startswith("in:"):
-            return column.in_(split_in(value[3:]))  # type: ignore[no-any-return]
+        if name in IN_FILTERS and value.startswith("in:"):
+            return column.in_(split_values(value[3:]))  # type: ignore[no-any-return]
         return column == value  # type: ignore[no-any-return]
     return _has_property(dialect, name, value)
 
@@ -170,7 +170,7 @@ def _has_property(dialect: str, name: str, value: str) -> ColumnElement[bool]:
     return select(literal(1)).select_from(each).where(same).exists()
 
 
-def split_in(text: str) -> list[str]:
+def split_values(text: str) -> list[str]:
     """`a,"b,c",d` → three values. Raises BadRequest for quotes that do not match."""
     values = re.findall(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*))\s*(?:,|$)', text)
     if text.count('"') % 2 or re.search(r'[^,\s]\s*"[^",]*"|"[^",]*"\s*[^,\s]', text):
@@ -203,7 +203,7 @@ def _time_condition(name: str, value: str) -> ColumnElement[bool]:
     return result[operator]
 
 
-def _number(name: str, value: str) -> int:
+def _parse_number(name: str, value: str) -> int:
     operator, _, rest = value.partition(":")
     text = rest if operator == "eq" else value
     try:
@@ -215,7 +215,7 @@ def _number(name: str, value: str) -> int:
     return number
 
 
-def _truth(name: str, value: str) -> bool:
+def _parse_boolean(name: str, value: str) -> bool:
     lowered = value.lower()
     if lowered in ("true", "t", "yes", "y", "on", "1"):
         return True
@@ -224,17 +224,17 @@ def _truth(name: str, value: str) -> bool:
     raise errors.BadRequest(f"Unable to filter on {name}: the value must be true or false, not {value!r}.")
 
 
-def place_of(row: Row[Any], wanted: Wanted) -> str:
+def format_position(row: Row[Any], wanted: ImageListQuery) -> str:
     """What `Wanted.place` is for the page after this image."""
     values: list[Any] = []
-    for item in _whole_order(wanted):
+    for item in _total_order(wanted):
         value, kind = getattr(row, item.key), SORT_KEYS[item.key].type.python_type
         missing = "" if kind is str else -1  # as SORT_KEYS has it
         values.append(value.isoformat() if isinstance(value, datetime) else missing if value is None else value)
     return json.dumps(values)
 
 
-def _whole_order(wanted: Wanted) -> list[Order]:
+def _total_order(wanted: ImageListQuery) -> list[Order]:
     """In which no two images have one place."""
     order = list(wanted.order)
     if not any(item.key == "created_at" for item in order):
@@ -244,18 +244,18 @@ def _whole_order(wanted: Wanted) -> list[Order]:
     return order
 
 
-def _values_of(place: str | None, order: Sequence[Order]) -> list[Any] | None:
+def _parse_position(place: str | None, order: Sequence[Order]) -> list[Any] | None:
     """What `place_of` wrote, None for anything else."""
     try:
         values = json.loads(place or "")
         if not isinstance(values, list):
             return None
-        return [_sortable(item.key, value) for item, value in zip(order, values, strict=True)]
+        return [_parse_sort_value(item.key, value) for item, value in zip(order, values, strict=True)]
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _sortable(key: str, value: Any) -> Any:
+def _parse_sort_value(key: str, value: Any) -> Any:
     """The value as the database compares it with this key. Raises ValueError, TypeError, OverflowError."""
     if key in TIMES:
         return datetime.fromisoformat(value).astimezone(UTC)
@@ -267,15 +267,19 @@ def _sortable(key: str, value: Any) -> Any:
     return value
 
 
-def _after(
-    connection: Connection, caller: Caller, query: Select[*tuple[Any, ...]], wanted: Wanted, order: Sequence[Order]
+def _after_marker(
+    connection: Connection,
+    caller: Caller,
+    query: Select[*tuple[Any, ...]],
+    wanted: ImageListQuery,
+    order: Sequence[Order],
 ) -> Select[*tuple[Any, ...]]:
     """Only what comes after the marker in this order."""
     if wanted.marker is None:
         return query
     keys = select(*(SORT_KEYS[item.key] for item in order))
     found = connection.execute(keys.where(Image.id == wanted.marker, visible_to(caller, None))).one_or_none()
-    row = _values_of(wanted.place, order) if found is None else found
+    row = _parse_position(wanted.place, order) if found is None else found
     if row is None:
         raise errors.BadRequest(f"Invalid marker: no image {wanted.marker}.")
     later: list[ColumnElement[bool]] = []

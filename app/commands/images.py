@@ -22,11 +22,11 @@ import yaml
 from app.commands.progress import Progress, mib
 from app.core.errors import OperatorError, SixstackError
 from app.core.settings import Settings
-from image_api.imports.web_download import Network, Reach, fetch
-from image_api.ingest.compression import MAGIC_BYTES, Unpacking, compression_of
-from image_api.ingest.ingest import pieces_of, pieces_of_iterator
+from image_api.imports.web_download import EgressPolicy, Network, fetch
+from image_api.ingest.compression import MAGIC_BYTES, Decompression, detect_compression
+from image_api.ingest.ingest import join_pieces, read_pieces
 
-PACKED = (".gz", ".xz", ".zst", ".bz2")
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 SIGNATURES = (
     (0, b"QFI\xfb", "qcow2"),
     (0, b"KDMV", "vmdk"),
@@ -36,7 +36,7 @@ SIGNATURES = (
     (0x8001, b"CD001", "iso"),
 )
 """Offset, bytes, and Glance's name for what has them there."""
-SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,18 @@ def run(settings: Settings, parsed: Namespace) -> int:
         raise OperatorError(f"{parsed.source} is empty.")
     body: dict[str, Any] = {
         "name": parsed.name or source.name,
-        "disk_format": parsed.disk_format or guess(head),
+        "disk_format": parsed.disk_format or guess_disk_format(head),
         "container_format": "bare",
         "visibility": parsed.visibility,
-        **_properties(parsed.property),
+        **_parse_properties(parsed.property),
     }
     if parsed.id:
         body["id"] = parsed.id
-    cloud = Cloud.log_in(settings.state / "clouds.yaml", parsed.cloud)
+    cloud = ImageClient.log_in(settings.state / "clouds.yaml", parsed.cloud)
     image = cloud.call("POST", "/v2/images", body)
     try:
         progress = Progress(f"{body['name']} ({body['disk_format']})", source.length)
-        cloud.upload(image["id"], _with(head, source.pieces), source.length, progress)
+        cloud.upload(image["id"], _prepend(head, source.pieces), source.length, progress)
     except BaseException:
         with suppress(OperatorError):  # what went wrong first is what matters
             cloud.call("DELETE", f"/v2/images/{image['id']}")
@@ -84,13 +84,13 @@ def open_source(text: str) -> Source:
     """A file or a URL. Raises OperatorError."""
     parts = urlsplit(text)
     if parts.scheme in ("http", "https"):
-        everywhere: tuple[Network, ...] = Reach.read("", "0.0.0.0/0,::/0", None).allowed
+        everywhere: tuple[Network, ...] = EgressPolicy.from_settings("", "0.0.0.0/0,::/0", None).allowed
         try:
-            download = fetch(text, Reach(frozenset(), everywhere))
+            download = fetch(text, EgressPolicy(frozenset(), everywhere))
         except SixstackError as error:
             raise OperatorError(f"{text}: {error.message}") from None
         name = PurePosixPath(unquote(parts.path)).name or parts.netloc
-        return Source(_stem(name), pieces_of_iterator(download.pieces), download.length)
+        return Source(_stem(name), join_pieces(download.pieces), download.length)
     if "://" in text:
         raise OperatorError(f"{text}: only http and https are fetched.")
     path = Path(text)
@@ -101,27 +101,27 @@ def open_source(text: str) -> Source:
 
     def pieces() -> Iterator[bytes]:
         with closing(file):
-            yield from pieces_of(file.read)
+            yield from read_pieces(file.read)
 
     return Source(_stem(path.name), pieces(), path.stat().st_size if path.is_file() else None)
 
 
-def guess(head: bytes) -> str:
+def guess_disk_format(head: bytes) -> str:
     """The disk format by the first bytes, unpacked if need be. The cloud looks again, and more closely."""
-    if kind := compression_of(head[:MAGIC_BYTES]):
-        head = next(iter(Unpacking(kind).feed(head)), b"")
+    if kind := detect_compression(head[:MAGIC_BYTES]):
+        head = next(iter(Decompression(kind).feed(head)), b"")
     return next((name for at, magic, name in SIGNATURES if head[at : at + len(magic)] == magic), "raw")
 
 
 @dataclass(frozen=True, slots=True)
-class Cloud:
+class ImageClient:
     """The image API of a cloud, as somebody."""
 
     url: str
     token: str
 
     @classmethod
-    def log_in(cls, clouds: Path, name: str) -> "Cloud":
+    def log_in(cls, clouds: Path, name: str) -> "ImageClient":
         """As a cloud of clouds.yaml says. Raises OperatorError."""
         try:
             auth: dict[str, str] = yaml.safe_load(clouds.read_text())["clouds"][name]["auth"]
@@ -138,12 +138,12 @@ class Cloud:
             }
         }
         base = auth["auth_url"].removesuffix("/identity/v3")
-        with _answer(f"{auth['auth_url']}/auth/tokens", "POST", body) as answer:
+        with _send_request(f"{auth['auth_url']}/auth/tokens", "POST", body) as answer:
             return cls(f"{base}/image", answer.headers["X-Subject-Token"])
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One request with a JSON answer. Raises OperatorError with the cloud's own words."""
-        with _answer(self.url + path, method, body, {"X-Auth-Token": self.token}) as answer:
+        with _send_request(self.url + path, method, body, {"X-Auth-Token": self.token}) as answer:
             made: dict[str, Any] = json.loads(answer.read() or b"{}")
             return made
 
@@ -174,10 +174,10 @@ class Cloud:
             connection.close()
             progress.end()
         if response.status >= 300:
-            raise OperatorError(_message(text))
+            raise OperatorError(_error_message(text))
 
 
-def _answer(
+def _send_request(
     url: str, method: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
 ) -> http.client.HTTPResponse:
     content = None if body is None else json.dumps(body).encode()
@@ -185,16 +185,16 @@ def _answer(
     request.add_header("Content-Type", "application/json")
     request.add_header("Accept", "application/json")
     try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SECONDS)  # noqa: S310
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
         with error:
-            raise OperatorError(_message(error.read())) from None
+            raise OperatorError(_error_message(error.read())) from None
     except OSError as error:
         raise OperatorError(f"the cloud does not answer at {url}: {error}. Is `sixstack up` running?") from None
     return answer
 
 
-def _message(text: bytes) -> str:
+def _error_message(text: bytes) -> str:
     try:
         body = json.loads(text)
         return str(body.get("message") or body["error"]["message"])
@@ -202,7 +202,7 @@ def _message(text: bytes) -> str:
         return text.decode(errors="replace")[:500] or "the cloud refused without a word"
 
 
-def _properties(pairs: list[str] | None) -> dict[str, str]:
+def _parse_properties(pairs: list[str] | None) -> dict[str, str]:
     found = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
@@ -213,11 +213,11 @@ def _properties(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _stem(name: str) -> str:
-    for ending in PACKED:
+    for ending in COMPRESSED_SUFFIXES:
         name = name.removesuffix(ending)
     return PurePosixPath(name).stem or name
 
 
-def _with(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+def _prepend(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield head
     yield from rest

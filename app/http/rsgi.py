@@ -30,14 +30,14 @@ Environ = dict[str, Any]
 Answer = tuple[int, list[tuple[str, str]], bytes]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-AT_ONCE_BYTES = 16 << 10
+SMALL_BODY_BYTES = 16 << 10
 """Bodies up to this length are received by one call; the memory for all of a process's connections is bounded."""
-WAITING_BYTES = 64 << 20
+PENDING_BYTES = 64 << 20
 """Bytes of larger bodies that a process keeps while they are incomplete; beyond it, they are refused."""
 WATCHER = "CallbackWatcherHTTP"
-BROKEN = 500, [("Content-Type", "text/plain")], b"Internal Server Error"
+INTERNAL_ERROR = 500, [("Content-Type", "text/plain")], b"Internal Server Error"
 
-COMMON: Mapping[str, Any] = {
+COMMON_ENVIRON: Mapping[str, Any] = {
     "GATEWAY_INTERFACE": "CGI/1.1",
     "SCRIPT_NAME": "",
     "SERVER_SOFTWARE": "Granian",
@@ -49,7 +49,7 @@ COMMON: Mapping[str, Any] = {
     "wsgi.version": (1, 0),
 }
 PROTOCOLS = {"1": "HTTP/1", "1.1": "HTTP/1.1", "2": "HTTP/2"}
-PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+UNPREFIXED = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class Gateway:
         self._application = application
         self._is_streamed = is_streamed
         self._limits = limits
-        self._requests = _Threads(limits.request_threads)
-        self._uploads = _Threads(limits.upload_threads)
+        self._requests = _ThreadPool(limits.request_threads)
+        self._uploads = _ThreadPool(limits.upload_threads)
         self._finished: deque[asyncio.Future[None]] = deque()
         self._waiting_bytes = 0
 
@@ -130,16 +130,16 @@ class Gateway:
     async def _receive(self, protocol: HTTPProtocol, length: int | None) -> Any:
         """The complete body, or an input that raises what is wrong with it."""
         if length is not None and length > MAX_BYTES:
-            return _Refused(RequestEntityTooLarge())
+            return _FailedInput(RequestEntityTooLarge())
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                if length is not None and length <= AT_ONCE_BYTES:
+                if length is not None and length <= SMALL_BODY_BYTES:
                     return io.BytesIO(await protocol())
                 return await self._collect(protocol)
         except TimeoutError:
-            return _Refused(RequestTimeout("The body of the request did not arrive in time."))
+            return _FailedInput(RequestTimeout("The body of the request did not arrive in time."))
         except (ProtocolClosed, ClientDisconnected):
-            return _Refused(ClientDisconnected())
+            return _FailedInput(ClientDisconnected())
 
     async def _collect(self, protocol: HTTPProtocol) -> Any:
         parts: list[bytes] = []
@@ -150,8 +150,8 @@ class Gateway:
                 parts.append(part)
                 count += len(part)
                 self._waiting_bytes += len(part)
-                if count > MAX_BYTES or self._waiting_bytes > WAITING_BYTES:
-                    return _Refused(RequestEntityTooLarge())
+                if count > MAX_BYTES or self._waiting_bytes > PENDING_BYTES:
+                    return _FailedInput(RequestEntityTooLarge())
         finally:
             self._waiting_bytes -= count
         return io.BytesIO(b"".join(parts))
@@ -163,9 +163,9 @@ class Gateway:
 
         def serve() -> None:
             answer = self._answer(scope, body)
-            if isinstance(answer, _File):
+            if isinstance(answer, _StreamedAnswer):
                 answer.body.close()
-                answer = BROKEN
+                answer = INTERNAL_ERROR
             loop.call_soon_threadsafe(answered.set_result, answer)
 
         self._uploads.run(serve)
@@ -177,19 +177,19 @@ class Gateway:
         """In a thread: run the application and send its answer."""
         answer = self._answer(scope, body)
         try:
-            if isinstance(answer, _File):
+            if isinstance(answer, _StreamedAnswer):
                 threading.Thread(target=self._send, args=(scope, protocol, answer, finished), daemon=True).start()
                 return
             protocol.response_bytes(*answer)
         except BaseException:
             log.exception("%s %s could not be answered", scope.method, scope.path)
-            if isinstance(answer, _File):  # there are too many threads
+            if isinstance(answer, _StreamedAnswer):  # there are too many threads
                 answer.body.close()
         if finished is not None:
             self._finished.append(finished)
 
     def _send(
-        self, scope: Scope, protocol: HTTPProtocol, answer: "_File", finished: asyncio.Future[None] | None
+        self, scope: Scope, protocol: HTTPProtocol, answer: "_StreamedAnswer", finished: asyncio.Future[None] | None
     ) -> None:
         try:
             send(
@@ -203,7 +203,7 @@ class Gateway:
         if finished is not None:
             self._finished.append(finished)
 
-    def _answer(self, scope: Scope, body: Any) -> "Answer | _File":
+    def _answer(self, scope: Scope, body: Any) -> "Answer | _StreamedAnswer":
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
@@ -212,7 +212,7 @@ class Gateway:
         try:
             result = self._application(environ_of(scope, body), start_response)
             if isinstance(result, Download) and result.length > MAX_BYTES:
-                return _File(started[0], started[1], result)
+                return _StreamedAnswer(started[0], started[1], result)
             try:
                 content = b"".join(result)
             finally:
@@ -222,11 +222,11 @@ class Gateway:
             return started[0], started[1], content
         except BaseException:
             log.exception("%s %s failed", scope.method, scope.path)
-            return BROKEN
+            return INTERNAL_ERROR
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _StreamedAnswer:
     """An answer whose body is sent through a pipe."""
 
     status: int
@@ -234,7 +234,7 @@ class _File:
     body: Download
 
 
-class _Refused(io.RawIOBase):
+class _FailedInput(io.RawIOBase):
     """The input of a request whose body is not complete."""
 
     def __init__(self, error: HTTPException) -> None:
@@ -247,7 +247,7 @@ class _Refused(io.RawIOBase):
         raise self._error
 
 
-class _Threads:
+class _ThreadPool:
     """A bounded pool of threads, each started when it is first needed."""
 
     def __init__(self, most: int) -> None:
@@ -303,7 +303,7 @@ def environ_of(scope: Scope, body: Any) -> Environ:
     path = scope.path.encode().decode("latin-1")
     host, port = _address(scope.server)
     environ = {
-        **COMMON,
+        **COMMON_ENVIRON,
         "SERVER_PROTOCOL": PROTOCOLS.get(scope.http_version, "HTTP/1"),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
@@ -320,7 +320,7 @@ def environ_of(scope: Scope, body: Any) -> Environ:
             continue
         key = _key(name)
         if key in environ:
-            if key in PLAIN.values():
+            if key in UNPREFIXED.values():
                 continue
             value = f"{environ[key]}{';' if key == 'HTTP_COOKIE' else ','}{value}"
         environ[key] = value
@@ -331,7 +331,7 @@ def environ_of(scope: Scope, body: Any) -> Environ:
 
 @lru_cache(maxsize=1024)
 def _key(name: str) -> str:
-    return PLAIN.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
+    return UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
 
 
 @lru_cache(maxsize=1024)

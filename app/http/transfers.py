@@ -49,7 +49,7 @@ class MinimumRate:
     grace_seconds: float
 
 
-class Patience:
+class WaitBudget:
     """The seconds that one transfer may still wait for its client."""
 
     def __init__(self, rate: MinimumRate) -> None:
@@ -78,7 +78,7 @@ class Upload:
         """`chunks` returns the next bytes, or None after a complete body. Raises ClientDisconnected."""
         self._chunks = chunks
         self._rate = rate
-        self._patience = Patience(rate)
+        self._patience = WaitBudget(rate)
         self._loop = asyncio.get_running_loop()
         self._space = asyncio.Event()
         self._changed = threading.Condition()
@@ -203,7 +203,7 @@ class Download:
             self._release()
 
 
-def download_of(pieces: Iterator[bytes], length: int, release: Callable[[], None]) -> Download:
+def make_download(pieces: Iterator[bytes], length: int, release: Callable[[], None]) -> Download:
     """A download of `pieces`, which may have a file as `source` and be closed."""
     return Download(pieces, length, release, getattr(pieces, "source", None))
 
@@ -223,7 +223,7 @@ def send(download: Download, open_reader: Callable[[str], None], rate: MinimumRa
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         poll = select.poll()
         poll.register(writer, select.POLLOUT)
-        patience = Patience(rate)
+        patience = WaitBudget(rate)
         open_reader(f"/proc/self/fd/{reader}")
         sent = 0
         for put in _parts(download, writer):

@@ -20,9 +20,9 @@ from image_api.stores.file import ZEROS
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 3600.0
+CACHE_SECONDS = 3600.0
 MAX_FAILURES = 12
-PAUSE_SECONDS = 1.0
+BACKOFF_SECONDS = 1.0
 MAX_BACKOFF = 10
 """The pause grows by this with each failure in a row, up to `LONGEST_PAUSE` times: all tries take a minute, which an
 API may take that is started again."""
@@ -35,11 +35,11 @@ class TransferInterrupted(Exception):
 
 @dataclass(frozen=True)
 class Download:
-    """The bytes of a disk from `start` on: 0 where a place further on was asked for in vain. `whole` is the size of
+    """The bytes of a disk from `start` on; 0 when a Range was ignored. `total_bytes` is the size of
     all of it."""
 
     start: int
-    whole: int
+    total_bytes: int
     pieces: Iterator[bytes]
 
 
@@ -52,18 +52,18 @@ class ImageCache:
     """The directory that fetched disks are in."""
 
     directory: Path
-    begin: Opener
-    pause: float = PAUSE_SECONDS
+    open: Opener
+    backoff_seconds: float = BACKOFF_SECONDS
 
     def __post_init__(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, image: ImageRef) -> Path:
         """The disk as a file, which may be removed any time after it was opened. Raises ImageUnusable."""
-        with self._only_one(image.id):
+        with self._lock(image.id):
             path = self.directory / image.id
             if not path.exists():
-                self._remove_old()
+                self._remove_expired()
                 part = path.with_suffix(".part")
                 self._fetch(image, part)
                 part.rename(path)
@@ -71,7 +71,7 @@ class ImageCache:
             return path
 
     @contextmanager
-    def _only_one(self, image_id: str, *, wait: bool = True) -> Iterator[None]:
+    def _lock(self, image_id: str, *, wait: bool = True) -> Iterator[None]:
         """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one.
         Raises BlockingIOError where it is not to wait and somebody has it."""
         path = self.directory / f"{image_id}.lock"
@@ -89,10 +89,10 @@ class ImageCache:
     def _fetch(self, image: ImageRef, part: Path) -> None:
         failures, reason = 0, ""
         while failures < MAX_FAILURES:
-            time.sleep(self.pause * min(failures, MAX_BACKOFF))
+            time.sleep(self.backoff_seconds * min(failures, MAX_BACKOFF))
             before = _size(part)
             try:
-                self._go_on(image, part)
+                self._resume(image, part)
                 break
             except TransferInterrupted as error:
                 reason = str(error)
@@ -106,40 +106,40 @@ class ImageCache:
             part.unlink()
             raise ImageUnusable(f"Image {image.id} arrived with another hash than it has in the image service.")
 
-    def _go_on(self, image: ImageRef, part: Path) -> None:
+    def _resume(self, image: ImageRef, part: Path) -> None:
         """Fetch what is missing. Raises BrokenOff when that does not come to its end."""
-        with self.begin(image, _size(part)) as coming:
-            if coming.start > coming.whole:  # more than there is: not the beginning of this image
+        with self.open(image, _size(part)) as stream:
+            if stream.start > stream.total_bytes:  # more than there is: not the beginning of this image
                 part.unlink()
                 raise TransferInterrupted("it began otherwise")
-            said = time.monotonic()
+            logged = time.monotonic()
             with part.open("r+b" if part.exists() else "wb") as file:
-                file.seek(coming.start)
+                file.seek(stream.start)
                 file.truncate()
                 try:
-                    for piece in coming.pieces:
+                    for piece in stream.pieces:
                         _write(file, piece)
-                        if time.monotonic() - said > PROGRESS_SECONDS:
-                            said = time.monotonic()
-                            log.info("Image %s: %d of %d MiB", image.id, file.tell() >> 20, coming.whole >> 20)
+                        if time.monotonic() - logged > PROGRESS_SECONDS:
+                            logged = time.monotonic()
+                            log.info("Image %s: %d of %d MiB", image.id, file.tell() >> 20, stream.total_bytes >> 20)
                 finally:
                     file.truncate()
-        if _size(part) != coming.whole:
-            raise TransferInterrupted(f"{_size(part)} of {coming.whole} bytes arrived")
+        if _size(part) != stream.total_bytes:
+            raise TransferInterrupted(f"{_size(part)} of {stream.total_bytes} bytes arrived")
 
-    def _remove_old(self) -> None:
+    def _remove_expired(self) -> None:
         """Files that were not asked for lately, and locks of processes that are gone; nothing that somebody else is
         about to use or to go on with."""
         for path in self.directory.iterdir():
-            if _is_old(path):
-                with suppress(BlockingIOError), self._only_one(path.stem, wait=False):
-                    if path.suffix != ".lock" and _is_old(path):
+            if _is_expired(path):
+                with suppress(BlockingIOError), self._lock(path.stem, wait=False):
+                    if path.suffix != ".lock" and _is_expired(path):
                         path.unlink()
 
 
-def _is_old(path: Path) -> bool:
+def _is_expired(path: Path) -> bool:
     with suppress(FileNotFoundError):
-        return path.stat().st_mtime < time.time() - KEPT_SECONDS
+        return path.stat().st_mtime < time.time() - CACHE_SECONDS
     return False
 
 

@@ -11,9 +11,9 @@ import urllib3
 
 from app.core import errors
 from compute_agent.images.fetch import (
+    BACKOFF_SECONDS,
     MAX_BACKOFF,
     MAX_FAILURES,
-    PAUSE_SECONDS,
     Download,
     ImageCache,
     TransferInterrupted,
@@ -28,16 +28,18 @@ CHUNK_BYTES = 1 << 20
 class RemoteImages:
     """Implements ImageSource over HTTP."""
 
-    def __init__(self, api_url: str, host: str, secret: str, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
+    def __init__(
+        self, api_url: str, host: str, secret: str, directory: Path, *, backoff_seconds: float = BACKOFF_SECONDS
+    ) -> None:
         self._url = f"{api_url.rstrip('/')}/image/hosts"
         self._headers = urllib3.make_headers(basic_auth=f"{host}:{secret}")
-        self._pause = pause
+        self._backoff_seconds = backoff_seconds
         self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
-        self._fetched = ImageCache(directory, self._begin, pause)
+        self._cache = ImageCache(directory, self._open, backoff_seconds)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
-        return self._fetched.path(image)
+        return self._cache.path(image)
 
     def upload(self, image_id: str, snapshot: SnapshotFile) -> None:
         """Send a snapshot; from the beginning again when it breaks off. Raises SixstackError."""
@@ -52,7 +54,7 @@ class RemoteImages:
         }
         reason = ""
         for attempt in range(MAX_FAILURES):
-            time.sleep(self._pause * min(attempt, MAX_BACKOFF))
+            time.sleep(self._backoff_seconds * min(attempt, MAX_BACKOFF))
             try:
                 with snapshot.path.open("rb") as file:
                     answer = self._http.request("PUT", url, body=file, headers=headers)
@@ -69,7 +71,7 @@ class RemoteImages:
         raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}")
 
     @contextmanager
-    def _begin(self, image: ImageRef, start: int) -> Iterator[Download]:
+    def _open(self, image: ImageRef, start: int) -> Iterator[Download]:
         headers = {**self._headers, "Range": f"bytes={start}-"} if start else self._headers
         url = f"{self._url}/disks/{image.id}"
         try:
@@ -93,8 +95,8 @@ def _parse_range(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int
         raise ImageUnusable(f"The image service refuses image {image.id} to this host: {_error_text(answer)}")
     try:
         if answer.status == 206:
-            places, _, whole = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
-            return int(places.partition("-")[0]), int(whole)
+            places, _, total_bytes = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
+            return int(places.partition("-")[0]), int(total_bytes)
         if answer.status == 200:  # a proxy may leave the length out
             return 0, int(answer.headers.get("Content-Length", image.size_bytes))
     except (KeyError, ValueError):

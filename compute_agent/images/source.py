@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.core.settings import Settings
-from compute_agent.images.fetch import PAUSE_SECONDS, Download, ImageCache, TransferInterrupted
+from compute_agent.images.fetch import BACKOFF_SECONDS, Download, ImageCache, TransferInterrupted
 from hypervisor.api.errors import ImageUnusable
 from hypervisor.api.protocol import ImageSource
 from hypervisor.api.spec import ImageRef
 from image_api.stores.factory import make_store
 from image_api.stores.file import FileStore, Store
-from image_api.stores.object_keys import disk_object
+from image_api.stores.object_keys import disk_key
 
 
 class LocalImages:
@@ -22,7 +22,7 @@ class LocalImages:
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk: unpacked, where the upload was compressed. Raises ImageUnusable when the image is gone."""
-        for name in (disk_object(image.id), image.id):
+        for name in (disk_key(image.id), image.id):
             if (path := self._store.local_path(name)) is not None:
                 return path
         raise ImageUnusable(f"Image {image.id} is no longer in the store.")
@@ -31,19 +31,23 @@ class LocalImages:
 class FetchedImages:
     """Implements ImageSource over a store that is elsewhere."""
 
-    def __init__(self, store: Store, directory: Path, *, pause: float = PAUSE_SECONDS) -> None:
+    def __init__(self, store: Store, directory: Path, *, backoff_seconds: float = BACKOFF_SECONDS) -> None:
         self._store = store
-        self._fetched = ImageCache(directory, self._begin, pause)
+        self._cache = ImageCache(directory, self._open, backoff_seconds)
 
     def local_path(self, image: ImageRef) -> Path:
         """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
-        return self._fetched.path(image)
+        return self._cache.path(image)
 
     @contextmanager
-    def _begin(self, image: ImageRef, start: int) -> Iterator[Download]:
+    def _open(self, image: ImageRef, start: int) -> Iterator[Download]:
         try:
-            name, whole = self._find(image.id)
-            yield Download(start, whole, self._store.read(name, start, whole - start) if start < whole else iter(()))
+            name, total_bytes = self._find(image.id)
+            yield Download(
+                start,
+                total_bytes,
+                self._store.read(name, start, total_bytes - start) if start < total_bytes else iter(()),
+            )
         except FileNotFoundError:
             raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
         except (ImageUnusable, TransferInterrupted):
@@ -53,7 +57,7 @@ class FetchedImages:
 
     def _find(self, image_id: str) -> tuple[str, int]:
         try:
-            return disk_object(image_id), self._store.size(disk_object(image_id))
+            return disk_key(image_id), self._store.size(disk_key(image_id))
         except FileNotFoundError:
             return image_id, self._store.size(image_id)
 

@@ -26,7 +26,7 @@ from compute_api.rpc.messages import ClaimedOperation, DesiredServer, HostState,
 from compute_api.states import DELETE, REBOOT_HARD, PowerState, SideTask, TaskState, VmState
 from hypervisor.api.spec import HostReport, MachineSpec, SnapshotFile
 from image_api.imports import snapshots
-from image_api.ingest.ingest import pieces_of
+from image_api.ingest.ingest import read_pieces
 from image_api.models import Image
 from image_api.states import ImageStatus
 from image_api.stores.factory import make_store
@@ -207,8 +207,10 @@ class LocalConductor:
         with self._reading() as session:
             making = operations_snapshots.expected_snapshot(session, operation, snapshot.disk_format)
         with snapshot.path.open("rb", buffering=0) as file:
-            pieces = pieces_of(file.read)
-            snapshots.keep(self._database, self._clock, self._store, making, pieces, self._settings.image_quota_gib)
+            pieces = read_pieces(file.read)
+            snapshots.store_snapshot(
+                self._database, self._clock, self._store, making, pieces, self._settings.image_quota_gib
+            )
 
     def image_is_stored(self, operation_id: int) -> bool:
         """Whether the image that an operation of this host is to make is complete."""

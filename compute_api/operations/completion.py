@@ -162,7 +162,7 @@ def remove_image(session: Session, image_id: str, *, only_unfinished: bool = Fal
     gone = session.scalar(statement.returning(Image.id).execution_options(synchronize_session=False))
     store = session.info.get(IMAGE_STORE)
     if gone is not None and store is not None:
-        after_commit(session, lambda: images.discard(store, gone))
+        after_commit(session, lambda: images.delete_objects(store, gone))
 
 
 # --- what is particular to an action --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from app.core.caller import Caller
 from app.core.clock import Clock
 from app.db.database import Database
 from image_api.images import TASK_KEPT_HOURS, set_active
-from image_api.ingest.ingest import Stored
+from image_api.ingest.ingest import StoredContent
 from image_api.models import Image, ImageTask
 from image_api.states import ImageStatus, TaskStatus
 from image_api.stores import process_identity
@@ -25,15 +25,15 @@ IMPORT_TASK = "os_glance_import_task"
 IMPORTING_TO = "os_glance_importing_to_stores"
 FAILED = "os_glance_failed_import"
 
-NEEDED = {"glance-direct": ImageStatus.UPLOADING, "web-download": ImageStatus.QUEUED}
+REQUIRED_STATUS = {"glance-direct": ImageStatus.UPLOADING, "web-download": ImageStatus.QUEUED}
 """Import method → the status it starts from."""
 
 
-def begin(
+def create_task(
     session: Session, caller: Caller, image: Image, method: str, uri: str | None, request_id: str, now: datetime
 ) -> ImageTask:
     """Ask for an import. Raises Conflict when the image is not in the status that the method needs."""
-    needed = NEEDED[method]
+    needed = REQUIRED_STATUS[method]
     if image.status != needed or image.writer is not None:
         state = f"being uploaded ({image.status})" if image.writer else image.status
         raise errors.Conflict(f"Image {image.id} is {state}; it needs to be {needed} to use the '{method}' method.")
@@ -74,12 +74,12 @@ def claim(session: Session, worker: str, now: datetime) -> ImageTask | None:
     if task_id is None:
         return None
     task = session.get_one(ImageTask, task_id)
-    task.status, task.worker, task.worker_host = TaskStatus.PROCESSING, worker, process_identity.me()
+    task.status, task.worker, task.worker_host = TaskStatus.PROCESSING, worker, process_identity.current()
     task.worker_until, task.updated_at = now + timedelta(seconds=LEASE_SECONDS), now
     return task
 
 
-def waiting(session: Session, now: datetime) -> bool:
+def has_claimable(session: Session, now: datetime) -> bool:
     """Whether there is anything to claim; cheap."""
     free = or_(
         ImageTask.status == TaskStatus.PENDING,
@@ -88,11 +88,11 @@ def waiting(session: Session, now: datetime) -> bool:
     return session.scalar(select(ImageTask.id).where(free).limit(1)) is not None
 
 
-class Lost(Exception):
+class ClaimLost(Exception):
     """The import is somebody else's by now, or its image is gone."""
 
 
-def renewal(database: Database, clock: Clock, task_id: str, worker: str) -> Callable[[], None]:
+def make_renewal(database: Database, clock: Clock, task_id: str, worker: str) -> Callable[[], None]:
     """What to call with every piece: keeps the claim, and raises Lost once it is not ours any more."""
     last = clock.now()
 
@@ -103,44 +103,44 @@ def renewal(database: Database, clock: Clock, task_id: str, worker: str) -> Call
             return
         last = now
         with database.transaction() as session:
-            task = _ours(session, task_id, worker)
+            task = _find_claimed(session, task_id, worker)
             task.worker_until, task.updated_at = now + timedelta(seconds=LEASE_SECONDS), now
 
     return renew
 
 
-def succeed(session: Session, task_id: str, worker: str, stored: Stored | None, now: datetime) -> None:
+def succeed(session: Session, task_id: str, worker: str, stored: StoredContent | None, now: datetime) -> None:
     """The bytes are in the store; None when the image already knows all about them. Raises Lost."""
-    task = _ours(session, task_id, worker)
+    task = _find_claimed(session, task_id, worker)
     image = session.get(Image, task.image_id)
     if image is None or image.status != ImageStatus.IMPORTING:
-        raise Lost
+        raise ClaimLost
     if stored:
         set_active(image, stored, now)
     image.status, image.updated_at = ImageStatus.ACTIVE, now
-    image.properties = _without_marks(image)
-    _end(task, TaskStatus.SUCCESS, "", now)
+    image.properties = _user_properties(image)
+    _finish(task, TaskStatus.SUCCESS, "", now)
 
 
 def fail(session: Session, task_id: str, worker: str, reason: str, now: datetime) -> None:
     """Nothing came of it: the image is queued again and says so, the task says why. Raises Lost."""
-    task = _ours(session, task_id, worker)
-    _end(task, TaskStatus.FAILURE, reason, now)
+    task = _find_claimed(session, task_id, worker)
+    _finish(task, TaskStatus.FAILURE, reason, now)
     image = session.get(Image, task.image_id)
     if image is not None and image.status == ImageStatus.IMPORTING:
         image.status, image.updated_at = ImageStatus.QUEUED, now
         image.size = image.disk_size = image.compression = None
-        image.properties = {**_without_marks(image), FAILED: STORE_NAME}
+        image.properties = {**_user_properties(image), FAILED: STORE_NAME}
 
 
-def of_image(session: Session, image_id: str) -> Sequence[ImageTask]:
+def list_image_tasks(session: Session, image_id: str) -> Sequence[ImageTask]:
     """All imports of an image, the newest first."""
     return session.scalars(
         select(ImageTask).where(ImageTask.image_id == image_id).order_by(ImageTask.created_at.desc(), ImageTask.id)
     ).all()
 
 
-def visible(session: Session, caller: Caller) -> Sequence[ImageTask]:
+def list_visible(session: Session, caller: Caller) -> Sequence[ImageTask]:
     """The newest imports of the caller's project, or of all for an admin."""
     query = select(ImageTask).order_by(ImageTask.created_at.desc(), ImageTask.id).limit(1000)
     if not caller.is_admin:
@@ -148,12 +148,12 @@ def visible(session: Session, caller: Caller) -> Sequence[ImageTask]:
     return session.scalars(query).all()
 
 
-def any_old(session: Session, now: datetime) -> bool:
+def has_expired(session: Session, now: datetime) -> bool:
     """Whether there is anything to forget."""
     return session.scalar(select(ImageTask.id).where(ImageTask.expires_at < now).limit(1)) is not None
 
 
-def forget_old(session: Session, now: datetime) -> None:
+def delete_expired(session: Session, now: datetime) -> None:
     """Drop imports that ended long ago."""
     session.execute(
         delete(ImageTask).where(
@@ -162,28 +162,28 @@ def forget_old(session: Session, now: datetime) -> None:
     )
 
 
-def is_ours(session: Session, task_id: str, worker: str) -> bool:
+def holds_claim(session: Session, task_id: str, worker: str) -> bool:
     """Whether the claim still holds."""
     try:
-        _ours(session, task_id, worker)
-    except Lost:
+        _find_claimed(session, task_id, worker)
+    except ClaimLost:
         return False
     return True
 
 
-def _ours(session: Session, task_id: str, worker: str) -> ImageTask:
+def _find_claimed(session: Session, task_id: str, worker: str) -> ImageTask:
     task = session.get(ImageTask, task_id)
     if task is None or task.worker != worker or task.status != TaskStatus.PROCESSING:
-        raise Lost
+        raise ClaimLost
     return task
 
 
-def _end(task: ImageTask, status: TaskStatus, message: str, now: datetime) -> None:
+def _finish(task: ImageTask, status: TaskStatus, message: str, now: datetime) -> None:
     task.status, task.message, task.updated_at = status, message, now
     task.expires_at = now + timedelta(hours=TASK_KEPT_HOURS)
     task.worker = task.worker_host = task.worker_until = None
 
 
-def _without_marks(image: Image) -> dict[str, str]:
+def _user_properties(image: Image) -> dict[str, str]:
     marks = (IMPORT_TASK, IMPORTING_TO, FAILED)
     return {name: value for name, value in image.properties.items() if name not in marks}

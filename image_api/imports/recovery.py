@@ -15,21 +15,21 @@ from image_api.states import ImageStatus
 from image_api.stores import process_identity
 from image_api.stores.factory import make_store
 from image_api.stores.file import Store
-from image_api.stores.object_keys import image_of
+from image_api.stores.object_keys import image_id_of
 
 log = logging.getLogger(__name__)
 
 
-def put_in_order(settings: Settings, clock: Clock | None = None) -> None:
+def recover(settings: Settings, clock: Clock | None = None) -> None:
     """Call it before the API serves; other processes of this installation may be at work. The database must be
     migrated."""
     clock = clock or SystemClock()
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=2)
     try:
         store = make_store(settings)
-        store.sweep()
+        store.remove_abandoned_parts()
         with database.transaction() as session:
-            images.recover(session, clock.now())
+            images.release_dead_claims(session, clock.now())
         remove_orphans(database, store, clock)
     finally:
         database.dispose()
@@ -41,28 +41,30 @@ def remove_orphans(database: Database, store: Store, clock: Clock) -> None:
     Names are listed before rows are read: an object is only ever there while its image has a row.
     """
     names = list(store.names())
-    for image_id in {image_of(name) for name in names}:
+    for image_id in {image_id_of(name) for name in names}:
         with database.reading() as session:
             status = session.scalar(select(Image.status).where(Image.id == image_id))
         if status is None:
             log.info("removing what is left of image %s", image_id)
-            images.discard(store, image_id)
+            images.delete_objects(store, image_id)
         elif status == ImageStatus.QUEUED:
-            _remove_unclaimed(database, store, clock, image_id)
+            _clean_queued(database, store, clock, image_id)
 
 
-def _remove_unclaimed(database: Database, store: Store, clock: Clock, image_id: str) -> None:
+def _clean_queued(database: Database, store: Store, clock: Clock, image_id: str) -> None:
     """Under a claim, so that no upload begins meanwhile: what that stores would be removed with the rest."""
     until = clock.now() + timedelta(seconds=uploads.LEASE_SECONDS)
     with database.transaction() as session:
         claimed = session.scalar(
             update(Image)
             .where(Image.id == image_id, Image.status == ImageStatus.QUEUED)
-            .values(status=ImageStatus.SAVING, writer=image_id, writer_host=process_identity.me(), writer_until=until)
+            .values(
+                status=ImageStatus.SAVING, writer=image_id, writer_host=process_identity.current(), writer_until=until
+            )
             .returning(Image.id)
             .execution_options(synchronize_session=False)
         )
     if claimed is not None:
-        images.discard(store, image_id)
+        images.delete_objects(store, image_id)
         with database.transaction() as session:
-            uploads.give_back(session, image_id, image_id, clock.now())
+            uploads.release(session, image_id, image_id, clock.now())

@@ -10,13 +10,13 @@ from app.core.clock import Clock
 from app.db.database import Database
 from image_api import images
 from image_api.imports import uploads
-from image_api.imports.uploads import Claimed
-from image_api.ingest.ingest import UNLIMITED, Limits, Stored
+from image_api.imports.uploads import UploadClaim
+from image_api.ingest.ingest import UNLIMITED, Limits, StoredContent
 from image_api.models import Image
 from image_api.states import ImageStatus
 from image_api.stores import process_identity
 from image_api.stores.file import Store
-from image_api.stores.object_keys import upload_object
+from image_api.stores.object_keys import upload_key
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Snapshot:
         return Limits(most, self.disk_bytes, UNLIMITED if quota_gib < 0 else quota_gib << 30)
 
 
-def keep(
+def store_snapshot(
     database: Database, clock: Clock, store: Store, snapshot: Snapshot, pieces: Iterator[bytes], quota_gib: int
 ) -> None:
     """Fill the image; whoever began to before is dead, and has lost it. It is inspected like any upload.
@@ -48,7 +48,7 @@ def keep(
     bounds = snapshot.limits(quota_gib)
     claimed, used = _claim(database, clock, snapshot)
 
-    def done(image: Image, stored: Stored, now: datetime) -> None:
+    def done(image: Image, stored: StoredContent, now: datetime) -> None:
         if snapshot.sha512 not in (None, stored.hash_value):
             raise errors.Unavailable("The image arrived otherwise than it was sent.")
         images.set_active(image, stored, now)
@@ -64,12 +64,12 @@ def keep(
             uploads.find_claimed(session, claimed.image_id, claimed.writer)
 
     try:
-        uploads.fill(database, clock, store, claimed, ours(), bounds, done)
+        uploads.store_upload(database, clock, store, claimed, ours(), bounds, done)
     except errors.Gone:
         raise errors.NotFound(f"No image found with ID {snapshot.image_id}") from None
 
 
-def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[Claimed, int]:
+def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[UploadClaim, int]:
     """The claim, and how many bytes the project's images take already."""
     image_id, now = snapshot.image_id, clock.now()
     with database.transaction() as session:
@@ -79,7 +79,7 @@ def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[Claime
         if image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != snapshot.owner:
             raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
         image.disk_format, image.container_format = snapshot.disk_format, image.container_format or "bare"
-        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), process_identity.me()
+        image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), process_identity.current()
         image.writer_until, image.updated_at = now + timedelta(seconds=uploads.LEASE_SECONDS), now
-        claimed = Claimed(image_id, image.writer, upload_object(image_id), snapshot.disk_format)
+        claimed = UploadClaim(image_id, image.writer, upload_key(image_id), snapshot.disk_format)
         return claimed, images.used_bytes(session, image.owner)

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from app.core import errors
 from app.core.clock import Clock
 from app.db.database import Database
-from image_api.images import check_quota, discard
-from image_api.ingest.ingest import Limits, Stored, ingest
+from image_api.images import check_quota, delete_objects
+from image_api.ingest.ingest import Limits, StoredContent, ingest
 from image_api.models import Image
 from image_api.states import ImageStatus
 from image_api.stores import process_identity
@@ -23,7 +23,7 @@ RENEW_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class UploadClaim:
     """An image that is ours to fill: the object its bytes go to, and what its owner says they are."""
 
     image_id: str
@@ -32,7 +32,7 @@ class Claimed:
     declared: str
 
 
-def begin(session: Session, image: Image, status: ImageStatus, now: datetime) -> str:
+def claim(session: Session, image: Image, status: ImageStatus, now: datetime) -> str:
     """Claim a queued image for writing; the answer is the claim. Raises Conflict when somebody else has it or it is
     not queued, BadRequest when its formats are not known."""
     if not image.disk_format or not image.container_format:
@@ -45,7 +45,7 @@ def begin(session: Session, image: Image, status: ImageStatus, now: datetime) ->
         .values(
             status=status,
             writer=writer,
-            writer_host=process_identity.me(),
+            writer_host=process_identity.current(),
             writer_until=now + timedelta(seconds=LEASE_SECONDS),
             updated_at=now,
         )
@@ -57,7 +57,7 @@ def begin(session: Session, image: Image, status: ImageStatus, now: datetime) ->
     return writer
 
 
-def give_back(session: Session, image_id: str, writer: str, now: datetime) -> None:
+def release(session: Session, image_id: str, writer: str, now: datetime) -> None:
     """The bytes broke off: the image is queued again, unless it is gone or somebody else's by now."""
     session.execute(
         update(Image)
@@ -75,7 +75,7 @@ def find_claimed(session: Session, image_id: str, writer: str) -> Image:
     return image
 
 
-def renewal(database: Database, clock: Clock, image_id: str, writer: str) -> Callable[[], None]:
+def make_renewal(database: Database, clock: Clock, image_id: str, writer: str) -> Callable[[], None]:
     """What to call with every piece: keeps the claim and raises Gone, now and then, once it is lost."""
     last = clock.now()
 
@@ -91,12 +91,12 @@ def renewal(database: Database, clock: Clock, image_id: str, writer: str) -> Cal
     return renew
 
 
-def any_expired(session: Session, now: datetime) -> bool:
+def has_expired(session: Session, now: datetime) -> bool:
     """Whether a claim ran out."""
     return session.scalar(select(Image.id).where(_expired(now)).limit(1)) is not None
 
 
-def take_back_expired(session: Session, now: datetime) -> None:
+def release_expired(session: Session, now: datetime) -> None:
     """Take claims back that nobody renewed: their process is gone."""
     session.execute(
         update(Image)
@@ -106,19 +106,19 @@ def take_back_expired(session: Session, now: datetime) -> None:
     )
 
 
-def fill(
+def store_upload(
     database: Database,
     clock: Clock,
     store: Store,
-    claimed: Claimed,
+    claimed: UploadClaim,
     pieces: Iterator[bytes],
     bounds: Limits,
-    done: Callable[[Image, Stored, datetime], None],
+    done: Callable[[Image, StoredContent, datetime], None],
 ) -> None:
     """Store the bytes under the claim, then let `done` write down what they are. Whatever goes wrong, the image is
     queued again and nothing is left; raises what ingest raises, and Gone."""
     try:
-        alive = renewal(database, clock, claimed.image_id, claimed.writer)
+        alive = make_renewal(database, clock, claimed.image_id, claimed.writer)
         stored = ingest(pieces, store, claimed.name, claimed.declared, bounds, alive)
         with database.transaction() as session:
             image = find_claimed(session, claimed.image_id, claimed.writer)
@@ -128,9 +128,9 @@ def fill(
         with database.reading() as session:
             image_now = session.get(Image, claimed.image_id)
         if image_now is None or image_now.writer == claimed.writer:
-            discard(store, claimed.image_id)
+            delete_objects(store, claimed.image_id)
         with database.transaction() as session:
-            give_back(session, claimed.image_id, claimed.writer, clock.now())
+            release(session, claimed.image_id, claimed.writer, clock.now())
         raise
 
 

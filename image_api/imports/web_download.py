@@ -61,7 +61,7 @@ SPECIAL_PURPOSE: tuple[Network, ...] = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class EgressPolicy:
     """What may be downloaded from. `allowed` networks are reached whatever they are; no ports means any."""
 
     ports: frozenset[int] = frozenset({80, 443})
@@ -69,7 +69,7 @@ class Reach:
     refused: tuple[Network, ...] = ()
 
     @classmethod
-    def read(cls, ports: str, allowed: str, own_prefix: str | None) -> "Reach":
+    def from_settings(cls, ports: str, allowed: str, own_prefix: str | None) -> "EgressPolicy":
         """From settings: comma-separated ports and networks, and the cloud's own prefix. Raises ValueError."""
         networks = tuple(ipaddress.ip_network(text.strip()) for text in allowed.split(",") if text.strip())
         own = (ipaddress.ip_network(own_prefix, strict=False),) if own_prefix else ()
@@ -139,11 +139,11 @@ class Download:
     length: int | None
 
 
-def fetch(url: str, reach: Reach) -> Download:
+def fetch(url: str, egress_policy: EgressPolicy) -> Download:
     """GET the URL. Raises BadRequest in words for users: not allowed, not found, not reachable, cut off."""
     for _ in range(REDIRECTIONS + 1):
-        parts = reach.check_url(url)
-        connection = _connect(parts, reach)
+        parts = egress_policy.check_url(url)
+        connection = _connect(parts, egress_policy)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             headers = {"Host": parts.netloc, "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "sixstack"}
@@ -164,19 +164,19 @@ def fetch(url: str, reach: Reach) -> Download:
     raise BadRequest(f"The URL redirects more than {REDIRECTIONS} times.")
 
 
-def _connect(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
+def _connect(parts: SplitResult, egress_policy: EgressPolicy) -> http.client.HTTPConnection:
     host = parts.hostname or ""
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     error: Exception | None = None
-    for address in reach.resolve(host, port):
+    for address in egress_policy.resolve(host, port):
         try:
             plain = socket.create_connection((str(address), port), timeout=CONNECT_SECONDS)
         except OSError as failure:
             error = failure
             continue
         try:
-            if _is_ourselves(plain) and not _is_in(address, reach.allowed):
+            if _is_local(plain) and not _is_in(address, egress_policy.allowed):
                 log.info("web-download: %s at %s is this machine, which is refused", host, address)
                 raise _not_public(host)
             plain.settimeout(READ_SECONDS)
@@ -192,7 +192,7 @@ def _connect(parts: SplitResult, reach: Reach) -> http.client.HTTPConnection:
     raise BadRequest(f"{host} cannot be reached: {_reason(error)}.")
 
 
-def _is_ourselves(connected: socket.socket) -> bool:
+def _is_local(connected: socket.socket) -> bool:
     """A connection whose two ends have one address ends on this machine."""
     return bool(connected.getsockname()[0] == connected.getpeername()[0])
 

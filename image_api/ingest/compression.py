@@ -24,7 +24,7 @@ MAGIC = {b"\x1f\x8b\x08": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst
 MAGIC_BYTES = 10
 
 
-def compression_of(head: bytes) -> str | None:
+def detect_compression(head: bytes) -> str | None:
     """gz, xz, zst, bz2 or None, by the first ten bytes of a file."""
     for magic, name in MAGIC.items():
         if head.startswith(magic):
@@ -42,7 +42,7 @@ class _Codec(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def unpack(self, piece: bytes) -> Iterator[bytes]: ...
+    def decompress(self, piece: bytes) -> Iterator[bytes]: ...
 
 
 class _Gzip:
@@ -57,7 +57,7 @@ class _Gzip:
     def unused_data(self) -> bytes:
         return self._stream.unused_data
 
-    def unpack(self, piece: bytes) -> Iterator[bytes]:
+    def decompress(self, piece: bytes) -> Iterator[bytes]:
         out = self._stream.decompress(piece, PIECE_BYTES)
         while out:
             yield out
@@ -78,7 +78,7 @@ class _Bounded:
     def unused_data(self) -> bytes:
         return self._stream.unused_data
 
-    def unpack(self, piece: bytes) -> Iterator[bytes]:
+    def decompress(self, piece: bytes) -> Iterator[bytes]:
         out = self._stream.decompress(piece, PIECE_BYTES)
         while out or not (self._stream.eof or self._stream.needs_input):
             yield out
@@ -103,7 +103,7 @@ class _Zstandard:
     def unused_data(self) -> bytes:
         return self._stream.unused_data + self._rest
 
-    def unpack(self, piece: bytes) -> Iterator[bytes]:
+    def decompress(self, piece: bytes) -> Iterator[bytes]:
         for start in range(0, len(piece), self.STEP_BYTES):
             out = self._stream.decompress(piece[start : start + self.STEP_BYTES])
             if out:
@@ -123,47 +123,47 @@ def _codec(name: str) -> _Codec:
     return _Zstandard()
 
 
-class Unpacking:
+class Decompression:
     """Unpacks a file of one kind. Zeros after the last stream are padding, as gzip and xz allow."""
 
     def __init__(self, name: str, *, free_bytes: int = FREE_BYTES, ratio: int = RATIO) -> None:
         self.name = name
         self._codec = _codec(name)
-        self._between = False
+        self._between_streams = False
         self._free_bytes, self._ratio = free_bytes, ratio
-        self._packed_bytes = self._unpacked_bytes = 0
+        self._compressed_bytes = self._decompressed_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """What the next bytes unpack to, a MiB or so at a time.
 
         Raises BadRequest when they are damaged or unpack to more than `free_bytes` and `ratio` times what was fed.
         """
-        self._packed_bytes += len(piece)
-        for unpacked in self._unpack(piece):
-            self._unpacked_bytes += len(unpacked)
-            if self._unpacked_bytes > max(self._free_bytes, self._ratio * self._packed_bytes):
+        self._compressed_bytes += len(piece)
+        for unpacked in self._decompress(piece):
+            self._decompressed_bytes += len(unpacked)
+            if self._decompressed_bytes > max(self._free_bytes, self._ratio * self._compressed_bytes):
                 raise BadRequest(
                     f"The image is refused: it unpacks to more than {self._ratio} times its size. "
                     "Upload it as qcow2, which stores no zeros."
                 )
             yield unpacked
 
-    def _unpack(self, piece: bytes) -> Iterator[bytes]:
+    def _decompress(self, piece: bytes) -> Iterator[bytes]:
         try:
             while piece:
-                if self._between:
+                if self._between_streams:
                     piece = piece.lstrip(b"\0")
                     if not piece:
                         return
-                    self._codec, self._between = _codec(self.name), False
-                yield from self._codec.unpack(piece)
+                    self._codec, self._between_streams = _codec(self.name), False
+                yield from self._codec.decompress(piece)
                 if not self._codec.eof:
                     return
-                piece, self._between = self._codec.unused_data, True
+                piece, self._between_streams = self._codec.unused_data, True
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, zstandard.ZstdError) as error:
             raise BadRequest(f"The image is a damaged {self.name} file: {error}.") from None
 
     def finish(self) -> None:
         """Raise BadRequest when the file ended before its content did."""
-        if not self._between:
+        if not self._between_streams:
             raise BadRequest(f"The image is a damaged {self.name} file: it is cut off.")

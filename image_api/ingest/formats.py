@@ -44,7 +44,7 @@ USABLE = frozenset({"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "gpt"})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedFormat:
     """What the bytes are: the format in qemu's words, and the size of the disk in bytes."""
 
     format: str
@@ -73,18 +73,18 @@ class Inspection:
             try:
                 candidate.eat_chunk(piece)
             except Exception as error:  # whatever an attacker's bytes do to a parser, it is the image's fault
-                if _claims(candidate):
+                if _matches(candidate):
                     raise BadRequest(f"The image is a damaged {candidate}: {error}") from None
                 self._candidates.remove(candidate)
         if self._size > HEAD_BYTES:
-            self._candidates = [candidate for candidate in self._candidates if _claims(candidate)]
+            self._candidates = [candidate for candidate in self._candidates if _matches(candidate)]
 
-    def finish(self, declared: str) -> Found:
+    def finish(self, declared: str) -> DetectedFormat:
         """What it is, given what the user calls it. Raises BadRequest when that is unsafe, damaged, ambiguous, or
         not what was declared and not provably something else."""
         for candidate in self._candidates:
             candidate.finish()
-        matches = {str(candidate): candidate for candidate in self._candidates if _claims(candidate)}
+        matches = {str(candidate): candidate for candidate in self._candidates if _matches(candidate)}
         name = self._name(set(matches), declared)
         if name not in matches:
             return self._raw(name, declared)
@@ -95,7 +95,7 @@ class Inspection:
             return self._raw("raw", declared)
         self._check(inspector)
         size = _virtual_size(inspector) if name != "iso" else self._size
-        return Found(QEMU_NAMES.get(name, name), size)
+        return DetectedFormat(QEMU_NAMES.get(name, name), size)
 
     def _name(self, matches: set[str], declared: str) -> str:
         """The one format of those that match. A bootable ISO also has a partition table; a hybrid one is what the
@@ -106,7 +106,7 @@ class Inspection:
             raise BadRequest(f"The image is several formats at once ({', '.join(sorted(matches))}), which is not safe.")
         return next(iter(matches), "raw")
 
-    def _raw(self, name: str, declared: str) -> Found:
+    def _raw(self, name: str, declared: str) -> DetectedFormat:
         """Nothing recognised: raw, unless it begins as something, or ends as a fixed vhd and is called one."""
         for signature, claimed in SIGNATURES.items():
             if self._head.startswith(signature):
@@ -124,14 +124,14 @@ class Inspection:
             )
         if self._size == 0:
             raise BadRequest("The image is empty.")
-        return Found("raw", self._size)
+        return DetectedFormat("raw", self._size)
 
-    def _fixed_vhd(self) -> Found:
+    def _fixed_vhd(self) -> DetectedFormat:
         """A raw disk with a footer after it, and runs as one."""
         kind, size = _vhd_footer(self._tail)
         if kind != 2 or size > self._size:
             raise BadRequest("The image is a damaged vhd: its footer contradicts its size.")
-        return Found("raw", self._size)
+        return DetectedFormat("raw", self._size)
 
     def _check(self, inspector: FileInspector) -> None:
         name = str(inspector)
@@ -179,7 +179,7 @@ class Inspection:
             raise BadRequest("The image is not a safe vmdk: its data are in other files.")
 
 
-def _claims(candidate: FileInspector) -> bool:
+def _matches(candidate: FileInspector) -> bool:
     try:
         return candidate.format_match
     except Exception:  # too little was read to tell

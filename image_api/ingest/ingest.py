@@ -13,16 +13,16 @@ from threading import Thread
 from typing import Any
 
 from app.core.errors import BadRequest, TooLarge
-from image_api.ingest.compression import MAGIC_BYTES, Unpacking, compression_of
+from image_api.ingest.compression import MAGIC_BYTES, Decompression, detect_compression
 from image_api.ingest.formats import Inspection
 from image_api.stores.file import Store, StoreFull, Writer
-from image_api.stores.object_keys import disk_object
+from image_api.stores.object_keys import disk_key
 
 PIECE_BYTES = 512 << 10
 QUEUED_PIECES = 8
 UNLIMITED = 1 << 62
 HASH_ALGORITHM = "sha512"
-KEPT_PACKED = frozenset({"ari", "aki"})
+STORED_COMPRESSED = frozenset({"ari", "aki"})
 """Kernels and ram disks are compressed by nature and stay so."""
 
 
@@ -41,7 +41,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredContent:
     """What became of the bytes. `disk_size` and `disk_hash` are of the unpacked disk."""
 
     size: int
@@ -54,7 +54,7 @@ class Stored:
     disk_hash: str
 
     @property
-    def kept_bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """What it takes in the store: the upload, and the disk beside it where that was unpacked."""
         return self.size + (self.disk_size if self.compression else 0)
 
@@ -66,7 +66,7 @@ def ingest(
     declared: str,
     limits: Limits,
     alive: Callable[[], None] = lambda: None,
-) -> Stored:
+) -> StoredContent:
     """Store an image as `name`. `alive` is called with every piece and may raise to give up.
 
     Raises BadRequest for an image that is refused, TooLarge for one too large or a full store, and whatever `pieces`
@@ -74,27 +74,29 @@ def ingest(
     """
     try:
         with ExitStack() as stack:
-            whole = stack.enter_context(_Object(store.writer(name, sparse=True), limits.object_bytes, md5=True))
-            disk = _Disk(store, name, declared, limits, stack)
+            upload = stack.enter_context(
+                _ObjectPipeline(store.writer(name, sparse=True), limits.object_bytes, md5=True)
+            )
+            disk = _DiskPipeline(store, name, declared, limits, stack)
             for piece in pieces:
                 alive()
-                whole.feed(piece)
+                upload.feed(piece)
                 disk.feed(piece)
-            if whole.size == 0:
+            if upload.size == 0:
                 raise EmptyUpload("The image is empty.")
-            whole.finish()
-            stored = disk.finish(whole)
-            whole.commit()
+            upload.finish()
+            stored = disk.finish(upload)
+            upload.commit()
             return stored
     except StoreFull:
-        store.delete(disk_object(name))
+        store.delete(disk_key(name))
         raise TooLarge("The image storage of this cloud is full: the image was not stored.") from None
     except BaseException:
-        store.delete(disk_object(name))
+        store.delete(disk_key(name))
         raise
 
 
-def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
+def read_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
     """A stream in pieces of one size, however it arrives: parsers see few and large ones."""
     while True:
         parts, missing = [], PIECE_BYTES
@@ -107,7 +109,7 @@ def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
             return
 
 
-def pieces_of_iterator(parts: Iterator[bytes]) -> Iterator[bytes]:
+def join_pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
     """The same for a stream that comes in parts of its own choice."""
     waiting: list[bytes] = []
     count = 0
@@ -121,7 +123,7 @@ def pieces_of_iterator(parts: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-class _Lane:
+class _Stage:
     """A thread that does one thing with every piece, in order."""
 
     def __init__(self, work: Callable[[bytes], object]) -> None:
@@ -155,7 +157,7 @@ class _Lane:
                     self._error = error
 
 
-class _Object:
+class _ObjectPipeline:
     """An object being written and hashed."""
 
     def __init__(self, writer: Writer, most: int, *, md5: bool) -> None:
@@ -164,30 +166,30 @@ class _Object:
         self._most = most
         self._hash = hashlib.new(HASH_ALGORITHM)
         self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
-        self._works = [writer.write, self._hash.update, *([self._md5.update] if self._md5 else [])]
-        self._lanes: list[_Lane] = []
+        self._workers = [writer.write, self._hash.update, *([self._md5.update] if self._md5 else [])]
+        self._stages: list[_Stage] = []
 
-    def __enter__(self) -> "_Object":
+    def __enter__(self) -> "_ObjectPipeline":
         self._writer.__enter__()
-        self._lanes = [_Lane(work) for work in self._works]
+        self._stages = [_Stage(work) for work in self._workers]
         return self
 
     def __exit__(self, *failure: Any) -> None:
-        for lane in self._lanes:
-            lane.stop()
+        for stage in self._stages:
+            stage.stop()
         self._writer.__exit__(*failure)
 
     def feed(self, piece: bytes) -> None:
         self.size += len(piece)
         if self.size > self._most:
             raise TooLarge(f"The image is larger than the {_gib(self._most)} GiB that are allowed.")
-        for lane in self._lanes:
-            lane.put(piece)
+        for stage in self._stages:
+            stage.put(piece)
 
     def finish(self) -> None:
-        lanes, self._lanes = self._lanes, []
-        for lane in lanes:
-            lane.finish()
+        stages, self._stages = self._stages, []
+        for stage in stages:
+            stage.finish()
 
     def commit(self) -> None:
         self._writer.commit()
@@ -201,14 +203,14 @@ class _Object:
         return self._md5.hexdigest() if self._md5 else ""
 
 
-class _Disk:
+class _DiskPipeline:
     """The disk within what is uploaded: the same bytes, or what they unpack to."""
 
     def __init__(self, store: Store, name: str, declared: str, limits: Limits, stack: ExitStack) -> None:
         self._store, self._name, self._declared, self._limits, self._stack = store, name, declared, limits, stack
         self._inspection = Inspection()
-        self._unpacking: Unpacking | None = None
-        self._object: _Object | None = None
+        self._decompression: Decompression | None = None
+        self._object: _ObjectPipeline | None = None
         self._begun = False
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -216,16 +218,16 @@ class _Disk:
     def feed(self, piece: bytes) -> None:
         if not self._begun:
             self._begin(piece)
-        if self._unpacking is None or self._object is None:
+        if self._decompression is None or self._object is None:
             self._inspection.feed(piece)
             return
-        for unpacked in self._unpacking.feed(piece):
+        for unpacked in self._decompression.feed(piece):
             self._waiting.append(unpacked)
             self._waiting_bytes += len(unpacked)
             if self._waiting_bytes >= PIECE_BYTES:
-                self._pass_on()
+                self._flush()
 
-    def _pass_on(self) -> None:
+    def _flush(self) -> None:
         """Parsers and queues see few large pieces, however small the unpacked ones are."""
         joined = b"".join(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
@@ -235,35 +237,35 @@ class _Disk:
 
     def _begin(self, piece: bytes) -> None:
         self._begun = True
-        kind = compression_of(piece[:MAGIC_BYTES])
-        if kind is None or self._declared in KEPT_PACKED:
+        kind = detect_compression(piece[:MAGIC_BYTES])
+        if kind is None or self._declared in STORED_COMPRESSED:
             return
-        self._unpacking = Unpacking(kind)
-        writer = self._store.writer(disk_object(self._name), sparse=True)
-        self._object = self._stack.enter_context(_Object(writer, self._limits.disk_bytes, md5=False))
+        self._decompression = Decompression(kind)
+        writer = self._store.writer(disk_key(self._name), sparse=True)
+        self._object = self._stack.enter_context(_ObjectPipeline(writer, self._limits.disk_bytes, md5=False))
 
-    def finish(self, whole: _Object) -> Stored:
-        if self._unpacking:
-            self._unpacking.finish()
-            self._pass_on()
+    def finish(self, upload: _ObjectPipeline) -> StoredContent:
+        if self._decompression:
+            self._decompression.finish()
+            self._flush()
         found = self._inspection.finish(self._declared)
         if found.virtual_size > self._limits.disk_bytes:
             raise BadRequest(
                 f"The image says that its disk has {_gib(found.virtual_size)} GiB; "
                 f"the most allowed is {_gib(self._limits.disk_bytes)} GiB."
             )
-        disk = whole
+        disk = upload
         if self._object:
             disk = self._object
             disk.finish()
             disk.commit()
-        return Stored(
-            size=whole.size,
-            checksum=whole.checksum,
-            hash_value=whole.hash_value,
+        return StoredContent(
+            size=upload.size,
+            checksum=upload.checksum,
+            hash_value=upload.hash_value,
             format=found.format,
             virtual_size=found.virtual_size,
-            compression=self._unpacking.name if self._unpacking else None,
+            compression=self._decompression.name if self._decompression else None,
             disk_size=disk.size,
             disk_hash=disk.hash_value,
         )

@@ -3,11 +3,11 @@
 from flask import Flask
 
 from app.web.context import Dependencies
-from image_api.imports.web_download import Reach
+from image_api.imports.web_download import EgressPolicy
 from image_api.imports.worker import ImportWorker
 from image_api.routes import actions, files, images, imports, info, members, tags, versions
-from image_api.routes.dependencies import limits_of, refuse_nul
-from image_api.routes.transfers import Transfers
+from image_api.routes.dependencies import make_limits, refuse_nul
+from image_api.routes.transfers import TransferLimiter
 from image_api.stores.factory import make_store
 
 MODULES = (versions, images, tags, files, imports, members, actions, info)
@@ -20,11 +20,13 @@ def configure(app: Flask) -> None:
     dependencies: Dependencies = app.extensions["sixstack"]
     settings = dependencies.settings
     store = make_store(settings)
-    reach = Reach.read(settings.image_import_ports, settings.image_import_allow, settings.prefix)
+    egress_policy = EgressPolicy.from_settings(
+        settings.image_import_ports, settings.image_import_allow, settings.prefix
+    )
     app.extensions["sixstack.images.store"] = store
-    app.extensions["sixstack.images.transfers"] = Transfers(settings.transfer_threads)
+    app.extensions["sixstack.images.transfers"] = TransferLimiter(settings.transfer_threads)
     app.extensions["sixstack.images.worker"] = ImportWorker(
-        dependencies.database, store, dependencies.clock, reach, lambda used: limits_of(settings, used)
+        dependencies.database, store, dependencies.clock, egress_policy, lambda used: make_limits(settings, used)
     )
 
 

@@ -6,7 +6,7 @@ from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
 from image_api import images
-from image_api.routes.dependencies import find
+from image_api.routes.dependencies import find_image
 
 blueprint = Blueprint("image_actions", __name__, url_prefix="/image/v2/images/<image_id>/actions")
 
@@ -15,8 +15,8 @@ blueprint = Blueprint("image_actions", __name__, url_prefix="/image/v2/images/<i
 @require("deactivate")
 def deactivate(image_id: str) -> Response:
     with database().transaction() as session:
-        image = find(session, image_id, "deactivate")
-        images.set_activity(session, image, active=False, now=clock().now())
+        image = find_image(session, image_id, "deactivate")
+        images.set_activation(session, image, active=False, now=clock().now())
     return empty()
 
 
@@ -24,6 +24,6 @@ def deactivate(image_id: str) -> Response:
 @require("reactivate")
 def reactivate(image_id: str) -> Response:
     with database().transaction() as session:
-        image = find(session, image_id, "reactivate")
-        images.set_activity(session, image, active=True, now=clock().now())
+        image = find_image(session, image_id, "reactivate")
+        images.set_activation(session, image, active=True, now=clock().now())
     return empty()

@@ -28,19 +28,19 @@ def worker() -> ImportWorker:
     return cast(ImportWorker, current_app.extensions["sixstack.images.worker"])
 
 
-def limits(used: int) -> Limits:
+def upload_limits(used: int) -> Limits:
     """What one image may hold; `used` is what the project has already."""
-    return limits_of(settings(), used)
+    return make_limits(settings(), used)
 
 
-def limits_of(configured: Settings, used: int) -> Limits:
+def make_limits(configured: Settings, used: int) -> Limits:
     largest = configured.image_max_gib << 30
     quota = configured.image_quota_gib
     most = largest if quota < 0 else max(0, min(largest, (quota << 30) - used))
     return Limits(most, largest, UNLIMITED if quota < 0 else quota << 30)
 
 
-def target(image: Image | Row[Any]) -> dict[str, Any]:
+def policy_target(image: Image | Row[Any]) -> dict[str, Any]:
     """What policy rules see of an image that the caller may see."""
     member = g.caller.project_id if image.visibility == "shared" and image.owner != g.caller.project_id else None
     return {
@@ -52,10 +52,10 @@ def target(image: Image | Row[Any]) -> dict[str, Any]:
     }
 
 
-def find(session: Session, image_id: str, rule: str) -> Image:
+def find_image(session: Session, image_id: str, rule: str) -> Image:
     """An image the caller sees and, by the rule, may act on. Raises NotFound, Forbidden."""
     image = images.find_visible(session, g.caller, image_id)
-    enforce(rule, target(image))
+    enforce(rule, policy_target(image))
     return image
 
 
@@ -67,7 +67,7 @@ def refuse_nul() -> None:
         raise errors.BadRequest("A query cannot hold NUL characters.")
 
 
-def clean_body() -> Any:
+def parse_body() -> Any:
     """The JSON in the body. Raises BadRequest when it is none, or has NUL characters in it."""
     body = json_body()
     if _has_nul(body):
@@ -83,11 +83,11 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(_has_nul(item) for item in value)
 
 
-def json_object() -> dict[str, Any]:
+def parse_object() -> dict[str, Any]:
     """The JSON object in the body. Raises UnsupportedMedia, BadRequest."""
     if request.mimetype != "application/json":
         raise errors.UnsupportedMedia("The body must be application/json.")
-    body = clean_body()
+    body = parse_body()
     if not isinstance(body, dict):
         raise errors.BadRequest("The body must be a JSON object.")
     return body

@@ -11,18 +11,18 @@ from werkzeug.http import parse_range_header
 
 from app.core import errors
 from app.core.numbers import parse_integer
-from app.http.transfers import Upload, download_of, streamed
+from app.http.transfers import Upload, make_download, streamed
 from app.web.context import clock, database
 from app.web.policy import require
 from app.web.responses import empty
 from image_api import images
 from image_api.imports import uploads
-from image_api.ingest.ingest import EmptyUpload, Stored, pieces_of
+from image_api.ingest.ingest import EmptyUpload, StoredContent, read_pieces
 from image_api.models import Image
-from image_api.routes.dependencies import find, limits, store
-from image_api.routes.transfers import transfers
+from image_api.routes.dependencies import find_image, store, upload_limits
+from image_api.routes.transfers import transfer_limiter
 from image_api.states import STORED, ImageStatus
-from image_api.stores.object_keys import staged_object, upload_object
+from image_api.stores.object_keys import staged_key, upload_key
 
 blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
 
@@ -34,8 +34,8 @@ DRAIN_BYTES = 64 << 20
 @streamed
 @require("upload_image")
 def upload(image_id: str) -> Response:
-    with transfers().one(g.caller.project):
-        return _take(image_id, ImageStatus.SAVING, upload_object(image_id), images.set_active)
+    with transfer_limiter().slot(g.caller.project):
+        return _receive(image_id, ImageStatus.SAVING, upload_key(image_id), images.set_active)
 
 
 @blueprint.put("/stage")
@@ -43,24 +43,26 @@ def upload(image_id: str) -> Response:
 @require("modify_image")
 def stage(image_id: str) -> Response:
     """Inspect and hash the bytes already here, so that the response says what is wrong with them."""
-    with transfers().one(g.caller.project):
-        return _take(image_id, ImageStatus.UPLOADING, staged_object(image_id), images.set_stored)
+    with transfer_limiter().slot(g.caller.project):
+        return _receive(image_id, ImageStatus.UPLOADING, staged_key(image_id), images.record_content)
 
 
-def _take(image_id: str, status: ImageStatus, name: str, done: Callable[[Image, Stored, datetime], None]) -> Response:
+def _receive(
+    image_id: str, status: ImageStatus, name: str, done: Callable[[Image, StoredContent, datetime], None]
+) -> Response:
     expected = _expected_bytes()
     with database().transaction() as session:
-        image = find(session, image_id, "upload_image")
-        bounds = limits(images.used_bytes(session, image.owner))
-        _check_room(expected, bounds.object_bytes)
-        writer = uploads.begin(session, image, status, clock().now())
-        claimed = uploads.Claimed(image_id, writer, name, image.disk_format or "")
+        image = find_image(session, image_id, "upload_image")
+        bounds = upload_limits(images.used_bytes(session, image.owner))
+        _check_space(expected, bounds.object_bytes)
+        writer = uploads.claim(session, image, status, clock().now())
+        claimed = uploads.UploadClaim(image_id, writer, name, image.disk_format or "")
     try:
-        uploads.fill(database(), clock(), store(), claimed, received(expected), bounds, done)
+        uploads.store_upload(database(), clock(), store(), claimed, read_upload(expected), bounds, done)
     except EmptyUpload:
         return empty()  # as the `openstack` command sends it for an image that is to be filled later: still queued
     except errors.SixstackError:
-        drain()
+        drain_upload()
         raise
     return empty()
 
@@ -69,7 +71,7 @@ def _take(image_id: str, status: ImageStatus, name: str, done: Callable[[Image, 
 @require("download_image")
 def download(image_id: str) -> Response:
     with database().reading() as session:
-        image = find(session, image_id, "download_image")
+        image = find_image(session, image_id, "download_image")
     if image.status == ImageStatus.DEACTIVATED and not g.caller.is_admin:
         raise errors.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     if image.status not in STORED:
@@ -78,34 +80,34 @@ def download(image_id: str) -> Response:
     headers = {"Content-MD5": image.checksum or "", "Accept-Ranges": "bytes"}
     start, stop, status = 0, size, 200
     if "Range" in request.headers:
-        start, stop = _range(parse_range_header(request.headers["Range"]), size)
+        start, stop = _byte_range(parse_range_header(request.headers["Range"]), size)
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         del headers["Content-MD5"]
         status = 206
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(None, status, headers, content_type="application/octet-stream")
-    return send_object(upload_object(image_id), (start, stop), (status, headers), g.caller.project)
+    return send_object(upload_key(image_id), (start, stop), (status, headers), g.caller.project)
 
 
 def send_object(name: str, span: tuple[int, int], head: tuple[int, dict[str, str]], owner: str) -> Response:
     """The response, status and headers given, with bytes `span` of an object. Raises Unavailable, FileNotFoundError."""
     start, stop = span
-    end = transfers().begin(owner)
+    release = transfer_limiter().acquire(owner)
     try:
         pieces = store().read(name, start, stop - start)
     except BaseException:
-        end()
+        release()
         raise
-    body = download_of(pieces, stop - start, end)
+    body = make_download(pieces, stop - start, release)
     return Response(body, *head, content_type="application/octet-stream", direct_passthrough=True)
 
 
-def received(expected: int | None) -> Iterator[bytes]:
+def read_upload(expected: int | None) -> Iterator[bytes]:
     """The body of this request. Raises BadRequest when it breaks off before it is complete."""
     count = 0
     try:
-        for piece in pieces_of(request.stream.read):
+        for piece in read_pieces(request.stream.read):
             count += len(piece)
             yield piece
     except (ClientDisconnected, OSError) as error:
@@ -114,7 +116,7 @@ def received(expected: int | None) -> Iterator[bytes]:
         raise errors.BadRequest(f"The upload broke off: {count} of {expected} bytes arrived.")
 
 
-def drain() -> None:
+def drain_upload() -> None:
     """Read what the client still sends, before the response: most clients read none until they have sent everything."""
     body = request.environ["wsgi.input"]
     if isinstance(body, Upload):
@@ -133,7 +135,7 @@ def _expected_bytes() -> int | None:
     if request.content_length is not None:
         return request.content_length
     if request.environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
-        drain()
+        drain_upload()
         raise errors.BadRequest("Over HTTP/2, image data must have a Content-Length.")
     text = request.headers.get("X-OpenStack-Image-Size", "")
     try:
@@ -142,7 +144,7 @@ def _expected_bytes() -> int | None:
         return None
 
 
-def _check_room(expected: int | None, most: int) -> None:
+def _check_space(expected: int | None, most: int) -> None:
     if expected is not None and expected > most:
         raise errors.QuotaExceeded(
             f"Request exceeds image size quota: the image has {expected} bytes, {most} are allowed."
@@ -152,7 +154,7 @@ def _check_room(expected: int | None, most: int) -> None:
         raise errors.TooLarge("The image storage of this cloud is full: the image does not fit.")
 
 
-def _range(asked: Range | None, size: int) -> tuple[int, int]:
+def _byte_range(asked: Range | None, size: int) -> tuple[int, int]:
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
         raise errors.RangeNotSatisfiable("Exactly one range of bytes can be asked for.")
     found = asked.range_for_length(size)

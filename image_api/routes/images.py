@@ -13,8 +13,8 @@ from app.web.policy import enforce, require
 from app.web.responses import empty, json
 from image_api import images, queries
 from image_api.models import Image
-from image_api.routes.dependencies import IMPORT_METHODS, clean_body, find, json_object, store, target
-from image_api.schemas.images import new_image, patched
+from image_api.routes.dependencies import IMPORT_METHODS, find_image, parse_body, parse_object, policy_target, store
+from image_api.schemas.images import parse_new_image, parse_patch
 from image_api.states import Visibility
 from image_api.views import images as views
 
@@ -30,7 +30,7 @@ PATCH_TYPES = {
 @blueprint.post("", strict_slashes=True)
 @require("add_image")
 def create() -> Response:
-    new = new_image(json_object())
+    new = parse_new_image(parse_object())
     if new.owner is not None and new.owner != g.caller.project_id and not g.caller.is_admin:
         raise errors.Forbidden(f"You are not permitted to create images owned by '{new.owner}'.")
     _check_visibility(new.visibility, {"project_id": new.owner or g.caller.project_id})
@@ -49,21 +49,23 @@ def create() -> Response:
 @require("get_images")
 def index() -> Response:
     asked = page(request.args, default=25)
-    wanted = queries.Wanted(
+    wanted = queries.ImageListQuery(
         filters=_filters(),
         order=_order(),
         limit=asked.limit,
         marker=asked.marker,
-        place=request.args.get(queries.PLACE),
+        place=request.args.get(queries.MARKER_POSITION),
         member_status=request.args.get("member_status"),
     )
     with database().reader.connect() as connection:
-        found = queries.find_all(connection, g.caller, wanted)
-    pairs = [(key, value) for key, value in request.args.items(multi=True) if key not in ("marker", queries.PLACE)]
+        found = queries.list_images(connection, g.caller, wanted)
+    pairs = [
+        (key, value) for key, value in request.args.items(multi=True) if key not in ("marker", queries.MARKER_POSITION)
+    ]
     first = "/v2/images" + (f"?{urlencode(pairs)}" if pairs else "")
     more = None
     if found and len(found) == asked.limit:
-        last = {"marker": found[-1].id, queries.PLACE: queries.place_of(found[-1], wanted)}
+        last = {"marker": found[-1].id, queries.MARKER_POSITION: queries.format_position(found[-1], wanted)}
         more = f"/v2/images?{urlencode([*pairs, *last.items()])}"
     return json(views.index(found, first, more))
 
@@ -73,7 +75,7 @@ def index() -> Response:
 def show(image_id: str) -> Response:
     with database().reader.connect() as connection:
         image = queries.find_row(connection, g.caller, image_id)
-    enforce("get_image", target(image))
+    enforce("get_image", policy_target(image))
     return json(views.show(image))
 
 
@@ -84,10 +86,10 @@ def change(image_id: str) -> Response:
     if draft4 is None:
         accepted = {"Accept-Patch": ", ".join(PATCH_TYPES)}
         raise errors.UnsupportedMedia(f"Patches must be one of {', '.join(PATCH_TYPES)}.", headers=accepted)
-    operations = clean_body()
+    operations = parse_body()
     with database().transaction() as session:
-        image = find(session, image_id, "modify_image")
-        changes, properties = patched(image, operations, draft4=draft4)
+        image = find_image(session, image_id, "modify_image")
+        changes, properties = parse_patch(image, operations, draft4=draft4)
         _check_changes(image, changes)
         for name, value in changes.items():
             setattr(image, name, value)
@@ -102,7 +104,7 @@ def change(image_id: str) -> Response:
 @require("delete_image")
 def delete(image_id: str) -> Response:
     with database().transaction() as session:
-        images.remove(session, store(), find(session, image_id, "delete_image"), clock().now())
+        images.remove(session, store(), find_image(session, image_id, "delete_image"), clock().now())
     return empty()
 
 
@@ -110,7 +112,7 @@ def _check_changes(image: Image, changes: dict[str, Any]) -> None:
     if "owner" in changes and changes["owner"] != image.owner and not g.caller.is_admin:
         raise errors.Forbidden("You are not permitted to modify 'owner' on this image.")
     if "visibility" in changes and changes["visibility"] != image.visibility:
-        _check_visibility(changes["visibility"], target(image))
+        _check_visibility(changes["visibility"], policy_target(image))
 
 
 def _check_visibility(visibility: str, subject: dict[str, Any]) -> None:

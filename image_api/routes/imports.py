@@ -12,7 +12,7 @@ from app.web.responses import empty, json
 from image_api import images
 from image_api.imports import imports
 from image_api.models import ImageTask
-from image_api.routes.dependencies import IMPORT_METHODS, find, json_object, limits, worker
+from image_api.routes.dependencies import IMPORT_METHODS, find_image, parse_object, upload_limits, worker
 from image_api.views import tasks as views
 
 blueprint = Blueprint("image_imports", __name__, url_prefix="/image/v2")
@@ -21,12 +21,12 @@ blueprint = Blueprint("image_imports", __name__, url_prefix="/image/v2")
 @blueprint.post("/images/<image_id>/import")
 @require("modify_image")
 def begin(image_id: str) -> Response:
-    method, uri = _method(json_object())
+    method, uri = _method(parse_object())
     with database().transaction() as session:
-        image = find(session, image_id, "modify_image")
-        if method == "web-download" and limits(images.used_bytes(session, image.owner)).object_bytes <= 0:
+        image = find_image(session, image_id, "modify_image")
+        if method == "web-download" and upload_limits(images.used_bytes(session, image.owner)).object_bytes <= 0:
             raise errors.QuotaExceeded("Request exceeds image size quota: the project's images take all of it.")
-        imports.begin(session, g.caller, image, method, uri, g.request_id, clock().now())
+        imports.create_task(session, g.caller, image, method, uri, g.request_id, clock().now())
         after_commit(session, worker().nudge)
     return empty(202)
 
@@ -36,7 +36,7 @@ def begin(image_id: str) -> Response:
 def of_image(image_id: str) -> Response:
     with database().reading() as session:
         images.find_visible(session, g.caller, image_id)
-        found = imports.of_image(session, image_id)
+        found = imports.list_image_tasks(session, image_id)
     return json({"tasks": [views.show(task) for task in found]})
 
 
@@ -44,7 +44,7 @@ def of_image(image_id: str) -> Response:
 @require("get_tasks")
 def index() -> Response:
     with database().reading() as session:
-        found = imports.visible(session, g.caller)
+        found = imports.list_visible(session, g.caller)
     return json(views.index(found))
 
 
@@ -78,5 +78,5 @@ def _method(body: dict[str, Any]) -> tuple[str, str | None]:
     uri = method.get("uri")
     if not isinstance(uri, str) or not uri:
         raise errors.BadRequest("The web-download method requires a 'uri'.")
-    worker().reach.check_url(uri)
+    worker().egress_policy.check_url(uri)
     return name, uri

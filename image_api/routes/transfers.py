@@ -16,7 +16,7 @@ from app.core.errors import Unavailable
 RETRY_SECONDS = "10"
 
 
-class Transfers:
+class TransferLimiter:
     """Places for transfers in this process. One owner, a project or a host, has a quarter of them at most."""
 
     def __init__(self, most: int) -> None:
@@ -25,7 +25,7 @@ class Transfers:
         self._held: Counter[str] = Counter()
         self._lock = Lock()
 
-    def begin(self, owner: str) -> Callable[[], None]:
+    def acquire(self, owner: str) -> Callable[[], None]:
         """Take a place; the function returned gives it back, once however often it is called. Raises Unavailable."""
         with self._lock:
             if self._held.total() >= self._most:
@@ -35,7 +35,7 @@ class Transfers:
             self._held[owner] += 1
         held = [True]
 
-        def end() -> None:
+        def release() -> None:
             with self._lock:
                 if held:
                     held.clear()
@@ -43,21 +43,21 @@ class Transfers:
                     if not self._held[owner]:
                         del self._held[owner]
 
-        return end
+        return release
 
     @contextmanager
-    def one(self, owner: str) -> Iterator[None]:
+    def slot(self, owner: str) -> Iterator[None]:
         """A place for as long as the block runs."""
-        end = self.begin(owner)
+        release = self.acquire(owner)
         try:
             yield
         finally:
-            end()
+            release()
 
 
 def _unavailable(message: str) -> Unavailable:
     return Unavailable(message, headers={"Retry-After": RETRY_SECONDS})
 
 
-def transfers() -> Transfers:
-    return cast(Transfers, current_app.extensions["sixstack.images.transfers"])
+def transfer_limiter() -> TransferLimiter:
+    return cast(TransferLimiter, current_app.extensions["sixstack.images.transfers"])

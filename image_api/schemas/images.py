@@ -56,7 +56,7 @@ class ImageFields(OpenBody):
     tags: list[Text255] = []
 
 
-def new_image(body: Any) -> NewImage:
+def parse_new_image(body: Any) -> NewImage:
     """The image that POST asks for. Raises BadRequest, Forbidden for fields that are not the client's, TooLarge."""
     if not isinstance(body, Mapping):
         raise errors.BadRequest("The body must be a JSON object.")
@@ -85,7 +85,7 @@ def new_image(body: Any) -> NewImage:
     )
 
 
-def patched(image: Image, operations: Any, *, draft4: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def parse_patch(image: Image, operations: Any, *, draft4: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields that a JSON patch changes, and all properties after it; the image itself is not touched.
 
     Only whole values are changed: paths have one segment. `draft4` is the older syntax, `{"replace": "/name"}`.
@@ -96,10 +96,10 @@ def patched(image: Image, operations: Any, *, draft4: bool) -> tuple[dict[str, A
     changes: dict[str, Any] = {}
     properties = dict(image.properties)
     for operation in operations:
-        kind, name, value = _operation(operation, draft4=draft4)
+        kind, name, value = _parse_operation(operation, draft4=draft4)
         _check_settable(name)
         if name in CHANGEABLE:
-            changes[name] = _changed(image, kind, name, value)
+            changes[name] = _parse_field(image, kind, name, value)
         elif name == "id":
             raise errors.Forbidden("Attribute 'id' is read-only.")
         elif kind == "remove":
@@ -115,7 +115,7 @@ def patched(image: Image, operations: Any, *, draft4: bool) -> tuple[dict[str, A
     return changes, properties
 
 
-def _operation(operation: Any, *, draft4: bool) -> tuple[str, str, Any]:
+def _parse_operation(operation: Any, *, draft4: bool) -> tuple[str, str, Any]:
     if not isinstance(operation, Mapping):
         raise errors.BadRequest("Operations must be JSON objects.")
     if draft4:
@@ -140,7 +140,7 @@ def _operation(operation: Any, *, draft4: bool) -> tuple[str, str, Any]:
     return kind, name, operation.get("value")
 
 
-def _changed(image: Image, kind: str, name: str, value: Any) -> Any:
+def _parse_field(image: Image, kind: str, name: str, value: Any) -> Any:
     if kind == "remove":
         raise errors.Forbidden(f"Property {name} may not be removed.")
     changed = getattr(parse(ImageFields, {name: value}), name)

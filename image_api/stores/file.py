@@ -77,7 +77,7 @@ class Store(Protocol):
         """How much more fits, None when nobody knows."""
         ...
 
-    def sweep(self) -> None:
+    def remove_abandoned_parts(self) -> None:
         """Remove what writers left whose process is gone."""
         ...
 
@@ -119,7 +119,7 @@ class FileStore:
     def free_bytes(self) -> int | None:
         return shutil.disk_usage(self.directory).free
 
-    def sweep(self) -> None:
+    def remove_abandoned_parts(self) -> None:
         for path in self.directory.glob(".*.part"):
             pid, _, start = path.name.split(".")[-3].partition("-")
             if not pid.isdigit() or start_time(int(pid)) != start:
@@ -145,10 +145,10 @@ class FileWriter:
         try:
             self._file = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise _full(error) from error
+            raise _translate_error(error) from error
         inherit_owner(self._file, directory)
         with suppress(OSError):  # not every file system can
-            self._go_past_the_cache(True)
+            self._set_direct_io(True)
 
     def write(self, piece: bytes) -> None:
         rest = memoryview(piece)
@@ -159,14 +159,14 @@ class FileWriter:
             rest = rest[count:]
             if self._filled == BLOCK_BYTES:
                 try:
-                    self._put()
+                    self._flush_block()
                 except OSError as error:
-                    raise _full(error) from error
+                    raise _translate_error(error) from error
 
-    def _put(self) -> None:
+    def _flush_block(self) -> None:
         """The block, as far as it is filled, to the file."""
         with memoryview(self._block) as block:
-            for start, end, hole in _runs(self._block, self._filled) if self._sparse else ((0, self._filled, 0),):
+            for start, end, hole in _data_runs(self._block, self._filled) if self._sparse else ((0, self._filled, 0),):
                 while start < end:
                     start += self._write(block[start:end])
                 if hole:
@@ -180,23 +180,23 @@ class FileWriter:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-                self._go_past_the_cache(False)  # it can, but not from here: after a short write, say
+                self._set_direct_io(False)  # it can, but not from here: after a short write, say
                 return os.write(self._file, run)
 
-    def _go_past_the_cache(self, wanted: bool) -> None:
+    def _set_direct_io(self, wanted: bool) -> None:
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
 
     def commit(self) -> None:
         try:
-            self._go_past_the_cache(False)  # only whole sectors could
-            self._put()
+            self._set_direct_io(False)  # only whole sectors could
+            self._flush_block()
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.fsync(self._file)
             self._path.rename(self._target)
             _sync_directory(self._directory)
         except OSError as error:
-            raise _full(error) from error
+            raise _translate_error(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -237,7 +237,7 @@ class FilePieces:
         self._file.close()
 
 
-def _runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
+def _data_runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
     """From where to where to write, and how many zeros to leave out after it."""
     start, step = 0, len(ZEROS)
     for at in range(0, count - step + 1, step):
@@ -247,7 +247,7 @@ def _runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
     yield start, count, 0
 
 
-def _full(error: OSError) -> Exception:
+def _translate_error(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(error.strerror or "no space left")
     return error

@@ -6,7 +6,7 @@ import socket
 from app.core.processes import start_time
 
 
-def me() -> str:
+def current() -> str:
     """This process."""
     return f"{socket.gethostname()} {os.getpid()} {start_time(os.getpid())}"
 

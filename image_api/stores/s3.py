@@ -65,14 +65,14 @@ class S3Store:
                 Bucket=self._bucket, Key=self._prefix + name, Range=f"bytes={start}-{start + length - 1}"
             )
         except ClientError as error:
-            raise _meaning(error) from error
-        return _pieces(answer["Body"])
+            raise _translate_error(error) from error
+        return _read_body(answer["Body"])
 
     def size(self, name: str) -> int:
         try:
             return int(self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ContentLength"])
         except ClientError as error:
-            raise _meaning(error) from error
+            raise _translate_error(error) from error
 
     def delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
@@ -84,7 +84,7 @@ class S3Store:
         except ClientError as error:
             if error.response["Error"]["Code"] in GONE:
                 return
-            raise _meaning(error) from error
+            raise _translate_error(error) from error
         self.delete(name)
 
     def names(self) -> Iterable[str]:
@@ -99,7 +99,7 @@ class S3Store:
     def free_bytes(self) -> int | None:
         return None
 
-    def sweep(self) -> None:
+    def remove_abandoned_parts(self) -> None:
         """Nothing: another machine may be writing. Let the bucket's lifecycle end uploads that nobody completes."""
 
 
@@ -155,10 +155,10 @@ class S3Writer:
         try:
             return method(**self._target, **arguments)
         except ClientError as error:
-            raise _meaning(error) from error
+            raise _translate_error(error) from error
 
 
-def _pieces(body: Any) -> Iterator[bytes]:
+def _read_body(body: Any) -> Iterator[bytes]:
     try:
         while piece := body.read(READ_BYTES):
             yield piece
@@ -166,7 +166,7 @@ def _pieces(body: Any) -> Iterator[bytes]:
         body.close()
 
 
-def _meaning(error: ClientError) -> Exception:
+def _translate_error(error: ClientError) -> Exception:
     code = error.response["Error"]["Code"]
     if code in FULL:
         return StoreFull(code)

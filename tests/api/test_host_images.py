@@ -157,7 +157,7 @@ def reference(data: bytes = DATA) -> ImageRef:
 def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.status = [503, 500]
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     assert images.local_path(reference()).read_bytes() == DATA
     assert handler.ranges == ["", "", "", "bytes=300000-", "bytes=600000-", "bytes=900000-"]
     asked = len(handler.ranges)
@@ -168,7 +168,7 @@ def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], t
 def test_a_download_whose_length_a_proxy_leaves_out_goes_on_too(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.says_length = False
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     assert images.local_path(reference()).read_bytes() == DATA
     assert handler.ranges == ["", "bytes=300000-", "bytes=600000-", "bytes=900000-"]
 
@@ -188,7 +188,7 @@ def test_why_a_snapshot_is_refused_is_said_and_it_is_not_sent_again(
     handler.refusal = refusal
     snapshot = SnapshotFile(path=tmp_path / "snapshot", disk_format="raw")
     snapshot.path.write_bytes(DATA)
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     with pytest.raises(errors.Unavailable, match=said):
         images.upload("some-image", snapshot)
     assert handler.ranges == ["PUT"]
@@ -197,7 +197,7 @@ def test_why_a_snapshot_is_refused_is_said_and_it_is_not_sent_again(
 def test_many_that_want_an_image_at_once_fetch_it_once(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.at_once = len(DATA)
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     found: list[bytes] = []
     threads = [
         threading.Thread(target=lambda: found.append(images.local_path(reference()).read_bytes())) for _ in range(8)
@@ -213,7 +213,7 @@ def test_many_that_want_an_image_at_once_fetch_it_once(shaky: tuple[type[Shaky],
 def test_wrong_bytes_are_not_kept(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.at_once, handler.data = len(DATA), DATA[::-1]
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     with pytest.raises(ImageUnusable, match="another hash"):
         images.local_path(reference())
     handler.data = DATA
@@ -226,14 +226,14 @@ def test_what_will_not_change_is_not_asked_for_again(
 ) -> None:
     handler, url = shaky
     handler.status = [status]
-    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     with pytest.raises(ImageUnusable, match=words):
         images.local_path(reference())
     assert len(handler.ranges) == 1
 
 
 def test_nobody_there_is_said(tmp_path: Path) -> None:
-    images = RemoteImages("http://127.0.0.1:1", "host", "secret", tmp_path / "fetched", pause=0)
+    images = RemoteImages("http://127.0.0.1:1", "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     with pytest.raises(ImageUnusable, match="cannot be fetched"):
         images.local_path(reference())
     snapshot = SnapshotFile(path=tmp_path / "snapshot", disk_format="raw")

@@ -18,9 +18,9 @@ from sqlalchemy import select
 
 from image_api import images
 from image_api.imports.imports import LEASE_SECONDS, RENEW_SECONDS
-from image_api.imports.web_download import Reach
+from image_api.imports.web_download import EgressPolicy
 from image_api.imports.worker import ImportWorker, Job
-from image_api.ingest.ingest import Stored
+from image_api.ingest.ingest import StoredContent
 from image_api.models import ImageTask
 from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, member, other  # noqa: F401
 
@@ -80,7 +80,7 @@ def web() -> Iterator[str]:
 def worker(cloud: ImageCloud) -> ImportWorker:
     """Reaches loopback, which only operators allow."""
     worker: ImportWorker = cloud.app.extensions["sixstack.images.worker"]
-    worker.reach = Reach(ports=frozenset(), allowed=(ip_network("127.0.0.0/8"),))
+    worker.egress_policy = EgressPolicy(ports=frozenset(), allowed=(ip_network("127.0.0.0/8"),))
     return worker
 
 
@@ -264,7 +264,7 @@ def test_urls_that_are_not_for_downloads_are_refused_at_once(cloud: ImageCloud, 
 def test_addresses_that_only_the_cloud_can_reach_are_not_reached(
     member: Actor, worker: ImportWorker, host: str
 ) -> None:
-    worker.reach = Reach.read("80,443", "", "2a0a:e5c1:111::/48")
+    worker.egress_policy = EgressPolicy.from_settings("80,443", "", "2a0a:e5c1:111::/48")
     image_id = member.create()["id"]
     assert start(member, image_id, "web-download", uri=f"http://{host}/disk") == 202
     assert worker.run_once()
@@ -301,7 +301,7 @@ def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
 ) -> None:
     """A name server of the user's own first names an allowed address, then one that only the cloud can reach."""
     port = int(web.rpartition(":")[2])
-    worker.reach = Reach(ports=frozenset(), allowed=(ip_network("127.0.0.2/32"),))
+    worker.egress_policy = EgressPolicy(ports=frozenset(), allowed=(ip_network("127.0.0.2/32"),))
     answers, real, url = ["127.0.0.2", "127.0.0.1"], socket.getaddrinfo, f"http://rebinding.example:{port}"
 
     def rebind(host: str, *arguments: Any, **more: Any) -> Any:
@@ -339,32 +339,32 @@ def test_an_image_deleted_while_it_is_imported_leaves_nothing(
     if method == "glance-direct":
         stage(member, image_id)
     assert start(member, image_id, method, **({"uri": f"{web}/disk"} if method == "web-download" else {})) == 202
-    carry_out, in_time, check_there = worker._carry_out, worker._in_time, worker._check_there
+    execute, with_deadline, check_staged = worker._execute, worker._with_deadline, worker._check_staged
 
     def delete() -> None:
         assert member.call("DELETE", f"/images/{image_id}").status_code == 204
         cloud.clock.advance(RENEW_SECONDS)
 
-    def ending(job: Job) -> Stored | None:
-        stored = carry_out(job)
+    def ending(job: Job) -> StoredContent | None:
+        stored = execute(job)
         delete()
         return stored
 
     def coming(pieces: Iterator[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
         delete()
-        return in_time(pieces, alive)
+        return with_deadline(pieces, alive)
 
     def moving(image: str) -> None:
         delete()
-        check_there(image)
+        check_staged(image)
 
     if at == "before it begins":
         delete()
     elif at == "while it is done":
-        monkeypatch.setattr(worker, "_in_time", coming)
-        monkeypatch.setattr(worker, "_check_there", moving)
+        monkeypatch.setattr(worker, "_with_deadline", coming)
+        monkeypatch.setattr(worker, "_check_staged", moving)
     else:
-        monkeypatch.setattr(worker, "_carry_out", ending)
+        monkeypatch.setattr(worker, "_execute", ending)
     assert worker.run_once() is (at != "before it begins")
     assert not worker.run_once()
     assert member.get(f"/images/{image_id}").status_code == 404
@@ -437,21 +437,21 @@ def test_at_start_what_was_under_way_is_queued_or_begun_again(
     start(member, importing, "web-download", uri=f"{web}/disk")
     now = cloud.clock.now()
     with cloud.database.transaction() as session:
-        uploads.begin(session, session.get_one(Image, saving), ImageStatus.SAVING, now)
-        uploads.begin(session, session.get_one(Image, staging), ImageStatus.UPLOADING, now)
+        uploads.claim(session, session.get_one(Image, saving), ImageStatus.SAVING, now)
+        uploads.claim(session, session.get_one(Image, staging), ImageStatus.UPLOADING, now)
         imports.claim(session, "dead", now)
         alive = session.get_one(Image, living)
-        uploads.begin(session, alive, ImageStatus.SAVING, now)
+        uploads.claim(session, alive, ImageStatus.SAVING, now)
         for row in session.scalars(select(Image).where(Image.writer.is_not(None), Image.id != living)):
             row.writer_host = DEAD
         session.scalars(select(ImageTask)).one().worker_host = DEAD
     (cloud.store.directory / f".{saving}.999999999-1.abc.part").write_bytes(b"half")
     with cloud.store.writer(living) as writer:
-        cloud.store.sweep()
+        cloud.store.remove_abandoned_parts()
         writer.commit()
     cloud.store.delete(living)
     with cloud.database.transaction() as session:
-        images.recover(session, now)
+        images.release_dead_claims(session, now)
     assert [member.show(image_id)["status"] for image_id in (saving, staging, staged, importing, living)] == [
         "queued",
         "queued",
@@ -476,13 +476,13 @@ def test_another_host_that_is_alive_keeps_its_upload(cloud: ImageCloud, member: 
     image_id = member.create()["id"]
     now = cloud.clock.now()
     with cloud.database.transaction() as session:
-        uploads.begin(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
+        uploads.claim(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
         session.get_one(Image, image_id).writer_host = "another 1 1"
-        images.recover(session, now)
+        images.release_dead_claims(session, now)
     assert member.show(image_id)["status"] == "saving"
     cloud.clock.advance(uploads.LEASE_SECONDS + 1)
     with cloud.database.transaction() as session:
-        images.recover(session, cloud.clock.now())
+        images.release_dead_claims(session, cloud.clock.now())
     assert member.show(image_id)["status"] == "queued"
 
 

@@ -21,16 +21,16 @@ from moto.server import ThreadedMotoServer
 
 from app.core import errors
 from app.core.settings import Settings
-from compute_agent.images.source import FetchedImages, LocalImages
+from compute_agent.images.source import CachedImages, LocalImages
 from hypervisor.api.errors import ImageUnusable
 from hypervisor.api.spec import ImageRef
 from image_api import images
 from image_api.imports import recovery, snapshots, uploads
 from image_api.imports.snapshots import Snapshot
 from image_api.ingest import ingest
-from image_api.ingest.ingest import Limits, Stored
+from image_api.ingest.ingest import Limits, StoredContent
 from image_api.models import Image
-from image_api.routes.transfers import Transfers
+from image_api.routes.transfers import TransferLimiter
 from image_api.states import ImageStatus
 from image_api.stores.file import FileStore, Store, StoreFull
 from image_api.stores.s3 import S3Store
@@ -275,20 +275,20 @@ def test_two_uploads_at_once_do_not_take_a_quota_together_that_each_of_them_keep
     bounds = Limits(len(RAW), len(RAW), 2 * len(RAW) - 1)
     refused: list[str] = []
 
-    def fill(image_id: str, done: Callable[[Image, Stored, datetime], None]) -> None:
+    def fill(image_id: str, done: Callable[[Image, StoredContent, datetime], None]) -> None:
         now = cloud.clock.now()
         with cloud.database.transaction() as session:
-            writer = uploads.begin(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
-        claimed = uploads.Claimed(image_id, writer, image_id, "raw")
+            writer = uploads.claim(session, session.get_one(Image, image_id), ImageStatus.SAVING, now)
+        claimed = uploads.UploadClaim(image_id, writer, image_id, "raw")
         try:
-            uploads.fill(cloud.database, cloud.clock, cloud.store, claimed, iter([RAW]), bounds, done)
+            uploads.store_upload(cloud.database, cloud.clock, cloud.store, claimed, iter([RAW]), bounds, done)
         except errors.QuotaExceeded:
             refused.append(image_id)
 
     first, second = member.create()["id"], member.create()["id"]
     other = threading.Thread(target=fill, args=(second, images.set_active))
 
-    def counted(image: Image, stored: Stored, now: datetime) -> None:
+    def counted(image: Image, stored: StoredContent, now: datetime) -> None:
         """Between the look at the quota and the commit: the other waits for the commit, or is done too early."""
         images.set_active(image, stored, now)
         other.start()
@@ -318,16 +318,16 @@ def test_no_upload_begins_while_what_is_left_of_another_is_removed(
     """Or what it stored would be removed with the rest: other machines that start meanwhile leave the claim alone."""
     queued = member.create()["id"]
     (cloud.store.directory / queued).write_bytes(b"left")
-    remove, answers = images.discard, []
+    remove, answers = images.delete_objects, []
 
     def slow(store: Store, image_id: str) -> None:
         with cloud.database.transaction() as session:
-            images.recover(session, cloud.clock.now())
-            uploads.take_back_expired(session, cloud.clock.now())
+            images.release_dead_claims(session, cloud.clock.now())
+            uploads.release_expired(session, cloud.clock.now())
         answers.append(member.upload(queued).status_code)
         remove(store, image_id)
 
-    monkeypatch.setattr(images, "discard", slow)
+    monkeypatch.setattr(images, "delete_objects", slow)
     recovery.remove_orphans(cloud.database, cloud.store, cloud.clock)
     assert answers == [409]
     assert member.upload(queued).status_code == 204
@@ -335,7 +335,7 @@ def test_no_upload_begins_while_what_is_left_of_another_is_removed(
 
 def keep_snapshot(cloud: ImageCloud, image_id: str, content: bytes, *, quota_gib: int = -1, **more: Any) -> None:
     told = {"image_id": image_id, "owner": "demo", "disk_format": "qcow2", "disk_bytes": 1 << 30, **more}
-    snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(**told), iter([content]), quota_gib)
+    snapshots.store_snapshot(cloud.database, cloud.clock, cloud.store, Snapshot(**told), iter([content]), quota_gib)
 
 
 def test_a_snapshot_fills_the_image_that_waits_for_it(
@@ -386,12 +386,12 @@ def test_a_snapshot_whose_writer_died_is_begun_anew_and_one_whose_image_was_dele
 
     first = content(lambda: keep_snapshot(cloud, torn, qcow2))
     with pytest.raises(errors.NotFound):  # it has lost its claim to who came after it
-        snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(torn, **told), first, -1)
+        snapshots.store_snapshot(cloud.database, cloud.clock, cloud.store, Snapshot(torn, **told), first, -1)
     assert member.show(torn)["status"] == "active"
     assert member.get(f"/images/{torn}/file").data == qcow2
     gone = content(lambda: member.call("DELETE", f"/images/{deleted}"))
     with pytest.raises(errors.NotFound):
-        snapshots.keep(cloud.database, cloud.clock, cloud.store, Snapshot(deleted, **told), gone, -1)
+        snapshots.store_snapshot(cloud.database, cloud.clock, cloud.store, Snapshot(deleted, **told), gone, -1)
     assert list(cloud.store.names()) == [torn]
 
 
@@ -468,7 +468,7 @@ def test_images_in_object_storage(cloud: ImageCloud, member: Actor, s3: S3Store,
     response = member.get(f"/images/{image['id']}/file", headers={"Range": "bytes=5-9"})
     assert response.data == packed[5:10]
     assert member.get(f"/images/{image['id']}/file").data == packed
-    hosts = FetchedImages(s3, tmp_path / "fetched")
+    hosts = CachedImages(s3, tmp_path / "fetched")
     assert hosts.local_path(ref(cloud, image["id"])).read_bytes() == qcow2
     assert member.upload(member.create(disk_format="qcow2")["id"], b"QFI\xfb" + bytes(5000)).status_code == 400
     member.call("DELETE", f"/images/{image['id']}")
@@ -500,19 +500,19 @@ def test_an_upload_in_pieces_of_any_size_has_the_same_hash(tmp_path: Path) -> No
         position += len(part)
         return part
 
-    stored = ingest.ingest(ingest.pieces_of(read), store, "one", "raw", ingest.Limits(1 << 30, 1 << 30))
+    stored = ingest.ingest(ingest.read_pieces(read), store, "one", "raw", ingest.Limits(1 << 30, 1 << 30))
     assert stored.checksum == hashlib.md5(content).hexdigest()
     assert stored.hash_value == stored.disk_hash == hashlib.sha512(content).hexdigest()
 
 
 def test_putting_in_order_needs_only_settings(settings: Settings) -> None:
-    recovery.put_in_order(settings)
+    recovery.recover(settings)
     assert settings.state.joinpath("images", "store").is_dir()
 
 
 def test_transfers_have_so_many_places_and_give_them_back(cloud: ImageCloud, member: Actor) -> None:
     image_id = member.make()["id"]
-    cloud.app.extensions["sixstack.images.transfers"] = Transfers(1)
+    cloud.app.extensions["sixstack.images.transfers"] = TransferLimiter(1)
     download = member.get(f"/images/{image_id}/file")
     waiting = member.create()["id"]
     refused = member.upload(waiting)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.images.fetch import KEPT_SECONDS, Download, ImageCache, TransferInterrupted
+from compute_agent.images.fetch import CACHE_SECONDS, Download, ImageCache, TransferInterrupted
 from hypervisor.api.spec import ImageRef
 
 CONTENT = os.urandom(70_000) + bytes(1 << 20) + os.urandom(9)
@@ -26,7 +26,7 @@ def image(name: str) -> ImageRef:
 
 
 def grow_old(path: Path) -> None:
-    os.utime(path, (time.time() - KEPT_SECONDS - 60,) * 2)
+    os.utime(path, (time.time() - CACHE_SECONDS - 60,) * 2)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def fetched(directory: Path, *, before: Callable[[], None] = lambda: None) -> Im
         before()
         yield Download(start, len(CONTENT), iter([CONTENT[start:]]))
 
-    return ImageCache(directory, begin, pause=0)
+    return ImageCache(directory, begin, backoff_seconds=0)
 
 
 def test_what_nobody_asked_for_lately_is_removed(directory: Path) -> None:
@@ -85,7 +85,7 @@ def test_holes_stay_holes_and_what_breaks_off_is_gone_on_with(directory: Path) -
         yield CONTENT[start : start + 100_000]
         raise TransferInterrupted("the store went away")
 
-    path = ImageCache(directory, begin, pause=0).path(image("one"))
+    path = ImageCache(directory, begin, backoff_seconds=0).path(image("one"))
     assert path.read_bytes() == CONTENT
     assert path.stat().st_blocks * 512 < len(CONTENT) // 2
     assert starts == [0, 100_000]

@@ -20,14 +20,14 @@ import zstandard
 
 from app.core.errors import BadRequest
 from image_api.ingest import compression
-from image_api.ingest.compression import Unpacking, compression_of
-from image_api.ingest.formats import Found, Inspection
+from image_api.ingest.compression import Decompression, detect_compression
+from image_api.ingest.formats import DetectedFormat, Inspection
 
 MIB = 1 << 20
 SIZE = 8 * MIB
 
 
-def looked_at(content: bytes, declared: str, step: int = 64 << 10) -> Found:
+def looked_at(content: bytes, declared: str, step: int = 64 << 10) -> DetectedFormat:
     inspection = Inspection()
     for start in range(0, len(content), step):
         inspection.feed(content[start : start + step])
@@ -117,7 +117,7 @@ def iso(size: int = MIB) -> bytes:
 def test_isos_plain_and_hybrid() -> None:
     plain = iso()
     hybrid = partitioned(SIZE)[:0x8000] + plain[0x8000:]
-    assert looked_at(plain, "iso") == Found("iso", MIB)
+    assert looked_at(plain, "iso") == DetectedFormat("iso", MIB)
     assert looked_at(plain, "raw").format == "iso"
     assert looked_at(hybrid, "iso").format == "iso"
     assert looked_at(hybrid, "raw").format == "raw"
@@ -136,7 +136,7 @@ GOOD_DESCRIPTOR = (
 
 
 def test_a_vmdk_made_by_hand_is_fine() -> None:
-    assert looked_at(vmdk(GOOD_DESCRIPTOR), "vmdk") == Found("vmdk", 2048 * 512)
+    assert looked_at(vmdk(GOOD_DESCRIPTOR), "vmdk") == DetectedFormat("vmdk", 2048 * 512)
 
 
 def vmdk_corpus() -> Iterator[tuple[str, bytes, str]]:
@@ -189,7 +189,7 @@ def qcow2_header(**changes: tuple[int, str, int]) -> bytes:
 
 
 def test_a_qcow2_made_by_hand_is_fine() -> None:
-    assert looked_at(qcow2_header(), "qcow2") == Found("qcow2", SIZE)
+    assert looked_at(qcow2_header(), "qcow2") == DetectedFormat("qcow2", SIZE)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def unpacked(kind: str, packed: bytes, step: int) -> bytes:
-    unpacking = Unpacking(kind)
+    unpacking = Decompression(kind)
     pieces = [out for start in range(0, len(packed), step) for out in unpacking.feed(packed[start : start + step])]
     unpacking.finish()
     assert max(map(len, pieces)) <= 128 * unpacking_bound(kind)
@@ -262,7 +262,7 @@ def unpacking_bound(kind: str) -> int:
 def test_every_compression_is_recognised_and_undone(kind: str, step: int) -> None:
     content = os.urandom(MIB) + bytes(3 * MIB) + b"end"
     packed = PACKERS[kind](content)
-    assert compression_of(packed[:10]) == kind
+    assert detect_compression(packed[:10]) == kind
     assert unpacked(kind, packed, step) == content
     assert unpacked(kind, packed + PACKERS[kind](b"more"), step) == content + b"more"
 
@@ -283,8 +283,8 @@ def test_padding_after_the_end_is_allowed(kind: str) -> None:
 
 
 def test_disks_do_not_look_compressed() -> None:
-    assert compression_of(partitioned()[:10]) is None
-    assert compression_of(b"BZh9") is None
+    assert detect_compression(partitioned()[:10]) is None
+    assert detect_compression(b"BZh9") is None
 
 
 def test_a_vhdx_whose_size_is_a_field_too_short_is_refused(qemu_img: Callable[..., bytes]) -> None:
