@@ -1,4 +1,4 @@
-"""Who is asking: what a valid token says."""
+"""The authenticated caller of a request: user, scope and roles of a validated token."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ class AccessRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The user and scope of a token. `roles` are effective names: implied ones are in it."""
+    """The user and scope of a token. `roles` are the names of effective roles, implied roles included."""
 
     user_id: str
     user_name: str = ""
@@ -32,20 +32,21 @@ class Caller:
     application_credential_id: str | None = None
     access_rules: tuple[AccessRule, ...] | None = field(default=None)
     grant: bytes = field(default=b"", repr=False)
-    """The contents of the token, by which identity can tell later whether it is still valid."""
+    """The token's payload, from which the identity service checks later whether the token is still valid."""
 
     @property
     def is_admin(self) -> bool:
-        """Admin in any project or on the system is admin of the cloud, as OpenStack's defaults have it."""
+        """Whether the caller has the admin role, in any scope: as with OpenStack's default policies, an admin of a
+        project is an admin of the cloud."""
         return "admin" in self.roles
 
     @property
     def project(self) -> str:
-        """The project the token is scoped to; the empty string, which owns nothing, when there is none."""
+        """The project of the token's scope; the empty string, which owns no resources, for other scopes."""
         return self.project_id or ""
 
     def require_project(self) -> str:
-        """The project that owns what this caller creates. Raises Forbidden for a token without a project."""
+        """Return the project that owns resources this caller creates. Raises Forbidden for other scopes."""
         if not self.project_id:
             raise Forbidden("A token for a project is needed to create something in it.")
         return self.project_id

@@ -1,26 +1,26 @@
-"""Time, handed in so that tests can move it."""
+"""Clocks, injected wherever the current time is needed so that tests control it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Anything that knows what time it is."""
+    """Source of the current time."""
 
     def now(self) -> datetime:
-        """The time, aware, in UTC."""
+        """Return the current time as an aware datetime in UTC."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system's real-time clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is moved."""
+    """A clock for tests that changes only by `advance`."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)

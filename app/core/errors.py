@@ -1,13 +1,13 @@
-"""What can go wrong, by meaning. `app.web.faults` gives each a status and the service's own body.
+"""Exceptions by meaning. `app.web.faults` maps each to an HTTP status and the fault body of the service.
 
-The message goes to the user as it is; what only helps us goes to the log.
+Messages are returned to users unchanged; details for operators belong in the log.
 """
 
 from collections.abc import Mapping
 
 
 class SixstackError(Exception):
-    """A refusal with a reason. `headers` are added to the answer."""
+    """Base of all errors that are returned to users. `headers` are added to the response."""
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -16,35 +16,35 @@ class SixstackError(Exception):
 
 
 class BadRequest(SixstackError):
-    """The request cannot be understood or contradicts itself."""
+    """The request is malformed or contradicts itself."""
 
 
 class Unauthorized(SixstackError):
-    """Nobody, or somebody whose proof does not hold."""
+    """Authentication is missing or failed."""
 
 
 class Forbidden(SixstackError):
-    """Known, but not allowed."""
+    """The caller is authenticated but not authorized."""
 
 
 class QuotaExceeded(Forbidden):
-    """Allowed, but the project has used up what it may use. Clients match on "Quota exceeded"."""
+    """The project's quota is used up. Clients match on "Quota exceeded"."""
 
 
 class NotFound(SixstackError):
-    """There is no such thing, or it is somebody else's."""
+    """The resource does not exist or is not visible to the caller."""
 
 
 class MethodNotAllowed(SixstackError):
-    """The thing exists and does not do that."""
+    """The resource does not support the method."""
 
 
 class NotAcceptable(SixstackError):
-    """No version of the answer that the client would accept."""
+    """The requested microversion or representation is not supported."""
 
 
 class Conflict(SixstackError):
-    """Not in this state, or the name is taken."""
+    """The operation conflicts with the resource's current state, or the name is taken."""
 
 
 class PreconditionFailed(SixstackError):
@@ -52,32 +52,32 @@ class PreconditionFailed(SixstackError):
 
 
 class Gone(SixstackError):
-    """It was here once; OpenStack has removed it."""
+    """The API was removed by OpenStack."""
 
 
 class TooLarge(SixstackError):
-    """More bytes or more items than allowed."""
+    """The request has more bytes or items than allowed."""
 
 
 class UnsupportedMedia(SixstackError):
-    """A body of a kind that is not read here."""
+    """The media type of the request body is not supported."""
 
 
 class RangeNotSatisfiable(SixstackError):
-    """The asked range lies outside the file."""
+    """The requested range lies outside the file."""
 
 
 class TooManyRequests(SixstackError):
-    """Come back later; `headers` may carry Retry-After."""
+    """The caller is rate-limited; `headers` may carry Retry-After."""
 
 
 class NotSupported(SixstackError):
-    """OpenStack can do it, this cloud does not."""
+    """A feature of OpenStack that this cloud does not implement."""
 
 
 class Unavailable(SixstackError):
-    """It should work and does not just now."""
+    """A temporary failure; a retry may succeed."""
 
 
 class OperatorError(Exception):
-    """Something the person at the command line must change; printed as one line, exit status 1."""
+    """A problem that the operator must fix; printed as one line, exit status 1."""

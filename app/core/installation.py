@@ -1,4 +1,4 @@
-"""An installation: its state directory, and what was chosen once for it. Loads nothing heavy, as `up` stays small."""
+"""Installation: the state directory and the values chosen at its creation. Imports little: the supervisor uses it."""
 
 import json
 import os
@@ -13,16 +13,16 @@ from app.core.errors import OperatorError
 from app.core.settings import DATABASE, DATABASE_SUFFIXES, Settings
 
 VNI_RANGE = 4096
-"""How many segments one installation may have."""
+"""Segments of one installation."""
 VXLAN_OVERHEAD = 70
 """Bytes that VXLAN over IPv6 adds to each frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What is chosen once and then kept: names and numbers that no other installation on the machine uses.
+    """Values that are chosen once, so that installations on one computer do not collide.
 
-    `id` is four hex digits that go into the names of links. `prefix` is where networks get their /64 from.
+    `id` is four hex digits, used in names of network links. `prefix` is the IPv6 prefix that networks get a /64 of.
     """
 
     id: str
@@ -32,14 +32,14 @@ class Installation:
 
 
 def prepare(settings: Settings) -> Installation:
-    """Make the state directory if there is none, and choose what is chosen once. Raises OperatorError."""
+    """Create the state directory and installation.json if missing; return the installation. Raises OperatorError."""
     state = settings.state
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
     except OSError as error:
         raise OperatorError(
-            f"The state directory {state} cannot be made: {error.strerror}. Choose another --state."
+            f"The state directory {state} cannot be created: {error.strerror}. Choose another --state."
         ) from None
     _ensure_api_directory(state)
     path = _path(settings)
@@ -56,14 +56,14 @@ def prepare(settings: Settings) -> Installation:
     installation = load(settings)
     if settings.prefix and IPv6Network(installation.prefix) != _prefix(settings):
         raise OperatorError(
-            f"This installation uses the prefix {installation.prefix}, chosen when it was made; --prefix cannot "
+            f"This installation uses the prefix {installation.prefix}, chosen when it was created; --prefix cannot "
             "change it."
         )
     return installation
 
 
 def load(settings: Settings) -> Installation:
-    """What was chosen. Raises OperatorError when there is no installation here."""
+    """Read installation.json. Raises OperatorError when it is missing."""
     try:
         return Installation(**json.loads(_path(settings).read_text()))
     except FileNotFoundError:
@@ -71,8 +71,11 @@ def load(settings: Settings) -> Installation:
 
 
 def _ensure_api_directory(state: Path) -> None:
-    """Make the API's directory, with the database of a release that kept it beside. Both paths name the same files
-    until the new directory is complete, so this may be interrupted at any point."""
+    """Create the API's directory and move the database of an earlier release into it.
+
+    Hard links name the same files in both places until the new directory is complete, so an interruption at any point
+    is safe.
+    """
     directory, temporary = state / "api", state / ".api"
     old = [state / f"{DATABASE}{suffix}" for suffix in DATABASE_SUFFIXES]
     if not directory.exists():
@@ -102,7 +105,7 @@ def _prefix(settings: Settings) -> IPv6Network:
     except ValueError as error:
         raise OperatorError(f"--prefix: {error}.") from None
     if not 16 <= prefix.prefixlen <= 64:
-        raise OperatorError("--prefix wants a prefix of /64 or shorter, as each network takes a /64 of it.")
+        raise OperatorError("--prefix must be a prefix between /16 and /64: each network gets a /64 of it.")
     return prefix
 
 
@@ -110,6 +113,4 @@ def _link_mtu(name: str) -> int:
     try:
         return int(Path(f"/sys/class/net/{name}/mtu").read_text())
     except OSError:
-        raise OperatorError(
-            f"There is no link {name}; --uplink wants the name of one, as `ip link` shows it."
-        ) from None
+        raise OperatorError(f"There is no network link {name}: --uplink must be a name that `ip link` shows.") from None

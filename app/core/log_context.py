@@ -1,6 +1,6 @@
-"""Log context: the request, project and server that a line of the log belongs to, in each line.
+"""Log context: adds request, project and server ids to each log line.
 
-It is held in a context variable, so it follows a request through its thread; threads that are started begin without it.
+It is stored in a context variable: new threads start without one.
 """
 
 import logging
@@ -14,7 +14,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s [%(context)s] %(message)s"
 
 @dataclass(slots=True, kw_only=True)
 class LogContext:
-    """What a line belongs to; empty where it is not known."""
+    """Ids that log lines belong to; empty when unknown."""
 
     request_id: str = ""
     global_request_id: str = ""
@@ -22,7 +22,7 @@ class LogContext:
     server_id: str = ""
 
     def __str__(self) -> str:
-        """Words to search for, such as `request_id=req-… project_id=…`; a dash when nothing is known."""
+        """Format as `request_id=req-… project_id=…`, unknown ids left out; a dash when all are unknown."""
         known = ((field.name, getattr(self, field.name)) for field in fields(self))
         return " ".join(f"{name}={value}" for name, value in known if value) or "-"
 
@@ -31,18 +31,18 @@ _current: ContextVar[LogContext | None] = ContextVar("log_context", default=None
 
 
 def begin(context: LogContext) -> None:
-    """Let lines of this thread belong to a request, until the next one begins."""
+    """Set the context of this thread until the next call."""
     _current.set(context)
 
 
 def current() -> LogContext:
-    """The context of this thread, which the caller may complete; an unattached one outside of requests."""
+    """Return the context of this thread, which callers may modify; a detached one when none is set."""
     return _current.get() or LogContext()
 
 
 @contextmanager
 def use(context: LogContext) -> Iterator[None]:
-    """Let lines belong to this while a block runs."""
+    """Set the context for the duration of a block."""
     token = _current.set(context)
     try:
         yield
@@ -51,7 +51,7 @@ def use(context: LogContext) -> Iterator[None]:
 
 
 class ContextFilter(logging.Filter):
-    """Adds the context to each record."""
+    """Adds the context to each log record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.context = str(_current.get() or "-")
@@ -59,7 +59,7 @@ class ContextFilter(logging.Filter):
 
 
 def configure() -> None:
-    """Log to standard error, with the context in each line. Does nothing where logging is configured."""
+    """Log to standard error with the context in each line. Does nothing when logging is already configured."""
     handler = logging.StreamHandler()
     handler.addFilter(ContextFilter())
     logging.basicConfig(level=logging.INFO, format=FORMAT, handlers=[handler])

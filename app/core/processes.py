@@ -1,4 +1,4 @@
-"""Processes of ours: ended with their parent, found again by pid file, never mistaken for others', known to systemd."""
+"""Process management: parent-death signal, pid files that detect reused pids, notification of systemd."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    """Send SIGTERM to this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -19,7 +19,10 @@ def end_with_parent() -> None:
 
 
 def start_time(pid: int) -> str | None:
-    """When the process started, in clock ticks since boot; None when there is none. Pid and start name a process."""
+    """Return the start time of a process in clock ticks since boot; None when it does not exist or is a zombie.
+
+    Pid and start time together identify a process.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -29,12 +32,12 @@ def start_time(pid: int) -> str | None:
 
 
 def write_pid_file(path: Path) -> None:
-    """Say who we are."""
+    """Write the pid and start time of this process."""
     path.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
 
 
 def read_pid_file(path: Path) -> int | None:
-    """The process that wrote the file, if it still runs."""
+    """Return the pid of the process that wrote the file; None when it no longer runs."""
     try:
         pid, start = path.read_text().split()
     except (OSError, ValueError):
@@ -43,7 +46,7 @@ def read_pid_file(path: Path) -> int | None:
 
 
 def notify_systemd(state: str) -> None:
-    """Say `state`, such as READY=1, to systemd when it has started us and wants to know (sd_notify(3))."""
+    """Send `state`, such as READY=1, to systemd if NOTIFY_SOCKET is set (sd_notify(3))."""
     if address := os.environ.get(NOTIFY_SOCKET):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,7 +1,7 @@
-"""The database: one writer at a time on SQLite, plain transactions on PostgreSQL, cheap reads on both.
+"""Database access: engines, sessions and transactions on SQLite and PostgreSQL.
 
-SQLite: a transaction that reads first and writes later cannot wait for another writer, so every write transaction
-is BEGIN IMMEDIATE, behind a lock that is fair within the process and shared between processes (flock).
+SQLite has one writer at a time. A transaction that reads first and writes later cannot wait for another writer, so
+every write transaction is BEGIN IMMEDIATE, behind a lock: a mutex within the process and flock between processes.
 """
 
 import fcntl
@@ -47,11 +47,11 @@ NAMING = {
 }
 
 Json = JSON().with_variant(JSONB(), "postgresql")
-"""A JSON column. Assign a new value to change it; changes inside are not seen."""
+"""A JSON column. Assign a new value to change it; in-place mutations are not tracked."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC, whatever the database keeps."""
+    """An aware datetime in UTC, for databases with and without time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -64,35 +64,35 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             return value.replace(tzinfo=UTC)
-        return value.astimezone(UTC)  # PostgreSQL answers in the time zone that it is set to
+        return value.astimezone(UTC)  # PostgreSQL returns times in the session's time zone
 
 
 class Base(DeclarativeBase):
-    """The base of every model of every service; one metadata, so that one migration history covers all."""
+    """Declarative base of all services' models; they share one metadata and one migration history."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, dict[str, str]: Json}
 
 
 LIBPQ_TIMEOUTS = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""What libpq is told, in seconds, unless the URL says otherwise: a server that is gone is noticed soon."""
+"""Connection parameters of libpq in seconds, unless the URL sets them: detects dead servers early."""
 WAIT_SECONDS = 20
-"""How long a thread waits for a connection that others have."""
+"""Timeout for a connection from an exhausted pool."""
 RECYCLE_SECONDS = 1800
-"""Connections are made anew after so long, so that they spread over servers behind one name."""
+"""Maximum age of a pooled connection, so that connections spread over servers behind one name."""
 PATTERN_TIMEOUT_MS = 3000
-"""How long PostgreSQL may match regular expressions of users in one statement."""
-ADVICE = "PostgreSQL's is postgresql+psycopg://USER@HOST/NAME."
+"""Statement timeout of PostgreSQL queries with regular expressions of users."""
+ADVICE = "For PostgreSQL use postgresql+psycopg://USER@HOST/NAME."
 _SQL_IS_WRONG = 1  # SQLITE_ERROR
 _NO_SUCH_TABLE = "42P01"
 _QUERY_CANCELED = "57014"
-_READ_ONLY = "25006"  # what a standby answers that was the primary before
+_READ_ONLY = "25006"  # from a former primary that is now a standby
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether the database is not there just now, or busy with others: trying again later may help.
+    """Whether the database is unreachable or busy, so that a retry may succeed.
 
-    SQLAlchemy's errors and the drivers' own.
+    Accepts errors of SQLAlchemy and of the drivers.
     """
     if isinstance(error, exc.TimeoutError):
         return True
@@ -108,24 +108,24 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def is_empty(error: Exception) -> bool:
-    """Whether the database has no tables of ours: it is not the one that `sixstack up` was given."""
+    """Whether the error means that the database lacks Sixstack's tables, as when another one is configured."""
     return isinstance(error, exc.DBAPIError) and (
         str(error.orig).startswith("no such table") or _state(error.orig) == _NO_SUCH_TABLE
     )
 
 
 def error_reason(error: Exception) -> str:
-    """What the database says is wrong, in one line."""
-    said = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
-    return str(said).strip().partition("\n")[0]
+    """Return the first line of the driver's error message."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+    return str(cause).strip().partition("\n")[0]
 
 
 def _parse_url(url: str) -> URL:
-    """PostgreSQL is spoken to by psycopg, whether the URL says so or not. Raises OperatorError."""
+    """Parse the URL; psycopg is the driver of PostgreSQL URLs that name none. Raises OperatorError."""
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
-        raise OperatorError(f"{url!r} is not the URL of a database. {ADVICE}") from None
+        raise OperatorError(f"{url!r} is not a database URL. {ADVICE}") from None
     plain = parsed.drivername in ("postgresql", "postgres")
     return parsed.set(drivername="postgresql+psycopg") if plain else parsed
 
@@ -135,13 +135,13 @@ def _state(error: BaseException | None) -> str | None:
 
 
 class Database:
-    """A way to the database. `transaction` for everything that may write, `reading` for everything that does not."""
+    """Engines for writes (`transaction`) and reads (`reading`) of one database."""
 
     def __init__(self, url: str, *, synchronous: str = "NORMAL", pool_size: int = 10, connections: int = 16) -> None:
-        """`pool_size` is for SQLite, whose connections cost nothing: one for each thread. On PostgreSQL there are at
-        most so many `connections`, half of them for reads, opened when they are needed; a thread waits for one.
+        """Create the engines; connections are opened on demand.
 
-        Raises OperatorError for a URL that means nothing here.
+        `pool_size` applies to SQLite: one connection per thread. `connections` is the maximum on PostgreSQL, half of
+        them for reads. Raises OperatorError for an unsupported URL.
         """
         parsed = _parse_url(url)
         self.url = url
@@ -170,9 +170,9 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One write transaction: commits at the end, rolls back on an exception. Keep it short: no network, no qemu.
+        """Open a write transaction: commits at the end, rolls back on an exception. Keep it short: no network, no qemu.
 
-        What was registered by `after_commit` runs once the commit is done.
+        Callbacks registered with `after_commit` run after the commit.
         """
         with Session(self.writer, expire_on_commit=False) as session:
             if self._write_lock:
@@ -186,7 +186,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for reads; each statement sees what is committed. Never write through it."""
+        """Open a session for reads, in autocommit: each statement sees the latest commits. Never write through it."""
         with Session(self.reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
@@ -213,32 +213,35 @@ class Database:
                 if not connection.invalidated:
                     connection.exec_driver_sql("RESET statement_timeout")
 
-    def pin_connection(self, holder: ConnectionOwner) -> PoolProxiedConnection:
-        """A reading connection for a thread to keep, for a query so hot that the pool would cost more than it.
+    def pin_connection(self, owner: ConnectionOwner) -> PoolProxiedConnection:
+        """Take a read connection out of the pool for prepared queries, for as long as `owner` is alive.
 
-        `holder` is an object that the thread keeps; once that is gone, so is the thread, as servers end idle ones,
-        and the next to ask gives the connection back to the pool. Not the thread itself: at its end no Python may
-        run in it any more.
+        `owner` is an object in thread-local storage: it is collected when its thread ends, and the next call of this
+        method returns the connection to the pool. Code cannot run at the end of the thread itself.
         """
         with self._pinned_lock:
-            left = [connection for owner, connection in self._pinned if owner() is None]
-            self._pinned = [(owner, connection) for owner, connection in self._pinned if owner() is not None]
-            for connection in left:
+            orphaned = [connection for reference, connection in self._pinned if reference() is None]
+            self._pinned = [
+                (reference, connection) for reference, connection in self._pinned if reference() is not None
+            ]
+            for connection in orphaned:
                 connection.close()
             connection = self.reader.raw_connection()
-            self._pinned.append((weakref.ref(holder), connection))
+            self._pinned.append((weakref.ref(owner), connection))
         return connection
 
-    def discard_connection(self, holder: ConnectionOwner) -> None:
-        """The connection that the holder keeps is broken: close it."""
+    def discard_connection(self, owner: ConnectionOwner) -> None:
+        """Close the broken connection of this owner."""
         with self._pinned_lock:
-            broken = [connection for owner, connection in self._pinned if owner() is holder]
-            self._pinned = [(owner, connection) for owner, connection in self._pinned if owner() is not holder]
+            broken = [connection for reference, connection in self._pinned if reference() is owner]
+            self._pinned = [
+                (reference, connection) for reference, connection in self._pinned if reference() is not owner
+            ]
         for connection in broken:
             connection.invalidate()
 
     def dispose(self) -> None:
-        """Close every connection, held ones too."""
+        """Close all connections, pinned ones included."""
         while self._pinned:
             self._pinned.pop()[1].invalidate()
         self.writer.dispose()
@@ -248,12 +251,12 @@ class Database:
 
 
 def after_commit(session: Session, action: Callable[[], None]) -> None:
-    """Run the action when this session's transaction has been committed, and not at all when it is rolled back."""
+    """Run the action after the commit of this session's transaction; a rollback discards it."""
     session.info.setdefault("after_commit", []).append(action)
 
 
 class _WriteLock:
-    """Whose turn it is to write: one thread of one process. A thread that waits for itself is told so."""
+    """Write lock between threads and processes. Raises RuntimeError instead of deadlocking on re-entry."""
 
     def __init__(self, database: Path) -> None:
         self._lock = threading.Lock()
@@ -263,7 +266,7 @@ class _WriteLock:
 
     def __enter__(self) -> None:
         if self._owner == threading.get_ident():
-            raise RuntimeError("a write transaction inside a write transaction")
+            raise RuntimeError("nested write transaction")
         self._lock.acquire()
         self._owner = threading.get_ident()
         fcntl.flock(self._file, fcntl.LOCK_EX)

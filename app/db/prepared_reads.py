@@ -1,7 +1,7 @@
-"""Queries so hot that a pool and a session would cost ten times as much as they do: a few microseconds each.
+"""Precompiled queries on pinned connections; bypasses the pool and Session (10 to 20 µs instead of 100 to 200).
 
-Their SQL is compiled once and run on connections that are held. On SQLite each thread holds one of its own. On
-PostgreSQL, where connections are dear, all threads share one in turn; when it breaks the next reader makes another.
+On SQLite each thread pins a connection of its own. On PostgreSQL, where connections are expensive, all threads share
+one behind a lock; a broken connection is replaced by the next query.
 """
 
 import threading
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class ConnectionOwner:
-    """What a thread keeps as long as it keeps a connection."""
+    """Owner of a pinned connection: the connection returns to the pool once this object is garbage-collected."""
 
 
 class Prepared:
-    """A query as its driver takes it; its parameters are the names of its `bindparam`s."""
+    """A query compiled for the database's driver; parameters are the names of its `bindparam`s."""
 
     def __init__(self, database: "Database", query: Select[*tuple[Any, ...]]) -> None:
         compiled = query.compile(database.reader)
@@ -31,13 +31,13 @@ class Prepared:
         self._order = compiled.positiontup if compiled.positional else None
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
-        """The values as the driver wants them: in order, or by name."""
+        """Return the values in the driver's parameter style: by position or by name."""
         whole = {**self._defaults, **values}
         return whole if self._order is None else [whole[name] for name in self._order]
 
 
 class PreparedReads:
-    """Runs prepared queries; see above. Safe to use from several threads."""
+    """Runs prepared queries. Thread-safe."""
 
     def __init__(self, database: "Database") -> None:
         self._database = database
@@ -48,7 +48,8 @@ class PreparedReads:
         self._prepared: dict[int, Prepared] = {}
 
     def rows(self, query: Select[*tuple[Any, ...]], values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """All rows of a query that was built once, at import: it is known again by its identity."""
+        """Run the query, retrying once on a new connection, and return all rows. The cache key is the query's
+        identity, so build queries once, at import."""
         prepared = self._prepared.get(id(query))
         if prepared is None:
             prepared = self._prepared[id(query)] = Prepared(self._database, query)
@@ -75,5 +76,5 @@ class PreparedReads:
             self._pinned.owner = ConnectionOwner()
             cursor = self._pinned.cursor = self._database.pin_connection(self._pinned.owner).cursor()
         cursor.execute(sql, parameters)
-        # All rows, so that SQLite ends the statement: an open one would hold an old snapshot.
+        # Fetch all rows so that SQLite ends the statement: an open one would pin an old snapshot.
         return list(cursor.fetchall())

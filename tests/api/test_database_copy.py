@@ -156,7 +156,7 @@ def test_what_is_refused_leaves_the_new_database_as_it_was(
 
     assert "say which database" in refused(*state)
     assert "there is no database" in refused(empty, "--state", str(tmp_path / "nothing"))
-    assert "is not the URL of a database" in refused("nonsense", *state)
+    assert "is not a database URL" in refused("nonsense", *state)
     assert "cannot be used" in refused("oracle://somewhere/x", *state)
     assert "the database says" in refused(f"postgresql+psycopg://nobody@/nothing?host={tmp_path}", *state)
     assert "that is the database to copy from" in refused(settings.database, *state)
