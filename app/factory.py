@@ -1,4 +1,4 @@
-"""Puts everything together: the one module that knows every part."""
+"""Application factory: assembles the Flask application from the services."""
 
 import gc
 import re
@@ -44,14 +44,14 @@ RULES = {
 
 
 class NoSessions(SessionInterface):
-    """There are no cookies in these APIs."""
+    """Disables Flask sessions: the APIs use no cookies."""
 
     def open_session(self, app: Flask, request: Any) -> NullSession | None:  # noqa: ARG002
         return None
 
 
 class Sixstack(Flask):
-    """Flask without what an API does not need; it saves a tenth of every request."""
+    """Flask without sessions and async views, which take a tenth of each request's time."""
 
     session_interface = NoSessions()
 
@@ -64,14 +64,14 @@ class Sixstack(Flask):
 
 
 def create_app(settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> Flask:
-    """The WSGI application. The database must exist and be migrated."""
+    """Create the WSGI application. The database must exist and be migrated."""
     app = create_unconfigured_app()
     configure(app, settings, database=database, clock=clock)
     return app
 
 
 def create_unconfigured_app() -> Flask:
-    """An application that knows its routes and nothing else yet; they are the same for every installation."""
+    """Create an application with its routes only, which are the same for all installations; see `configure`."""
     app = Sixstack("sixstack", static_folder=None)
     app.url_map.strict_slashes = False
     request_id.install(app)
@@ -85,7 +85,7 @@ def create_unconfigured_app() -> Flask:
 
 
 def configure(app: Flask, settings: Settings, *, database: Database | None = None, clock: Clock | None = None) -> None:
-    """Give an application its settings, database and clock, and all that is made of them."""
+    """Set the application's settings, database and clock, and the dependencies that are made from them."""
     database = database or Database(
         settings.database,
         synchronous=settings.sqlite_synchronous,
@@ -103,12 +103,12 @@ def configure(app: Flask, settings: Settings, *, database: Database | None = Non
 
 
 def merge_slashes(path: str) -> str:
-    """The path with every run of slashes as one, as OpenStack's servers route it."""
+    """Replace each run of slashes in the path by one, as OpenStack's routers do."""
     return re.sub("/{2,}", "/", path) if "//" in path else path
 
 
 def is_streamed(app: Flask, method: str, path: str) -> bool:
-    """Whether the view for this request reads its body piece by piece."""
+    """Whether the view of this request streams the request body."""
     if method != "PUT":
         return False
     try:
@@ -119,12 +119,12 @@ def is_streamed(app: Flask, method: str, path: str) -> bool:
 
 
 def from_environment() -> Flask:
-    """What the server's worker processes load; `sixstack up` has put the settings into SIXSTACK_*."""
+    """Create the application of an API worker process with settings from SIXSTACK_* variables."""
     processes.end_with_parent()
     log_context.configure()
     app = create_app(Settings.read({}))
     image_api.routes.start(app)
-    gc.freeze()  # what was loaded stays: looking through it for garbage again and again would stop requests for 0.1 s
+    gc.freeze()  # exclude loaded modules from garbage collection, which would pause requests for 0.1 s
     return app
 
 

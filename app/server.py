@@ -1,4 +1,4 @@
-"""The API's process: granian with its workers. `python -m app.server`, with the settings in SIXSTACK_*."""
+"""API server: granian and its worker processes. `python -m app.server` reads its settings from SIXSTACK_*."""
 
 import logging
 import resource
@@ -18,7 +18,7 @@ from app.http.transfers import MinimumRate
 from image_api.imports.recovery import recover
 
 CONNECTIONS = 4096
-"""Connections that a worker accepts at a time, idle ones included; more wait to be accepted."""
+"""Connections that a worker accepts, idle ones included; further ones stay in the listen backlog."""
 
 log = logging.getLogger("sixstack.api")
 
@@ -28,7 +28,7 @@ def main() -> None:
     processes.end_with_parent()
     settings = Settings.read({})
     host, port = settings.address
-    if not _try_recover_images(settings):  # requests are answered 503 until the database is back
+    if not _try_recover_images(settings):  # requests get 503 until the database is reachable
         threading.Thread(target=_retry_recover_images, args=(settings,), daemon=True).start()
     _allow_open_files(2 * CONNECTIONS)
     Granian(
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raise the soft limit of open files, as far as the hard one lets it."""
+    """Raise the soft limit of open files up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -56,12 +56,12 @@ def _allow_open_files(count: int) -> None:
 
 
 def gateway() -> Gateway:
-    """The application of a worker process, as granian loads it."""
+    """Create the application of a worker process; called by granian."""
     settings = Settings.read({})
     app = factory.from_environment()
     limits = Limits(
         request_threads=settings.worker_threads,
-        upload_threads=settings.transfer_threads + settings.worker_threads,  # some refuse uploads, others receive them
+        upload_threads=settings.transfer_threads + settings.worker_threads,  # request threads also reject uploads
         body_seconds=settings.request_body_seconds,
         rate=MinimumRate(settings.transfer_min_kib, settings.transfer_grace_seconds),
     )
@@ -69,13 +69,13 @@ def gateway() -> Gateway:
 
 
 def _try_recover_images(settings: Settings) -> bool:
-    """Whether images could be put in order: not while the database is away."""
+    """Recover interrupted uploads and imports. Returns False when the database is unreachable."""
     try:
         recover(settings)
     except Exception as error:
         if not is_unreachable(error):
             raise
-        log.warning("The database cannot be reached: %s", error)
+        log.warning("Image recovery postponed; the database cannot be reached: %s", error)
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Request bodies: JSON → pydantic model, with every error a 400 that names the field."""
+"""Request body parsing: JSON to pydantic models; validation errors become 400 responses that name the field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,39 +13,38 @@ from app.web.microversion import Version, v
 
 MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
 
-
 MAX_BYTES = 1 << 20
-"""Bytes of a JSON body: sixteen times the largest user_data."""
+"""Maximum size of a JSON body: sixteen times the largest user_data."""
 MAX_DEPTH = 100
-"""Levels of arrays and objects in a JSON body; what is kept is written into answers, whose encoder stops at 254."""
+"""Maximum nesting of a JSON body. Stored values are returned in responses, whose encoder stops at 254 levels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """A field that exists from this microversion on."""
+    """Annotation of a field that exists from this microversion on."""
 
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A field that exists up to and with this microversion."""
+    """Annotation of a field that exists up to and including this microversion."""
 
     version: Version
 
 
 def since(text: str) -> Since:
-    """`Annotated[str | None, since("2.19")]`."""
+    """Mark a field as added in a microversion: `Annotated[str | None, since("2.19")]`."""
     return Since(v(text))
 
 
 def until(text: str) -> Until:
-    """`Annotated[str | None, until("2.56")]`."""
+    """Mark the last microversion of a field: `Annotated[str | None, until("2.56")]`."""
     return Until(v(text))
 
 
 class Body(BaseModel):
-    """A body in which unknown fields are errors, and fields of other microversions are unknown."""
+    """Base of request bodies: rejects unknown fields and fields outside the requested microversion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=False)
 
@@ -67,13 +66,13 @@ class Body(BaseModel):
 
 
 class OpenBody(Body):
-    """A body whose unknown fields are passed over, as Keystone and Glance do."""
+    """Base of request bodies that ignore unknown fields, as in Keystone and Glance."""
 
     model_config = ConfigDict(extra="ignore")
 
     @classmethod
     def extras(cls, value: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of `value` that this model does not know."""
+        """Return the fields of `value` that the model does not define."""
         known = {field.alias or name for name, field in cls.model_fields.items()}
         return {name: item for name, item in value.items() if name not in known}
 
@@ -86,8 +85,10 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def json_body() -> Any:
-    """The JSON of this request. Raises BadRequest when it is none, or is nested deeper than DEEPEST; a body over
-    LARGEST bytes is a 413, unread."""
+    """Decode the JSON body of this request.
+
+    Raises BadRequest for invalid JSON or nesting over MAX_DEPTH. A body over MAX_BYTES is a 413 and is not read.
+    """
     request.max_content_length = min(request.max_content_length or MAX_BYTES, MAX_BYTES)
     text = request.get_data(cache=False)
     try:
@@ -114,7 +115,7 @@ def _is_deeper(body: Any, levels: int) -> bool:
 
 
 def parse(model: type[Parsed], body: Any, version: Version | None = None) -> Parsed:
-    """The body as the model. Raises BadRequest that names the first field that is wrong and why."""
+    """Validate the body as the model. Raises BadRequest with the first invalid field and the reason."""
     if not isinstance(body, Mapping):
         raise errors.BadRequest(MALFORMED)
     try:

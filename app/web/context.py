@@ -1,4 +1,4 @@
-"""What every route may reach for: the database, the settings, the clock, the caller."""
+"""Accessors for the shared dependencies of routes: settings, database, clock, and the caller of the request."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -13,7 +13,7 @@ from app.db.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What all services share. Services keep parts of their own under names of their own in `app.extensions`."""
+    """Dependencies that all services share. Services store their own in `app.extensions` under their own names."""
 
     settings: Settings
     database: Database

@@ -1,8 +1,8 @@
-"""Error → status and fault body, in the shape of the service that was asked.
+"""Maps errors to an HTTP status and the fault body of the requested service.
 
 Identity: {"error": {code, title, message}}. Compute and block storage: {"itemNotFound": {code, message}}. Network:
-{"NeutronError": {type, message, detail}}. Image: {code, title, message}, which its clients read as well as the HTML
-page that Glance sends.
+{"NeutronError": {type, message, detail}}. Image: {code, title, message}, which its clients accept as well as Glance's
+HTML page.
 """
 
 import logging
@@ -49,7 +49,7 @@ SERVICE_STATUS: dict[tuple[Service, type[errors.SixstackError]], HTTPStatus] = {
     (Service.VOLUME, errors.QuotaExceeded): HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     (Service.NETWORK, errors.QuotaExceeded): HTTPStatus.CONFLICT,
 }
-"""Where a service has a status of its own for a meaning."""
+"""Statuses of single services that differ from STATUS."""
 
 COMPUTE_NAMES = {
     400: "badRequest",
@@ -77,14 +77,12 @@ NEUTRON_TYPES = {
 }
 
 INTERNAL = "An unexpected error prevented the server from fulfilling your request. Report it with the request id {id}."
-
-
 UNREACHABLE = "The service is temporarily unavailable. Try again."
-UNSTORABLE = "The request holds a value that cannot be stored or looked for."
+UNSTORABLE = "The request contains a value that the database cannot store or compare."
 
 
 def fault(service: Service | None, status: int, message: str, kind: str | None = None) -> Response:
-    """The answer that says what is wrong; `kind` is Neutron's exception name where there is one."""
+    """Build the fault response; `kind` is Neutron's exception name where there is one."""
     if service is Service.IMAGE and "python-glanceclient" in request.headers.get("User-Agent", ""):
         return _html_page(status, message)
     body = BODIES[service](status, message, kind)
@@ -92,7 +90,7 @@ def fault(service: Service | None, status: int, message: str, kind: str | None =
 
 
 def _html_page(status: int, message: str) -> Response:
-    """The page that Glance sends; its own client stumbles over JSON that is not nested."""
+    """Build the HTML page of Glance; glanceclient cannot parse a JSON fault that is not nested."""
     title = f"{status} {_title(status)}"
     text = escape(message, quote=False).replace("\n", "<br />\n")
     page = f"<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{text}\n</body>\n</html>"
@@ -130,7 +128,7 @@ BODIES: dict[Service | None, Callable[[int, str, str | None], Mapping[str, Any]]
 
 
 def install(app: Flask) -> None:
-    """Turn every error that leaves a route into a fault; what nobody expected is logged and becomes a plain 500."""
+    """Register handlers that turn each exception of a route into a fault; unexpected ones are logged and give a 500."""
     app.register_error_handler(errors.SixstackError, _handle_sixstack_error)
     app.register_error_handler(HTTPException, _handle_http_exception)
     app.register_error_handler(DBAPIError, _handle_database_error)
@@ -158,7 +156,7 @@ def _handle_sixstack_error(error: errors.SixstackError) -> Response:
 
 
 def _handle_http_exception(error: HTTPException) -> BaseResponse:
-    """What Flask itself refuses: no such route, no such method, a broken body."""
+    """Handle errors raised by Flask: no matching route, unsupported method, invalid body."""
     service = service_of(request.path)
     if error.code is None or error.response is not None:
         return error.get_response()
@@ -175,13 +173,13 @@ def _handle_http_exception(error: HTTPException) -> BaseResponse:
 
 
 def _handle_data_error(error: DataError) -> Response:
-    """What the database cannot hold, such as PostgreSQL a text with a NUL in it, or a number that is too large."""
-    log.info("%s %s holds a value that the database refuses: %s", request.method, request.path, error.orig)
+    """Handle values that the database rejects, such as a NUL in a text on PostgreSQL or a number out of range."""
+    log.info("%s %s: value rejected by the database: %s", request.method, request.path, error.orig)
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
 
 
 def _handle_database_error(error: Exception) -> Response:
-    """The database is not there, or somebody else had the turn for too long: the same request may work soon."""
+    """Handle an unreachable database or a timeout of its write lock with a 503; the client may retry."""
     if not is_unreachable(error):
         return _handle_unexpected(error)
     log.warning("%s %s: the database cannot be reached: %s", request.method, request.path, error)
@@ -189,23 +187,23 @@ def _handle_database_error(error: Exception) -> Response:
 
 
 def _handle_out_of_range(error: Exception) -> Response:
-    """A number or a time out of the range that SQLite or a datetime has, or a value nested too deeply."""
-    log.info("%s %s holds a value out of range: %s", request.method, request.path, error)
+    """Handle numbers and times out of the range of SQLite or datetime, and values nested too deeply."""
+    log.info("%s %s: value out of range: %s", request.method, request.path, error)
     return fault(service_of(request.path), HTTPStatus.BAD_REQUEST, UNSTORABLE)
 
 
 def _handle_value_error(error: ValueError) -> Response:
-    """Python refuses to convert a text of thousands of digits."""
+    """Handle Python's limit on the digits of integers (4,300); other ValueErrors are unexpected."""
     return _handle_out_of_range(error) if "Exceeds the limit" in str(error) else _handle_unexpected(error)
 
 
 def _handle_statement_error(error: StatementError) -> Response:
-    """The same where it was noticed on the way into a statement."""
+    """Handle an OverflowError that SQLAlchemy wrapped while binding parameters."""
     return _handle_out_of_range(error.orig) if isinstance(error.orig, OverflowError) else _handle_unexpected(error)
 
 
 def _handle_unexpected(error: Exception) -> Response:
-    if is_unreachable(error):  # the driver's own error, from a connection that a thread keeps
+    if is_unreachable(error):  # a driver error from a pinned connection
         return _handle_database_error(error)
     log.exception("%s %s failed", request.method, request.path, exc_info=error)
     message = INTERNAL.format(id=g.get("request_id", "unknown"))

@@ -1,6 +1,6 @@
-"""Refuses requests whose Host header names another site, once the operator has said which names this cloud has.
+"""Rejects requests with an unknown Host header when the names of the cloud are configured.
 
-Hrefs follow the Host header where `public_url` is unset, and DNS rebinding makes browsers send an attacker's name.
+Prevents DNS rebinding, and links to another site: links follow the Host header when `public_url` is unset.
 """
 
 from ipaddress import ip_address
@@ -16,27 +16,27 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class KnownHosts:
-    """Names that this cloud is reached by: those of `public_url`, `allowed_hosts`, `listen` and loopback.
+    """Accepted Host headers: names in `public_url` and `allowed_hosts`, the address of `listen`, and loopback.
 
-    Any IP address is known as well where `public_url` is set: no href follows the Host header then.
+    With `public_url` any IP address is accepted as well, since links do not follow the Host header then.
     """
 
     def __init__(self, settings: Settings) -> None:
-        listed = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
-        self._any = not listed and not settings.public_url
+        allowed = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
+        self._any = not allowed and not settings.public_url
         self._addresses = bool(settings.public_url)
         public = urlsplit(settings.public_url or "").hostname or ""
-        self._names = {_name(name) for name in (*listed, public, settings.address[0], *LOCAL)}
-        self._remembered: set[str] = set()
+        self._names = {_name(name) for name in (*allowed, public, settings.address[0], *LOCAL)}
+        self._cache: set[str] = set()
 
     def __contains__(self, host: str) -> bool:
-        if self._any or not host or host in self._remembered:
+        if self._any or not host or host in self._cache:
             return True
         name = _name(host)
         if name not in self._names and not (self._addresses and _is_address(name)):
             return False
-        if len(self._remembered) < 64:
-            self._remembered.add(host)
+        if len(self._cache) < 64:
+            self._cache.add(host)
         return True
 
 
@@ -51,7 +51,7 @@ def install(app: Flask) -> None:
 
 
 def _name(host: str) -> str:
-    """HOST of HOST or HOST:PORT, in lower case and without brackets."""
+    """Return the host of HOST or HOST:PORT in lower case, without brackets and trailing dot."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     name, colon, port = host.rpartition(":")

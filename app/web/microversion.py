@@ -1,4 +1,4 @@
-"""Microversions: which one the client speaks, which ones there are, and the headers that say so.
+"""Microversion negotiation: request and response headers, supported ranges.
 
 https://docs.openstack.org/api-guide/compute/microversions.html
 """
@@ -13,7 +13,7 @@ from app.core import errors
 
 
 class Version(NamedTuple):
-    """A microversion; compares as one would expect: 2.9 < 2.10."""
+    """A microversion, ordered numerically: 2.9 < 2.10."""
 
     major: int
     minor: int
@@ -23,14 +23,14 @@ class Version(NamedTuple):
 
 
 def v(text: str) -> Version:
-    """`v("2.19")`."""
+    """Parse a microversion such as "2.19"."""
     major, _, minor = text.partition(".")
     return Version(int(major), int(minor))
 
 
 @dataclass(frozen=True, slots=True)
 class Microversions:
-    """The range of one service. `service` is the word in the header; `legacy_header` an older header name."""
+    """The supported range of one service. `service` is its name in the header; `legacy_header` is an older header."""
 
     service: str
     minimum: Version
@@ -39,7 +39,7 @@ class Microversions:
     aliases: tuple[str, ...] = ()
 
     def install(self, blueprint: Blueprint) -> None:
-        """Set `g.version` before each request of the blueprint and the headers after it, errors included."""
+        """Set `g.version` before each request of the blueprint; `request_id` adds the response headers."""
         blueprint.before_request(self._set_version)
 
     def _set_version(self) -> None:
@@ -75,7 +75,7 @@ class Microversions:
         return None
 
     def add_headers(self, response: Response) -> None:
-        """Say which version answered."""
+        """Add the negotiated version to a response."""
         version = str(g.version)
         add = response.headers.add
         add("OpenStack-API-Version", f"{self.service} {version}")

@@ -1,4 +1,4 @@
-"""limit, marker and the link to the next page."""
+"""Pagination by limit and marker, and links to the next page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ MAXIMUM = 1000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What part of a list is asked for. `marker` is the id of the last item already seen."""
+    """A page of a list. `marker` is the id of the last item of the previous page."""
 
     limit: int
     marker: str | None
 
 
 def page(arguments: MultiDict[str, str], *, default: int = MAXIMUM, maximum: int = MAXIMUM) -> Page:
-    """`limit` and `marker` of a query; the limit is capped. Raises BadRequest for a limit that is no number."""
+    """Parse `limit`, capped at `maximum`, and `marker` of a query string. Raises BadRequest for an invalid limit."""
     text = arguments.get("limit")
     if text is None or text == "":
         return Page(default, arguments.get("marker") or None)
@@ -36,6 +36,6 @@ def page(arguments: MultiDict[str, str], *, default: int = MAXIMUM, maximum: int
 
 
 def query_after(marker: str, extra: Mapping[str, str] | None = None) -> str:
-    """This request's query string with the marker moved on."""
+    """Return this request's query string with the marker of the next page."""
     pairs = [(key, value) for key, value in request.args.items(multi=True) if key != "marker"]
     return urlencode([*pairs, *(extra or {}).items(), ("marker", marker)])

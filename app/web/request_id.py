@@ -1,7 +1,7 @@
-"""Request ids: one for each request, in X-Openstack-Request-Id of its answer and in each line of the log.
+"""Request ids: generated for each request, returned in X-Openstack-Request-Id and added to each log line.
 
-A client's own X-Openstack-Request-Id is the global request id, which follows a request through several services. As in
-OpenStack it is logged beside the request's own id and not returned.
+A client's X-Openstack-Request-Id is the global request id, which identifies a request across services. As in OpenStack
+it is logged with the request id and not returned.
 """
 
 import re
@@ -14,11 +14,11 @@ from app.core.log_context import LogContext
 from app.web.services import Service, service_of
 
 GLOBAL = re.compile(r"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What clients may send, so that they cannot write anything else into logs."""
+"""Valid global request ids; others are ignored, so that clients cannot inject text into logs."""
 
 
 def install(app: Flask) -> None:
-    """Give each request an id before anything else, and put all common headers on each answer."""
+    """Assign an id to each request before any other hook, and add the common headers to each response."""
 
     def begin() -> None:
         g.request_id = f"req-{uuid4()}"

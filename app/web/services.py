@@ -1,10 +1,10 @@
-"""The five services behind one port: where each begins and how it says that something is wrong."""
+"""The five services behind one port and their path prefixes."""
 
 from enum import StrEnum
 
 
 class Service(StrEnum):
-    """A service by the first segment of its paths; the value is that segment."""
+    """A service; the value is the first segment of its paths."""
 
     IDENTITY = "identity"
     IMAGE = "image"
@@ -20,11 +20,11 @@ CATALOG_TYPE = {
     Service.NETWORK: "network",
     Service.VOLUME: "block-storage",
 }
-"""The service type that the catalog and access rules use."""
+"""Service types in the catalog and in access rules."""
 
 
 def service_of(path: str) -> Service | None:
-    """The service that a request path belongs to."""
+    """Return the service of a request path; None for other paths."""
     try:
         return Service(path[1:].partition("/")[0])
     except ValueError:
