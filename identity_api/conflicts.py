@@ -1,4 +1,4 @@
-"""Writing rows whose names must not be taken."""
+"""Conflict checks for writes: unique names, immutable resources, resource options."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ DUPLICATE_NAME = "Conflict occurred attempting to store {kind} - Duplicate entry
 
 
 def same_name(column: InstrumentedAttribute[str], name: Any) -> ColumnElement[bool]:
-    """Whether the names are equal but for their case. Keystone compares names so, by MySQL's default collation."""
+    """Compare names case-insensitively, as Keystone does with MySQL's default collation."""
     return func.lower(column) == func.lower(name)
 
 
 def check_name_is_free(session: Session, kind: str, row: User | Project, name: str) -> None:
-    """Raise Conflict when another user, project or domain in the same place has the name, in whatever case.
+    """Raise Conflict if another user, project or domain in the same domain has this name, ignoring case.
 
-    On PostgreSQL two requests at the same moment may both pass; the unique constraint then tells only equal names
-    apart, and lookups prefer the exact one.
+    On PostgreSQL concurrent requests may both pass; the unique constraint then rejects exact duplicates only, and
+    lookups prefer the exact match.
     """
     model = type(row)
     query = select(model.id).where(same_name(model.name, name), model.id != row.id)
@@ -34,7 +34,7 @@ def check_name_is_free(session: Session, kind: str, row: User | Project, name: s
 
 @contextmanager
 def conflict_on_duplicate(session: Session, kind: str, name: str) -> Iterator[None]:
-    """Write what is changed inside to the database. Raises Conflict when its name is taken."""
+    """Flush the changes made inside the context. Raises Conflict if a unique constraint is violated."""
     try:
         yield
         session.flush()
@@ -43,7 +43,7 @@ def conflict_on_duplicate(session: Session, kind: str, name: str) -> Iterator[No
 
 
 def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: bool = False) -> None:
-    """Raise Forbidden for what its options protect."""
+    """Raise Forbidden for a resource with the option `immutable`."""
     if options.get("immutable") is True:
         raise errors.Forbidden(
             f"Unable to {'delete' if deleting else 'update'} immutable {kind} resource: `{kind} {id_}`. "
@@ -52,5 +52,5 @@ def check_mutable(kind: str, id_: str, options: dict[str, Any], *, deleting: boo
 
 
 def merge_options(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The options after a change: null removes one."""
+    """Merge resource options; a null value removes an option."""
     return {name: value for name, value in {**options, **changes}.items() if value is not None}

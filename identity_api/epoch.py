@@ -1,6 +1,6 @@
-"""The epoch: a number in the database that moves when tokens may mean something else than before.
+"""Identity epoch: a counter in the database that is incremented by every change that affects tokens.
 
-Each API process keeps what it found out about a token only as long as the epoch stands still.
+API processes cache the results of token validation until the epoch changes.
 """
 
 from sqlalchemy import event, select, update
@@ -14,10 +14,9 @@ _EPOCH = select(Epoch.value).where(Epoch.id == ROW_ID)
 
 
 def bump(session: Session) -> None:
-    """Make every process look again at every token, once this transaction is committed.
+    """Invalidate the token caches of all processes when this transaction commits.
 
-    The row is written last of all, so that transactions hold it for a moment only and never wait for each other in a
-    circle.
+    The row is updated just before commit, so that its lock is held briefly and transactions cannot deadlock on it.
     """
     if not session.info.get("identity_epoch"):
         session.info["identity_epoch"] = True
@@ -35,12 +34,12 @@ def _increment(session: Session) -> None:
 
 
 class EpochReader:
-    """Reads the epoch for a few microseconds."""
+    """Reads the epoch with a prepared statement; takes a few microseconds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def read(self) -> int:
-        """The epoch now; -1 before the first bootstrap."""
+        """Return the current epoch; -1 before the first bootstrap."""
         rows = self._database.prepared_reads.rows(_EPOCH, {})
         return int(rows[0][0]) if rows else -1

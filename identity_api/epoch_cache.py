@@ -1,4 +1,4 @@
-"""What was read from identity's tables, kept while the epoch stands still."""
+"""Cache of values derived from identity's tables, valid for one epoch."""
 
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -10,17 +10,17 @@ MAX_ENTRIES = 20_000
 
 
 class EpochCache(Generic[Key, Value]):
-    """Values by key, all of one epoch. Read the epoch first, and the tables after it: then no value is ever too old."""
+    """Values by key, all of one epoch. Read the epoch before the tables, so that no cached value is stale."""
 
     def __init__(self) -> None:
-        self._held: tuple[int, dict[Key, Value]] = (-1, {})
+        self._entries: tuple[int, dict[Key, Value]] = (-1, {})
 
     def get(self, epoch: int, key: Key, read: Callable[[], Value]) -> Value:
-        """The value, which `read` finds where it is not known yet. What `read` raises is not remembered."""
-        held = self._held
-        if held[0] != epoch:
-            held = self._held = (epoch, {})
-        values = held[1]
+        """Return the cached value, or the result of `read`. Exceptions of `read` are not cached."""
+        entries = self._entries
+        if entries[0] != epoch:
+            entries = self._entries = (epoch, {})
+        values = entries[1]
         if key in values:
             return values[key]
         value = read()

@@ -1,4 +1,4 @@
-"""Lists: filters as Keystone has them, and pages by limit and marker where a client asks for them."""
+"""Filtering and pagination of lists: Keystone's filters (`name__contains`), `limit` and `marker`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ FALSE = ("false", "0", "no", "off", "n", "f")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """The rows of one page, and the id after which the next page begins."""
+    """One page of rows; `next_marker` is the id of its last row if more rows follow."""
 
     rows: Sequence[Row]
     next_marker: str | None = None
 
 
 def parse_flag(text: str) -> bool:
-    """A flag in a query; there without a value it is set."""
+    """Parse a boolean query parameter as Keystone does: true unless it is one of `FALSE`; also when empty."""
     return text.lower() not in FALSE
 
 
@@ -35,46 +35,46 @@ def list_page(
     query: Select[Row],
     arguments: Mapping[str, str],
     *,
-    order: InstrumentedAttribute[Any],
-    identity: InstrumentedAttribute[str],
-    words: Mapping[str, InstrumentedAttribute[Any]] | None = None,
-    flags: Mapping[str, InstrumentedAttribute[bool]] | None = None,
+    sort_key: InstrumentedAttribute[Any],
+    id_column: InstrumentedAttribute[str],
+    filters: Mapping[str, InstrumentedAttribute[Any]] | None = None,
+    boolean_filters: Mapping[str, InstrumentedAttribute[bool]] | None = None,
 ) -> Page[Row]:
-    """The page that the arguments ask for.
+    """Filter, sort and paginate the query by the request's query parameters.
 
-    `words` are compared as they are, names without regard to case, or by what `name__contains` and its like say;
-    `flags` are booleans. Other arguments are ignored. Raises BadRequest for a limit that is no number,
-    NotFound for an unknown marker.
+    `filters` are compared for equality (names case-insensitively) or by an operator such as `name__contains`;
+    `boolean_filters` are parsed by `parse_flag`. Other parameters are ignored. Raises BadRequest for a limit that is
+    not a positive number, NotFound for an unknown marker.
     """
-    for name, column in (words or {}).items():
+    for name, column in (filters or {}).items():
         if name in arguments:
-            wanted = arguments[name]
-            query = query.where(same_name(column, wanted) if name == "name" else column == wanted)
+            expected = arguments[name]
+            query = query.where(same_name(column, expected) if name == "name" else column == expected)
         for operator in OPERATORS:
             if (value := arguments.get(f"{name}__{operator}")) is not None:
                 query = query.where(_comparison(column, operator, value))
-    for name, column in (flags or {}).items():
+    for name, column in (boolean_filters or {}).items():
         if name in arguments:
             query = query.where(column == parse_flag(arguments[name]))
-    query = query.order_by(order, identity)
+    query = query.order_by(sort_key, id_column)
     if (marker := arguments.get("marker")) is not None:
-        position = session.execute(_marker_query(order, identity, marker)).first()
+        position = session.execute(_marker_query(sort_key, id_column, marker)).first()
         if position is None:
             raise errors.NotFound(f"Marker {marker} could not be found.")
-        query = query.where(tuple_(order, identity) > tuple_(position[0], position[1]))
+        query = query.where(tuple_(sort_key, id_column) > tuple_(position[0], position[1]))
     limit = _parse_limit(arguments)
     if limit is None:
         return Page(session.scalars(query).all())
     rows = session.scalars(query.limit(limit + 1)).all()
     if len(rows) <= limit:
         return Page(rows)
-    return Page(rows[:limit], getattr(rows[limit - 1], identity.key))
+    return Page(rows[:limit], getattr(rows[limit - 1], id_column.key))
 
 
 def _marker_query(
-    order: InstrumentedAttribute[Any], identity: InstrumentedAttribute[str], marker: str
+    sort_key: InstrumentedAttribute[Any], id_column: InstrumentedAttribute[str], marker: str
 ) -> Select[tuple[Any, str]]:
-    return select(order, identity).where(identity == marker)
+    return select(sort_key, id_column).where(id_column == marker)
 
 
 def _parse_limit(arguments: Mapping[str, str]) -> int | None:

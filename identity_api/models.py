@@ -1,4 +1,4 @@
-"""The tables of identity: who there is, what they may do where, what the catalog says, and what was revoked."""
+"""Tables of the identity service: users, projects, role assignments, the catalog, and revoked tokens."""
 
 from datetime import datetime
 from typing import Any
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db.database import Base
 
 Id = String(64)
-"""32 hex digits, but for the domain called `default` and what operators name themselves (regions)."""
+"""32 hex digits, except for the domain `default` and ids chosen by operators (regions)."""
 
 
 class Epoch(Base):
-    """One row that counts the changes after which a token may mean something else than before."""
+    """One row: a counter that invalidates the token caches of all API processes when it changes."""
 
     __tablename__ = "identity_epoch"
 
@@ -52,7 +52,7 @@ class Project(Base):
 
 
 class User(Base):
-    """A user. `generation` goes up when every token of the user must end: new password, disabled."""
+    """A user. Incrementing `generation` invalidates all tokens of the user: new password, disabled."""
 
     __tablename__ = "identity_users"
 
@@ -76,14 +76,14 @@ class User(Base):
 
 
 class PasswordAttempts(Base):
-    """Attempts to log in with a password since the last right one, by user and source address."""
+    """Password attempts since the last successful log-in, by user and source address."""
 
     __tablename__ = "identity_password_attempts"
 
     subject: Mapped[str] = mapped_column(Id, primary_key=True)
-    """The user's id, or a hash of the name of a user that does not exist."""
+    """User id, or a hash of the name of a user that does not exist."""
     source: Mapped[str] = mapped_column(String(45), primary_key=True)
-    """An IPv4 address, an IPv6 prefix, or the empty string where it is not known."""
+    """IPv4 address, IPv6 /64 prefix, or the empty string if unknown."""
     attempts: Mapped[int]
     attempted_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -104,7 +104,7 @@ class Group(Base):
 
 
 class Membership(Base):
-    """A user in a group."""
+    """The membership of a user in a group."""
 
     __tablename__ = "identity_memberships"
 
@@ -115,7 +115,7 @@ class Membership(Base):
 
 
 class Role(Base):
-    """A role; `domain_id` is the empty string for the roles of the whole cloud."""
+    """A role; `domain_id` is the empty string for global roles."""
 
     __tablename__ = "identity_roles"
 
@@ -131,7 +131,7 @@ class Role(Base):
 
 
 class Implication(Base):
-    """Whoever has the prior role has the implied one too."""
+    """An implied role: users with the prior role also have the implied role."""
 
     __tablename__ = "identity_implications"
 
@@ -142,7 +142,7 @@ class Implication(Base):
 
 
 class Assignment(Base):
-    """A role of an actor on a target. `inherited` ones count on the projects below the target and not on itself."""
+    """A role of an actor on a target. An `inherited` role applies to the projects below the target only."""
 
     __tablename__ = "identity_assignments"
 
@@ -152,7 +152,7 @@ class Assignment(Base):
     target_kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     """project, domain or system"""
     target_id: Mapped[str] = mapped_column(Id, primary_key=True)
-    """of the project or domain; `system` for the system"""
+    """id of the project or domain; `system` for the system"""
     role_id: Mapped[str] = mapped_column(
         ForeignKey("identity_roles.id", ondelete="CASCADE"), primary_key=True, index=True
     )
@@ -162,9 +162,9 @@ class Assignment(Base):
 
 
 class ApplicationCredential(Base):
-    """A way to log in as a user in one project with some of the user's roles.
+    """A credential of a user for one project with a subset of the user's roles.
 
-    `digest` is "hmac$…" of a secret made here, which cannot be guessed, or an Argon2 hash of one chosen by the user.
+    `digest` is "hmac$…" for a generated secret (high entropy), or an Argon2 hash of a secret chosen by the user.
     """
 
     __tablename__ = "identity_application_credentials"
@@ -182,14 +182,14 @@ class ApplicationCredential(Base):
     unrestricted: Mapped[bool] = mapped_column(default=False)
     role_ids: Mapped[list[str]]
     access_rule_ids: Mapped[list[str] | None] = mapped_column(default=None)
-    """None or empty: everything the roles allow. Otherwise: only what these access rules allow."""
+    """None or empty: no restriction. Otherwise only requests that match one of these access rules are allowed."""
     created_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("user_id", "name"),)
 
 
 class AccessRuleRow(Base):
-    """A request that an application credential may make; shared by the credentials of its user."""
+    """An access rule: a request that application credentials may make; shared by the credentials of its user."""
 
     __tablename__ = "identity_access_rules"
 
@@ -203,7 +203,7 @@ class AccessRuleRow(Base):
 
 
 class RevokedToken(Base):
-    """A token that somebody ended; the row may go once the token would have expired."""
+    """A revoked token; the row is deleted after the token would have expired."""
 
     __tablename__ = "identity_revoked_tokens"
 
@@ -212,7 +212,7 @@ class RevokedToken(Base):
 
 
 class Credential(Base):
-    """A credential that identity keeps for others: an EC2 key pair, or a blob that means something to its owner."""
+    """A credential stored for its owner: an EC2 key pair or an opaque blob."""
 
     __tablename__ = "identity_credentials"
 
@@ -221,13 +221,13 @@ class Credential(Base):
     project_id: Mapped[str | None] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(255))
     sealed: Mapped[str] = mapped_column(Text)
-    """The blob, encrypted with the keys of this installation."""
+    """Blob, encrypted by `SecretCipher`."""
     extra: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
 
 
 class Region(Base):
-    """A region of the catalog."""
+    """A region of the service catalog."""
 
     __tablename__ = "identity_regions"
 
@@ -238,7 +238,7 @@ class Region(Base):
 
 
 class CatalogService(Base):
-    """A service of the catalog."""
+    """A service of the service catalog."""
 
     __tablename__ = "identity_services"
 
@@ -252,7 +252,7 @@ class CatalogService(Base):
 
 
 class Endpoint(Base):
-    """Where a service is. A `url` that begins with a slash is a path of this installation, whatever its host is."""
+    """An endpoint of a service. A `url` that begins with a slash is a path below this cloud's public URL."""
 
     __tablename__ = "identity_endpoints"
 
@@ -267,7 +267,7 @@ class Endpoint(Base):
 
 
 class RegisteredLimit(Base):
-    """The limit of a resource of a service for every project that has none of its own."""
+    """Default limit of a resource of a service, for projects without a limit of their own."""
 
     __tablename__ = "identity_registered_limits"
 
@@ -281,7 +281,7 @@ class RegisteredLimit(Base):
 
 
 class Limit(Base):
-    """The limit of a resource for one project or domain."""
+    """Limit of a resource for one project or domain."""
 
     __tablename__ = "identity_limits"
 

@@ -1,9 +1,9 @@
-"""Who may do what in identity: Keystone's rule names and its defaults since 2023, in oslo.policy's language.
+"""Policy rules of identity: Keystone's names and its defaults since 2023, in oslo.policy syntax.
 
-Rules speak of the object by keys such as `target.user.domain_id`; `identity_api.routes.base.policy` fills them in. A
-key that is missing makes its check fail, so none is ever `None` by accident.
+Rules refer to target attributes such as `target.user.domain_id`; `identity_api.routes.base.targets` provides them. A
+check of a missing attribute fails, so an attribute never matches `None` by accident.
 
-Keystone says beside a rule which scopes may use it at all; here that is part of the rule: `NOT_DOMAIN`.
+Keystone restricts scopes by `scope_types` of a rule; here the restriction is part of the rule: `NOT_DOMAIN`.
 """
 
 RULE_ANY = "@"
@@ -20,7 +20,7 @@ IN_USER_DOMAIN = "domain_id:%(target.user.domain_id)s"
 IN_GROUP_DOMAIN = "domain_id:%(target.group.domain_id)s"
 IN_PROJECT_DOMAIN = "domain_id:%(target.project.domain_id)s"
 MANAGED_ROLES = "('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s)"
-"""What managers of a domain may give to others: nothing above themselves."""
+"""Roles that domain managers may assign: at most their own."""
 
 
 def _in_domain(role: str, *places: str) -> str:
@@ -28,7 +28,7 @@ def _in_domain(role: str, *places: str) -> str:
 
 
 def _grants(role: str) -> str:
-    """Actor and target lie in the caller's domain."""
+    """Match grants whose actor and target are in the caller's domain."""
     pairs = (
         _in_domain(role, actor, target)
         for actor in (IN_USER_DOMAIN, IN_GROUP_DOMAIN)
@@ -168,7 +168,7 @@ RULES: dict[str, str] = {
     "identity:create_registered_limits": ADMIN,
     "identity:update_registered_limit": ADMIN,
     "identity:delete_registered_limit": ADMIN,
-    # credentials that identity keeps for others
+    # credentials
     "identity:get_credential": f"{READER_ANY_SCOPE} or {CREDENTIAL_OWNER}",
     "identity:list_credentials": f"{READER_ANY_SCOPE} or {CREDENTIAL_OWNER}",
     "identity:create_credential": f"{ADMIN_ANY_SCOPE} or {CREDENTIAL_OWNER}",

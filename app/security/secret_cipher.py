@@ -1,4 +1,4 @@
-"""Seals secrets that the database keeps, with keys in `state/keys/credential`: its rows alone disclose none."""
+"""Encryption of secrets stored in the database, with keys in `state/keys/credential`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,20 +8,20 @@ from app.security import keys
 
 
 class SecretCipher:
-    """Encrypts and decrypts texts. The keys lie beside those of tokens and never rotate."""
+    """Encrypts and decrypts texts. The keys are never rotated."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys = keys.KeyRing(directory(settings))
 
     def encrypt(self, text: str, now: datetime) -> str:
-        """The text, encrypted."""
+        """Encrypt the text."""
         return self._keys.encrypt(text.encode(), int(now.timestamp())).decode()
 
     def decrypt(self, sealed: str) -> str:
-        """The decrypted text. Raises InvalidToken unless it was sealed with these keys."""
+        """Decrypt the text. Raises InvalidToken unless it was encrypted with these keys."""
         return self._keys.decrypt(sealed.encode()).decode()
 
 
 def directory(settings: Settings) -> Path:
-    """Where the keys are."""
+    """Return the directory of the keys."""
     return settings.state / "keys" / "credential"

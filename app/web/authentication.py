@@ -1,4 +1,4 @@
-"""X-Auth-Token → the caller, before every route that is not public; access rules are enforced here for all services."""
+"""Token authentication: maps X-Auth-Token to the caller before every non-public route, and enforces access rules."""
 
 import re
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from app.core.caller import AccessRule, Caller
 from app.web.services import CATALOG_TYPE, Service, service_of
 
 Authenticator = Callable[[str], Caller]
-"""Turns a token into its caller; raises Unauthorized."""
+"""Returns the caller of a token; raises Unauthorized."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 SERVER_ID = re.compile("[0-9a-fA-F-]{1,36}")
-"""Other words of a path do not go into logs."""
+"""Other values of `server_id` are not logged."""
 REQUIRED = "The request you have made requires authentication."
 
 
 def public(view: View) -> View:
-    """Mark a view that anybody may call: version documents and authentication itself."""
+    """Mark a view that needs no token: version documents and authentication."""
     view.public = True  # type: ignore[attr-defined]
     return view
 
@@ -52,16 +52,16 @@ def install(app: Flask, authenticate: Authenticator) -> None:
 def _check_access_rules(rules: tuple[AccessRule, ...]) -> None:
     service = service_of(request.path)
     path = request.path[len(service) + 1 :] if service else request.path
-    kind = CATALOG_TYPE[service] if service else ""
-    kinds = {kind, "volumev3"} if service is Service.VOLUME else {kind}
+    service_type = CATALOG_TYPE[service] if service else ""
+    service_types = {service_type, "volumev3"} if service is Service.VOLUME else {service_type}
     for rule in rules:
-        if rule.service in kinds and rule.method == request.method and _path_matches(rule.path, path):
+        if rule.service in service_types and rule.method == request.method and _path_matches(rule.path, path):
             return
     raise errors.Unauthorized(REQUIRED)
 
 
 def _path_matches(rule_path: str, path: str) -> bool:
-    """Whether the path pattern of an access rule matches. One too large to compile matches nothing."""
+    """Whether the path pattern of an access rule matches. A pattern too large to compile matches nothing."""
     try:
         return patterns.compile_pattern(_path_regex(rule_path)).fullmatch(path) is not None
     except patterns.InvalidPattern:
@@ -70,7 +70,7 @@ def _path_matches(rule_path: str, path: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _path_regex(path: str) -> str:
-    """`*` and {named} are one segment, `**` any number of them, as keystonemiddleware reads them."""
+    """Regex for a path pattern: `*` and {name} match one segment, `**` any number, as in keystonemiddleware."""
     parts = re.split(r"(\*\*|\*|\{[^}/]*\})", path)
     words = {"**": ".*", "*": "[^/]+"}
     return "".join("[^/]+" if part.startswith("{") else words.get(part) or patterns.escape(part) for part in parts)

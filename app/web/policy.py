@@ -1,7 +1,7 @@
-"""Who may do what: OpenStack's rule names, with the defaults of 2023 and later, in oslo.policy's language.
+"""Policy enforcement: OpenStack's rule names with the defaults of 2023 and later, in oslo.policy syntax.
 
-A route names its rule with `@require`; the domain asks `allowed` or `enforce` where an object of somebody else's is
-concerned. Operators override rules in `policy.yaml` in the state directory, as for any OpenStack service.
+A route names its rule with `@require`; code that accesses objects of other projects or users calls `is_allowed` or
+`enforce` with a target. Operators override rules in `policy.yaml` in the state directory.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from app.core.caller import Caller
 View = TypeVar("View", bound=Callable[..., Any])
 
 CACHE_SIZE = 4096
-"""How many decisions are kept before starting over."""
+"""Number of cached decisions; the cache is cleared when full."""
 
 ADMIN = "role:admin"
 READER = "role:reader and project_id:%(project_id)s"
@@ -32,43 +32,43 @@ SERVICE_OR_ADMIN = f"({ADMIN}) or role:service"
 RULE_ANY = "@"
 
 PROJECT_OPTIONAL = ("identity:",)
-"""Prefixes of the rules that tokens without a project may pass. The other services have no use for such a token and
-refuse it, as Nova, Neutron, Glance and Cinder do (oslo.policy's scope types), except from admins."""
+"""Prefixes of rules that tokens without a project may pass. The other services reject such tokens, as Nova, Neutron,
+Glance and Cinder do (oslo.policy's scope types), except from admins."""
 
 
 class Policy:
-    """All rules of all services. Raises ValueError for a rule in operators' overrides that nobody knows."""
+    """Rules of all services. Raises ValueError for an override of an unknown rule."""
 
     def __init__(self, defaults: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> None:
         unknown = sorted(set(overrides or {}) - set(defaults))
         if unknown:
-            raise ValueError(f"policy.yaml names rules that do not exist: {', '.join(unknown)}")
+            raise ValueError(f"policy.yaml contains unknown rules: {', '.join(unknown)}")
         self.texts = {**defaults, **(overrides or {})}
         self.rules = Rules({name: _parser.parse_rule(text) for name, text in self.texts.items()})
-        self._own: dict[tuple[Any, ...], bool] = {}
+        self._decisions: dict[tuple[Any, ...], bool] = {}
 
     def allows(self, rule: str, target: Mapping[str, Any], caller: Caller) -> bool:
-        """Whether the caller passes the rule for the target. A key missing on either side fails its check."""
+        """Whether the caller passes the rule for the target. A check of a missing attribute fails."""
         if not caller.project_id and not caller.is_admin and not rule.startswith(PROJECT_OPTIONAL):
             return False
         check = self.rules[rule]
         return bool(check(target, _credentials(caller), cast(Any, self), rule))
 
-    def allows_own(self, rule: str, caller: Caller) -> bool:
-        """Whether the caller passes the rule for what is their own. Remembered: it is asked once or more a request."""
+    def allows_self(self, rule: str, caller: Caller) -> bool:
+        """Whether the caller passes the rule for its own project, user and domain. Cached."""
         key = (rule, caller.user_id, caller.project_id, caller.domain_id, caller.system, caller.roles)
-        known = self._own.get(key)
-        if known is None:
-            if len(self._own) >= CACHE_SIZE:
-                self._own.clear()
+        decision = self._decisions.get(key)
+        if decision is None:
+            if len(self._decisions) >= CACHE_SIZE:
+                self._decisions.clear()
             own = {"project_id": caller.project_id, "user_id": caller.user_id, "domain_id": caller.domain_id}
             target = {name: value for name, value in own.items() if value is not None}
-            known = self._own[key] = self.allows(rule, target, caller)
-        return known
+            decision = self._decisions[key] = self.allows(rule, target, caller)
+        return decision
 
 
 def _credentials(caller: Caller) -> dict[str, Any]:
-    """What checks may name. A token without a project has no project keys: None would equal an object's None."""
+    """Credentials for checks. A token without a project has no project keys: None would equal None of a target."""
     project = {"project_id": caller.project_id, "project_domain_id": caller.project_domain_id}
     return {
         **(project if caller.project_id else {}),
@@ -83,7 +83,7 @@ def _credentials(caller: Caller) -> dict[str, Any]:
 
 
 def require(rule: str) -> Callable[[View], View]:
-    """The rule that the caller must pass, applied to the caller's own project and user. 403 otherwise."""
+    """Require that the caller passes the rule for its own project and user; 403 otherwise."""
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -98,13 +98,13 @@ def require(rule: str) -> Callable[[View], View]:
 
 
 def is_allowed(rule: str, target: Mapping[str, Any] | None = None) -> bool:
-    """Whether the caller of this request passes the rule; without a target, for the caller's own project and user."""
+    """Whether the caller of this request passes the rule; without a target for its own project and user."""
     caller: Caller = g.caller
     policy: Policy = current_app.extensions["sixstack.policy"]
-    return policy.allows_own(rule, caller) if target is None else policy.allows(rule, target, caller)
+    return policy.allows_self(rule, caller) if target is None else policy.allows(rule, target, caller)
 
 
 def enforce(rule: str, target: Mapping[str, Any] | None = None) -> None:
-    """Raise Forbidden unless `allowed`."""
+    """Raise Forbidden unless the caller passes the rule."""
     if not is_allowed(rule, target):
         raise errors.Forbidden(f"Policy doesn't allow {rule} to be performed.")

@@ -1,4 +1,4 @@
-"""Which roles somebody really has: their own and their groups', inherited ones, and what those imply."""
+"""Effective roles of a user: direct, by group membership, inherited, and implied."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from identity_api.models import Assignment, Implication, Membership, Project, Ro
 
 @dataclass(frozen=True, slots=True)
 class RoleName:
-    """A role as tokens show it; `domain_id` is empty for a role of the whole cloud."""
+    """A role as shown in tokens; `domain_id` is empty for a global role."""
 
     id: str
     name: str
@@ -20,30 +20,30 @@ class RoleName:
 
 @dataclass(frozen=True, slots=True)
 class RoleGraph:
-    """Every role and what it implies."""
+    """All roles and the roles they imply."""
 
     roles: dict[str, RoleName]
     implied: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def closure(self, role_ids: Iterable[str]) -> set[str]:
-        """The roles and all that they imply, at any distance."""
+        """Return the roles and all roles that they imply, transitively."""
         reached: set[str] = set()
-        ahead = list(role_ids)
-        while ahead:
-            role_id = ahead.pop()
+        pending = list(role_ids)
+        while pending:
+            role_id = pending.pop()
             if role_id not in reached:
                 reached.add(role_id)
-                ahead.extend(self.implied.get(role_id, ()))
+                pending.extend(self.implied.get(role_id, ()))
         return reached
 
-    def named(self, role_ids: Iterable[str]) -> tuple[RoleName, ...]:
-        """The roles in the order of their names, without those of a domain: they only stand for what they imply."""
-        found = (self.roles[role_id] for role_id in role_ids if role_id in self.roles)
-        return tuple(sorted((role for role in found if not role.domain_id), key=lambda role: role.name))
+    def global_roles(self, role_ids: Iterable[str]) -> tuple[RoleName, ...]:
+        """Return the global roles, sorted by name. Domain-specific roles are omitted: they only imply others."""
+        roles = (self.roles[role_id] for role_id in role_ids if role_id in self.roles)
+        return tuple(sorted((role for role in roles if not role.domain_id), key=lambda role: role.name))
 
 
 def load_role_graph(session: Session) -> RoleGraph:
-    """The roles as they are now."""
+    """Load all roles and implications."""
     roles = {
         id_: RoleName(id_, name, domain_id)
         for id_, name, domain_id in session.execute(select(Role.id, Role.name, Role.domain_id))
@@ -55,24 +55,26 @@ def load_role_graph(session: Session) -> RoleGraph:
 
 
 def find_ancestors(session: Session, parent_id: str | None) -> list[str]:
-    """The ids of this project and everything above it, up to and with the domain."""
-    above: list[str] = []
-    while parent_id is not None and parent_id not in above:
-        above.append(parent_id)
+    """Return the ids of this project and its ancestors, including the domain."""
+    ancestor_ids: list[str] = []
+    while parent_id is not None and parent_id not in ancestor_ids:
+        ancestor_ids.append(parent_id)
         parent_id = session.scalar(select(Project.parent_id).where(Project.id == parent_id))
-    return above
+    return ancestor_ids
 
 
 def find_project_roles(
     session: Session, user_id: str, project_id: str, domain_id: str, parent_id: str | None
 ) -> set[str]:
-    """Role ids of the user on a project, without what they imply."""
-    above = [domain_id] if parent_id in (None, domain_id) else find_ancestors(session, parent_id)
+    """Return the user's role ids on a project, without implied roles."""
+    ancestor_ids = [domain_id] if parent_id in (None, domain_id) else find_ancestors(session, parent_id)
     query = _select_roles(user_id).where(
         or_(
             and_(Assignment.target_kind == "project", Assignment.target_id == project_id, ~Assignment.inherited),
             and_(
-                Assignment.target_kind.in_(("project", "domain")), Assignment.target_id.in_(above), Assignment.inherited
+                Assignment.target_kind.in_(("project", "domain")),
+                Assignment.target_id.in_(ancestor_ids),
+                Assignment.inherited,
             ),
         )
     )
@@ -80,7 +82,7 @@ def find_project_roles(
 
 
 def find_domain_roles(session: Session, user_id: str, domain_id: str) -> set[str]:
-    """Role ids of the user on a domain, without what they imply."""
+    """Return the user's role ids on a domain, without implied roles."""
     query = _select_roles(user_id).where(
         Assignment.target_kind == "domain", Assignment.target_id == domain_id, ~Assignment.inherited
     )
@@ -88,22 +90,24 @@ def find_domain_roles(session: Session, user_id: str, domain_id: str) -> set[str
 
 
 def find_system_roles(session: Session, user_id: str) -> set[str]:
-    """Role ids of the user on the system, without what they imply."""
+    """Return the user's role ids on the system, without implied roles."""
     return set(session.scalars(_select_roles(user_id).where(Assignment.target_kind == "system")))
 
 
 def list_projects(session: Session, user_id: str) -> list[Project]:
-    """The enabled projects in which the user has a role, by name."""
-    direct, below = _find_targets(session, user_id, "project")
+    """Return the enabled projects on which the user has a role, sorted by name."""
+    direct, inherited = _find_targets(session, user_id, "project")
     domain_wide = _find_targets(session, user_id, "domain")[1]
-    wanted = direct | set(_iter_descendants(session, below | domain_wide))
-    query = select(Project).where(Project.id.in_(wanted), ~Project.is_domain, Project.enabled).order_by(Project.name)
+    project_ids = direct | set(_iter_descendants(session, inherited | domain_wide))
+    query = (
+        select(Project).where(Project.id.in_(project_ids), ~Project.is_domain, Project.enabled).order_by(Project.name)
+    )
     disabled = set(session.scalars(select(Project.id).where(Project.is_domain, ~Project.enabled)))
     return [project for project in session.scalars(query) if project.domain_id not in disabled]
 
 
 def list_domains(session: Session, user_id: str) -> list[Project]:
-    """The enabled domains on which the user has a role, by name."""
+    """Return the enabled domains on which the user has a role, sorted by name."""
     direct, _ = _find_targets(session, user_id, "domain")
     query = select(Project).where(Project.id.in_(direct), Project.is_domain, Project.enabled).order_by(Project.name)
     return list(session.scalars(query))
@@ -122,7 +126,7 @@ def _assigned_to(user_id: str) -> ColumnElement[bool]:
 
 
 def _find_targets(session: Session, user_id: str, kind: str) -> tuple[set[str], set[str]]:
-    """Target ids of the user's own assignments, and of the inherited ones."""
+    """Return the target ids of direct and of inherited assignments."""
     query = select(Assignment.target_id, Assignment.inherited).where(
         _assigned_to(user_id), Assignment.target_kind == kind
     )
@@ -131,11 +135,11 @@ def _find_targets(session: Session, user_id: str, kind: str) -> tuple[set[str], 
 
 
 def _iter_descendants(session: Session, ids: set[str]) -> Iterator[str]:
-    """Everything below these projects and domains, and not themselves."""
+    """Yield the ids of all projects below these projects and domains."""
     seen = set(ids)
-    ahead = set(ids)
-    while ahead:
-        below = set(session.scalars(select(Project.id).where(Project.parent_id.in_(ahead)))) - seen
-        seen |= below
-        yield from below
-        ahead = below
+    parents = set(ids)
+    while parents:
+        children = set(session.scalars(select(Project.id).where(Project.parent_id.in_(parents)))) - seen
+        seen |= children
+        yield from children
+        parents = children

@@ -1,4 +1,4 @@
-"""Logging in: who somebody proves to be, and what they then ask to be good for."""
+"""Authentication: verifies the methods of a log-in request and issues a token for the requested scope."""
 
 import logging
 from collections.abc import Mapping
@@ -39,24 +39,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _VerifiedMethods:
-    """What the proofs have shown so far."""
+    """Result of the authentication methods verified so far."""
 
     user: User | None = None
     methods: Method = field(default_factory=lambda: Method(0))
     parent: Payload | None = None
     credential_id: str | None = None
     credential_project_id: str = ""
-    own_methods: set[str] = field(default_factory=set)
+    presented_methods: set[str] = field(default_factory=set)
 
-    def is_user(self, user: User) -> None:
-        """All proofs must be of one user, and none of them older than a change of the password."""
+    def bind_user(self, user: User) -> None:
+        """Require that all methods identify the same user in the same generation. Raises Unauthorized."""
         if self.user is not None and (self.user.id, self.user.generation) != (user.id, user.generation):
             raise errors.Unauthorized(UNAUTHORIZED)
         self.user = user
 
 
 class LoginService:
-    """Turns proofs into tokens. One for each API process."""
+    """Verifies authentication methods and issues tokens. One instance per API process."""
 
     def __init__(
         self, database: Database, clock: Clock, settings: Settings, tokens: Tokens, verifier: Verifier
@@ -70,112 +70,122 @@ class LoginService:
         self._credentials: EpochCache[CredentialReference, ApplicationCredential] = EpochCache()
         self._scopes: EpochCache[RequestedScope, str] = EpochCache()
 
-    def log_in(self, proofs: list[AuthMethod], wanted: RequestedScope | None, source: str) -> tuple[str, TokenContext]:
-        """The new token. `wanted` None: the user's default project, or unscoped. `source` is the client's address.
+    def log_in(self, methods: list[AuthMethod], scope: RequestedScope | None, source: str) -> tuple[str, TokenContext]:
+        """Issue a token. Without `scope`: the user's default project, or unscoped. `source` is the client's address.
 
-        Raises Unauthorized without saying what was wrong, NotFound for a token that is not good any more, as Keystone
-        does, and TooManyRequests in a flood.
+        Raises Unauthorized without a reason, NotFound for a token that is no longer valid (as Keystone does), and
+        TooManyRequests when too many log-ins are in progress.
         """
         epoch = self._tokens.epoch
-        proven = _VerifiedMethods()
-        for proof in proofs:
-            if isinstance(proof, PasswordAuth):
-                self._by_password(proven, proof, source)
-            elif isinstance(proof, TokenAuth):
-                self._by_token(proven, proof, epoch)
+        verified = _VerifiedMethods()
+        for method in methods:
+            if isinstance(method, PasswordAuth):
+                self._verify_password(verified, method, source)
+            elif isinstance(method, TokenAuth):
+                self._verify_token(verified, method, epoch)
             else:
-                self._by_credential(proven, proof, epoch)
-        if proven.user is None:
+                self._verify_application_credential(verified, method, epoch)
+        if verified.user is None:
             raise errors.Unauthorized(UNAUTHORIZED)
-        _check_multi_factor_rules(proven.user.options, proven)
-        return self._issue(proven, proven.user, wanted, epoch)
+        _check_multi_factor_rules(verified.user.options, verified)
+        return self._issue(verified, verified.user, scope, epoch)
 
-    def check_password(self, user: Reference, password: str, source: str) -> User:
-        """The user whose password this is, expired or not. `source` is the client's address; see lockouts.py.
+    def check_password(self, reference: Reference, password: str, source: str) -> User:
+        """Return the user if the password is correct, even if expired. `source` is the client's address, for lockouts.
 
         Raises Unauthorized.
         """
         with self._database.reading() as session:
-            found = find_user(session, user)
-        exempt = found is not None and bool(found.options.get("ignore_lockout_failure_attempts"))
-        subject = found.id if found else lockouts.unknown_user_subject(user)
+            account = find_user(session, reference)
+        exempt = account is not None and bool(account.options.get("ignore_lockout_failure_attempts"))
+        subject = account.id if account else lockouts.unknown_user_subject(reference)
         attempt = self._lockouts.attempt(subject, source, exempt=exempt)
-        fits = self._verifier.verify(found.password if found else None, password, subject, source, attempt.take)
-        if found is None or not fits:
-            shown = found.id if found else "that does not exist"
-            reason = "locked out" if attempt.taken is False else "wrong password"
+        matches = self._verifier.verify(account.password if account else None, password, subject, source, attempt.count)
+        if account is None or not matches:
+            shown = account.id if account else "that does not exist"
+            reason = "locked out" if attempt.counted is False else "wrong password"
             log.warning("Failed log-in of user %s from %s: %s", shown, source or "an unknown address", reason)
             raise errors.Unauthorized(UNAUTHORIZED)
         attempt.clear()
-        self._renew_hash(found, password)
-        return found
+        self._rehash_if_outdated(account, password)
+        return account
 
-    def _by_password(self, proven: _VerifiedMethods, proof: PasswordAuth, source: str) -> None:
-        user = self.check_password(proof.user, proof.password, source)
-        if not user.options.get("ignore_password_expiry") and self._is_over(user.password_expires_at):
+    def _verify_password(self, verified: _VerifiedMethods, method: PasswordAuth, source: str) -> None:
+        user = self.check_password(method.user, method.password, source)
+        if not user.options.get("ignore_password_expiry") and self._has_expired(user.password_expires_at):
             raise errors.Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
-        proven.is_user(user)
-        proven.methods |= Method.PASSWORD
-        proven.own_methods.add("password")
+        verified.bind_user(user)
+        verified.methods |= Method.PASSWORD
+        verified.presented_methods.add("password")
 
-    def _by_token(self, proven: _VerifiedMethods, proof: TokenAuth, epoch: int) -> None:
-        parent = self._tokens.validate(proof.id).payload
-        user = self._user(parent.user_id, epoch)
+    def _verify_token(self, verified: _VerifiedMethods, method: TokenAuth, epoch: int) -> None:
+        parent = self._tokens.validate(method.id).payload
+        user = self._load_user(parent.user_id, epoch)
         if user.generation != parent.generation:
             raise errors.NotFound("Failed to validate token")
-        proven.is_user(user)
-        proven.methods |= Method.TOKEN | parent.methods
-        proven.parent = parent
+        verified.bind_user(user)
+        verified.methods |= Method.TOKEN | parent.methods
+        verified.parent = parent
         if parent.application_credential_id is not None:
-            proven.credential_id = parent.application_credential_id
-            proven.credential_project_id = parent.scope_id
+            verified.credential_id = parent.application_credential_id
+            verified.credential_project_id = parent.scope_id
 
-    def _by_credential(self, proven: _VerifiedMethods, proof: ApplicationCredentialAuth, epoch: int) -> None:
+    def _verify_application_credential(
+        self, verified: _VerifiedMethods, method: ApplicationCredentialAuth, epoch: int
+    ) -> None:
         try:
-            found = self._credentials.get(epoch, proof.named, lambda: self._credential(proof.named))
+            credential = self._credentials.get(
+                epoch, method.credential, lambda: self._load_credential(method.credential)
+            )
         except errors.Unauthorized:
-            if proof.named.id is None:
-                self._verifier.verify(None, proof.secret, "")  # a name that exists must not be quicker to refuse
+            if method.credential.id is None:
+                self._verifier.verify(
+                    None, method.secret, ""
+                )  # constant time: existing names must not be rejected faster
             raise
-        if not self._verifier.verify(found.digest, proof.secret, found.id) or self._is_over(found.expires_at):
-            if proof.named.id is None and found.digest.startswith(passwords.GENERATED_PREFIX):
-                self._verifier.verify(None, proof.secret, "")  # as slow as for a name that does not exist
+        if not self._verifier.verify(credential.digest, method.secret, credential.id) or self._has_expired(
+            credential.expires_at
+        ):
+            if method.credential.id is None and credential.digest.startswith(passwords.GENERATED_PREFIX):
+                self._verifier.verify(
+                    None, method.secret, ""
+                )  # constant time: as slow as for a name that does not exist
             raise errors.Unauthorized(UNAUTHORIZED)
-        proven.is_user(self._user(found.user_id, epoch))
-        proven.methods |= Method.APPLICATION_CREDENTIAL
-        proven.own_methods.add("application_credential")
-        proven.credential_id = found.id
-        proven.credential_project_id = found.project_id
+        verified.bind_user(self._load_user(credential.user_id, epoch))
+        verified.methods |= Method.APPLICATION_CREDENTIAL
+        verified.presented_methods.add("application_credential")
+        verified.credential_id = credential.id
+        verified.credential_project_id = credential.project_id
 
     def _issue(
-        self, proven: _VerifiedMethods, user: User, wanted: RequestedScope | None, epoch: int
+        self, verified: _VerifiedMethods, user: User, scope: RequestedScope | None, epoch: int
     ) -> tuple[str, TokenContext]:
         common: dict[str, Any] = {
             "user_id": user.id,
             "generation": user.generation,
-            "methods": proven.methods,
-            "parent": proven.parent,
-            "application_credential_id": proven.credential_id,
+            "methods": verified.methods,
+            "parent": verified.parent,
+            "application_credential_id": verified.credential_id,
         }
-        if proven.credential_id is not None:
-            if wanted is not None:
+        if verified.credential_id is not None:
+            if scope is not None:
                 raise errors.Unauthorized(UNAUTHORIZED)
-            return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=proven.credential_project_id)
-        if wanted is None:
+            return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=verified.credential_project_id)
+        if scope is None:
             return self._issue_default(user, common)
-        scope_id = self._scopes.get(epoch, wanted, lambda: self._scope_id(wanted))
-        return self._tokens.issue(**common, scope=wanted.kind, scope_id=scope_id)
+        scope_id = self._scopes.get(epoch, scope, lambda: self._find_scope_id(scope))
+        return self._tokens.issue(**common, scope=scope.kind, scope_id=scope_id)
 
     def _issue_default(self, user: User, common: Mapping[str, Any]) -> tuple[str, TokenContext]:
         if user.default_project_id is not None:
             try:
                 return self._tokens.issue(**common, scope=Scope.PROJECT, scope_id=user.default_project_id)
             except errors.Unauthorized:
-                pass  # gone, disabled, or no role there any more: then for nothing in particular
+                pass  # deleted, disabled or no role: issue an unscoped token
         return self._tokens.issue(**common, scope=Scope.UNSCOPED)
 
-    def _user(self, user_id: str, epoch: int) -> User:
-        """The user as of this epoch. Failed log-ins do not move it: what counts them is not read from here."""
+    def _load_user(self, user_id: str, epoch: int) -> User:
+        """Return the user as of this epoch. Failed log-ins do not change the epoch; lockout counters are not cached."""
 
         def read() -> User:
             with self._database.reading() as session:
@@ -183,19 +193,19 @@ class LoginService:
 
         return self._users.get(epoch, user_id, read)
 
-    def _credential(self, named: CredentialReference) -> ApplicationCredential:
+    def _load_credential(self, credential: CredentialReference) -> ApplicationCredential:
         with self._database.reading() as session:
-            return require_found(find_credential(session, named))
+            return require_found(find_credential(session, credential))
 
-    def _scope_id(self, wanted: RequestedScope) -> str:
+    def _find_scope_id(self, scope: RequestedScope) -> str:
         with self._database.reading() as session:
-            return auth_methods.find_scope_id(session, wanted)
+            return auth_methods.find_scope_id(session, scope)
 
-    def _is_over(self, end: datetime | None) -> bool:
+    def _has_expired(self, end: datetime | None) -> bool:
         return end is not None and end <= self._clock.now()
 
-    def _renew_hash(self, user: User, password: str) -> None:
-        """Hash the password again when its hash was made with other parameters than those of today."""
+    def _rehash_if_outdated(self, user: User, password: str) -> None:
+        """Store a new hash if the current one was made with different Argon2 parameters."""
         if not passwords.needs_rehash(user.password or ""):
             return
         renewed = self._verifier.hash(password)
@@ -204,10 +214,10 @@ class LoginService:
             session.execute(update(User).where(unchanged).values(password=renewed))
 
 
-def _check_multi_factor_rules(options: Mapping[str, Any], proven: _VerifiedMethods) -> None:
-    """The user's own rules about which methods are needed together."""
+def _check_multi_factor_rules(options: Mapping[str, Any], verified: _VerifiedMethods) -> None:
+    """Enforce the user's multi-factor rules: the methods required together. Raises Unauthorized."""
     rules = options.get("multi_factor_auth_rules")
-    if not options.get("multi_factor_auth_enabled") or not rules or proven.parent is not None:
+    if not options.get("multi_factor_auth_enabled") or not rules or verified.parent is not None:
         return
-    if not any(set(rule) <= proven.own_methods for rule in rules):
+    if not any(set(rule) <= verified.presented_methods for rule in rules):
         raise errors.Unauthorized(UNAUTHORIZED)

@@ -1,8 +1,9 @@
-"""Lockout: limits wrong passwords by user and source address. An attempt is counted before the password is checked.
+"""Lockout: limits failed password attempts by user and source address.
 
-Counting first keeps parallel guesses within the limit. Counting by source address keeps a guesser from locking out
-users at other addresses; the sources of IPv6 are /64 prefixes, because one computer may use every address of its own.
-Names of users that do not exist are counted alike, so that neither answers nor timing tell who exists.
+Attempts are counted before the password is checked, so that parallel guesses stay within the limit. Counting by source
+address prevents an attacker from locking out users at other addresses; IPv6 sources are /64 prefixes, because one
+computer may use any address of its prefix. Attempts for unknown users are counted too, so that neither responses nor
+timing disclose which users exist.
 """
 
 import hashlib
@@ -23,79 +24,81 @@ from identity_api.auth.methods import Reference
 from identity_api.models import PasswordAttempts
 
 MAX_ROWS = 50_000
-"""Rows that are kept at most; the oldest are evicted. Passwords cannot be guessed fast enough to make use of that."""
+"""Maximum number of counters; the oldest are evicted. Password checks are too slow to exploit the eviction."""
 
 
 class Lockouts:
-    """Counts the attempts of all users. One for each API process; the counters are in the database."""
+    """Attempt counters of all users, kept in the database. One instance per API process."""
 
     def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
         self._database = database
         self._clock = clock
-        self._most = settings.lockout_attempts
+        self._max_attempts = settings.lockout_attempts
         self._window = timedelta(seconds=settings.lockout_seconds)
 
     def attempt(self, subject: str, source: str, *, exempt: bool = False) -> "Attempt":
-        """An attempt of a user (see `subject_of_unknown` for others) from a source address, not counted yet."""
-        if exempt or not self._most:
+        """Return an uncounted attempt from a source address. `subject` is a user id or `unknown_user_subject(…)`."""
+        if exempt or not self._max_attempts:
             return Attempt(lambda: True, lambda: None)
         source = source_network(source)
 
-        def take() -> bool:
+        def count() -> bool:
             with self._database.transaction() as session:
-                return _count_attempt(session, self._clock.now(), subject, source, self._most, self._window)
+                return _count_attempt(session, self._clock.now(), subject, source, self._max_attempts, self._window)
 
         def clear() -> None:
             with self._database.transaction() as session:
                 session.execute(delete(PasswordAttempts).where(*_counter_key(subject, source)))
 
-        return Attempt(take, clear)
+        return Attempt(count, clear)
 
 
 class Attempt:
-    """One attempt to log in with a password."""
+    """One password attempt."""
 
-    def __init__(self, take: Callable[[], bool], clear: Callable[[], None]) -> None:
-        self._take = take
+    def __init__(self, count: Callable[[], bool], clear: Callable[[], None]) -> None:
+        self._count = count
         self._clear = clear
-        self.taken: bool | None = None
-        """None: not counted, because the password was remembered or is checked for another request."""
+        self.counted: bool | None = None
+        """None: not counted, because the result was cached or shared with a concurrent request."""
 
-    def take(self) -> bool:
-        """Count it. False when the user is locked out at this source; then the password must not be looked at."""
-        self.taken = self._take()
-        return self.taken
+    def count(self) -> bool:
+        """Count the attempt. False if the user is locked out at this source: the password must not be checked."""
+        self.counted = self._count()
+        return self.counted
 
     def clear(self) -> None:
-        """Reset the counter after a right password."""
-        if self.taken:
+        """Reset the counter after a successful check."""
+        if self.counted:
             self._clear()
 
 
 def unknown_user_subject(user: Reference) -> str:
-    """What attempts with a reference to no user are counted by; never the id of a user."""
-    words = "\0".join((user.id or "", user.name or "", user.domain_id or "", user.domain_name or ""))
-    return hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()
+    """Counter key for a reference that matches no user; never equals a user id."""
+    key = "\0".join((user.id or "", user.name or "", user.domain_id or "", user.domain_name or ""))
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def clear_lockouts(session: Session, user_id: str) -> None:
-    """End all lockouts of the user, who has a new password."""
+    """Delete the counters of a user after a password change."""
     session.execute(delete(PasswordAttempts).where(PasswordAttempts.subject == user_id))
 
 
 @lru_cache(maxsize=1024)
 def source_network(address: str) -> str:
-    """The network that an address is counted by: an IPv4 address alone, the /64 of an IPv6 address."""
+    """Network by which an address is counted: the IPv4 address itself, the /64 of an IPv6 address."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return ""
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    return str(ip_network((int(found), 64), strict=False))
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    return str(ip_network((int(parsed), 64), strict=False))
 
 
-def _count_attempt(session: Session, now: datetime, subject: str, source: str, most: int, window: timedelta) -> bool:
+def _count_attempt(
+    session: Session, now: datetime, subject: str, source: str, max_attempts: int, window: timedelta
+) -> bool:
     insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     is_over = PasswordAttempts.attempted_at <= now - window
     counted = session.scalar(
@@ -104,7 +107,7 @@ def _count_attempt(session: Session, now: datetime, subject: str, source: str, m
         .on_conflict_do_update(
             index_elements=[PasswordAttempts.subject, PasswordAttempts.source],
             set_={"attempts": case((is_over, 1), else_=PasswordAttempts.attempts + 1), "attempted_at": now},
-            where=or_(PasswordAttempts.attempts < most, is_over),
+            where=or_(PasswordAttempts.attempts < max_attempts, is_over),
         )
         .returning(PasswordAttempts.attempts)
     )
@@ -114,7 +117,7 @@ def _count_attempt(session: Session, now: datetime, subject: str, source: str, m
 
 
 def _prune(session: Session, horizon: datetime) -> None:
-    """Delete counters that are over, and the oldest of too many."""
+    """Delete expired counters, and the oldest beyond `MAX_ROWS`."""
     newest = select(PasswordAttempts.attempted_at).order_by(PasswordAttempts.attempted_at.desc())
     surplus = newest.offset(MAX_ROWS).limit(1).scalar_subquery()
     session.execute(

@@ -1,4 +1,4 @@
-"""What people prove themselves with, the scopes they ask for, and how both are found by name or id."""
+"""Authentication methods and requested scopes, and their lookup by id or name."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +15,7 @@ from identity_api.tokens.payload import Scope
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Something named by id, or by name; users and projects in a domain that is named by id or name too."""
+    """Reference to a user, project or domain by id or by name; with the domain of a user or project by id or name."""
 
     id: str | None = None
     name: str | None = None
@@ -36,7 +36,7 @@ class TokenAuth:
 
 @dataclass(frozen=True, slots=True)
 class CredentialReference:
-    """An application credential by its id alone, or by its name and its user."""
+    """Reference to an application credential by id, or by name and user."""
 
     id: str | None
     name: str | None
@@ -45,7 +45,7 @@ class CredentialReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationCredentialAuth:
-    named: CredentialReference
+    credential: CredentialReference
     secret: str
 
 
@@ -54,7 +54,7 @@ AuthMethod = PasswordAuth | TokenAuth | ApplicationCredentialAuth
 
 @dataclass(frozen=True, slots=True)
 class RequestedScope:
-    """What is asked for. `target` names the project or domain."""
+    """Scope of a log-in request. `target` is the project or domain."""
 
     kind: Scope
     target: Reference = Reference()
@@ -68,64 +68,64 @@ USER_BY_NAME = (
     .order_by(User.name != bindparam("name"), User.name)
     .limit(1)
 )
-"""Ignores case, as Keystone on MySQL does; of names that differ in case only, the exact one wins."""
+"""Case-insensitive, as Keystone on MySQL; an exact match is preferred."""
 
 
-def find_user(session: Session, user: Reference) -> User | None:
-    """The user by id, or by name and domain; whether enabled or not."""
-    if user.id is not None:
-        return session.scalar(USER_BY_ID, {"id": user.id})
-    domain_id = _find_domain_id(session, user)
-    if domain_id is None or user.name is None:
+def find_user(session: Session, reference: Reference) -> User | None:
+    """Return the user by id, or by name and domain; also disabled users."""
+    if reference.id is not None:
+        return session.scalar(USER_BY_ID, {"id": reference.id})
+    domain_id = _find_domain_id(session, reference)
+    if domain_id is None or reference.name is None:
         return None
-    return session.scalar(USER_BY_NAME, {"name": user.name, "domain_id": domain_id})
+    return session.scalar(USER_BY_NAME, {"name": reference.name, "domain_id": domain_id})
 
 
-def require_found(found: Found | None) -> Found:
-    """What was found. New users and credentials do not move the epoch, so that there is none must not be remembered."""
-    if found is None:
+def require_found(row: Found | None) -> Found:
+    """Raise Unauthorized for None. Creating users does not change the epoch, so absence must not be cached."""
+    if row is None:
         raise errors.Unauthorized(UNAUTHORIZED)
-    return found
+    return row
 
 
-def _find_domain_id(session: Session, named: Reference) -> str | None:
-    if named.domain_id is not None:
-        return named.domain_id
-    return _find_id_by_name(session, named.domain_name or "", Project.is_domain)
+def _find_domain_id(session: Session, reference: Reference) -> str | None:
+    if reference.domain_id is not None:
+        return reference.domain_id
+    return _find_id_by_name(session, reference.domain_name or "", Project.is_domain)
 
 
 def _find_id_by_name(
     session: Session, name: str, *where: ColumnElement[bool] | InstrumentedAttribute[bool]
 ) -> str | None:
-    """The id of the project or domain of that name, in whatever case; an exact match wins."""
+    """Return the id of the project or domain with this name, ignoring case; an exact match is preferred."""
     query = select(Project.id).where(same_name(Project.name, name), *where)
     return session.scalar(query.order_by(Project.name != name, Project.name).limit(1))
 
 
-def find_credential(session: Session, named: CredentialReference) -> ApplicationCredential | None:
-    if named.id is not None:
-        return session.get(ApplicationCredential, named.id)
-    user = find_user(session, named.user) if named.user else None
+def find_credential(session: Session, reference: CredentialReference) -> ApplicationCredential | None:
+    if reference.id is not None:
+        return session.get(ApplicationCredential, reference.id)
+    user = find_user(session, reference.user) if reference.user else None
     if user is None:
         return None
     query = select(ApplicationCredential).where(
-        ApplicationCredential.user_id == user.id, ApplicationCredential.name == named.name
+        ApplicationCredential.user_id == user.id, ApplicationCredential.name == reference.name
     )
     return session.scalar(query)
 
 
-def find_scope_id(session: Session, wanted: RequestedScope) -> str:
-    """The id of what is asked for. Raises Unauthorized when there is no such thing."""
-    target = wanted.target
-    if wanted.kind in (Scope.SYSTEM, Scope.UNSCOPED):
+def find_scope_id(session: Session, scope: RequestedScope) -> str:
+    """Return the id of the scope's project or domain, empty for others. Raises Unauthorized if it does not exist."""
+    target = scope.target
+    if scope.kind in (Scope.SYSTEM, Scope.UNSCOPED):
         return ""
     if target.id is not None:
         return target.id
-    if wanted.kind is Scope.DOMAIN:
-        found = _find_id_by_name(session, target.name or "", Project.is_domain)
+    if scope.kind is Scope.DOMAIN:
+        scope_id = _find_id_by_name(session, target.name or "", Project.is_domain)
     else:
         domain_id = _find_domain_id(session, target)
-        found = _find_id_by_name(session, target.name or "", Project.domain_id == domain_id, ~Project.is_domain)
-    if found is None:
+        scope_id = _find_id_by_name(session, target.name or "", Project.domain_id == domain_id, ~Project.is_domain)
+    if scope_id is None:
         raise errors.Unauthorized(UNAUTHORIZED)
-    return found
+    return scope_id

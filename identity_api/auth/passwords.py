@@ -1,7 +1,7 @@
-"""Passwords and secrets: how they are hashed, checked, and kept from taking the machine.
+"""Password hashing and verification with bounded concurrency.
 
-Passwords and secrets chosen by people: argon2id, 19 MiB, two passes (OWASP). Secrets made here have 256 random bits, so
-one HMAC is enough. A slow check that succeeded is remembered for a few minutes under a key of this process, because
+Passwords and secrets chosen by users: argon2id, 19 MiB, two passes (OWASP). Generated secrets have 512 random bits, so
+one HMAC is enough. Successful slow checks are cached for five minutes under a random key of the process, because
 command line clients log in for every command.
 """
 
@@ -32,12 +32,12 @@ _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def hash_password(password: str) -> str:
-    """The hash to store. Slow: about 25 ms of one core."""
+    """Hash a password with argon2id: about 25 ms of one core."""
     return _hasher.hash(password)
 
 
 def needs_rehash(digest: str) -> bool:
-    """Whether the hash was made with other parameters than those of today."""
+    """Whether the hash was made with parameters other than the current ones."""
     try:
         return _hasher.check_needs_rehash(digest)
     except InvalidHashError:
@@ -45,17 +45,17 @@ def needs_rehash(digest: str) -> bool:
 
 
 def generate_secret() -> str:
-    """A secret that cannot be guessed."""
+    """Generate a secret of 64 random bytes."""
     return secrets.token_urlsafe(64)
 
 
 def digest_generated_secret(secret: str, owner_id: str) -> str:
-    """What is stored of a secret that `generate_secret` made."""
+    """Digest to store for a secret made by `generate_secret`."""
     return GENERATED_PREFIX + hmac.new(owner_id.encode(), secret.encode(), hashlib.sha256).hexdigest()
 
 
 def check_strength(password: str, settings: Settings) -> None:
-    """Raise BadRequest for a password that is not allowed here."""
+    """Raise Forbidden for a password that is too long, BadRequest if it does not match the configured pattern."""
     if len(password) > MAX_LENGTH:
         raise errors.Forbidden(
             f"The password length must be less than or equal to {MAX_LENGTH}. The server could not comply with "
@@ -74,11 +74,11 @@ def _always_admit() -> bool:
 
 
 class Verifier:
-    """Checks passwords, a few at a time.
+    """Verifies passwords with bounded concurrency.
 
-    At most one slow check a core runs. A burst of `burst` may wait for that; when it does not end, `admitted` run or
-    wait, and who comes after that is sent away with 429 rather than let log-ins take every thread of the API. Equal
-    checks at the same time are done once.
+    At most one slow check per core runs. Up to `burst` checks may queue (token bucket, refilled by one per second).
+    Beyond that at most `admitted` run or wait; further requests get 429, so that log-ins do not occupy all worker
+    threads. Concurrent equal checks share one computation.
     """
 
     def __init__(self, admitted: int, burst: int = 50, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -89,9 +89,9 @@ class Verifier:
         self._monotonic = monotonic
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, float] = OrderedDict()
-        self._under_way: dict[bytes, Future[bool]] = {}
-        self._nobody = hash_password(secrets.token_hex(16))
+        self._cache: OrderedDict[bytes, float] = OrderedDict()
+        self._in_flight: dict[bytes, Future[bool]] = {}
+        self._dummy_digest = hash_password(secrets.token_hex(16))
 
     def verify(
         self,
@@ -101,49 +101,49 @@ class Verifier:
         source: str = "",
         admit: Callable[[], bool] = _always_admit,
     ) -> bool:
-        """Whether the password fits. Without a digest it takes as long as with one, and fails.
+        """Whether the password matches. Without a digest the check takes as long and fails.
 
-        `admit` is called just before a slow check, but not for a password that is remembered for this source address;
-        when it returns False the check takes as long, and fails. Raises TooManyRequests when too many are under way.
+        `admit` is called just before a slow check, but not if the result is cached for this source address; if it
+        returns False the check takes as long and fails. Raises TooManyRequests when too many checks are in progress.
         """
         if digest is not None and digest.startswith(GENERATED_PREFIX):
             return hmac.compare_digest(digest, digest_generated_secret(password, owner_id))
         key = hmac.new(self._key, f"{owner_id}\0{source}\0{digest}\0{password}".encode(), hashlib.sha256).digest()
         with self._lock:
-            until = self._known.get(key)
-            if until is not None and self._monotonic() < until:
+            cached_until = self._cache.get(key)
+            if cached_until is not None and self._monotonic() < cached_until:
                 return True
-            other = self._under_way.get(key)
-            if other is None:
-                mine = self._under_way[key] = Future[bool]()
-        if other is not None:
-            return other.result()
-        return self._check_once(key, mine, digest, password, admit)
+            pending = self._in_flight.get(key)
+            if pending is None:
+                future = self._in_flight[key] = Future[bool]()
+        if pending is not None:
+            return pending.result()
+        return self._check_once(key, future, digest, password, admit)
 
     def hash(self, password: str) -> str:
-        """`hashed`, in the same queue."""
+        """Hash a password within the same concurrency limit."""
         with self._slot():
             return hash_password(password)
 
     def _check_once(
-        self, key: bytes, mine: Future[bool], digest: str | None, password: str, admit: Callable[[], bool]
+        self, key: bytes, future: Future[bool], digest: str | None, password: str, admit: Callable[[], bool]
     ) -> bool:
-        """Check, and resolve the future that equal checks wait for."""
+        """Run the check and resolve the future that concurrent equal checks wait for."""
         try:
             with self._slot():
-                known = digest if admit() else None
-                fits = _matches(known or self._nobody, password) and known is not None
+                admitted_digest = digest if admit() else None
+                matches = _matches(admitted_digest or self._dummy_digest, password) and admitted_digest is not None
         except BaseException as error:
-            mine.set_exception(error)
+            future.set_exception(error)
             raise
         else:
-            if fits:
-                self._remember(key)
-            mine.set_result(fits)
-            return fits
+            if matches:
+                self._cache_success(key)
+            future.set_result(matches)
+            return matches
         finally:
             with self._lock:
-                del self._under_way[key]
+                del self._in_flight[key]
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -152,41 +152,41 @@ class Verifier:
                 yield
             return
         if not self._admitted.acquire(blocking=False):
-            raise errors.TooManyRequests("Too many log-ins at once. Try again.", headers={"Retry-After": "1"})
+            raise errors.TooManyRequests("Too many concurrent log-ins. Try again later.", headers={"Retry-After": "1"})
         try:
             with self._running:
                 yield
         finally:
             self._admitted.release()
 
-    def _remember(self, key: bytes) -> None:
+    def _cache_success(self, key: bytes) -> None:
         with self._lock:
-            self._known[key] = self._monotonic() + CACHE_SECONDS
-            self._known.move_to_end(key)
-            while len(self._known) > CACHE_SIZE:
-                self._known.popitem(last=False)
+            self._cache[key] = self._monotonic() + CACHE_SECONDS
+            self._cache.move_to_end(key)
+            while len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
 
 
 class _TokenBucket:
-    """How many checks may be begun without a look at how many wait: some at once, and then so many a second."""
+    """Token bucket: `size` tokens, refilled at `rate` per second."""
 
-    def __init__(self, size: int, a_second: float, monotonic: Callable[[], float]) -> None:
+    def __init__(self, size: int, rate: float, monotonic: Callable[[], float]) -> None:
         self._size = size
-        self._a_second = a_second
+        self._rate = rate
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._left = float(size)
-        self._at = monotonic()
+        self._tokens = float(size)
+        self._updated_at = monotonic()
 
     def take(self) -> bool:
-        """Whether there was one left."""
+        """Take a token; False if the bucket is empty."""
         with self._lock:
             now = self._monotonic()
-            self._left = min(self._size, self._left + (now - self._at) * self._a_second)
-            self._at = now
-            if self._left < 1:
+            self._tokens = min(self._size, self._tokens + (now - self._updated_at) * self._rate)
+            self._updated_at = now
+            if self._tokens < 1:
                 return False
-            self._left -= 1
+            self._tokens -= 1
             return True
 
 

@@ -1,4 +1,4 @@
-"""Application credentials and their access rules."""
+"""Application credentials and access rules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from identity_api.models import AccessRuleRow, ApplicationCredential, Project, R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRuleSpec:
-    """An access rule by its id, or by what it says."""
+    """An access rule by id, or by service, method and path."""
 
     id: str | None = None
     service: str = ""
@@ -27,10 +27,10 @@ class AccessRuleSpec:
 
 
 def find(session: Session, user_id: str, credential_id: str) -> ApplicationCredential:
-    found = session.get(ApplicationCredential, credential_id)
-    if found is None or found.user_id != user_id:
+    credential = session.get(ApplicationCredential, credential_id)
+    if credential is None or credential.user_id != user_id:
         raise errors.NotFound(f"Could not find Application Credential: {credential_id}.")
-    return found
+    return credential
 
 
 def create(
@@ -49,9 +49,9 @@ def create(
     rules: Sequence[AccessRuleSpec] | None,
     description: str | None,
 ) -> ApplicationCredential:
-    """A new credential with some or all (None) of the roles that the user holds. Raises BadRequest, Conflict.
+    """Create a credential with some or all (None) of the user's roles. Raises BadRequest, Conflict.
 
-    No rules, be it None or an empty list, mean no restriction, as in Keystone.
+    None or an empty list of rules means no restriction, as in Keystone.
     """
     if expires_at is not None and expires_at <= now:
         raise errors.BadRequest(
@@ -83,19 +83,19 @@ def remove(session: Session, credential: ApplicationCredential) -> None:
 
 
 def load_roles(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, Role]:
-    """The roles of these credentials by id."""
+    """Return the roles of these credentials by id."""
     ids = {role_id for credential in credentials for role_id in credential.role_ids}
     return {role.id: role for role in session.scalars(select(Role).where(Role.id.in_(ids)))}
 
 
 def load_access_rules(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, AccessRuleRow]:
-    """The access rules of these credentials by id."""
+    """Return the access rules of these credentials by id."""
     ids = {rule_id for credential in credentials for rule_id in credential.access_rule_ids or ()}
     return {rule.id: rule for rule in session.scalars(select(AccessRuleRow).where(AccessRuleRow.id.in_(ids)))}
 
 
 def remove_stale(session: Session, user_ids: Iterable[str]) -> None:
-    """Delete those credentials of these users that hold a role the user has no longer."""
+    """Delete credentials of these users that hold a role which the user no longer has."""
     query = select(ApplicationCredential).where(ApplicationCredential.user_id.in_(list(user_ids)))
     credentials = session.scalars(query).all()
     if not credentials:
@@ -113,7 +113,7 @@ def remove_stale(session: Session, user_ids: Iterable[str]) -> None:
 
 
 def remove_with_role(session: Session, role_id: str) -> None:
-    """Delete the credentials that hold this role, before the role goes."""
+    """Delete credentials that hold this role. Call before deleting the role."""
     for credential in session.scalars(select(ApplicationCredential)):
         if role_id in credential.role_ids:
             session.delete(credential)
@@ -121,14 +121,14 @@ def remove_with_role(session: Session, role_id: str) -> None:
 
 
 def find_rule(session: Session, user_id: str, rule_id: str) -> AccessRuleRow:
-    found = session.get(AccessRuleRow, rule_id)
-    if found is None or found.user_id != user_id:
+    rule = session.get(AccessRuleRow, rule_id)
+    if rule is None or rule.user_id != user_id:
         raise errors.NotFound(f"Could not find Access Rule: {rule_id}.")
-    return found
+    return rule
 
 
 def remove_rule(session: Session, rule: AccessRuleRow) -> None:
-    """Delete the rule. Raises Forbidden while a credential uses it."""
+    """Delete the rule. Raises Forbidden if a credential uses it."""
     query = select(ApplicationCredential).where(ApplicationCredential.user_id == rule.user_id)
     if any(rule.id in (credential.access_rule_ids or ()) for credential in session.scalars(query)):
         raise errors.Forbidden(
@@ -138,41 +138,39 @@ def remove_rule(session: Session, rule: AccessRuleRow) -> None:
 
 
 def _resolve_role_ids(
-    session: Session, wanted: Sequence[Mapping[str, Any]] | None, held_roles: frozenset[str]
+    session: Session, requested: Sequence[Mapping[str, Any]] | None, held_roles: frozenset[str]
 ) -> list[str]:
     held = {
         role.id: role for role in session.scalars(select(Role).where(Role.domain_id == "", Role.name.in_(held_roles)))
     }
-    if not wanted:
+    if not requested:
         return sorted(held)
     by_name = {role.name: role.id for role in held.values()}
-    found: list[str] = []
-    for role in wanted:
+    role_ids: list[str] = []
+    for role in requested:
         role_id = role["id"] if role.get("id") else by_name.get(role.get("name") or "")
         if role_id not in held:
             raise errors.BadRequest(
                 "Invalid application credential: Could not find role assignment with role: "
                 f"{role.get('id') or role.get('name')} for the user in this project."
             )
-        found.append(role_id)
-    return list(dict.fromkeys(found))
+        role_ids.append(role_id)
+    return list(dict.fromkeys(role_ids))
 
 
-def _ensure_rule(session: Session, user_id: str, wanted: AccessRuleSpec) -> AccessRuleRow:
-    """The rule of the user that says this; made if there is none."""
-    if wanted.id is not None:
-        return find_rule(session, user_id, wanted.id)
+def _ensure_rule(session: Session, user_id: str, spec: AccessRuleSpec) -> AccessRuleRow:
+    """Find or create the user's access rule."""
+    if spec.id is not None:
+        return find_rule(session, user_id, spec.id)
     query = select(AccessRuleRow).where(
         AccessRuleRow.user_id == user_id,
-        AccessRuleRow.service == wanted.service,
-        AccessRuleRow.method == wanted.method,
-        AccessRuleRow.path == wanted.path,
+        AccessRuleRow.service == spec.service,
+        AccessRuleRow.method == spec.method,
+        AccessRuleRow.path == spec.path,
     )
-    found = session.scalar(query)
-    if found is None:
-        found = AccessRuleRow(
-            id=uuid4().hex, user_id=user_id, service=wanted.service, method=wanted.method, path=wanted.path
-        )
-        session.add(found)
+    rule = session.scalar(query)
+    if rule is None:
+        rule = AccessRuleRow(id=uuid4().hex, user_id=user_id, service=spec.service, method=spec.method, path=spec.path)
+        session.add(rule)
         session.flush()
-    return found
+    return rule

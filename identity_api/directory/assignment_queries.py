@@ -1,4 +1,4 @@
-"""Role assignments as a list: as they were given, or worked out for each user and project (`effective`)."""
+"""Lists of role assignments: direct, or effective (groups, inheritance and implied roles expanded)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ Domain = TypeVar("Domain")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignmentRow:
-    """One assignment. In an effective list the last fields say what it comes from."""
+    """One assignment. In an effective list the last fields identify its origin."""
 
     role_id: str
     actor_kind: str
@@ -28,13 +28,13 @@ class AssignmentRow:
     inherited: bool = False
     from_group_id: str | None = None
     from_target: tuple[str, str] | None = None
-    """Kind and id of what the role was given on, where it is inherited."""
+    """Kind and id of the target that an inherited role was assigned on."""
     prior_role_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What to list; None does not filter."""
+    """Filters of the list; None matches everything."""
 
     role_id: str | None = None
     user_id: str | None = None
@@ -45,12 +45,12 @@ class Filters:
     inherited: bool = False
     subtree: bool = False
     owner_domain_id: str | None = None
-    """Only what lies in this domain, for callers who may see no more."""
+    """Restrict to targets in this domain, for callers without access to other domains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Id → name and domain of everything that some rows mention."""
+    """Names and domain ids, by id, of the resources in a list of assignments."""
 
     users: Mapping[str, tuple[str, str]]
     groups: Mapping[str, tuple[str, str]]
@@ -59,7 +59,7 @@ class Names:
 
 
 def list_assignments(session: Session, filters: Filters, *, is_effective: bool) -> list[AssignmentRow]:
-    """The assignments. Raises BadRequest for filters that contradict each other."""
+    """List assignments. Raises BadRequest for contradictory filters."""
     targets = [filters.project_id is not None, filters.domain_id is not None, filters.system]
     if sum(targets) > 1:
         raise errors.BadRequest("Specify a domain or project or system, not more than one of them.")
@@ -72,14 +72,14 @@ def list_assignments(session: Session, filters: Filters, *, is_effective: bool) 
     rows: Iterable[AssignmentRow] = _load_rows(session)
     if is_effective:
         rows = _expand_implied(session, _expand_inherited(session, _expand_groups(session, rows)))
-    wanted_projects = _find_project_ids(session, filters)
-    owned = _find_owned_targets(session, filters.owner_domain_id)
-    found = (row for row in rows if _matches(row, filters, wanted_projects, owned))
-    return list(dict.fromkeys(found))
+    project_ids = _find_project_ids(session, filters)
+    owned_targets = _find_owned_targets(session, filters.owner_domain_id)
+    matching = (row for row in rows if _matches(row, filters, project_ids, owned_targets))
+    return list(dict.fromkeys(matching))
 
 
 def load_names(session: Session, rows: Iterable[AssignmentRow]) -> Names:
-    """The names of all that is mentioned, and of the domains it is in."""
+    """Load the names of all resources in the rows and of their domains."""
     kinds: dict[str, set[str]] = {"user": set(), "group": set(), "project": set(), "role": set()}
     for row in rows:
         kinds[row.actor_kind].add(row.actor_id)
@@ -89,18 +89,18 @@ def load_names(session: Session, rows: Iterable[AssignmentRow]) -> Names:
     users = session.execute(select(User.id, User.name, User.domain_id).where(_in_ids(User.id, kinds["user"])))
     groups = session.execute(select(Group.id, Group.name, Group.domain_id).where(_in_ids(Group.id, kinds["group"])))
     roles = session.execute(select(Role.id, Role.name, Role.domain_id).where(_in_ids(Role.id, kinds["role"])))
-    found = Names(_index_by_id(users), _index_by_id(groups), {}, _index_by_id(roles))
-    mentioned = kinds["project"] | {domain for _, domain in (*found.users.values(), *found.groups.values())}
-    mentioned |= {domain for _, domain in found.roles.values() if domain}
+    names = Names(_index_by_id(users), _index_by_id(groups), {}, _index_by_id(roles))
+    mentioned = kinds["project"] | {domain for _, domain in (*names.users.values(), *names.groups.values())}
+    mentioned |= {domain for _, domain in names.roles.values() if domain}
     query = select(Project.id, Project.name, Project.domain_id)
-    places = _index_by_id(session.execute(query.where(_in_ids(Project.id, mentioned))))
-    missing = {domain for _, domain in places.values() if domain} - set(places)
-    places |= _index_by_id(session.execute(query.where(_in_ids(Project.id, missing))))
-    return replace(found, projects=places)
+    projects = _index_by_id(session.execute(query.where(_in_ids(Project.id, mentioned))))
+    missing = {domain for _, domain in projects.values() if domain} - set(projects)
+    projects |= _index_by_id(session.execute(query.where(_in_ids(Project.id, missing))))
+    return replace(names, projects=projects)
 
 
 def _in_ids(column: InstrumentedAttribute[str], ids: set[str]) -> ColumnElement[bool]:
-    """One of these; or anything at all where they are too many to name in one statement."""
+    """Match these ids; match all rows if there are too many ids for one statement."""
     return column.in_(ids) if len(ids) <= 10_000 else true()
 
 
@@ -110,19 +110,19 @@ def _index_by_id(rows: Iterable[tuple[str, str, Domain]]) -> dict[str, tuple[str
 
 def _load_rows(session: Session) -> Iterator[AssignmentRow]:
     query = select(Assignment).order_by(Assignment.target_kind, Assignment.target_id, Assignment.actor_id)
-    for found in session.scalars(query):
+    for assignment in session.scalars(query):
         yield AssignmentRow(
-            role_id=found.role_id,
-            actor_kind=found.actor_kind,
-            actor_id=found.actor_id,
-            target_kind=found.target_kind,
-            target_id=found.target_id,
-            inherited=found.inherited,
+            role_id=assignment.role_id,
+            actor_kind=assignment.actor_kind,
+            actor_id=assignment.actor_id,
+            target_kind=assignment.target_kind,
+            target_id=assignment.target_id,
+            inherited=assignment.inherited,
         )
 
 
 def _expand_groups(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
-    """Users in place of their groups."""
+    """Replace group assignments by assignments of the members."""
     members: dict[str, list[str]] = {}
     for user_id, group_id in session.execute(select(Membership.user_id, Membership.group_id)):
         members.setdefault(group_id, []).append(user_id)
@@ -135,15 +135,15 @@ def _expand_groups(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[
 
 
 def _expand_inherited(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
-    """The projects below in place of what inherited roles were given on."""
-    below: dict[str, list[str]] = {}
+    """Replace inherited assignments by assignments on the projects below the target."""
+    descendants: dict[str, list[str]] = {}
     for row in rows:
         if not row.inherited:
             yield row
             continue
-        if row.target_id not in below:
-            below[row.target_id] = [project.id for project in projects.list_descendants(session, row.target_id)]
-        for project_id in below[row.target_id]:
+        if row.target_id not in descendants:
+            descendants[row.target_id] = [project.id for project in projects.list_descendants(session, row.target_id)]
+        for project_id in descendants[row.target_id]:
             yield replace(
                 row,
                 target_kind="project",
@@ -154,7 +154,7 @@ def _expand_inherited(session: Session, rows: Iterable[AssignmentRow]) -> Iterat
 
 
 def _expand_implied(session: Session, rows: Iterable[AssignmentRow]) -> Iterator[AssignmentRow]:
-    """The same, and the roles that follow; roles of one domain only stand for what they imply."""
+    """Add implied roles; omit domain-specific roles, which only imply others."""
     graph = effective.load_role_graph(session)
     for row in rows:
         for role_id in sorted(graph.closure([row.role_id])):
@@ -168,10 +168,10 @@ def _expand_implied(session: Session, rows: Iterable[AssignmentRow]) -> Iterator
 def _find_project_ids(session: Session, filters: Filters) -> set[str] | None:
     if filters.project_id is None:
         return None
-    wanted = {filters.project_id}
+    ids = {filters.project_id}
     if filters.subtree:
-        wanted |= {project.id for project in projects.list_descendants(session, filters.project_id)}
-    return wanted
+        ids |= {project.id for project in projects.list_descendants(session, filters.project_id)}
+    return ids
 
 
 def _find_owned_targets(session: Session, domain_id: str | None) -> set[str] | None:
@@ -181,14 +181,16 @@ def _find_owned_targets(session: Session, domain_id: str | None) -> set[str] | N
     return {domain_id, *inside}
 
 
-def _matches(row: AssignmentRow, filters: Filters, wanted_projects: set[str] | None, owned: set[str] | None) -> bool:
+def _matches(
+    row: AssignmentRow, filters: Filters, project_ids: set[str] | None, owned_targets: set[str] | None
+) -> bool:
     return (
         (filters.role_id is None or row.role_id == filters.role_id)
         and (filters.user_id is None or (row.actor_kind == "user" and row.actor_id == filters.user_id))
         and (filters.group_id is None or (row.actor_kind == "group" and row.actor_id == filters.group_id))
-        and (wanted_projects is None or (row.target_kind == "project" and row.target_id in wanted_projects))
+        and (project_ids is None or (row.target_kind == "project" and row.target_id in project_ids))
         and (filters.domain_id is None or (row.target_kind == "domain" and row.target_id == filters.domain_id))
         and (not filters.system or row.target_kind == SYSTEM)
         and (not filters.inherited or row.inherited)
-        and (owned is None or (row.target_kind != SYSTEM and row.target_id in owned))
+        and (owned_targets is None or (row.target_kind != SYSTEM and row.target_id in owned_targets))
     )

@@ -1,4 +1,4 @@
-"""What every installation begins with: a domain, projects, users, roles and the catalog."""
+"""Initial content of a new installation: domain, projects, users, roles and catalog."""
 
 import secrets
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ SERVICES = (
     ("block-storage", "cinder", "/volume/v3"),
     ("volumev3", "cinderv3", "/volume/v3"),
 )
-"""Type, name and path, as DevStack has them. Clients from before the service types authority look for volumev3."""
+"""Type, name and path, as in DevStack. Clients older than the service types authority look for volumev3."""
 INTERFACES = ("public", "internal", "admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapResult:
-    """What there is now. `passwords` by user name, only from the call that made the users."""
+    """Ids of the initial resources. `passwords` by user name, only from the call that created the users."""
 
     domain_id: str
     admin_project_id: str
@@ -56,9 +56,9 @@ class BootstrapResult:
 def bootstrap(
     session: Session, now: datetime, settings: Settings, *, passwords: Mapping[str, str] | None = None
 ) -> BootstrapResult:
-    """Fill an empty database; leave any other as it is, so that nothing an operator has removed comes back.
+    """Fill an empty database; leave others unchanged, so that resources deleted by an operator do not reappear.
 
-    `passwords` for the users admin and demo; random ones when not given.
+    `passwords` for the users admin and demo; random if absent.
     """
     if session.get(Epoch, ROW_ID) is not None:
         return _load_existing(session)
@@ -69,8 +69,10 @@ def bootstrap(
     session.add(domain)
     session.flush()
     projects = {name: _create_project(session, name, now) for name in ("admin", "demo", "service")}
-    chosen = {name: (passwords or {}).get(name) or secrets.token_urlsafe(24) for name in ("admin", "demo")}
-    users = {name: _create_user(session, name, chosen[name], projects[name].id, now) for name in chosen}
+    initial_passwords = {name: (passwords or {}).get(name) or secrets.token_urlsafe(24) for name in ("admin", "demo")}
+    users = {
+        name: _create_user(session, name, initial_passwords[name], projects[name].id, now) for name in initial_passwords
+    }
     roles = _create_roles(session, now)
     for target_kind, target_id in (
         ("project", projects["admin"].id),
@@ -87,7 +89,7 @@ def bootstrap(
         demo_project_id=projects["demo"].id,
         admin_user_id=users["admin"].id,
         demo_user_id=users["demo"].id,
-        passwords=chosen,
+        passwords=initial_passwords,
     )
 
 
@@ -144,7 +146,7 @@ def _create_catalog(session: Session, region: str, now: datetime) -> None:
     session.add(Region(id=region))
     session.flush()
     for order, (kind, name, path) in enumerate(SERVICES):
-        # Lists are in the order of creation.
+        # Lists are sorted by creation time.
         service = CatalogService(
             id=uuid4().hex, type=kind, name=name, created_at=now + timedelta(microseconds=10 * order)
         )

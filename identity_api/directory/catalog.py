@@ -1,4 +1,4 @@
-"""The catalog: services, their endpoints and regions, and how they look inside a token."""
+"""Service catalog: services, endpoints and regions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ USER_MARKS = ("$(user_id)s", "%(user_id)s")
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A service with those of its endpoints that are enabled."""
+    """A service with its enabled endpoints."""
 
     service: CatalogService
     endpoints: tuple[Endpoint, ...]
 
 
 def load_catalog(session: Session) -> tuple[CatalogEntry, ...]:
-    """The enabled services that have endpoints."""
+    """Load the enabled services that have enabled endpoints."""
     by_service: dict[str, list[Endpoint]] = {}
     for endpoint in session.scalars(select(Endpoint).where(Endpoint.enabled).order_by(Endpoint.created_at)):
         by_service.setdefault(endpoint.service_id, []).append(endpoint)
@@ -36,7 +36,7 @@ def load_catalog(session: Session) -> tuple[CatalogEntry, ...]:
 
 
 def render_url(url: str, base: str, project_id: str | None, user_id: str) -> str | None:
-    """The URL for this project and user; None where it needs a project and there is none."""
+    """Substitute project and user ids in an endpoint URL; None if it needs a project and there is none."""
     if url.startswith("/"):
         return base + url
     for mark in PROJECT_MARKS:
@@ -50,14 +50,14 @@ def render_url(url: str, base: str, project_id: str | None, user_id: str) -> str
 
 
 def find_service(session: Session, service_id: str) -> CatalogService:
-    found = session.get(CatalogService, service_id)
-    if found is None:
+    service = session.get(CatalogService, service_id)
+    if service is None:
         raise errors.NotFound(f"Could not find service: {service_id}.")
-    return found
+    return service
 
 
 def delete_service(session: Session, service_id: str) -> None:
-    """Remove the service and its endpoints. Raises Forbidden while limits are registered for it."""
+    """Delete the service and its endpoints. Raises Forbidden if limits are registered for it."""
     service = find_service(session, service_id)
     if session.scalar(select(RegisteredLimit.id).where(RegisteredLimit.service_id == service_id).limit(1)):
         raise errors.Forbidden(f"Unable to delete service {service_id}: limits are registered for it.")
@@ -67,21 +67,21 @@ def delete_service(session: Session, service_id: str) -> None:
 
 
 def find_endpoint(session: Session, endpoint_id: str) -> Endpoint:
-    found = session.get(Endpoint, endpoint_id)
-    if found is None:
+    endpoint = session.get(Endpoint, endpoint_id)
+    if endpoint is None:
         raise errors.NotFound(f"Could not find endpoint: {endpoint_id}.")
-    return found
+    return endpoint
 
 
 def check_url(url: str) -> None:
-    """Raise BadRequest for a URL that no client could use."""
+    """Raise BadRequest for a URL without a scheme, or without host and path."""
     parsed = urlparse(url)
     if not parsed.scheme or not (parsed.netloc or parsed.path):
         raise errors.BadRequest(f"Cannot create an endpoint with an invalid URL: {url}.")
 
 
 def check_service_and_region(session: Session, service_id: str | None, region_id: str | None) -> None:
-    """Raise BadRequest for a service or region that is not there."""
+    """Raise BadRequest if the service or region does not exist."""
     if service_id is not None and session.get(CatalogService, service_id) is None:
         raise errors.BadRequest(f"Could not find service: {service_id}.")
     if region_id is not None and session.get(Region, region_id) is None:
@@ -89,36 +89,36 @@ def check_service_and_region(session: Session, service_id: str | None, region_id
 
 
 def find_region(session: Session, region_id: str) -> Region:
-    found = session.get(Region, region_id)
-    if found is None:
+    region = session.get(Region, region_id)
+    if region is None:
         raise errors.NotFound(f"Could not find region: {region_id}.")
-    return found
+    return region
 
 
 def check_parent_region(session: Session, region_id: str | None, parent_id: str) -> None:
-    """Raise NotFound for a parent that is not there, BadRequest for one that is below the region itself."""
-    above: str | None = parent_id
-    while above is not None:
-        if above == region_id:
+    """Raise NotFound if the parent does not exist, BadRequest if it is a descendant of the region."""
+    ancestor: str | None = parent_id
+    while ancestor is not None:
+        if ancestor == region_id:
             raise errors.BadRequest(
                 f"The specified parent region {parent_id} would create a circular region hierarchy."
             )
-        above = find_region(session, above).parent_region_id
+        ancestor = find_region(session, ancestor).parent_region_id
 
 
 def delete_region(session: Session, region_id: str) -> None:
-    """Remove the region and those below it. Raises Forbidden while any of them has endpoints."""
-    doomed: list[str] = []
-    ahead: Sequence[str] = [find_region(session, region_id).id]
-    while ahead:
-        doomed.extend(ahead)
-        ahead = session.scalars(select(Region.id).where(Region.parent_region_id.in_(ahead))).all()
-    used: Any = select(Endpoint.id).where(Endpoint.region_id.in_(doomed)).limit(1)
-    limits: Any = select(RegisteredLimit.id).where(RegisteredLimit.region_id.in_(doomed)).limit(1)
+    """Delete the region and its descendants. Raises Forbidden if any has endpoints or registered limits."""
+    subtree: list[str] = []
+    parents: Sequence[str] = [find_region(session, region_id).id]
+    while parents:
+        subtree.extend(parents)
+        parents = session.scalars(select(Region.id).where(Region.parent_region_id.in_(parents))).all()
+    used: Any = select(Endpoint.id).where(Endpoint.region_id.in_(subtree)).limit(1)
+    limits: Any = select(RegisteredLimit.id).where(RegisteredLimit.region_id.in_(subtree)).limit(1)
     if session.scalar(used) or session.scalar(limits):
         raise errors.Forbidden(
             f"Unable to delete region {region_id} because it or its child regions have associated endpoints."
         )
-    for id_ in reversed(doomed):
+    for id_ in reversed(subtree):
         session.execute(delete(Region).where(Region.id == id_))
     epoch.bump(session)

@@ -1,6 +1,6 @@
-"""Credentials that identity keeps for their owners: EC2 key pairs and blobs of other kinds.
+"""Stored credentials of users: EC2 key pairs and opaque blobs, encrypted at rest.
 
-They open nothing here: no API of this cloud takes EC2 signatures. They are kept encrypted, with a key that stays.
+They grant no access: no API of this cloud accepts EC2 signatures.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ EC2 = "ec2"
 
 
 def find(session: Session, credential_id: str) -> Credential:
-    found = session.get(Credential, credential_id)
-    if found is None:
+    credential = session.get(Credential, credential_id)
+    if credential is None:
         raise errors.NotFound(f"Could not find credential: {credential_id}.")
-    return found
+    return credential
 
 
 def find_ec2(session: Session, user_id: str, access: str) -> Credential:
-    """The user's EC2 credential with this access key."""
-    found = session.get(Credential, _ec2_id(access))
-    if found is None or found.user_id != user_id or found.kind != EC2:
+    """Return the user's EC2 credential with this access key."""
+    credential = session.get(Credential, _ec2_id(access))
+    if credential is None or credential.user_id != user_id or credential.kind != EC2:
         raise errors.NotFound(f"Could not find credential: {access}.")
-    return found
+    return credential
 
 
 def create(
@@ -48,7 +48,10 @@ def create(
     blob: str,
     extra: Mapping[str, Any],
 ) -> Credential:
-    """A new credential; the id of an EC2 one follows from its access key. Raises BadRequest, Conflict, NotFound."""
+    """Create a credential; an EC2 credential's id is the hash of its access key.
+
+    Raises BadRequest, Conflict, NotFound.
+    """
     users.find(session, user_id)
     id_ = uuid4().hex
     if kind.lower() == EC2:
@@ -57,7 +60,7 @@ def create(
         id_ = _ec2_id(_parse_ec2_keys(blob)["access"])
     if project_id is not None:
         projects.find(session, project_id)
-    made = Credential(
+    credential = Credential(
         id=id_,
         user_id=user_id,
         project_id=project_id,
@@ -67,25 +70,25 @@ def create(
         created_at=now,
     )
     with conflict_on_duplicate(session, "credential", id_):
-        session.add(made)
-    return made
+        session.add(credential)
+    return credential
 
 
 def create_ec2(session: Session, cipher: SecretCipher, now: datetime, user_id: str, project_id: str) -> Credential:
-    """A new EC2 key pair."""
+    """Create an EC2 key pair."""
     blob = orjson.dumps({"access": uuid4().hex, "secret": secrets.token_hex(32), "trust_id": None}).decode()
     return create(session, cipher, now, user_id=user_id, project_id=project_id, kind=EC2, blob=blob, extra={})
 
 
 def change_blob(cipher: SecretCipher, credential: Credential, blob: str, now: datetime) -> None:
-    """Raises BadRequest for what is no EC2 key pair where one is wanted."""
+    """Replace the blob. Raises BadRequest if an EC2 credential gets no EC2 key pair."""
     if credential.kind.lower() == EC2:
         _parse_ec2_keys(blob)
     credential.sealed = cipher.encrypt(blob, now)
 
 
 def decrypt_ec2_keys(cipher: SecretCipher, credential: Credential) -> Mapping[str, Any]:
-    """Access key, secret and what else an EC2 credential holds."""
+    """Decrypt an EC2 credential: access key, secret and other fields."""
     return _parse_ec2_keys(cipher.decrypt(credential.sealed))
 
 

@@ -1,4 +1,4 @@
-"""Groups of users."""
+"""Groups of users and their members."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,14 +18,14 @@ from identity_api.models import Group, Membership
 
 
 def find(session: Session, group_id: str) -> Group:
-    found = session.get(Group, group_id)
-    if found is None:
+    group = session.get(Group, group_id)
+    if group is None:
         raise errors.NotFound(f"Could not find group: {group_id}.")
-    return found
+    return group
 
 
 def create(session: Session, now: datetime, *, name: str, domain_id: str, **columns: Any) -> Group:
-    """A new group. Raises Conflict, NotFound."""
+    """Create a group. Raises Conflict, NotFound."""
     find_domain(session, domain_id)
     group = Group(id=uuid4().hex, name=name, domain_id=domain_id, created_at=now, **columns)
     with conflict_on_duplicate(session, "group", name):
@@ -42,7 +42,7 @@ def change(session: Session, group: Group, changes: Mapping[str, Any], extra: Ma
 
 
 def remove(session: Session, group: Group) -> None:
-    """Delete the group, and with it the roles its members had through it."""
+    """Delete the group and its role assignments."""
     members = list_member_ids(session, group.id)
     grants.remove_actor_assignments(session, "group", [group.id])
     session.delete(group)
@@ -60,7 +60,7 @@ def has_member(session: Session, group_id: str, user_id: str) -> bool:
 
 
 def add_member(session: Session, group_id: str, user_id: str) -> None:
-    """Put the user into the group; content if already there."""
+    """Add the user to the group; idempotent."""
     find(session, group_id)
     users.find(session, user_id)
     if not has_member(session, group_id, user_id):
@@ -69,7 +69,7 @@ def add_member(session: Session, group_id: str, user_id: str) -> None:
 
 
 def remove_member(session: Session, group_id: str, user_id: str) -> None:
-    """Take the user out of the group. Raises NotFound."""
+    """Remove the user from the group. Raises NotFound."""
     find(session, group_id)
     users.find(session, user_id)
     membership = session.get(Membership, (user_id, group_id))

@@ -1,6 +1,6 @@
-"""Limits that services may read from identity: registered ones for everybody, and those of one project or domain.
+"""Unified limits: registered (default) limits, and limits of one project or domain.
 
-The model is flat: a project's limit stands alone. The services of Sixstack keep quotas of their own.
+The enforcement model is flat. The services of this cloud do not use these limits: they have quotas of their own.
 """
 
 from collections.abc import Mapping
@@ -18,27 +18,27 @@ from identity_api.models import Limit, RegisteredLimit
 
 
 def find_registered(session: Session, limit_id: str) -> RegisteredLimit:
-    found = session.get(RegisteredLimit, limit_id)
-    if found is None:
+    limit = session.get(RegisteredLimit, limit_id)
+    if limit is None:
         raise errors.NotFound(f"Could not find registered limit for {limit_id}.")
-    return found
+    return limit
 
 
 def find(session: Session, limit_id: str) -> Limit:
-    found = session.get(Limit, limit_id)
-    if found is None:
+    limit = session.get(Limit, limit_id)
+    if limit is None:
         raise errors.NotFound(f"Could not find limit for {limit_id}.")
-    return found
+    return limit
 
 
 def register(
     session: Session, now: datetime, *, service_id: str, region_id: str | None, resource_name: str, **columns: Any
 ) -> RegisteredLimit:
-    """A new limit for everybody. Raises BadRequest, Conflict."""
+    """Create a registered limit. Raises BadRequest, Conflict."""
     catalog.check_service_and_region(session, service_id, region_id)
     if _find_registered(session, service_id, region_id, resource_name) is not None:
         raise _duplicate("registered_limit", resource_name)
-    made = RegisteredLimit(
+    limit = RegisteredLimit(
         id=uuid4().hex,
         service_id=service_id,
         region_id=region_id,
@@ -46,29 +46,27 @@ def register(
         created_at=now,
         **columns,
     )
-    session.add(made)
+    session.add(limit)
     session.flush()
-    return made
+    return limit
 
 
 def change_registered(session: Session, limit: RegisteredLimit, changes: Mapping[str, Any]) -> None:
-    """Change fields. Raises Forbidden for what it is a limit of, while projects have limits of their own."""
+    """Update fields. Raises Forbidden for a change of service, region or resource if project limits exist."""
     catalog.check_service_and_region(session, changes.get("service_id"), changes.get("region_id"))
     moving = {"service_id", "region_id", "resource_name"} & set(changes)
     if moving:
         _check_unused(session, limit)
-        wanted = {
-            name: changes.get(name, getattr(limit, name)) for name in ("service_id", "region_id", "resource_name")
-        }
-        other = _find_registered(session, **wanted)
+        key = {name: changes.get(name, getattr(limit, name)) for name in ("service_id", "region_id", "resource_name")}
+        other = _find_registered(session, **key)
         if other is not None and other.id != limit.id:
-            raise _duplicate("registered_limit", wanted["resource_name"])
+            raise _duplicate("registered_limit", key["resource_name"])
     for name, value in changes.items():
         setattr(limit, name, value)
 
 
 def remove_registered(session: Session, limit: RegisteredLimit) -> None:
-    """Raises Forbidden while projects have limits of their own."""
+    """Delete a registered limit. Raises Forbidden if project limits exist."""
     _check_unused(session, limit)
     session.delete(limit)
 
@@ -84,7 +82,7 @@ def create(
     domain_id: str | None,
     **columns: Any,
 ) -> Limit:
-    """A new limit of one project or domain. Raises BadRequest, Forbidden, Conflict."""
+    """Create a limit of one project or domain. Raises BadRequest, Forbidden, Conflict."""
     registered = _find_registered(session, service_id, region_id, resource_name)
     if registered is None:
         raise errors.Forbidden("Unable to create a limit that has no corresponding registered limit.")
@@ -95,7 +93,7 @@ def create(
             projects.find_domain(session, domain_id)
     except errors.NotFound as error:
         raise errors.BadRequest(error.message) from None
-    made = Limit(
+    limit = Limit(
         id=uuid4().hex,
         registered_limit_id=registered.id,
         project_id=project_id,
@@ -104,8 +102,8 @@ def create(
         **columns,
     )
     with conflict_on_duplicate(session, "limit", resource_name):
-        session.add(made)
-    return made
+        session.add(limit)
+    return limit
 
 
 def _find_registered(

@@ -1,4 +1,4 @@
-"""Projects and domains: the tree that everything else of the cloud hangs on."""
+"""Projects and domains: the tree of resource owners."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,18 +19,18 @@ MAX_TAGS = 80
 
 
 def find(session: Session, project_id: str) -> Project:
-    """The project, or the domain seen as one."""
-    found = session.get(Project, project_id)
-    if found is None:
+    """Return the project, or the domain in its role as a project."""
+    project = session.get(Project, project_id)
+    if project is None:
         raise errors.NotFound(f"Could not find project: {project_id}.")
-    return found
+    return project
 
 
 def find_domain(session: Session, domain_id: str) -> Project:
-    found = session.get(Project, domain_id)
-    if found is None or not found.is_domain:
+    domain = session.get(Project, domain_id)
+    if domain is None or not domain.is_domain:
         raise errors.NotFound(f"Could not find domain: {domain_id}.")
-    return found
+    return domain
 
 
 def create(
@@ -43,7 +43,7 @@ def create(
     is_domain: bool = False,
     **columns: Any,
 ) -> Project:
-    """A new project below its parent, or a new domain. Raises Conflict, NotFound, BadRequest, Forbidden."""
+    """Create a project below its parent, or a domain. Raises Conflict, NotFound, BadRequest, Forbidden."""
     if is_domain:
         if parent_id is not None:
             raise errors.BadRequest("A domain cannot have a parent.")
@@ -69,7 +69,7 @@ def create(
 
 
 def change(session: Session, project: Project, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Change fields; `extra` fields are added to those there are. Raises Forbidden for an immutable project."""
+    """Update fields; `extra` fields are merged. Raises Forbidden for an immutable project."""
     options = changes.get("options")
     only_unlocks = not extra and set(changes) == {"options"} and set(options or {}) <= {"immutable"}
     if not only_unlocks:
@@ -91,7 +91,7 @@ def change(session: Session, project: Project, changes: Mapping[str, Any], extra
 
 
 def remove(session: Session, project: Project) -> None:
-    """Delete a project that has no others below it, and what people may do in it. Raises Forbidden."""
+    """Delete a leaf project and the role assignments on it. Raises Forbidden."""
     if project.is_domain:
         remove_domain(session, project)
         return
@@ -106,7 +106,7 @@ def remove(session: Session, project: Project) -> None:
 
 
 def remove_domain(session: Session, domain: Project) -> None:
-    """Delete a disabled domain with all that is in it. Raises Forbidden for an enabled one."""
+    """Delete a disabled domain and its content. Raises Forbidden if it is enabled."""
     if domain.enabled:
         raise errors.Forbidden("Cannot delete a domain that is enabled, please disable it first.")
     check_mutable("domain", domain.id, domain.options, deleting=True)
@@ -116,11 +116,11 @@ def remove_domain(session: Session, domain: Project) -> None:
     session.execute(delete(User).where(User.domain_id == domain.id))
     session.execute(delete(Group).where(Group.domain_id == domain.id))
     session.execute(delete(Role).where(Role.domain_id == domain.id))
-    ahead = session.scalars(select(Project.id).where(Project.parent_id == domain.id)).all()
+    ids = session.scalars(select(Project.id).where(Project.parent_id == domain.id)).all()
     levels: list[Sequence[str]] = []
-    while ahead:
-        levels.append(ahead)
-        ahead = session.scalars(select(Project.id).where(Project.parent_id.in_(ahead))).all()
+    while ids:
+        levels.append(ids)
+        ids = session.scalars(select(Project.id).where(Project.parent_id.in_(ids))).all()
     for level in reversed(levels):
         _remove_projects(session, level)
     session.execute(delete(Limit).where(Limit.domain_id == domain.id))
@@ -129,39 +129,39 @@ def remove_domain(session: Session, domain: Project) -> None:
 
 
 def list_ancestors(session: Session, project: Project) -> list[Project]:
-    """The projects above this one, nearest first; the domain is not among them."""
-    found: list[Project] = []
+    """Return the ancestors, nearest first, without the domain."""
+    ancestors: list[Project] = []
     parent_id = project.parent_id
     while parent_id is not None:
         parent = find(session, parent_id)
         if parent.is_domain:
             break
-        found.append(parent)
+        ancestors.append(parent)
         parent_id = parent.parent_id
-    return found
+    return ancestors
 
 
 def list_descendants(session: Session, project_id: str) -> list[Project]:
-    """All projects below this one, those nearer to it first."""
-    found: list[Project] = []
-    ahead: Sequence[str] = [project_id]
-    while ahead:
-        level = session.scalars(select(Project).where(Project.parent_id.in_(ahead)).order_by(Project.name)).all()
-        found.extend(level)
-        ahead = [project.id for project in level]
-    return found
+    """Return all descendants, nearest first."""
+    descendants: list[Project] = []
+    parent_ids: Sequence[str] = [project_id]
+    while parent_ids:
+        level = session.scalars(select(Project).where(Project.parent_id.in_(parent_ids)).order_by(Project.name)).all()
+        descendants.extend(level)
+        parent_ids = [project.id for project in level]
+    return descendants
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """Raise BadRequest for tags that a project cannot have."""
+    """Raise BadRequest for too many or duplicate tags."""
     if len(tags) > MAX_TAGS:
         raise errors.BadRequest(f"Invalid input for field 'tags': a project has at most {MAX_TAGS} tags.")
     if len(set(tags)) != len(tags):
-        raise errors.BadRequest("Invalid input for field 'tags': the same tag is there twice.")
+        raise errors.BadRequest("Invalid input for field 'tags': tags must be unique.")
 
 
 def _resolve_parent(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:
-    """Domain and parent of a new project, checked."""
+    """Return and check the domain and parent of a new project."""
     if parent_id is None:
         domain = session.get(Project, domain_id)
         if domain is None or not domain.is_domain:
@@ -192,7 +192,7 @@ def _check_descendants_disabled(session: Session, project: Project) -> None:
 
 
 def _remove_projects(session: Session, ids: Sequence[str]) -> None:
-    """Projects that have nothing below them; application credentials and limits go with them."""
+    """Delete leaf projects with their assignments, credentials and limits."""
     grants.remove_target_assignments(session, "project", ids)
     session.execute(delete(Credential).where(Credential.project_id.in_(ids)))
     session.execute(update(User).where(User.default_project_id.in_(ids)).values(default_project_id=None))

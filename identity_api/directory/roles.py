@@ -1,4 +1,4 @@
-"""Roles, and what they imply."""
+"""Roles and implied roles."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,14 +19,14 @@ NEVER_IMPLIED = "admin"
 
 
 def find(session: Session, role_id: str) -> Role:
-    found = session.get(Role, role_id)
-    if found is None:
+    role = session.get(Role, role_id)
+    if role is None:
         raise errors.NotFound(f"Could not find role: {role_id}.")
-    return found
+    return role
 
 
 def create(session: Session, now: datetime, *, name: str, domain_id: str | None, **columns: Any) -> Role:
-    """A new role, of the whole cloud or of one domain. Raises Conflict, NotFound."""
+    """Create a global or domain-specific role. Raises Conflict, NotFound."""
     if domain_id is not None:
         find_domain(session, domain_id)
     role = Role(id=uuid4().hex, name=name, domain_id=domain_id or "", created_at=now, **columns)
@@ -37,7 +37,7 @@ def create(session: Session, now: datetime, *, name: str, domain_id: str | None,
 
 
 def change(session: Session, role: Role, changes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Change fields. Raises Forbidden for an immutable role, except to make it mutable."""
+    """Update fields. Raises Forbidden for an immutable role, unless the change makes it mutable."""
     only_unlocks = not extra and set(changes) == {"options"} and set(changes["options"]) <= {"immutable"}
     if not only_unlocks:
         check_mutable("role", role.id, role.options)
@@ -50,7 +50,7 @@ def change(session: Session, role: Role, changes: Mapping[str, Any], extra: Mapp
 
 
 def remove(session: Session, role: Role) -> None:
-    """Delete the role wherever it was given."""
+    """Delete the role, its assignments, and application credentials that hold it."""
     check_mutable("role", role.id, role.options, deleting=True)
     application_credentials.remove_with_role(session, role.id)
     session.execute(delete(Assignment).where(Assignment.role_id == role.id))
@@ -60,24 +60,24 @@ def remove(session: Session, role: Role) -> None:
 
 
 def load_implications(session: Session, prior_id: str | None = None) -> dict[str, list[Role]]:
-    """Prior role id → the roles it implies, by name; all prior roles, or only one."""
+    """Return the implied roles, sorted by name, by prior role id; optionally for one prior role."""
     query = select(Implication.prior_id, Role).join(Role, Role.id == Implication.implied_id).order_by(Role.name)
     if prior_id is not None:
         query = query.where(Implication.prior_id == prior_id)
-    found: dict[str, list[Role]] = {}
+    by_prior: dict[str, list[Role]] = {}
     for prior, role in session.execute(query):
-        found.setdefault(prior, []).append(role)
-    return found
+        by_prior.setdefault(prior, []).append(role)
+    return by_prior
 
 
 def check_implication(session: Session, prior: Role, implied: Role) -> None:
-    """Raise NotFound unless the one implies the other."""
+    """Raise NotFound unless `prior` implies `implied`."""
     if session.get(Implication, (prior.id, implied.id)) is None:
         raise errors.NotFound(f"{prior.id} does not imply {implied.id}.")
 
 
 def add_implication(session: Session, prior: Role, implied: Role) -> None:
-    """Let the one imply the other; content if it does. Raises Forbidden for what must not be implied."""
+    """Add an implied role; idempotent. Raises Forbidden for admin, and for a domain-specific role of a global one."""
     if implied.name == NEVER_IMPLIED and not implied.domain_id:
         raise errors.Forbidden(f"{implied.id} cannot be an implied roles.")
     if implied.domain_id and not prior.domain_id:
@@ -88,7 +88,7 @@ def add_implication(session: Session, prior: Role, implied: Role) -> None:
 
 
 def remove_implication(session: Session, prior: Role, implied: Role) -> None:
-    """Raises NotFound unless the one implies the other."""
+    """Remove an implied role. Raises NotFound."""
     check_implication(session, prior, implied)
     session.execute(delete(Implication).where(Implication.prior_id == prior.id, Implication.implied_id == implied.id))
     epoch.bump(session)

@@ -1,4 +1,4 @@
-"""Users: who they are and what their password is."""
+"""Users, their passwords and options."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -30,10 +30,10 @@ OPTIONS = frozenset(
 
 
 def find(session: Session, user_id: str) -> User:
-    found = session.get(User, user_id)
-    if found is None:
+    user = session.get(User, user_id)
+    if user is None:
         raise errors.NotFound(f"Could not find user: {user_id}.")
-    return found
+    return user
 
 
 def create(
@@ -47,7 +47,7 @@ def create(
     default_project_id: str | None,
     **columns: Any,
 ) -> User:
-    """A new user, without a hash one who has no password. Raises Conflict, NotFound, BadRequest."""
+    """Create a user, without a password if `password_hash` is None. Raises Conflict, NotFound, BadRequest."""
     find_domain(session, domain_id)
     _check_default_project(session, default_project_id)
     check_options(columns.get("options") or {})
@@ -76,7 +76,7 @@ def change(
     extra: Mapping[str, Any],
     password_hash: str | None = None,
 ) -> None:
-    """Change fields. A new password and disabling end every token the user has."""
+    """Update fields. A new password and disabling invalidate all tokens of the user."""
     if "default_project_id" in changes:
         _check_default_project(session, changes["default_project_id"])
     check_options(changes.get("options") or {})
@@ -97,7 +97,7 @@ def change(
 
 
 def check_may_change_password(user: User, now: datetime, settings: Settings, new_is_old: bool) -> None:
-    """Raise BadRequest where the user may not choose this password now."""
+    """Raise BadRequest if password policy forbids the user this change now."""
     if user.options.get("lock_password"):
         raise errors.BadRequest(
             "You cannot change your password at this time due to password policy disallowing password changes. Please "
@@ -114,7 +114,7 @@ def check_may_change_password(user: User, now: datetime, settings: Settings, new
 
 
 def remove(session: Session, user: User) -> None:
-    """Delete the user with all credentials, memberships and roles."""
+    """Delete the user with credentials, memberships and role assignments."""
     lockouts.clear_lockouts(session, user.id)
     grants.remove_actor_assignments(session, "user", [user.id])
     session.delete(user)
@@ -123,7 +123,7 @@ def remove(session: Session, user: User) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise BadRequest for options that do not exist or make no sense."""
+    """Raise BadRequest for unknown options and invalid values."""
     for name, value in options.items():
         if name not in OPTIONS:
             raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
@@ -136,10 +136,10 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def _check_multi_factor_rules(rules: Any) -> None:
-    shaped = isinstance(rules, list) and all(
+    is_valid = isinstance(rules, list) and all(
         isinstance(rule, list) and all(isinstance(method, str) for method in rule) for rule in rules
     )
-    if not shaped:
+    if not is_valid:
         raise errors.BadRequest(
             "Invalid input for field 'options.multi_factor_auth_rules': it must be a list of lists."
         )
@@ -153,7 +153,7 @@ def _set_password(user: User, password_hash: str, now: datetime, settings: Setti
 
 
 def _check_default_project(session: Session, project_id: str | None) -> None:
-    """A domain cannot be it. A project that does not exist can, as with Keystone."""
-    found = session.get(Project, project_id) if project_id is not None else None
-    if found is not None and found.is_domain:
+    """Raise BadRequest for a domain. A project that does not exist is accepted, as in Keystone."""
+    project = session.get(Project, project_id) if project_id is not None else None
+    if project is not None and project.is_domain:
         raise errors.BadRequest(f"User's default project ID cannot be a domain ID: {project_id}")

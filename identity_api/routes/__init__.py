@@ -1,4 +1,4 @@
-"""The routes of identity, below /identity."""
+"""Routes of the identity service below /identity."""
 
 from flask import Flask
 
@@ -10,12 +10,12 @@ from identity_api.routes.directory import domains, groups, projects, users
 
 
 def configure(app: Flask) -> None:
-    """Give the application what identity's routes reach for."""
+    """Install the services that identity's routes use."""
     dependencies.install(app)
 
 
 def register(app: Flask) -> None:
-    """Add every route of identity to the application."""
+    """Register identity's blueprints."""
     app.register_blueprint(versions.blueprint)
     for module in (
         auth,

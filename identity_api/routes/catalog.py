@@ -1,4 +1,4 @@
-"""Services, endpoints and regions: what the catalog is made of."""
+"""Routes of services, endpoints and regions."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -42,10 +42,10 @@ def services() -> Response:
             session,
             select(CatalogService),
             request.args,
-            order=CatalogService.created_at,
-            identity=CatalogService.id,
-            words={"type": CatalogService.type, "name": CatalogService.name},
-            flags={"enabled": CatalogService.enabled},
+            sort_key=CatalogService.created_at,
+            id_column=CatalogService.id,
+            filters={"type": CatalogService.type, "name": CatalogService.name},
+            boolean_filters={"enabled": CatalogService.enabled},
         )
         return json(collection("services", [views.service(row) for row in page.rows], page.next_marker))
 
@@ -82,7 +82,7 @@ def update_service(service_id: str) -> Response:
     body = parse_member(ServiceChange, "service")
     with database().transaction() as session:
         found = catalog.find_service(session, service_id)
-        _update(session, found, body.given("type", "name", "description", "enabled"), body)
+        _update(session, found, body.provided("type", "name", "description", "enabled"), body)
     return json({"service": views.service(found)})
 
 
@@ -102,15 +102,15 @@ def endpoints() -> Response:
             session,
             select(Endpoint),
             request.args,
-            order=Endpoint.created_at,
-            identity=Endpoint.id,
-            words={
+            sort_key=Endpoint.created_at,
+            id_column=Endpoint.id,
+            filters={
                 "interface": Endpoint.interface,
                 "service_id": Endpoint.service_id,
                 "region_id": Endpoint.region_id,
                 "region": Endpoint.region_id,
             },
-            flags={"enabled": Endpoint.enabled},
+            boolean_filters={"enabled": Endpoint.enabled},
         )
         return json(collection("endpoints", [views.endpoint(row) for row in page.rows], page.next_marker))
 
@@ -149,7 +149,7 @@ def endpoint(endpoint_id: str) -> Response:
 @guard("identity:update_endpoint")
 def update_endpoint(endpoint_id: str) -> Response:
     body = parse_member(EndpointChange, "endpoint")
-    changes = body.given("interface", "service_id", "url", "enabled", "region_id")
+    changes = body.provided("interface", "service_id", "url", "enabled", "region_id")
     if "url" in changes:
         catalog.check_url(body.url)
     with database().transaction() as session:
@@ -178,9 +178,9 @@ def regions() -> Response:
             session,
             select(Region),
             request.args,
-            order=Region.id,
-            identity=Region.id,
-            words={"parent_region_id": Region.parent_region_id},
+            sort_key=Region.id,
+            id_column=Region.id,
+            filters={"parent_region_id": Region.parent_region_id},
         )
         return json(collection("regions", [views.region(row) for row in page.rows], page.next_marker))
 
@@ -214,7 +214,7 @@ def region(region_id: str) -> Response:
 @guard("identity:update_region")
 def update_region(region_id: str) -> Response:
     body = parse_member(RegionChange, "region")
-    changes = body.given("description", "parent_region_id")
+    changes = body.provided("description", "parent_region_id")
     if "description" in changes:
         changes["description"] = changes["description"] or ""
     with database().transaction() as session:
@@ -249,7 +249,7 @@ def _create_region(body: NewRegion, region_id: str) -> Response:
 
 
 def _ensure_region(session: Session, region_id: str | None) -> str | None:
-    """The region that an endpoint names in the old way, made if there is none."""
+    """Find or create the region given by the deprecated field `region`."""
     if region_id is not None and session.get(Region, region_id) is None:
         session.add(Region(id=region_id))
         session.flush()

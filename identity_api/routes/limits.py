@@ -1,4 +1,4 @@
-"""Limits, registered ones and those of projects."""
+"""Routes of registered limits and limits."""
 
 from http import HTTPStatus
 
@@ -17,7 +17,7 @@ from identity_api.routes.base.bodies import json_object, parse_body, parse_membe
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.limits import LimitChange, NewLimits, NewRegisteredLimits, RegisteredLimitChange
 from identity_api.views import limits as views
-from identity_api.views.common import Shown, collection
+from identity_api.views.common import JsonObject, collection
 
 blueprint = Blueprint("identity_limits", __name__)
 RESOURCE_FILTERS = {
@@ -35,9 +35,9 @@ def registered_limits() -> Response:
             session,
             select(RegisteredLimit),
             request.args,
-            order=RegisteredLimit.created_at,
-            identity=RegisteredLimit.id,
-            words=RESOURCE_FILTERS,
+            sort_key=RegisteredLimit.created_at,
+            id_column=RegisteredLimit.id,
+            filters=RESOURCE_FILTERS,
         )
         return json(collection("registered_limits", [views.registered(row) for row in page.rows], page.next_marker))
 
@@ -48,8 +48,8 @@ def register() -> Response:
     body = parse_body(NewRegisteredLimits, json_object())
     with database().transaction() as session:
         now = clock().now()
-        made = [limits.register(session, now, **wanted.model_dump()) for wanted in body.registered_limits]
-    return json(collection("registered_limits", [views.registered(limit) for limit in made]), HTTPStatus.CREATED)
+        created = [limits.register(session, now, **spec.model_dump()) for spec in body.registered_limits]
+    return json(collection("registered_limits", [views.registered(limit) for limit in created]), HTTPStatus.CREATED)
 
 
 @blueprint.get("/registered_limits/<registered_limit_id>")
@@ -88,7 +88,7 @@ def model() -> Response:
 @blueprint.get("/limits")
 @require("identity:list_limits")
 def list_all() -> Response:
-    """Those of the caller's own project or domain; all of them for who may see others'."""
+    """List the limits of the caller's project or domain; all limits if policy allows."""
     query = select(Limit).join(RegisteredLimit, RegisteredLimit.id == Limit.registered_limit_id)
     if not is_allowed("identity:get_limit", {}):
         me = caller()
@@ -99,9 +99,9 @@ def list_all() -> Response:
             session,
             query,
             request.args,
-            order=Limit.created_at,
-            identity=Limit.id,
-            words={**RESOURCE_FILTERS, "project_id": Limit.project_id, "domain_id": Limit.domain_id},
+            sort_key=Limit.created_at,
+            id_column=Limit.id,
+            filters={**RESOURCE_FILTERS, "project_id": Limit.project_id, "domain_id": Limit.domain_id},
         )
         return json(collection("limits", [_render(session, row) for row in page.rows], page.next_marker))
 
@@ -112,9 +112,9 @@ def create() -> Response:
     body = parse_body(NewLimits, json_object())
     with database().transaction() as session:
         now = clock().now()
-        made = [limits.create(session, now, **wanted.model_dump()) for wanted in body.limits]
-        shown = [_render(session, limit) for limit in made]
-    return json(collection("limits", shown), HTTPStatus.CREATED)
+        created = [limits.create(session, now, **spec.model_dump()) for spec in body.limits]
+        rendered = [_render(session, limit) for limit in created]
+    return json(collection("limits", rendered), HTTPStatus.CREATED)
 
 
 @blueprint.get("/limits/<limit_id>")
@@ -132,8 +132,8 @@ def update(limit_id: str) -> Response:
         found = limits.find(session, limit_id)
         for name, value in body.model_dump(exclude_unset=True).items():
             setattr(found, name, value)
-        shown = _render(session, found)
-    return json({"limit": shown})
+        rendered = _render(session, found)
+    return json({"limit": rendered})
 
 
 @blueprint.delete("/limits/<limit_id>")
@@ -144,5 +144,5 @@ def delete(limit_id: str) -> Response:
     return empty()
 
 
-def _render(session: Session, limit: Limit) -> Shown:
+def _render(session: Session, limit: Limit) -> JsonObject:
     return views.limit(limit, session.get_one(RegisteredLimit, limit.registered_limit_id))

@@ -1,4 +1,4 @@
-"""Which versions there are: the first thing every client asks."""
+"""Version discovery documents."""
 
 from http import HTTPStatus
 from typing import Any

@@ -1,4 +1,4 @@
-"""The body of a log-in: proofs of who somebody is, and the scope that is asked for."""
+"""Request body of a log-in: authentication methods and requested scope."""
 
 from typing import Annotated, Any, Literal
 
@@ -32,23 +32,23 @@ class DomainReference(LenientBody):
     name: Short | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> "DomainReference":
+    def _check_reference(self) -> "DomainReference":
         if self.id is None and self.name is None:
-            raise ValueError("a domain is named by its id or its name")
+            raise ValueError("a domain needs an id or a name")
         return self
 
 
 class InDomain(LenientBody):
-    """A user or project: by id, or by name and domain."""
+    """Reference to a user or project: by id, or by name and domain."""
 
     id: Short | None = None
     name: Short | None = None
     domain: DomainReference | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> "InDomain":
+    def _check_reference(self) -> "InDomain":
         if self.id is None and (self.name is None or self.domain is None):
-            raise ValueError("it is named by its id, or by its name and its domain")
+            raise ValueError("it needs an id, or a name and a domain")
         return self
 
     def reference(self) -> Reference:
@@ -75,9 +75,9 @@ class ApplicationCredentialMethod(LenientBody):
     secret: Secret
 
     @model_validator(mode="after")
-    def _named(self) -> "ApplicationCredentialMethod":
+    def _check_reference(self) -> "ApplicationCredentialMethod":
         if self.id is None and (self.name is None or self.user is None):
-            raise ValueError("it is named by its id, or by its name and its user")
+            raise ValueError("it needs an id, or a name and a user")
         return self
 
 
@@ -99,9 +99,9 @@ class ScopeFields(LenientBody):
     unscoped: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "ScopeFields":
+    def _check_exactly_one(self) -> "ScopeFields":
         if len(self.model_fields_set & {"project", "domain", "system", "unscoped"}) != 1:
-            raise ValueError("exactly one of project, domain, system and unscoped is wanted")
+            raise ValueError("exactly one of project, domain, system and unscoped is required")
         return self
 
 
@@ -109,26 +109,26 @@ class Auth(LenientBody):
     identity: Identity
     scope: ScopeFields | Literal["unscoped"] | None = None
 
-    def proofs(self) -> list[AuthMethod]:
-        """What the client proves itself with. Raises BadRequest for a method without its part."""
-        found: list[AuthMethod] = []
+    def auth_methods(self) -> list[AuthMethod]:
+        """Return the methods. Raises BadRequest for a method without section, Unauthorized if unsupported."""
+        methods: list[AuthMethod] = []
         for method in dict.fromkeys(self.identity.methods):
             if method == "password":
                 user = _require_section(self.identity.password, method).user
-                found.append(PasswordAuth(user=user.reference(), password=user.password))
+                methods.append(PasswordAuth(user=user.reference(), password=user.password))
             elif method == "token":
-                found.append(TokenAuth(id=_require_section(self.identity.token, method).id))
+                methods.append(TokenAuth(id=_require_section(self.identity.token, method).id))
             elif method == "application_credential":
-                part = _require_section(self.identity.application_credential, method)
-                user_of = part.user.reference() if part.user else None
-                named = CredentialReference(part.id, part.name, user_of)
-                found.append(ApplicationCredentialAuth(named=named, secret=part.secret))
+                section = _require_section(self.identity.application_credential, method)
+                user_reference = section.user.reference() if section.user else None
+                reference = CredentialReference(section.id, section.name, user_reference)
+                methods.append(ApplicationCredentialAuth(credential=reference, secret=section.secret))
             else:
                 raise errors.Unauthorized("Attempted to authenticate with an unsupported method.")
-        return found
+        return methods
 
-    def wanted(self) -> RequestedScope | None:
-        """The scope that is asked for; None when it is left to the server."""
+    def requested_scope(self) -> RequestedScope | None:
+        """Return the requested scope; None for the server's default."""
         scope = self.scope
         if scope is None:
             return None
@@ -140,17 +140,17 @@ class Auth(LenientBody):
             return RequestedScope(Scope.DOMAIN, Reference(id=scope.domain.id, name=scope.domain.name))
         if scope.system is not None and scope.system.all:
             return RequestedScope(Scope.SYSTEM)
-        raise errors.BadRequest("The only system scope there is is {'all': true}.")
+        raise errors.BadRequest("The only supported system scope is {'all': true}.")
 
 
 class AuthRequest(LenientBody):
     auth: Auth
 
 
-def _require_section(part: Any, method: str) -> Any:
-    if part is None:
+def _require_section(section: Any, method: str) -> Any:
+    if section is None:
         raise errors.BadRequest(
             f"Expecting to find {method} in identity. The server could not comply with the request since it is either "
             "malformed or otherwise incorrect. The client is assumed to be in error."
         )
-    return part
+    return section

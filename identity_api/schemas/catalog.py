@@ -20,7 +20,7 @@ class NewService(Fields):
 
 
 class ServiceChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     type: Type = ""
     name: Annotated[str, StringConstraints(max_length=255)] | None = None
@@ -38,7 +38,7 @@ class NewEndpoint(Fields):
 
 
 class EndpointChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     interface: Interface = "public"
     service_id: Id = ""
@@ -55,7 +55,7 @@ class NewRegion(Fields):
 
 
 class RegionChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     description: Text | None = None
     parent_region_id: RegionId | None = None

@@ -1,4 +1,4 @@
-"""Kinds of values that bodies of identity are made of."""
+"""Field types of identity's request bodies."""
 
 from typing import Annotated, Any
 
@@ -16,14 +16,14 @@ Options = dict[str, Any]
 
 
 class Fields(Body):
-    """Fields of an object; those that nobody knows are kept and shown again, as Keystone does."""
+    """Fields of a resource; unknown fields are stored and returned, as in Keystone."""
 
     model_config = ConfigDict(extra="allow")
 
     def extra(self) -> dict[str, Any]:
-        """The fields that the schema does not know. `id` and `links` are never among them."""
+        """Return the unknown fields, without `id` and `links`."""
         return {name: value for name, value in (self.model_extra or {}).items() if name not in ("id", "links")}
 
-    def given(self, *names: str) -> dict[str, Any]:
-        """Those of these fields that the client sent."""
+    def provided(self, *names: str) -> dict[str, Any]:
+        """Return the named fields that are present in the request."""
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}

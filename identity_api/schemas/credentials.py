@@ -1,4 +1,4 @@
-"""Bodies of application credentials."""
+"""Bodies of application credentials and access rules."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,9 +18,9 @@ class RoleReference(LenientBody):
     name: Annotated[str, StringConstraints(max_length=255)] | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> "RoleReference":
+    def _check_reference(self) -> "RoleReference":
         if not self.id and not self.name:
-            raise ValueError("a role is named by its id or its name")
+            raise ValueError("a role needs an id or a name")
         return self
 
 
@@ -31,9 +31,9 @@ class NewAccessRule(LenientBody):
     service: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
-    def _complete(self) -> "NewAccessRule":
+    def _check_complete(self) -> "NewAccessRule":
         if self.id is None and not (self.path and self.method and self.service):
-            raise ValueError("an access rule has a path, a method and a service")
+            raise ValueError("an access rule needs a path, a method and a service")
         return self
 
 
@@ -48,13 +48,13 @@ class NewApplicationCredential(LenientBody):
 
     @field_validator("expires_at", mode="before")
     @classmethod
-    def _text(cls, value: Any) -> Any:
+    def _check_is_string(cls, value: Any) -> Any:
         if value is not None and not isinstance(value, str):
             raise ValueError("it must be a time such as 2026-01-31T12:00:00")
         return value
 
-    def ends_at(self) -> datetime | None:
-        """When it ends; a time without a zone is UTC."""
+    def expiry(self) -> datetime | None:
+        """Expiry; a time without a zone is UTC."""
         if self.expires_at is None or self.expires_at.tzinfo is not None:
             return self.expires_at
         return self.expires_at.replace(tzinfo=UTC)

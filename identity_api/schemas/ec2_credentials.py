@@ -1,4 +1,4 @@
-"""Bodies of credentials that identity keeps for others."""
+"""Bodies of stored credentials and EC2 key pairs."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ class NewCredential(Fields):
 
 
 class CredentialChange(Fields):
-    """What is not sent stays as it is; only the blob may change."""
+    """Absent fields stay unchanged; only the blob may change."""
 
     blob: Blob | None = None
     type: Name = ""

@@ -1,4 +1,4 @@
-"""Bodies of limits, which come as lists."""
+"""Bodies of limits and registered limits; requests create several at once."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ class NewRegisteredLimits(Body):
 
 
 class RegisteredLimitChange(Body):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     service_id: Id = ""
     region_id: RegionId | None = None
@@ -44,9 +44,9 @@ class NewLimit(Body):
     description: Text | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "NewLimit":
+    def _check_exactly_one(self) -> "NewLimit":
         if (self.project_id is None) == (self.domain_id is None):
-            raise ValueError("exactly one of project_id and domain_id is wanted")
+            raise ValueError("exactly one of project_id and domain_id is required")
         return self
 
 
@@ -55,7 +55,7 @@ class NewLimits(Body):
 
 
 class LimitChange(Body):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     resource_limit: Amount = 0
     description: Text | None = None

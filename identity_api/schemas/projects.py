@@ -20,7 +20,7 @@ class NewProject(Fields):
 
 
 class ProjectChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: ShortName = ""
     description: Text | None = None
@@ -41,7 +41,7 @@ class NewDomain(Fields):
 
 
 class DomainChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: ShortName = ""
     description: Text | None = None

@@ -11,7 +11,7 @@ class NewRole(Fields):
 
 
 class RoleChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name = ""
     domain_id: Id | None = None

@@ -21,7 +21,7 @@ class NewUser(Fields):
 
 
 class UserChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name = ""
     domain_id: Id | None = None
@@ -45,7 +45,7 @@ class NewGroup(Fields):
 
 
 class GroupChange(Fields):
-    """What is not sent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name = ""
     domain_id: Id | None = None

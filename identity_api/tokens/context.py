@@ -1,4 +1,4 @@
-"""What a token means just now: its user, its scope and the roles there, looked up in the database."""
+"""Token context: user, scope and effective roles of a token, loaded from the database."""
 
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ UNAUTHORIZED = "The request you have made requires authentication."
 
 @dataclass(frozen=True, slots=True)
 class NamedResource:
-    """A user, project or domain with the domain it is in."""
+    """A user, project or domain with its domain."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class NamedResource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialContext:
-    """The application credential that somebody came with. `rules` have their ids."""
+    """The application credential that a token was issued for. `rules` are pairs of id and access rule."""
 
     id: str
     name: str
@@ -41,7 +41,7 @@ class CredentialContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthContext:
-    """What a user is in a scope. It holds until something in identity's tables changes, or the credential ends."""
+    """User, scope and roles. Valid until the identity epoch changes or the application credential expires."""
 
     user: NamedResource
     generation: int
@@ -52,47 +52,47 @@ class AuthContext:
     roles: tuple[RoleName, ...] = ()
     credential: CredentialContext | None = None
 
-    def holds(self, now: datetime) -> bool:
-        """Whether the application credential, if there is one, has not ended."""
+    def is_valid_at(self, now: datetime) -> bool:
+        """Whether the application credential, if any, has not expired."""
         end = self.credential.expires_at if self.credential else None
         return end is None or now < end
 
 
 @dataclass(frozen=True, slots=True)
 class TokenContext:
-    """A token and everything it stands for."""
+    """A token's payload with its authorization context."""
 
     payload: Payload
-    standing: AuthContext
+    auth_context: AuthContext
 
     @property
-    def ends_at(self) -> datetime:
-        """When it stops being good: an application credential may end before the token does."""
-        end = self.standing.credential.expires_at if self.standing.credential else None
+    def valid_until(self) -> datetime:
+        """Expiry of the token or of its application credential, whichever is earlier."""
+        end = self.auth_context.credential.expires_at if self.auth_context.credential else None
         return self.payload.expires_at if end is None else min(self.payload.expires_at, end)
 
     @property
     def audit_ids(self) -> tuple[str, ...]:
-        """The token's own audit id and the first one of its chain."""
+        """Audit id of the token, and of the first token of its chain."""
         ids = (self.payload.audit_id, self.payload.parent_audit_id)
         return tuple(_encode_audit_id(id_) for id_ in ids if id_ is not None)
 
     def caller(self) -> Caller:
-        """The same, as all services see it."""
-        it = self.standing
-        rules = it.credential.rules if it.credential else None
+        """Return the request context that all services use."""
+        auth = self.auth_context
+        rules = auth.credential.rules if auth.credential else None
         return Caller(
-            user_id=it.user.id,
-            user_name=it.user.name,
-            user_domain_id=it.user.domain_id,
-            project_id=it.project.id if it.project else None,
-            project_domain_id=it.project.domain_id if it.project else None,
-            domain_id=it.domain.id if it.domain else None,
-            system=it.system,
-            roles=frozenset(role.name for role in it.roles),
+            user_id=auth.user.id,
+            user_name=auth.user.name,
+            user_domain_id=auth.user.domain_id,
+            project_id=auth.project.id if auth.project else None,
+            project_domain_id=auth.project.domain_id if auth.project else None,
+            domain_id=auth.domain.id if auth.domain else None,
+            system=auth.system,
+            roles=frozenset(role.name for role in auth.roles),
             expires_at=self.payload.expires_at,
             audit_ids=self.audit_ids,
-            application_credential_id=it.credential.id if it.credential else None,
+            application_credential_id=auth.credential.id if auth.credential else None,
             access_rules=None if rules is None else tuple(rule for _, rule in rules),
             grant=self.payload.pack(),
         )
@@ -101,7 +101,7 @@ class TokenContext:
 def load_auth_context(
     session: Session, graph: RoleGraph, user_id: str, scope: Scope, scope_id: str, credential_id: str | None
 ) -> AuthContext:
-    """What the user is there now. Raises Unauthorized for what is gone or disabled, or without roles."""
+    """Load the context of a user in a scope. Raises Unauthorized if either is missing or disabled, or without roles."""
     user, generation, password_expires_at = _load_user(session, user_id)
     common: dict[str, Any] = {
         "user": user,
@@ -165,26 +165,30 @@ def _load_project(session: Session, project_id: str) -> tuple[NamedResource, str
 def _load_credential(
     session: Session, credential_id: str, user_id: str, project_id: str
 ) -> tuple[CredentialContext, set[str]]:
-    """The credential and the role ids it may use, without what they imply."""
-    found = session.get(ApplicationCredential, credential_id)
-    if found is None or found.user_id != user_id or found.project_id != project_id:
+    """Return the credential and its role ids, without implied roles."""
+    credential = session.get(ApplicationCredential, credential_id)
+    if credential is None or credential.user_id != user_id or credential.project_id != project_id:
         raise errors.Unauthorized(UNAUTHORIZED)
     rules = None
-    if found.access_rule_ids:
-        query = select(AccessRuleRow).where(AccessRuleRow.id.in_(found.access_rule_ids)).order_by(AccessRuleRow.id)
+    if credential.access_rule_ids:
+        query = select(AccessRuleRow).where(AccessRuleRow.id.in_(credential.access_rule_ids)).order_by(AccessRuleRow.id)
         rules = tuple(
             (row.id, AccessRule(service=row.service, method=row.method, path=row.path))
             for row in session.scalars(query)
         )
     used = CredentialContext(
-        id=found.id, name=found.name, unrestricted=found.unrestricted, expires_at=found.expires_at, rules=rules
+        id=credential.id,
+        name=credential.name,
+        unrestricted=credential.unrestricted,
+        expires_at=credential.expires_at,
+        rules=rules,
     )
-    return used, set(found.role_ids)
+    return used, set(credential.role_ids)
 
 
 def _require_roles(graph: RoleGraph, role_ids: set[str]) -> tuple[RoleName, ...]:
-    """The roles by name, with implied ones. Raises Unauthorized when there are none."""
-    roles = graph.named(graph.closure(role_ids))
+    """Return the roles with implied ones, sorted by name. Raises Unauthorized if there are none."""
+    roles = graph.global_roles(graph.closure(role_ids))
     if not roles:
         raise errors.Unauthorized(UNAUTHORIZED)
     return roles

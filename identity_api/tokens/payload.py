@@ -1,4 +1,4 @@
-"""What a token carries, packed small: with Fernet around it the token stays under 255 characters."""
+"""Token payload, packed with msgpack so that a Fernet token has at most 255 characters."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ FORMAT = 1
 
 
 class Method(IntFlag):
-    """How somebody proved who they are; the names are those of the API."""
+    """Authentication methods; the names are those of the API."""
 
     PASSWORD = 1
     TOKEN = 2
@@ -21,7 +21,7 @@ class Method(IntFlag):
 
 
 class Scope(IntEnum):
-    """What kind of thing a token is good for."""
+    """Kind of a token's scope."""
 
     UNSCOPED = 0
     PROJECT = 1
@@ -31,7 +31,7 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A token's content. `generation` must still be the user's; `parent_audit_id` begins the chain."""
+    """Content of a token. `generation` must equal the user's; `parent_audit_id` is the first audit id of the chain."""
 
     user_id: str
     methods: Method
@@ -64,10 +64,10 @@ class Payload:
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Payload":
-        """Raises ValueError for anything that `pack` did not make."""
+        """Inverse of `pack`. Raises ValueError for other bytes."""
         fields = msgpack.unpackb(packed)
         if not isinstance(fields, list) or not fields or fields[0] != FORMAT:
-            raise ValueError("a token of another format")
+            raise ValueError("unknown token format")
         _, methods, scope, user_id, scope_id, issued, expires, audit, parent, generation, credential = fields
         return cls(
             user_id=_unpack_id(user_id) or "",
@@ -84,7 +84,7 @@ class Payload:
 
 
 def _pack_id(id_: str | None) -> bytes | str | None:
-    """32 hex digits as 16 bytes; anything else as it is."""
+    """Pack 32 hex digits as 16 bytes; other ids stay text."""
     if id_ is None or len(id_) != 32:
         return id_
     try:

@@ -1,4 +1,4 @@
-"""Tokens: issued, validated, revoked. They are encrypted and complete; the database keeps only those ended early."""
+"""Tokens: issue, validate, revoke. Tokens are encrypted and self-contained; the database stores only revocations."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ EXPIRED_WINDOW = timedelta(seconds=keys.EXPIRED_WINDOW_SECONDS)
 
 
 _ContextKey = tuple[str, Scope, str, str | None]
-"""User, scope, and application credential."""
+"""User id, scope, scope id, application credential id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _CachedToken:
 
 
 class Tokens:
-    """Everything about tokens. One for each API process; safe to use from many threads."""
+    """Issues, validates and revokes tokens. One instance per API process; thread-safe."""
 
     def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
         self._database = database
@@ -55,21 +55,21 @@ class Tokens:
         self._keys = keys.KeyRing(keys.directory(settings))
         self._epoch = EpochReader(database)
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, _CachedToken] = OrderedDict()
-        self._graphs: EpochCache[None, RoleGraph] = EpochCache()
-        self._standings: EpochCache[_ContextKey, AuthContext] = EpochCache()
+        self._cache: OrderedDict[bytes, _CachedToken] = OrderedDict()
+        self._role_graphs: EpochCache[None, RoleGraph] = EpochCache()
+        self._auth_contexts: EpochCache[_ContextKey, AuthContext] = EpochCache()
 
     @property
     def epoch(self) -> int:
-        """A number that moves when anything that was read from identity's tables may be old."""
+        """Current identity epoch."""
         return self._epoch.read()
 
     def authenticate(self, token: str) -> Caller:
-        """Who comes with this token. Raises Unauthorized unless it is good at this moment.
+        """Return the caller of a valid token. Raises Unauthorized.
 
-        What was found out once holds as long as the epoch stands still.
+        Results are cached until the epoch changes.
         """
-        return self._look_at(token).caller
+        return self._lookup(token).caller
 
     def issue(
         self,
@@ -82,9 +82,9 @@ class Tokens:
         parent: Payload | None = None,
         application_credential_id: str | None = None,
     ) -> tuple[str, TokenContext]:
-        """A new token. Raises Unauthorized when the user may do nothing in this scope.
+        """Issue a token. Raises Unauthorized if the user has no role in this scope.
 
-        With a parent, it ends when the parent ends and belongs to the parent's chain.
+        A token issued by another token (`parent`) keeps its expiry and audit chain.
         """
         now = self._clock.now()
         payload = Payload(
@@ -99,97 +99,97 @@ class Tokens:
             generation=generation,
             application_credential_id=application_credential_id,
         )
-        subject = TokenContext(payload, self._standing(payload, now, self._epoch.read()))
+        subject = TokenContext(payload, self._load_auth_context(payload, now, self._epoch.read()))
         return self._keys.encrypt(payload.pack(), int(now.timestamp())).rstrip(b"=").decode(), subject
 
     def validate(self, token: str, *, allow_expired: bool = False) -> TokenContext:
-        """What the token means now. Raises NotFound when it is none, or not valid any more.
+        """Return the context of the token. Raises NotFound for an invalid token.
 
-        `allow_expired` forgives that its lifetime is over, for a while; everything else must hold still.
+        `allow_expired` accepts tokens that expired less than `EXPIRED_WINDOW` ago and are valid otherwise.
         """
         now = self._clock.now()
         try:
-            payload = self._opened(token) if allow_expired else None
+            payload = self._decrypt(token) if allow_expired else None
             if payload is not None and payload.expires_at <= now < payload.expires_at + EXPIRED_WINDOW:
-                subject = self._subject(replace(payload, expires_at=now + EXPIRED_WINDOW), now, self._epoch.read())
+                subject = self._load_context(replace(payload, expires_at=now + EXPIRED_WINDOW), now, self._epoch.read())
                 return replace(subject, payload=payload)
-            return self._look_at(token).subject
+            return self._lookup(token).subject
         except errors.Unauthorized:
             raise errors.NotFound(f"Could not find token: {_fingerprint(token)}.") from None
 
     def revoke(self, session: Session, payload: Payload) -> None:
-        """End this token for good, and forget the ends of tokens that are over anyway."""
+        """Revoke the token, and delete revocations of expired tokens."""
         now = self._clock.now()
         session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now - EXPIRED_WINDOW))
         if session.get(RevokedToken, payload.audit_id) is None:
             session.add(RevokedToken(audit_id=payload.audit_id, expires_at=payload.expires_at))
         epoch.bump(session)
 
-    def _look_at(self, token: str) -> _CachedToken:
-        """What is known of a token. Raises Unauthorized unless it is good at this moment."""
+    def _lookup(self, token: str) -> _CachedToken:
+        """Return the cached or newly validated token. Raises Unauthorized if it is invalid."""
         key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         at = self._epoch.read()
-        known = self._known.get(key)
-        if known is None or known.epoch != at:
-            subject = self._subject(self._opened(token), self._clock.now(), at)
-            known = _CachedToken(at, subject.ends_at, subject, subject.caller())
+        cached = self._cache.get(key)
+        if cached is None or cached.epoch != at:
+            subject = self._load_context(self._decrypt(token), self._clock.now(), at)
+            cached = _CachedToken(at, subject.valid_until, subject, subject.caller())
             with self._lock:
-                self._known[key] = known
-                self._known.move_to_end(key)
-                while len(self._known) > CACHE_SIZE:
-                    self._known.popitem(last=False)
-        elif self._clock.now() >= known.until:
+                self._cache[key] = cached
+                self._cache.move_to_end(key)
+                while len(self._cache) > CACHE_SIZE:
+                    self._cache.popitem(last=False)
+        elif self._clock.now() >= cached.until:
             raise errors.Unauthorized(UNAUTHORIZED)
-        return known
+        return cached
 
-    def _opened(self, token: str) -> Payload:
+    def _decrypt(self, token: str) -> Payload:
         try:
             padded = token.encode("ascii") + b"=" * (-len(token) % 4)
             if urlsafe_b64encode(urlsafe_b64decode(padded)) != padded:
-                raise ValueError("a token has one spelling only, and this is another")
+                raise ValueError("not the canonical base64 encoding")
             return Payload.unpack(self._keys.decrypt(padded))
         except (InvalidToken, ValueError):
             raise errors.Unauthorized(UNAUTHORIZED) from None
 
-    def _subject(self, payload: Payload, now: datetime, at: int) -> TokenContext:
+    def _load_context(self, payload: Payload, now: datetime, at: int) -> TokenContext:
         if payload.expires_at <= now:
             raise errors.Unauthorized(UNAUTHORIZED)
         with self._database.reading() as session:
             if session.scalar(REVOKED, {"audit_id": payload.audit_id}) is not None:
                 raise errors.Unauthorized(UNAUTHORIZED)
-        return TokenContext(payload, self._standing(payload, now, at))
+        return TokenContext(payload, self._load_auth_context(payload, now, at))
 
-    def _standing(self, payload: Payload, now: datetime, at: int) -> AuthContext:
-        """What the user is in the token's scope. Raises Unauthorized for one of a generation that has ended."""
-        place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
+    def _load_auth_context(self, payload: Payload, now: datetime, at: int) -> AuthContext:
+        """Return the context of the token's scope. Raises Unauthorized if the user's generation has changed."""
+        key = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
 
         def read() -> AuthContext:
             with self._database.reading() as session:
-                graph = self._graphs.get(at, None, lambda: effective.load_role_graph(session))
-                return context.load_auth_context(session, graph, *place)
+                graph = self._role_graphs.get(at, None, lambda: effective.load_role_graph(session))
+                return context.load_auth_context(session, graph, *key)
 
-        standing = self._standings.get(at, place, read)
-        if standing.generation != payload.generation or not standing.holds(now):
+        auth_context = self._auth_contexts.get(at, key, read)
+        if auth_context.generation != payload.generation or not auth_context.is_valid_at(now):
             raise errors.Unauthorized(UNAUTHORIZED)
-        return standing
+        return auth_context
 
 
 def is_current(session: Session, now: datetime, grant: bytes) -> bool:
-    """Whether a token with these contents (`Caller.grant`) is valid at this moment; reads the tables each time."""
+    """Whether the token with this payload (`Caller.grant`) is valid now; not cached."""
     try:
         payload = Payload.unpack(grant)
     except ValueError:
         return False
     if payload.expires_at <= now or session.scalar(REVOKED, {"audit_id": payload.audit_id}) is not None:
         return False
-    place = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
+    key = (payload.user_id, payload.scope, payload.scope_id, payload.application_credential_id)
     try:
-        standing = context.load_auth_context(session, effective.load_role_graph(session), *place)
+        auth_context = context.load_auth_context(session, effective.load_role_graph(session), *key)
     except errors.Unauthorized:
         return False
-    return standing.generation == payload.generation and standing.holds(now)
+    return auth_context.generation == payload.generation and auth_context.is_valid_at(now)
 
 
 def _fingerprint(token: str) -> str:
-    """A token's digest, for messages that others may read."""
+    """Truncated digest of a token, safe for error messages."""
     return urlsafe_b64encode(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()[:9]).decode()

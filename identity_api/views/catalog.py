@@ -1,4 +1,4 @@
-"""How services, endpoints and regions look."""
+"""Response bodies of services, endpoints and regions."""
 
 from typing import Any
 
@@ -6,49 +6,49 @@ from app.web.links import url
 from identity_api.models import CatalogService, Endpoint, Region
 from identity_api.views.common import with_self_link
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def service(found: CatalogService) -> Shown:
-    shown = {
-        **found.extra,
-        "id": found.id,
-        "type": found.type,
-        "enabled": found.enabled,
+def service(row: CatalogService) -> JsonObject:
+    rendered = {
+        **row.extra,
+        "id": row.id,
+        "type": row.type,
+        "enabled": row.enabled,
     }
-    if found.name is not None:
-        shown["name"] = found.name
-    if found.description is not None:
-        shown["description"] = found.description
-    return with_self_link("services", found.id, shown)
+    if row.name is not None:
+        rendered["name"] = row.name
+    if row.description is not None:
+        rendered["description"] = row.description
+    return with_self_link("services", row.id, rendered)
 
 
-def endpoint(found: Endpoint) -> Shown:
-    """An endpoint; one of this installation has the host that the client came by."""
+def endpoint(row: Endpoint) -> JsonObject:
+    """Render an endpoint; a path is completed with the public URL or the request's host."""
     return with_self_link(
         "endpoints",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "service_id": found.service_id,
-            "interface": found.interface,
-            "region": found.region_id,
-            "region_id": found.region_id,
-            "enabled": found.enabled,
-            "url": url(found.url) if found.url.startswith("/") else found.url,
+            **row.extra,
+            "id": row.id,
+            "service_id": row.service_id,
+            "interface": row.interface,
+            "region": row.region_id,
+            "region_id": row.region_id,
+            "enabled": row.enabled,
+            "url": url(row.url) if row.url.startswith("/") else row.url,
         },
     )
 
 
-def region(found: Region) -> Shown:
+def region(row: Region) -> JsonObject:
     return with_self_link(
         "regions",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "description": found.description,
-            "parent_region_id": found.parent_region_id,
+            **row.extra,
+            "id": row.id,
+            "description": row.description,
+            "parent_region_id": row.parent_region_id,
         },
     )

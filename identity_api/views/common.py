@@ -1,4 +1,4 @@
-"""Links, as every list and object of identity has them."""
+"""Links of identity's resources and collections."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from flask import request
 from app.web.links import url
 from app.web.pagination import query_after
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def with_self_link(kind: str, id_: str, shown: Shown) -> Shown:
-    """The object with the link to itself; `kind` is the path of its list, below /v3."""
-    shown["links"] = {"self": url(f"/identity/v3/{kind}/{id_}")}
-    return shown
+def with_self_link(kind: str, id_: str, rendered: JsonObject) -> JsonObject:
+    """Add the self link; `kind` is the path of the collection below /v3."""
+    rendered["links"] = {"self": url(f"/identity/v3/{kind}/{id_}")}
+    return rendered
 
 
-def collection(key: str, shown: list[Shown], next_marker: str | None = None) -> Shown:
-    """A list with links to itself and to the next page."""
+def collection(key: str, rendered: list[JsonObject], next_marker: str | None = None) -> JsonObject:
+    """Render a collection with links to itself and to the next page."""
     following = None if next_marker is None else url(f"{request.path}?{query_after(next_marker)}")
     itself = url(request.full_path.rstrip("?"))
-    return {key: shown, "links": {"next": following, "self": itself, "previous": None}}
+    return {key: rendered, "links": {"next": following, "self": itself, "previous": None}}

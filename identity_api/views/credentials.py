@@ -1,4 +1,4 @@
-"""How application credentials and access rules look."""
+"""Response bodies of application credentials and access rules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,41 +6,41 @@ from typing import Any
 from identity_api.models import AccessRuleRow, ApplicationCredential, Role
 from identity_api.views.common import with_self_link
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 def application_credential(
-    found: ApplicationCredential,
+    row: ApplicationCredential,
     roles: Mapping[str, Role],
     rules: Mapping[str, AccessRuleRow],
     secret: str | None = None,
-) -> Shown:
-    """An application credential; with its secret only in the answer that makes it."""
-    shown: Shown = {
-        "id": found.id,
-        "name": found.name,
-        "description": found.description,
-        "user_id": found.user_id,
-        "project_id": found.project_id,
+) -> JsonObject:
+    """Render an application credential; the secret is included only in the response to its creation."""
+    rendered: JsonObject = {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "user_id": row.user_id,
+        "project_id": row.project_id,
         "system": None,
-        "expires_at": found.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if found.expires_at else None,
-        "unrestricted": found.unrestricted,
+        "expires_at": row.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if row.expires_at else None,
+        "unrestricted": row.unrestricted,
         "roles": [
             {"id": role.id, "name": role.name, "domain_id": role.domain_id or None}
-            for role_id in found.role_ids
+            for role_id in row.role_ids
             if (role := roles.get(role_id)) is not None
         ],
     }
-    if found.access_rule_ids:
-        shown["access_rules"] = [_rule(rules[id_]) for id_ in found.access_rule_ids if id_ in rules]
+    if row.access_rule_ids:
+        rendered["access_rules"] = [_rule(rules[id_]) for id_ in row.access_rule_ids if id_ in rules]
     if secret is not None:
-        shown["secret"] = secret
-    return with_self_link(f"users/{found.user_id}/application_credentials", found.id, shown)
+        rendered["secret"] = secret
+    return with_self_link(f"users/{row.user_id}/application_credentials", row.id, rendered)
 
 
-def access_rule(found: AccessRuleRow) -> Shown:
-    return with_self_link(f"users/{found.user_id}/access_rules", found.id, _rule(found))
+def access_rule(row: AccessRuleRow) -> JsonObject:
+    return with_self_link(f"users/{row.user_id}/access_rules", row.id, _rule(row))
 
 
-def _rule(found: AccessRuleRow) -> Shown:
-    return {"id": found.id, "service": found.service, "method": found.method, "path": found.path}
+def _rule(row: AccessRuleRow) -> JsonObject:
+    return {"id": row.id, "service": row.service, "method": row.method, "path": row.path}

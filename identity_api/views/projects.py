@@ -1,44 +1,44 @@
-"""How projects and domains look."""
+"""Response bodies of projects and domains."""
 
 from typing import Any
 
 from identity_api.models import Project
 from identity_api.views.common import with_self_link
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def project(found: Project) -> Shown:
-    """A project, or a domain seen as a project."""
+def project(row: Project) -> JsonObject:
+    """Render a project, or a domain in its role as a project."""
     return with_self_link(
         "projects",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "name": found.name,
-            "domain_id": found.domain_id,
-            "description": found.description,
-            "enabled": found.enabled,
-            "parent_id": found.parent_id,
-            "is_domain": found.is_domain,
-            "tags": found.tags,
-            "options": found.options,
+            **row.extra,
+            "id": row.id,
+            "name": row.name,
+            "domain_id": row.domain_id,
+            "description": row.description,
+            "enabled": row.enabled,
+            "parent_id": row.parent_id,
+            "is_domain": row.is_domain,
+            "tags": row.tags,
+            "options": row.options,
         },
     )
 
 
-def domain(found: Project) -> Shown:
+def domain(row: Project) -> JsonObject:
     return with_self_link(
         "domains",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "name": found.name,
-            "description": found.description,
-            "enabled": found.enabled,
-            "tags": found.tags,
-            "options": found.options,
+            **row.extra,
+            "id": row.id,
+            "name": row.name,
+            "description": row.description,
+            "enabled": row.enabled,
+            "tags": row.tags,
+            "options": row.options,
         },
     )

@@ -1,4 +1,4 @@
-"""How roles, what they imply, and who has them look."""
+"""Response bodies of roles, implied roles and role assignments."""
 
 from typing import Any
 
@@ -7,43 +7,43 @@ from identity_api.directory.assignment_queries import SYSTEM, AssignmentRow, Nam
 from identity_api.models import Role
 from identity_api.views.common import with_self_link
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 V3 = "/identity/v3"
 
 
-def role(found: Role) -> Shown:
+def role(row: Role) -> JsonObject:
     return with_self_link(
         "roles",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "name": found.name,
-            "domain_id": found.domain_id or None,
-            "description": found.description,
-            "options": found.options,
+            **row.extra,
+            "id": row.id,
+            "name": row.name,
+            "domain_id": row.domain_id or None,
+            "description": row.description,
+            "options": row.options,
         },
     )
 
 
-def role_reference(found: Role) -> Shown:
-    """A role with nothing but its name."""
-    return with_self_link("roles", found.id, {"id": found.id, "name": found.name})
+def role_reference(row: Role) -> JsonObject:
+    """Render a role as id, name and link."""
+    return with_self_link("roles", row.id, {"id": row.id, "name": row.name})
 
 
-def inference(prior: Role, implied: Role) -> Shown:
+def inference(prior: Role, implied: Role) -> JsonObject:
     return {
         "role_inference": {"prior_role": role_reference(prior), "implies": role_reference(implied)},
         "links": {"self": url(f"{V3}/roles/{prior.id}/implies/{implied.id}")},
     }
 
 
-def inferences(prior: Role, implied: list[Role]) -> Shown:
+def inferences(prior: Role, implied: list[Role]) -> JsonObject:
     return {"prior_role": role_reference(prior), "implies": [role_reference(role) for role in implied]}
 
 
-def assignment(row: AssignmentRow, names: Names | None) -> Shown:
-    """A role assignment; with names where they were asked for."""
+def assignment(row: AssignmentRow, names: Names | None) -> JsonObject:
+    """Render a role assignment, with names if given."""
     links = {"assignment": url(V3 + _origin_path(row))}
     if row.from_group_id is not None:
         links["membership"] = url(f"{V3}/groups/{row.from_group_id}/users/{row.actor_id}")
@@ -58,7 +58,7 @@ def assignment(row: AssignmentRow, names: Names | None) -> Shown:
 
 
 def _origin_path(row: AssignmentRow) -> str:
-    """The path of the assignment that this row comes from."""
+    """Path of the assignment that this row originates from."""
     role_id = row.prior_role_id or row.role_id
     kind, id_ = ("group", row.from_group_id) if row.from_group_id else (row.actor_kind, row.actor_id)
     if row.target_kind == SYSTEM:
@@ -69,17 +69,17 @@ def _origin_path(row: AssignmentRow) -> str:
     return f"/{row.target_kind}s/{row.target_id}/{kind}s/{id_}/roles/{role_id}"
 
 
-def _role(row: AssignmentRow, names: Names | None) -> Shown:
-    shown: Shown = {"id": row.role_id}
+def _role(row: AssignmentRow, names: Names | None) -> JsonObject:
+    rendered: JsonObject = {"id": row.role_id}
     if names and row.role_id in names.roles:
         name, domain_id = names.roles[row.role_id]
-        shown["name"] = name
+        rendered["name"] = name
         if domain_id:
-            shown["domain"] = _domain(domain_id, names)
-    return shown
+            rendered["domain"] = _domain(domain_id, names)
+    return rendered
 
 
-def _actor(row: AssignmentRow, names: Names | None) -> Shown:
+def _actor(row: AssignmentRow, names: Names | None) -> JsonObject:
     if not names:
         return {"id": row.actor_id}
     known = names.users if row.actor_kind == "user" else names.groups
@@ -87,20 +87,20 @@ def _actor(row: AssignmentRow, names: Names | None) -> Shown:
     return {"id": row.actor_id, "name": name, "domain": _domain(domain_id, names)}
 
 
-def _scope(row: AssignmentRow, names: Names | None) -> Shown:
+def _scope(row: AssignmentRow, names: Names | None) -> JsonObject:
     if row.target_kind == SYSTEM:
         return {"system": {"all": True}}
-    target: Shown = {"id": row.target_id}
+    target: JsonObject = {"id": row.target_id}
     if names:
         name, domain_id = names.projects.get(row.target_id, ("", None))
         target["name"] = name
         if row.target_kind == "project" and domain_id:
             target["domain"] = _domain(domain_id, names)
-    scope: Shown = {row.target_kind: target}
+    scope: JsonObject = {row.target_kind: target}
     if row.inherited:
         scope["OS-INHERIT:inherited_to"] = "projects"
     return scope
 
 
-def _domain(domain_id: str, names: Names) -> Shown:
+def _domain(domain_id: str, names: Names) -> JsonObject:
     return {"id": domain_id, "name": names.projects.get(domain_id, ("", None))[0]}

@@ -1,4 +1,4 @@
-"""How tokens and the catalog look."""
+"""Response bodies of tokens and the catalog."""
 
 from datetime import datetime
 from typing import Any
@@ -7,48 +7,48 @@ from app.web.links import url
 from identity_api.directory.catalog import CatalogEntry, render_url
 from identity_api.tokens.context import NamedResource, TokenContext
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 def format_time(time: datetime | None) -> str | None:
-    """A time as Keystone writes it."""
+    """Format a time as Keystone does."""
     return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def token(subject: TokenContext, entries: tuple[CatalogEntry, ...] | None) -> Shown:
-    """The body of a token; without a catalog when `entries` is None or the token is for nothing in particular."""
-    payload, it = subject.payload, subject.standing
-    shown: Shown = {
+def token(subject: TokenContext, entries: tuple[CatalogEntry, ...] | None) -> JsonObject:
+    """Render a token; without catalog if `entries` is None or the token is unscoped."""
+    payload, auth = subject.payload, subject.auth_context
+    rendered: JsonObject = {
         "methods": payload.methods.names(),
-        "user": {**_render_with_domain(it.user), "password_expires_at": format_time(it.password_expires_at)},
+        "user": {**_render_with_domain(auth.user), "password_expires_at": format_time(auth.password_expires_at)},
         "audit_ids": list(subject.audit_ids),
         "expires_at": format_time(payload.expires_at),
         "issued_at": format_time(payload.issued_at),
     }
-    if it.project:
-        shown["project"] = _render_with_domain(it.project)
-        shown["is_domain"] = False
-    if it.domain:
-        shown["domain"] = {"id": it.domain.id, "name": it.domain.name}
-    if it.system:
-        shown["system"] = {"all": True}
-    if it.roles:
-        shown["roles"] = [{"id": role.id, "name": role.name} for role in it.roles]
+    if auth.project:
+        rendered["project"] = _render_with_domain(auth.project)
+        rendered["is_domain"] = False
+    if auth.domain:
+        rendered["domain"] = {"id": auth.domain.id, "name": auth.domain.name}
+    if auth.system:
+        rendered["system"] = {"all": True}
+    if auth.roles:
+        rendered["roles"] = [{"id": role.id, "name": role.name} for role in auth.roles]
         if entries is not None:
-            shown["catalog"] = catalog(entries, it.project.id if it.project else None, it.user.id)
-    if it.credential:
-        used = it.credential
-        shown["application_credential"] = {"id": used.id, "name": used.name, "restricted": not used.unrestricted}
+            rendered["catalog"] = catalog(entries, auth.project.id if auth.project else None, auth.user.id)
+    if auth.credential:
+        used = auth.credential
+        rendered["application_credential"] = {"id": used.id, "name": used.name, "restricted": not used.unrestricted}
         if used.rules is not None:
-            shown["application_credential"]["access_rules"] = [
+            rendered["application_credential"]["access_rules"] = [
                 {"id": id_, "service": rule.service, "method": rule.method, "path": rule.path}
                 for id_, rule in used.rules
             ]
-    return {"token": shown}
+    return {"token": rendered}
 
 
-def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: str) -> list[Shown]:
-    """The services with their endpoints; URLs without a host of their own get the one the client came by."""
+def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: str) -> list[JsonObject]:
+    """Render the catalog; paths are completed with the public URL or the request's host."""
     base = url("")
     return [
         {
@@ -71,7 +71,7 @@ def catalog(entries: tuple[CatalogEntry, ...], project_id: str | None, user_id: 
     ]
 
 
-def _render_with_domain(named: NamedResource) -> Shown:
+def _render_with_domain(named: NamedResource) -> JsonObject:
     return {
         "id": named.id,
         "name": named.name,

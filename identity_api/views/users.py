@@ -1,4 +1,4 @@
-"""How users and groups look."""
+"""Response bodies of users and groups."""
 
 from typing import Any
 
@@ -6,34 +6,34 @@ from identity_api.models import Group, User
 from identity_api.views.common import with_self_link
 from identity_api.views.tokens import format_time
 
-Shown = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def user(found: User) -> Shown:
-    """A user; `default_project_id` is there only when there is one, as with Keystone."""
-    shown = {
-        **found.extra,
-        "id": found.id,
-        "name": found.name,
-        "domain_id": found.domain_id,
-        "enabled": found.enabled,
-        "password_expires_at": format_time(found.password_expires_at),
-        "options": found.options,
+def user(row: User) -> JsonObject:
+    """Render a user; `default_project_id` is omitted if unset, as in Keystone."""
+    rendered = {
+        **row.extra,
+        "id": row.id,
+        "name": row.name,
+        "domain_id": row.domain_id,
+        "enabled": row.enabled,
+        "password_expires_at": format_time(row.password_expires_at),
+        "options": row.options,
     }
-    if found.default_project_id is not None:
-        shown["default_project_id"] = found.default_project_id
-    return with_self_link("users", found.id, shown)
+    if row.default_project_id is not None:
+        rendered["default_project_id"] = row.default_project_id
+    return with_self_link("users", row.id, rendered)
 
 
-def group(found: Group) -> Shown:
+def group(row: Group) -> JsonObject:
     return with_self_link(
         "groups",
-        found.id,
+        row.id,
         {
-            **found.extra,
-            "id": found.id,
-            "name": found.name,
-            "domain_id": found.domain_id,
-            "description": found.description,
+            **row.extra,
+            "id": row.id,
+            "name": row.name,
+            "domain_id": row.domain_id,
+            "description": row.description,
         },
     )

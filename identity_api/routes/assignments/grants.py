@@ -1,4 +1,4 @@
-"""Giving roles to users and groups on projects, domains and the system, and taking them away."""
+"""Routes of grants: roles of users and groups on projects, domains and the system."""
 
 from flask import Blueprint, Response, request
 
@@ -17,7 +17,7 @@ blueprint = Blueprint("identity_grants", __name__)
 
 
 def _grant_from_path() -> Grant:
-    """What the path of this request speaks of."""
+    """Return the grant that the path of this request identifies."""
     path = request.view_args or {}
     actor = "user" if "user_id" in path else "group"
     target = "project" if "project_id" in path else "domain" if "domain_id" in path else "system"
@@ -32,46 +32,46 @@ def _grant_from_path() -> Grant:
 
 def _list(**path: str) -> Response:  # noqa: ARG001
     with database().reading() as session:
-        place = _grant_from_path()
-        grants.check_actor_and_target(session, place)
-        return json(collection("roles", [views.role(role) for role in grants.list_roles(session, place)]))
+        grant = _grant_from_path()
+        grants.check_actor_and_target(session, grant)
+        return json(collection("roles", [views.role(role) for role in grants.list_roles(session, grant)]))
 
 
 def _check(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().reading() as session:
-        place = _grant_from_path()
+        grant = _grant_from_path()
         roles.find(session, role_id)
-        grants.check_actor_and_target(session, place)
-        if not grants.has_role(session, place, role_id):
+        grants.check_actor_and_target(session, grant)
+        if not grants.has_role(session, grant, role_id):
             raise errors.NotFound(
-                f"Could not find role assignment with role: {role_id}, user or group: {place.actor_id}, project, "
-                f"domain, or system: {place.target_id}."
+                f"Could not find role assignment with role: {role_id}, user or group: {grant.actor_id}, project, "
+                f"domain, or system: {grant.target_id}."
             )
     return empty()
 
 
 def _assign(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().transaction() as session:
-        place = _grant_from_path()
+        grant = _grant_from_path()
         role = roles.find(session, role_id)
-        grants.check_actor_and_target(session, place)
-        grants.assign_role(session, place, role)
+        grants.check_actor_and_target(session, grant)
+        grants.assign_role(session, grant, role)
     return empty()
 
 
 def _revoke(role_id: str, **path: str) -> Response:  # noqa: ARG001
     with database().transaction() as session:
-        place = _grant_from_path()
+        grant = _grant_from_path()
         roles.find(session, role_id)
-        application_credentials.remove_stale(session, grants.revoke_role(session, place, role_id))
+        application_credentials.remove_stale(session, grants.revoke_role(session, grant, role_id))
     return empty()
 
 
-def _add_routes(prefix: str, suffix: str, check: str, list_: str, give: str, take: str) -> None:
-    """The routes of one kind of place."""
+def _add_routes(prefix: str, suffix: str, check: str, list_: str, create: str, revoke: str) -> None:
+    """Add the routes of one kind of grant."""
     name = prefix.replace("/", "_").replace("<", "").replace(">", "")
     one = f"{prefix}/roles/<role_id>{suffix}"
-    for method, rule, view in (("GET", check, _check), ("PUT", give, _assign), ("DELETE", take, _revoke)):
+    for method, rule, view in (("GET", check, _check), ("PUT", create, _assign), ("DELETE", revoke, _revoke)):
         guarded = guard(f"identity:{rule}", targets.grant)(view)
         blueprint.add_url_rule(one, f"{view.__name__}{name}{len(suffix)}", guarded, methods=[method])
     listing = guard(f"identity:{list_}", targets.grant)(_list)

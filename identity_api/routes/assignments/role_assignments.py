@@ -1,4 +1,4 @@
-"""Who has which role where."""
+"""Route of role assignments."""
 
 from flask import Blueprint, Response, request
 
@@ -19,18 +19,18 @@ blueprint = Blueprint("identity_role_assignments", __name__)
 @blueprint.get("/role_assignments")
 @guard("identity:list_role_assignments", targets.token_domain_assignments)
 def list_all() -> Response:
-    asked = request.args
+    query = request.args
     subtree = _flag("include_subtree")
     if subtree:
         enforce("identity:list_role_assignments_for_tree", targets.token_domain_assignments)
     filters = Filters(
-        role_id=asked.get("role.id"),
-        user_id=asked.get("user.id"),
-        group_id=asked.get("group.id"),
-        project_id=asked.get("scope.project.id"),
-        domain_id=asked.get("scope.domain.id"),
-        system="scope.system" in asked,
-        inherited="scope.OS-INHERIT:inherited_to" in asked,
+        role_id=query.get("role.id"),
+        user_id=query.get("user.id"),
+        group_id=query.get("group.id"),
+        project_id=query.get("scope.project.id"),
+        domain_id=query.get("scope.domain.id"),
+        system="scope.system" in query,
+        inherited="scope.OS-INHERIT:inherited_to" in query,
         subtree=subtree,
         owner_domain_id=None if is_allowed("identity:list_role_assignments", {}) else caller().domain_id,
     )

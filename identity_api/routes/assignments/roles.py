@@ -1,4 +1,4 @@
-"""Roles and what they imply."""
+"""Routes of roles and implied roles."""
 
 from http import HTTPStatus
 
@@ -29,7 +29,9 @@ V3 = "/identity/v3"
 def list_all() -> Response:
     query = select(Role).where(Role.domain_id == request.args.get("domain_id", ""))
     with database().reading() as session:
-        page = list_page(session, query, request.args, order=Role.name, identity=Role.id, words={"name": Role.name})
+        page = list_page(
+            session, query, request.args, sort_key=Role.name, id_column=Role.id, filters={"name": Role.name}
+        )
         return json(collection("roles", [views.role(role) for role in page.rows], page.next_marker))
 
 
@@ -65,7 +67,7 @@ def update(role_id: str) -> Response:
         role = roles.find(session, role_id)
         if "domain_id" in body.model_fields_set and (body.domain_id or "") != role.domain_id:
             raise errors.BadRequest("Cannot change role's domain_id.")
-        roles.change(session, role, body.given("name", "description", "options"), body.extra())
+        roles.change(session, role, body.provided("name", "description", "options"), body.extra())
     return json({"role": views.role(role)})
 
 
@@ -83,8 +85,8 @@ def list_implied(role_id: str) -> Response:
     with database().reading() as session:
         prior = roles.find(session, role_id)
         implied = roles.load_implications(session, role_id).get(role_id, [])
-        shown = views.inferences(prior, implied)
-    return json({"role_inference": shown, "links": {"self": url(f"{V3}/roles/{role_id}/implies")}})
+        rendered = views.inferences(prior, implied)
+    return json({"role_inference": rendered, "links": {"self": url(f"{V3}/roles/{role_id}/implies")}})
 
 
 @blueprint.put("/roles/<role_id>/implies/<implied_id>")
@@ -99,7 +101,7 @@ def imply(role_id: str, implied_id: str) -> Response:
 @blueprint.get("/roles/<role_id>/implies/<implied_id>")
 @guard("identity:get_implied_role", targets.role)
 def show_implied(role_id: str, implied_id: str) -> Response:
-    """Also answers HEAD, with 204 as Keystone does."""
+    """Handles GET, and HEAD with 204 as in Keystone."""
     with database().reading() as session:
         prior, implied = _find_pair(session, role_id, implied_id)
         roles.check_implication(session, prior, implied)
@@ -120,8 +122,8 @@ def inferences() -> Response:
     with database().reading() as session:
         found = roles.load_implications(session)
         priors = session.scalars(select(Role).where(Role.id.in_(found)).order_by(Role.name))
-        shown = [views.inferences(prior, found[prior.id]) for prior in priors]
-    return json(collection("role_inferences", shown))
+        rendered = [views.inferences(prior, found[prior.id]) for prior in priors]
+    return json(collection("role_inferences", rendered))
 
 
 def _find_pair(session: Session, prior_id: str, implied_id: str) -> tuple[Role, Role]:

@@ -1,4 +1,4 @@
-"""Application credentials and access rules of a user."""
+"""Routes of application credentials and access rules."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.credentials import NewApplicationCredential
 from identity_api.views import credentials as views
-from identity_api.views.common import Shown, collection
+from identity_api.views.common import JsonObject, collection
 
 blueprint = Blueprint("identity_application_credentials", __name__)
 CREDENTIALS = "/users/<user_id>/application_credentials"
@@ -39,9 +39,9 @@ def list_all(user_id: str) -> Response:
             session,
             query,
             request.args,
-            order=ApplicationCredential.name,
-            identity=ApplicationCredential.id,
-            words={"name": ApplicationCredential.name},
+            sort_key=ApplicationCredential.name,
+            id_column=ApplicationCredential.id,
+            filters={"name": ApplicationCredential.name},
         )
         return json(collection("application_credentials", _render(session, page.rows), page.next_marker))
 
@@ -52,7 +52,7 @@ def create(user_id: str) -> Response:
     me = caller()
     check_unrestricted("additional application credentials")
     if me.project_id is None:
-        raise errors.BadRequest("Invalid application credential: a token for a project is needed to make one.")
+        raise errors.BadRequest("Invalid application credential: a project-scoped token is required.")
     body = parse_member(NewApplicationCredential, "application_credential")
     id_ = uuid4().hex
     secret = body.secret or passwords.generate_secret()
@@ -72,23 +72,23 @@ def create(user_id: str) -> Response:
             project_id=me.project_id,
             name=body.name,
             digest=digest,
-            expires_at=body.ends_at(),
+            expires_at=body.expiry(),
             unrestricted=body.unrestricted,
             roles=None if body.roles is None else [role.model_dump() for role in body.roles],
             held_roles=me.roles,
             rules=rules,
             description=body.description,
         )
-        (shown,) = _render(session, [credential], secret)
-    return json({"application_credential": shown}, HTTPStatus.CREATED)
+        (rendered,) = _render(session, [credential], secret)
+    return json({"application_credential": rendered}, HTTPStatus.CREATED)
 
 
 @blueprint.get(f"{CREDENTIALS}/<credential_id>")
 @guard("identity:get_application_credential")
 def show(user_id: str, credential_id: str) -> Response:
     with database().reading() as session:
-        (shown,) = _render(session, [application_credentials.find(session, user_id, credential_id)])
-    return json({"application_credential": shown})
+        (rendered,) = _render(session, [application_credentials.find(session, user_id, credential_id)])
+    return json({"application_credential": rendered})
 
 
 @blueprint.delete(f"{CREDENTIALS}/<credential_id>")
@@ -110,9 +110,9 @@ def rules(user_id: str) -> Response:
             session,
             query,
             request.args,
-            order=AccessRuleRow.path,
-            identity=AccessRuleRow.id,
-            words={"service": AccessRuleRow.service, "method": AccessRuleRow.method, "path": AccessRuleRow.path},
+            sort_key=AccessRuleRow.path,
+            id_column=AccessRuleRow.id,
+            filters={"service": AccessRuleRow.service, "method": AccessRuleRow.method, "path": AccessRuleRow.path},
         )
         return json(collection("access_rules", [views.access_rule(rule) for rule in page.rows], page.next_marker))
 
@@ -134,7 +134,7 @@ def delete_rule(user_id: str, rule_id: str) -> Response:
 
 
 def check_unrestricted(what: str) -> None:
-    """Raise Forbidden for who came with an application credential that may not make others."""
+    """Raise Forbidden for a token of a restricted application credential."""
     used = caller().application_credential_id
     if used is None:
         return
@@ -144,7 +144,9 @@ def check_unrestricted(what: str) -> None:
         raise errors.Forbidden(f"Using method 'application_credential' is not allowed for managing {what}.")
 
 
-def _render(session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None) -> list[Shown]:
+def _render(
+    session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None
+) -> list[JsonObject]:
     roles = application_credentials.load_roles(session, credentials)
     rules = application_credentials.load_access_rules(session, credentials)
     return [views.application_credential(credential, roles, rules, secret) for credential in credentials]

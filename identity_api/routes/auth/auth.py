@@ -1,4 +1,4 @@
-"""Tokens: log in, validate, revoke; and what the bearer of a token may get a token for."""
+"""Routes of tokens: log-in, validation, revocation, and the scopes available to the user."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -31,18 +31,18 @@ ACCESS_RULES = "OpenStack-Identity-Access-Rules"
 @public
 def log_in() -> Response:
     body = parse_body(AuthRequest, json_object())
-    token, subject = identity().logins.log_in(body.auth.proofs(), body.auth.wanted(), source_address())
+    token, subject = identity().logins.log_in(body.auth.auth_methods(), body.auth.requested_scope(), source_address())
     return json(_render(subject), HTTPStatus.CREATED, {"X-Subject-Token": token})
 
 
 def _token_target(path: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
-    return {"target.token.user_id": _validate_subject_token().standing.user.id}
+    return {"target.token.user_id": _validate_subject_token().auth_context.user.id}
 
 
 @blueprint.get("/auth/tokens")
 @guard("identity:validate_token", _token_target)
 def validate() -> Response:
-    """Also answers HEAD."""
+    """Handles GET and HEAD."""
     return json(_render(_validate_subject_token()), headers={"X-Subject-Token": request.headers["X-Subject-Token"]})
 
 
@@ -93,16 +93,16 @@ def _render(subject: TokenContext) -> dict[str, Any]:
 
 
 def _validate_subject_token() -> TokenContext:
-    """The token that the request is about, which is not the one it comes with.
+    """Validate the token in X-Subject-Token. Raises NotFound.
 
-    A token with access rules does not exist for services that do not say that they know them.
+    Tokens with access rules are hidden from clients that do not send `OpenStack-Identity-Access-Rules`.
     """
     token = request.headers.get("X-Subject-Token")
     if not token:
         raise errors.NotFound("Could not find token: None.")
     allow_expired = "allow_expired" in request.args and parse_flag(request.args["allow_expired"])
     subject = identity().tokens.validate(token, allow_expired=allow_expired)
-    used = subject.standing.credential
+    used = subject.auth_context.credential
     if used and used.rules is not None and ACCESS_RULES not in request.headers:
         raise errors.NotFound("Could not find token.")
     return subject

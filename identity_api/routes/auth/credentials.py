@@ -1,4 +1,4 @@
-"""Credentials that identity keeps for others, and EC2 key pairs among them."""
+"""Routes of stored credentials and EC2 key pairs."""
 
 from http import HTTPStatus
 
@@ -19,7 +19,7 @@ from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.ec2_credentials import CredentialChange, NewCredential, NewEc2
 from identity_api.views import ec2_credentials as views
-from identity_api.views.common import Shown, collection
+from identity_api.views.common import JsonObject, collection
 
 blueprint = Blueprint("identity_stored_credentials", __name__)
 EC2 = "/users/<user_id>/credentials/OS-EC2"
@@ -28,15 +28,15 @@ EC2 = "/users/<user_id>/credentials/OS-EC2"
 @blueprint.get("/credentials")
 @guard("identity:list_credentials", targets.own_credential)
 def list_all() -> Response:
-    """Those that the caller may see one by one."""
+    """List the credentials that the caller may show."""
     with database().reading() as session:
         page = list_page(
             session,
             select(Credential),
             request.args,
-            order=Credential.created_at,
-            identity=Credential.id,
-            words={"user_id": Credential.user_id, "type": Credential.kind},
+            sort_key=Credential.created_at,
+            id_column=Credential.id,
+            filters={"user_id": Credential.user_id, "type": Credential.kind},
         )
         rows = [
             row
@@ -53,7 +53,7 @@ def create() -> Response:
     body = parse_member(NewCredential, "credential")
     _check_reachable(body.project_id, writing=True)
     with database().transaction() as session:
-        made = credentials.create(
+        credential = credentials.create(
             session,
             identity().cipher,
             clock().now(),
@@ -63,7 +63,7 @@ def create() -> Response:
             blob=body.blob,
             extra=body.extra(),
         )
-    return json({"credential": _render(made)}, HTTPStatus.CREATED)
+    return json({"credential": _render(credential)}, HTTPStatus.CREATED)
 
 
 @blueprint.get("/credentials/<credential_id>")
@@ -117,8 +117,8 @@ def create_ec2(user_id: str) -> Response:
     body = parse_body(NewEc2, json_object())
     _check_reachable(body.tenant_id, writing=True)
     with database().transaction() as session:
-        made = credentials.create_ec2(session, identity().cipher, clock().now(), user_id, body.tenant_id)
-    return json({"credential": _render_ec2(made)}, HTTPStatus.CREATED)
+        credential = credentials.create_ec2(session, identity().cipher, clock().now(), user_id, body.tenant_id)
+    return json({"credential": _render_ec2(credential)}, HTTPStatus.CREATED)
 
 
 @blueprint.get(f"{EC2}/<access>")
@@ -141,22 +141,22 @@ def delete_ec2(user_id: str, access: str) -> Response:
 
 
 def _is_reachable(project_id: str | None) -> bool:
-    """Who came with an application credential sees nothing beyond its project."""
+    """Whether the token may access credentials of this project: with an application credential only its own project."""
     me = caller()
     return me.application_credential_id is None or project_id == me.project_id
 
 
 def _check_reachable(project_id: str | None, *, writing: bool = False) -> None:
-    """Raise Forbidden for credentials that this token must not touch."""
+    """Raise Forbidden for credentials that this token may not access."""
     if writing:
         check_unrestricted("additional credentials")
     if not _is_reachable(project_id):
-        raise errors.Forbidden("The credential is not of the project that the application credential is for.")
+        raise errors.Forbidden("The credential does not belong to the project of the application credential.")
 
 
-def _render(found: Credential) -> Shown:
+def _render(found: Credential) -> JsonObject:
     return views.credential(found, identity().cipher.decrypt(found.sealed))
 
 
-def _render_ec2(found: Credential) -> Shown:
+def _render_ec2(found: Credential) -> JsonObject:
     return views.ec2(found, credentials.decrypt_ec2_keys(identity().cipher, found))

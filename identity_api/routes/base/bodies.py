@@ -1,4 +1,4 @@
-"""Bodies of identity: `{"user": {...}}`. Fields that a schema does not know are kept where Keystone keeps them."""
+"""Parsing of request bodies: `{"user": {...}}`, with Keystone's size limit and error messages."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
@@ -11,11 +11,11 @@ from app.web.bodies import json_body
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 MAX_BYTES = 114_688
-"""Keystone's limit. Log-ins come from anybody; they must not fill the memory."""
+"""Keystone's limit; bounds the memory that unauthenticated log-ins can use."""
 
 
 def json_object() -> Mapping[str, Any]:
-    """The JSON object of this request, read once. Raises BadRequest when it is none."""
+    """Return the JSON object of this request, cached in `g`. Raises BadRequest for anything else."""
     if "identity_body" not in g:
         request.max_content_length = MAX_BYTES
         body = json_body()
@@ -29,7 +29,7 @@ def json_object() -> Mapping[str, Any]:
 
 
 def json_member(key: str) -> Mapping[str, Any]:
-    """The object under this key. Raises BadRequest when it is missing."""
+    """Return the object under this key of the body. Raises BadRequest if it is missing."""
     inner = json_object().get(key)
     if not isinstance(inner, Mapping):
         raise errors.BadRequest(
@@ -40,12 +40,12 @@ def json_member(key: str) -> Mapping[str, Any]:
 
 
 def parse_member(model: type[Parsed], key: str) -> Parsed:
-    """The object under this key as the model. Raises BadRequest."""
+    """Validate the object under this key of the body. Raises BadRequest."""
     return parse_body(model, json_member(key))
 
 
 def parse_body(model: type[Parsed], body: Mapping[str, Any]) -> Parsed:
-    """The body as the model. Raises BadRequest that names the field, and not the value: it may be secret."""
+    """Validate the body. Raises BadRequest naming the field but not its value, which may be secret."""
     try:
         return model.model_validate(body, context={})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The parts of identity that live as long as the process."""
+"""Process-wide services of identity and their caches."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class IdentityServices:
-    """What identity's routes reach for, beside what all services share."""
+    """Services and caches used by identity's routes, in addition to `app.web.context`."""
 
     tokens: Tokens
     verifier: Verifier
     logins: LoginService
     cipher: SecretCipher
-    places: EpochCache[tuple[str, str], Mapping[str, Any]]
-    """What policy asks about objects that there are, by kind and id."""
+    targets: EpochCache[tuple[str, str], Mapping[str, Any]]
+    """Target attributes of existing objects for policy checks, by model name and id."""
     projects: EpochCache[str, list[Project]]
-    """The projects that a user has a role in."""
+    """Projects on which a user has a role, by user id."""
     decisions: dict[Hashable, bool]
-    """What policy has answered: it depends on nothing but what is asked."""
+    """Policy decisions; they depend only on rule, caller and target attributes."""
     _catalog: EpochCache[None, tuple[CatalogEntry, ...]]
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
-        """The catalog's rows; read again when something in identity has changed."""
+        """Return the catalog, cached until the epoch changes."""
         return self._catalog.get(self.tokens.epoch, None, lambda: read_with_session(load_catalog))
 
     def projects_of(self, user_id: str) -> list[Project]:
-        """The projects that the user has a role in; read again when something in identity has changed."""
+        """Return the projects on which the user has a role, cached until the epoch changes."""
         return self.projects.get(
             self.tokens.epoch,
             user_id,
@@ -50,7 +50,7 @@ class IdentityServices:
 
 
 def install(app: Flask) -> None:
-    """Make the parts for this application, which already has what all services share."""
+    """Create the services for this application; requires the shared ones of `app.web.context`."""
     shared = cast(Dependencies, app.extensions["sixstack"])
     tokens = cast(Tokens, app.extensions["sixstack.tokens"])
     verifier = Verifier(admitted=shared.settings.worker_threads - 2)
@@ -61,7 +61,7 @@ def install(app: Flask) -> None:
 
 
 def read_with_session(read: Callable[[Session], Found]) -> Found:
-    """What `read` finds in the database."""
+    """Run `read` in a read-only session."""
     with database().reading() as session:
         return read(session)
 

@@ -1,4 +1,4 @@
-"""Policy for objects of identity: a route names its rule and how to find the object that the rule speaks of."""
+"""Policy enforcement with target attributes: a route names its rule and a function that loads the target."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -14,13 +14,13 @@ from identity_api.routes.base.dependencies import identity
 
 View = TypeVar("View", bound=Callable[..., Any])
 Target = Callable[[Mapping[str, str]], Mapping[str, Any]]
-"""From the variables of the path to what rules may ask about; without the keys of what does not exist."""
+"""Maps path variables to target attributes; attributes of missing objects are omitted."""
 
 
 def guard(rule: str, target: Target | None = None, *, domain_role: str | None = None) -> Callable[[View], View]:
-    """Let only those in who pass the rule for the object; 403 for others, also where there is no such object.
+    """Enforce a rule on the target: 403 unless it passes, also for a missing object.
 
-    `domain_role` is the rule to apply instead where the object is a role of one domain.
+    `domain_role` is the rule to apply instead if the target is a domain-specific role.
     """
 
     def decorate(view: View) -> View:
@@ -36,32 +36,40 @@ def guard(rule: str, target: Target | None = None, *, domain_role: str | None = 
 
 
 def enforce(rule: str, target: Target | None = None, *, domain_role: str | None = None) -> None:
-    """Raise Forbidden unless the caller passes the rule."""
+    """Raise Forbidden unless the caller passes the rule for the target."""
     path: Mapping[str, str] = request.view_args or {}
-    found: dict[str, Any] = {**path, **(target(path) if target is not None else {})}
-    if domain_role is not None and found.get("target.role.domain_id") is not None:
+    attributes: dict[str, Any] = {**path, **(target(path) if target is not None else {})}
+    if domain_role is not None and attributes.get("target.role.domain_id") is not None:
         rule = domain_role
-    raise_unless(_decide_cached(rule, found), rule)
+    raise_unless(_decide_cached(rule, attributes), rule)
 
 
-def _decide_cached(rule: str, found: Mapping[str, Any]) -> bool:
-    """What policy says, once for each question."""
+def _decide_cached(rule: str, attributes: Mapping[str, Any]) -> bool:
+    """Evaluate the rule, with cached decisions."""
     me = caller()
     decisions = identity().decisions
-    who = (me.user_id, me.project_id, me.project_domain_id, me.domain_id, me.user_domain_id, me.system, me.roles)
-    question = (rule, who, tuple(found.items()))
+    identity_key = (
+        me.user_id,
+        me.project_id,
+        me.project_domain_id,
+        me.domain_id,
+        me.user_domain_id,
+        me.system,
+        me.roles,
+    )
+    key = (rule, identity_key, tuple(attributes.items()))
     try:
-        known = decisions.get(question)
-    except TypeError:  # a body may hold anything where an id is wanted
-        return is_allowed(rule, found)
-    if known is None:
+        decision = decisions.get(key)
+    except TypeError:  # unhashable: the body may contain any JSON value for an id
+        return is_allowed(rule, attributes)
+    if decision is None:
         if len(decisions) >= MAX_ENTRIES:
             decisions.clear()
-        known = decisions[question] = is_allowed(rule, found)
-    return known
+        decision = decisions[key] = is_allowed(rule, attributes)
+    return decision
 
 
 def raise_unless(passed: bool, rule: str) -> None:
-    """Raise Forbidden in Keystone's words."""
+    """Raise Forbidden with Keystone's message unless passed."""
     if not passed:
         raise errors.Forbidden(f"You are not authorized to perform the requested action: {rule}.")

@@ -1,4 +1,4 @@
-"""The objects that rules speak of, found by the variables of a path or in a body."""
+"""Target attributes for policy checks, loaded by path variables or from the request body."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -16,30 +16,30 @@ Attributes = Mapping[str, Any]
 Row = TypeVar("Row", User, Group, Project, Role)
 
 
-def _cached_target(model: type[Row], id_: str, seen: Callable[[Row], Attributes]) -> Attributes:
-    """What policy asks about the object; nothing where there is none, which may change any time."""
+def _cached_target(model: type[Row], id_: str, render: Callable[[Row], Attributes]) -> Attributes:
+    """Return the target attributes, cached until the epoch changes; empty for a missing object (not cached)."""
 
     def read() -> Attributes:
-        found = read_with_session(lambda session: session.get(model, id_))
-        if found is None:
+        row = read_with_session(lambda session: session.get(model, id_))
+        if row is None:
             raise LookupError
-        return seen(found)
+        return render(row)
 
     try:
-        return identity().places.get(identity().tokens.epoch, (model.__name__, id_), read)
+        return identity().targets.get(identity().tokens.epoch, (model.__name__, id_), read)
     except LookupError:
         return {}
 
 
 def user(path: Path) -> Attributes:
     return _cached_target(
-        User, path["user_id"], lambda it: {"target.user.id": it.id, "target.user.domain_id": it.domain_id}
+        User, path["user_id"], lambda row: {"target.user.id": row.id, "target.user.domain_id": row.domain_id}
     )
 
 
 def group(path: Path) -> Attributes:
     return _cached_target(
-        Group, path["group_id"], lambda it: {"target.group.id": it.id, "target.group.domain_id": it.domain_id}
+        Group, path["group_id"], lambda row: {"target.group.id": row.id, "target.group.domain_id": row.domain_id}
     )
 
 
@@ -48,11 +48,11 @@ def membership(path: Path) -> Attributes:
 
 
 def project(path: Path) -> Attributes:
-    def seen(it: Project) -> Attributes:
-        owner = {"target.project.domain_id": it.domain_id} if it.domain_id else {}
-        return {"target.project.id": it.id, **owner}
+    def render(row: Project) -> Attributes:
+        owner = {"target.project.domain_id": row.domain_id} if row.domain_id else {}
+        return {"target.project.id": row.id, **owner}
 
-    return _cached_target(Project, path["project_id"], seen)
+    return _cached_target(Project, path["project_id"], render)
 
 
 def domain(path: Path) -> Attributes:
@@ -61,32 +61,34 @@ def domain(path: Path) -> Attributes:
 
 def role(path: Path) -> Attributes:
     return _cached_target(
-        Role, path["role_id"], lambda it: {"target.role.name": it.name, "target.role.domain_id": it.domain_id or None}
+        Role,
+        path["role_id"],
+        lambda row: {"target.role.name": row.name, "target.role.domain_id": row.domain_id or None},
     )
 
 
 def grant(path: Path) -> Attributes:
-    """Actor, target and role of an assignment, as far as the path names them."""
-    found: dict[str, Any] = {}
-    for name, look in (("user_id", user), ("group_id", group), ("project_id", project), ("domain_id", domain)):
+    """Actor, target and role of a grant, as far as the path contains them."""
+    attributes: dict[str, Any] = {}
+    for name, load in (("user_id", user), ("group_id", group), ("project_id", project), ("domain_id", domain)):
         if name in path:
-            found.update(look(path))
+            attributes.update(load(path))
     if "role_id" in path:
-        found.update(role(path))
-    return found
+        attributes.update(role(path))
+    return attributes
 
 
 def limit(path: Path) -> Attributes:
-    found = read_with_session(lambda session: session.get(Limit, path["limit_id"]))
-    if found is None:
+    row = read_with_session(lambda session: session.get(Limit, path["limit_id"]))
+    if row is None:
         return {}
-    keys = {"target.limit.project_id": found.project_id, "target.limit.domain_id": found.domain_id}
+    keys = {"target.limit.project_id": row.project_id, "target.limit.domain_id": row.domain_id}
     return {key: value for key, value in keys.items() if value}
 
 
 def credential(path: Path) -> Attributes:
-    found = read_with_session(lambda session: session.get(Credential, path["credential_id"]))
-    return {"target.credential.user_id": found.user_id} if found else {}
+    row = read_with_session(lambda session: session.get(Credential, path["credential_id"]))
+    return {"target.credential.user_id": row.user_id} if row else {}
 
 
 def path_credential(path: Path) -> Attributes:
@@ -94,7 +96,7 @@ def path_credential(path: Path) -> Attributes:
 
 
 def own_credential(path: Path) -> Attributes:  # noqa: ARG001
-    """Everybody may list credentials: their own."""
+    """Allow users to list their own credentials."""
     return {"target.credential.user_id": caller().user_id}
 
 
@@ -130,9 +132,9 @@ def requested_role_domain(path: Path) -> Attributes:  # noqa: ARG001
 
 
 def requested_domain(path: Path) -> Attributes:  # noqa: ARG001
-    """The domain that a list is about: the one asked for, or the caller's own."""
-    wanted = requested_domain_id()
-    return {"target.domain_id": wanted} if wanted else {}
+    """Domain of a list: the requested one, or the domain of the token."""
+    domain_id = requested_domain_id()
+    return {"target.domain_id": domain_id} if domain_id else {}
 
 
 def token_domain(path: Path) -> Attributes:  # noqa: ARG001
@@ -141,26 +143,26 @@ def token_domain(path: Path) -> Attributes:  # noqa: ARG001
 
 
 def token_domain_assignments(path: Path) -> Attributes:  # noqa: ARG001
-    """Role assignments are listed for the domain of the caller's token."""
+    """Domain of the token, for lists of role assignments."""
     own = caller().domain_id
     return {"target.domain_id": own} if own else {}
 
 
 def requested_domain_id() -> str | None:
-    """`domain_id` of the query, or the domain that the caller's token is for."""
+    """Return `domain_id` of the query, or the domain of the token."""
     return request.args.get("domain_id") or caller().domain_id
 
 
 def new_domain_id(kind: str) -> str:
-    """The domain of a new object: the one in the body, the one of the caller's token, or the default domain."""
+    """Return the domain of a new object: from the body, the token, or the default domain."""
     return _body_string(kind, "domain_id") or caller().domain_id or DEFAULT_DOMAIN
 
 
 def new_project_parent() -> tuple[str, str | None]:
-    """(domain, parent) of the new project, for the rule and for creating it; null counts as absent.
+    """Return (domain id, parent id) of a new project, for the policy check and its creation; null counts as absent.
 
-    Without a domain it is the parent's. `projects.create` refuses a parent in another domain, so what the rule was
-    asked about is what is created.
+    The domain defaults to the parent's. `projects.create` rejects a parent in another domain, so the checked domain is
+    the domain of the created project.
     """
     domain_id, parent_id = _body_string("project", "domain_id"), _body_string("project", "parent_id")
     if domain_id is None and parent_id is not None:
@@ -170,6 +172,6 @@ def new_project_parent() -> tuple[str, str | None]:
 
 
 def _body_string(kind: str, name: str) -> str | None:
-    """A field of the object in the body; None unless it is a text with something in it."""
+    """Return a field of the object in the body; None unless it is a non-empty string."""
     value = json_member(kind).get(name)
     return value if isinstance(value, str) and value else None

@@ -1,4 +1,4 @@
-"""Domains."""
+"""Routes of domains."""
 
 from http import HTTPStatus
 
@@ -33,10 +33,10 @@ def list_all() -> Response:
             session,
             query,
             request.args,
-            order=Project.name,
-            identity=Project.id,
-            words={"name": Project.name, "id": Project.id},
-            flags={"enabled": Project.enabled},
+            sort_key=Project.name,
+            id_column=Project.id,
+            filters={"name": Project.name, "id": Project.id},
+            boolean_filters={"enabled": Project.enabled},
         )
         return json(collection("domains", [views.domain(domain) for domain in page.rows], page.next_marker))
 
@@ -74,7 +74,7 @@ def update(domain_id: str) -> Response:
     body = parse_member(DomainChange, "domain")
     with database().transaction() as session:
         domain = projects.find_domain(session, domain_id)
-        changes = body.given("name", "description", "enabled", "tags", "options")
+        changes = body.provided("name", "description", "enabled", "tags", "options")
         if "description" in changes:
             changes["description"] = changes["description"] or ""
         projects.change(session, domain, changes, body.extra())

@@ -1,4 +1,4 @@
-"""Groups and who is in them."""
+"""Routes of groups and their members."""
 
 from http import HTTPStatus
 
@@ -32,9 +32,9 @@ def list_all() -> Response:
             session,
             select(Group),
             arguments,
-            order=Group.name,
-            identity=Group.id,
-            words={"name": Group.name, "domain_id": Group.domain_id},
+            sort_key=Group.name,
+            id_column=Group.id,
+            filters={"name": Group.name, "domain_id": Group.domain_id},
         )
         return json(collection("groups", [views.group(group) for group in page.rows], page.next_marker))
 
@@ -70,7 +70,7 @@ def update(group_id: str) -> Response:
         group = groups.find(session, group_id)
         if "domain_id" in body.model_fields_set and body.domain_id != group.domain_id:
             raise errors.BadRequest("Cannot change group's domain_id.")
-        changes = body.given("name", "description")
+        changes = body.provided("name", "description")
         if "description" in changes:
             changes["description"] = changes["description"] or ""
         groups.change(session, group, changes, body.extra())
@@ -95,10 +95,10 @@ def members(group_id: str) -> Response:
             session,
             query,
             request.args,
-            order=User.name,
-            identity=User.id,
-            words={"name": User.name},
-            flags={"enabled": User.enabled},
+            sort_key=User.name,
+            id_column=User.id,
+            filters={"name": User.name},
+            boolean_filters={"enabled": User.enabled},
         )
         return json(collection("users", [views.user(user) for user in page.rows], page.next_marker))
 

@@ -1,4 +1,4 @@
-"""Projects and their tags."""
+"""Routes of projects and their tags."""
 
 from http import HTTPStatus
 from typing import Any
@@ -38,10 +38,10 @@ def list_all() -> Response:
             session,
             query,
             arguments,
-            order=Project.name,
-            identity=Project.id,
-            words={"name": Project.name, "domain_id": Project.domain_id, "parent_id": Project.parent_id},
-            flags={"enabled": Project.enabled},
+            sort_key=Project.name,
+            id_column=Project.id,
+            filters={"name": Project.name, "domain_id": Project.domain_id, "parent_id": Project.parent_id},
+            boolean_filters={"enabled": Project.enabled},
         )
         rows = [project for project in page.rows if _tags_match(project.tags)]
         return json(collection("projects", [views.project(project) for project in rows], page.next_marker))
@@ -86,7 +86,7 @@ def update(project_id: str) -> Response:
         for name in FIXED:
             if name in json_member("project") and getattr(body, name) != getattr(project, name):
                 raise errors.Forbidden(f"Update of `{name}` is not allowed.")
-        changes = body.given("name", "description", "enabled", "tags", "options")
+        changes = body.provided("name", "description", "enabled", "tags", "options")
         if "description" in changes:
             changes["description"] = changes["description"] or ""
         projects.change(session, project, changes, body.extra())
@@ -175,13 +175,13 @@ def _check_tag(project: Project, tag: str) -> None:
 
 
 def _tags_match(tags: list[str]) -> bool:
-    """Whether the tags fit what the query says: all of `tags`, one of `tags-any`, and the same denied."""
+    """Whether the tags match the query: all of `tags`, any of `tags-any`, and their negations `not-…`."""
     own = set(tags)
     for name, fits in (
-        ("tags", lambda asked: asked <= own),
-        ("tags-any", lambda asked: bool(asked & own)),
-        ("not-tags", lambda asked: not asked <= own),
-        ("not-tags-any", lambda asked: not asked & own),
+        ("tags", lambda requested: requested <= own),
+        ("tags-any", lambda requested: bool(requested & own)),
+        ("not-tags", lambda requested: not requested <= own),
+        ("not-tags-any", lambda requested: not requested & own),
     ):
         if name in request.args and not fits(set(request.args[name].split(","))):
             return False
@@ -189,19 +189,21 @@ def _tags_match(tags: list[str]) -> bool:
 
 
 def _render_relatives(session: Session, project: Project) -> dict[str, Any]:
-    """The projects above and below, in the forms that were asked for; lists hold those the caller has a role on."""
-    shown: dict[str, Any] = {}
-    asked = request.args
-    if "parents_as_list" in asked or "subtree_as_list" in asked:
+    """Render parents and subtree as requested; lists contain only projects on which the caller has a role."""
+    rendered: dict[str, Any] = {}
+    query = request.args
+    if "parents_as_list" in query or "subtree_as_list" in query:
         own = {found.id for found in effective.list_projects(session, caller().user_id)}
         for name, family in (("parents", projects.list_ancestors), ("subtree", _subtree)):
-            if f"{name}_as_list" in asked:
-                shown[name] = [{"project": views.project(each)} for each in family(session, project) if each.id in own]
-    if "parents_as_ids" in asked:
-        shown["parents"] = _nested_parents(session, project)
-    if "subtree_as_ids" in asked:
-        shown["subtree"] = _nested_subtree(_subtree(session, project), project.id)
-    return shown
+            if f"{name}_as_list" in query:
+                rendered[name] = [
+                    {"project": views.project(each)} for each in family(session, project) if each.id in own
+                ]
+    if "parents_as_ids" in query:
+        rendered["parents"] = _nested_parents(session, project)
+    if "subtree_as_ids" in query:
+        rendered["subtree"] = _nested_subtree(_subtree(session, project), project.id)
+    return rendered
 
 
 def _subtree(session: Session, project: Project) -> list[Project]:

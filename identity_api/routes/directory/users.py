@@ -1,4 +1,4 @@
-"""Users and their passwords."""
+"""Routes of users and their passwords."""
 
 from http import HTTPStatus
 
@@ -38,10 +38,10 @@ def list_all() -> Response:
             session,
             select(User),
             arguments,
-            order=User.name,
-            identity=User.id,
-            words={"name": User.name, "domain_id": User.domain_id},
-            flags={"enabled": User.enabled},
+            sort_key=User.name,
+            id_column=User.id,
+            filters={"name": User.name, "domain_id": User.domain_id},
+            boolean_filters={"enabled": User.enabled},
         )
         return json(collection("users", [views.user(user) for user in page.rows], page.next_marker))
 
@@ -83,7 +83,7 @@ def update(user_id: str) -> Response:
         user = users.find(session, user_id)
         if "domain_id" in body.model_fields_set and body.domain_id != user.domain_id:
             raise errors.BadRequest("Cannot change user's domain_id.")
-        changes = body.given("name", "enabled", "default_project_id", "options")
+        changes = body.provided("name", "enabled", "default_project_id", "options")
         users.change(session, user, clock().now(), settings(), changes, body.extra(), password_hash)
         session.refresh(user)
     return json({"user": views.user(user)})
@@ -100,7 +100,7 @@ def delete(user_id: str) -> Response:
 @blueprint.post("/users/<user_id>/password")
 @public
 def change_password(user_id: str) -> Response:
-    """The old password is the proof, so that one that has expired can be changed as well."""
+    """Authenticated by the old password instead of a token, so that an expired password can be changed."""
     body = parse_member(PasswordChange, "user")
     if not identity().logins.check_password(Reference(id=user_id), body.original_password, source_address()).enabled:
         raise errors.Unauthorized(UNAUTHORIZED)
@@ -120,12 +120,14 @@ def groups_of(user_id: str) -> Response:
     query = select(Group).join(Membership, Membership.group_id == Group.id).where(Membership.user_id == user_id)
     with database().reading() as session:
         users.find(session, user_id)
-        page = list_page(session, query, request.args, order=Group.name, identity=Group.id, words={"name": Group.name})
+        page = list_page(
+            session, query, request.args, sort_key=Group.name, id_column=Group.id, filters={"name": Group.name}
+        )
         return json(collection("groups", [views.group(group) for group in page.rows], page.next_marker))
 
 
 def _hash_password(password: str | None) -> str | None:
-    """Outside of any transaction, because it is slow."""
+    """Hash a password outside of any transaction, because it is slow."""
     if password is None:
         return None
     passwords.check_strength(password, settings())
