@@ -1,7 +1,8 @@
-"""An error after any step of launch, stop, migration and removal: nothing is left that is not known."""
+"""Failure injection after each step of launch, stop, migration and removal: no process, link or file leaks."""
 
 import contextlib
 import inspect
+import re
 import secrets
 import sys
 import threading
@@ -24,20 +25,36 @@ from hypervisor.qemu import qmp
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, processes, traces
 
 PACKAGE = str(Path(hypervisor.__file__).parent)
-# Without effect outside of this process: values, and questions that are asked again.
-PURE = frozenset({"addresses", "command", "config", "config_drive", "errors", "host_facts", "migration", "spec", "tls"})
-# What they return has to be closed by the caller, so they fail when they are called.
+# Modules without side effects.
+PURE_MODULES = frozenset(
+    {"addresses", "command", "config", "config_drive", "errors", "host_facts", "host_filter", "migration", "processes"}
+    | {"spec", "tls"}
+)
+# Functions that only compute or read; an error after one of them equals an error before the step that follows it.
+PURE_FUNCTIONS = re.compile(
+    r"paths\.(MachinePaths\.|HostPaths\.(machine|owner|is_ours))"
+    r"|process\.(boot_id|_started|_stat|start_time|plain_environment|Identity\.|Process\.(alive|children))"
+    r"|antispoofing\.(own_addresses|_number|_chain|_limits|guard_rules|apart|closed|_table"
+    r"|SpoofingGuard\._(gateways|ways_out|table|segments|macs?|note)$)"
+    r"|radvd\.(_interface|_parses|RouterAdvertiser\.running)"
+    r"|segments\.Segments\.(bridges|told|_advertisement)|links\.Links\.(tap|bridge)$"
+    r"|disks\.(stands_alone|overlay_bytes)|qemu_img\._name"
+    r"|limits\.(_divides_processors|usable_groups)|launch\.(group_name|machine_identity)"
+    r"|source\.(_job|_remote|Sender\._(host|stop_if_hurried))$|driver\.(_is_outgoing|_awaited|Moves\._processor)"
+    r"|qmp\.(connect|_talk_once)$"
+)
+# Their caller has to close what they return, so the error is raised on entry.
 OPENING = frozenset({("qmp", "listen"), ("links", "Links.open_tap"), ("process", "_Handle.__enter__")})
-# From their return on the machine is one that runs and is known.
+# After these steps the machine is registered and running.
 COMPLETE = frozenset({("machines", "Machines.launch"), ("driver", "QemuHypervisor.ensure_running")})
-# Steps that only migrations take.
+# Modules with the steps of migrations only.
 MIGRATION = frozenset({"driver", "source", "target"})
 
 Step = tuple[str, str]
 
 
 def step_of(frame: FrameType) -> Step | None:
-    """The module and the function that a frame of the hypervisor runs; None for those that do not count as a step.
+    """Module and qualified name of the hypervisor function that a frame runs; None when it does not count as a step.
 
     Generators and coroutines do not count: an error cannot be raised when they return without skipping their cleanup.
     """
@@ -45,14 +62,16 @@ def step_of(frame: FrameType) -> Step | None:
     if not code.co_filename.startswith(PACKAGE) or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
         return None
     module = Path(code.co_filename).stem
-    if module in PURE or code.co_name.startswith("<") or code.co_name == "__init__":
+    if module in PURE_MODULES or code.co_name.startswith("<") or code.co_name == "__init__":
+        return None
+    if PURE_FUNCTIONS.match(f"{module}.{code.co_qualname}"):
         return None
     return module, code.co_qualname
 
 
 @contextmanager
-def recorded() -> Iterator[list[Step]]:
-    """The steps that this thread takes, in the order in which they end, each once."""
+def record_steps() -> Iterator[list[Step]]:
+    """Collect the steps of this thread, in the order in which they end, each once."""
     steps: dict[Step, None] = {}
 
     def profile(frame: FrameType, event: str, _argument: Any) -> None:
@@ -68,35 +87,51 @@ def recorded() -> Iterator[list[Step]]:
         order += steps
 
 
-@contextmanager
-def failing_after(step: Step) -> Iterator[None]:
-    """The first time that the step is done ends with an error of the host's storage."""
-
-    def profile(frame: FrameType, event: str, argument: Any) -> None:
-        if event == ("call" if step in OPENING else "return") and step_of(frame) == step:
-            raise OSError(5, "Input/output error", "injected")  # the interpreter takes the profile function away
-
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-
-
-def steps_of(deed: Callable[[], object]) -> list[Step]:
-    with recorded() as steps:
-        deed()
+def steps_of(action: Callable[[], object]) -> list[Step]:
+    with record_steps() as steps:
+        action()
     return steps
 
 
-def attempt(deed: Callable[[], object], step: Step) -> bool:
-    """Do it with an error after the step; whether it was done in spite of that."""
-    with failing_after(step):
+class FailureInjector:
+    """Raises an I/O error after one step of an action and counts how often the step was reached."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.injected = 0
+
+    @contextmanager
+    def failing_after(self, step: Step) -> Iterator[None]:
+        """The first end of the step raises OSError."""
+        self.attempts += 1
+
+        def profile(frame: FrameType, event: str, _argument: Any) -> None:
+            if event == ("call" if step in OPENING else "return") and step_of(frame) == step:
+                self.injected += 1
+                raise OSError(5, "Input/output error", "injected")  # the interpreter removes the profile function
+
+        sys.setprofile(profile)
         try:
-            deed()
-        except (HypervisorError, OSError):
-            return False
-    return True
+            yield
+        finally:
+            sys.setprofile(None)
+
+    def attempt(self, action: Callable[[], object], step: Step) -> bool:
+        """Run the action with an error after the step; return whether it completed nevertheless."""
+        with self.failing_after(step):
+            try:
+                action()
+            except (HypervisorError, OSError):
+                return False
+        return True
+
+
+@pytest.fixture
+def injector() -> Iterator[FailureInjector]:
+    """Fails the test when most of its errors were injected nowhere, e.g. after functions have been renamed."""
+    made = FailureInjector()
+    yield made
+    assert made.injected > made.attempts / 2, f"{made.injected} errors injected in {made.attempts} attempts"
 
 
 def left_of(host: QemuHypervisor) -> list[str]:
@@ -112,27 +147,27 @@ def spec_of(image: Path) -> MachineSpec:
     return make_spec(1, image_ref(image, "raw", 1 << 20), memory_mib=32)
 
 
-def test_a_launch_that_fails_leaves_nothing(host: QemuHypervisor, blank_image: Path) -> None:
+def test_a_failed_launch_leaves_nothing(host: QemuHypervisor, blank_image: Path, injector: FailureInjector) -> None:
     spec = spec_of(blank_image)
     steps = steps_of(lambda: host.ensure_running(spec))
     host.remove(spec.id)
     assert left_of(host) == []
     assert {("process", "start"), ("qmp", "query_state"), ("segments", "Segments.claim")} <= set(steps)
     for step in steps:
-        if attempt(lambda: host.ensure_running(spec), step) or step in COMPLETE:
+        if injector.attempt(lambda: host.ensure_running(spec), step) or step in COMPLETE:
             assert host.report(spec.id).state is MachineState.RUNNING, step
             host.remove(spec.id)
         assert left_of(host) == [], step
 
 
-def test_a_launch_of_a_known_machine_that_fails_leaves_no_process(host: QemuHypervisor, blank_image: Path) -> None:
+def test_a_failed_restart_leaves_no_process(host: QemuHypervisor, blank_image: Path, injector: FailureInjector) -> None:
     spec = spec_of(blank_image)
     host.ensure_running(spec)
     host.ensure_stopped(spec.id, grace_seconds=0)
     steps = steps_of(lambda: host.ensure_running(spec))
     for step in steps:
         host.ensure_stopped(spec.id, grace_seconds=0)
-        if attempt(lambda: host.ensure_running(spec), step) or step in COMPLETE:
+        if injector.attempt(lambda: host.ensure_running(spec), step) or step in COMPLETE:
             continue
         assert processes(f"guest={host.config.installation}-") == [], step
         assert host.report(spec.id).state is MachineState.SHUTOFF, step
@@ -140,7 +175,9 @@ def test_a_launch_of_a_known_machine_that_fails_leaves_no_process(host: QemuHype
 
 
 @pytest.mark.parametrize("deed", ["stop", "remove"])
-def test_an_end_that_fails_is_repeated(host: QemuHypervisor, blank_image: Path, deed: str) -> None:
+def test_a_failed_stop_or_removal_can_be_repeated(
+    host: QemuHypervisor, blank_image: Path, injector: FailureInjector, deed: str
+) -> None:
     spec = spec_of(blank_image)
 
     def do() -> None:
@@ -152,7 +189,7 @@ def test_an_end_that_fails_is_repeated(host: QemuHypervisor, blank_image: Path, 
     host.ensure_running(spec)
     for step in steps_of(do):
         host.ensure_running(spec)
-        attempt(do, step)
+        injector.attempt(do, step)
         host.repair()
         do()
         assert processes(f"guest={host.config.installation}-") == [], step
@@ -165,7 +202,7 @@ def test_an_end_that_fails_is_repeated(host: QemuHypervisor, blank_image: Path, 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("part", ["prepare", "send", "take"])
 def test_a_migration_that_fails_leaves_one_guest(
-    make_host: HostMaker, blank_image: Path, tmp_path: Path, live: bool, part: str
+    make_host: HostMaker, blank_image: Path, tmp_path: Path, injector: FailureInjector, live: bool, part: str
 ) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)
     wanted = spec.model_copy(update={"generation": 1})
@@ -189,7 +226,7 @@ def test_a_migration_that_fails_leaves_one_guest(
                 deed()
             elif step is None:
                 steps = steps_of(deed)
-            elif not attempt(deed, step):
+            elif not injector.attempt(deed, step):
                 settle(plan, name)
                 break
         states = [host.report(spec.id).state for host in (source, target)]

@@ -1,4 +1,4 @@
-"""An error after any step of create, stop and delete: database and host agree afterwards, and nothing is left."""
+"""Failure injection after each step of create, stop and delete: database and host agree afterwards, nothing leaks."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,24 @@ from compute_api.conductor.service import LocalConductor
 from hypervisor.driver import QemuHypervisor
 from tests.api.conftest import Api, app, as_admin, as_member, clock, database, image, routed, server, settings, template
 from tests.host.support import HostMaker, OneImage, processes, traces
-from tests.host.test_failures import failing_after, steps_of
+from tests.host.test_failures import FailureInjector, injector, steps_of
 
-__all__ = ["app", "as_admin", "as_member", "clock", "database", "image", "routed", "server", "settings", "template"]
+__all__ = [
+    "app",
+    "as_admin",
+    "as_member",
+    "clock",
+    "database",
+    "image",
+    "injector",
+    "routed",
+    "server",
+    "settings",
+    "template",
+]
 
 COMPUTE = "/compute/v2.1"
-# Where the order of things on the host is decided.
+# Modules that decide the order of steps on the host.
 DECIDING = frozenset({"launch", "machines", "process"})
 
 
@@ -105,7 +117,9 @@ def cloud(as_member: Api, as_admin: Api, image: str) -> Cloud:
 
 
 @pytest.mark.parametrize("action", ["create", "os-stop", "delete"])
-def test_a_failure_leaves_database_and_host_in_agreement(host: Host, cloud: Cloud, action: str) -> None:
+def test_a_failure_leaves_database_and_host_in_agreement(
+    host: Host, cloud: Cloud, injector: FailureInjector, action: str
+) -> None:
     unused = cloud.used()
 
     def prepare() -> str:
@@ -128,7 +142,7 @@ def test_a_failure_leaves_database_and_host_in_agreement(host: Host, cloud: Clou
     remove(first)
     for step in steps:
         server_id = prepare()
-        with failing_after(step):
+        with injector.failing_after(step):
             host.work()
         host.compare()
         host.work()

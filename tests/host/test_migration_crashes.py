@@ -57,20 +57,16 @@ STEPS = {
     "take": lambda host, spec, plan, _: host.take_over(spec, plan, Sent()),
 }
 LIVE = [
-    ("prepare", "hypervisor.migration.driver.start_qemu", "after"),
     ("prepare", "hypervisor.migration.target.listen", "after"),
     ("send", "hypervisor.migration.source.Sender._mirrors_are_ready", "before"),
     ("send", "hypervisor.migration.source.Sender._begin_memory", "after"),
     ("send", "hypervisor.migration.source.Sender._end_mirrors", "before"),
     ("send", "hypervisor.migration.source.Sender._end_mirrors", "after"),
     ("send", "hypervisor.migration.source.Sender.send_memory", "after"),
-    ("take", "hypervisor.migration.target.settle", "before"),
     ("take", "hypervisor.migration.target.settle", "after"),
 ]
 COLD = [
-    ("prepare", "hypervisor.migration.target.listen", "after"),
     ("send", "hypervisor.migration.driver.start_qemu", "after"),
-    ("send", "hypervisor.migration.source.Sender.send_disks", "after"),
     ("send", "hypervisor.migration.source.Sender.end_mirrors", "after"),
     ("take", "hypervisor.storage.snapshots.grow", "before"),
     ("take", "hypervisor.machines.machines.start_qemu", "after"),
