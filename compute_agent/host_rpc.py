@@ -46,7 +46,7 @@ def forget_password(hypervisor: Hypervisor, machine_id: str) -> None:
 
 def migration_progress(hypervisor: Hypervisor, machine_id: str) -> dict[str, int] | None:
     """How far the machine is on its way to another host; None when it is not."""
-    progress = hypervisor.progress(machine_id)
+    progress = hypervisor.migration_progress(machine_id)
     return None if progress is None else progress.model_dump()
 
 
@@ -57,7 +57,7 @@ def abort_migration(hypervisor: Hypervisor, machine_id: str) -> None:
 
 def end_migration(hypervisor: Hypervisor, machine_id: str) -> None:
     """It is to leave soon, whatever its guest writes."""
-    hypervisor.end_soon(machine_id)
+    hypervisor.force_migration_completion(machine_id)
 
 
 def check_console(hypervisor: Hypervisor, machine_id: str) -> None:

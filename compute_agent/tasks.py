@@ -8,7 +8,7 @@ from app.core.errors import NotFound, SixstackError
 from compute_api.rpc.messages import ClaimedOperation, Outcome
 from compute_api.states import MigrationStep, PowerState, SideTask, TaskState
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.migration import MigrationPlan, MigrationTarget, TransferResult
 from hypervisor.api.protocol import Hypervisor
 from hypervisor.api.spec import MachineSpec
 
@@ -104,30 +104,32 @@ def _detach_interface(hypervisor: Hypervisor, work: ClaimedOperation, spec: Mach
 
 
 def _offer(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
-    return {"offer": hypervisor.offer(spec, live=_plan(work).live).model_dump(mode="json")}
+    return {"offer": hypervisor.begin_migration(spec, live=_plan(work).live).model_dump(mode="json")}
 
 
 def _prepare(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
-    return {"landing": hypervisor.prepare_landing(spec, _plan(work)).model_dump(mode="json")}
+    return {"landing": hypervisor.prepare_migration(spec, _plan(work)).model_dump(mode="json")}
 
 
 def _send(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, grace: float) -> dict[str, Any]:
-    landing = Landing.model_validate(work.arguments["landing"])
-    return {"sent": hypervisor.send(spec, _plan(work), landing, grace_seconds=grace).model_dump(mode="json")}
+    landing = MigrationTarget.model_validate(work.arguments["landing"])
+    return {
+        "sent": hypervisor.perform_migration(spec, _plan(work), landing, grace_seconds=grace).model_dump(mode="json")
+    }
 
 
 def _take(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
     """It is here, or it will never run here: there is nothing between, unless this host does not answer at all."""
     sent = work.arguments["sent"]
     try:
-        return {"taken": hypervisor.take_over(spec, _plan(work), sent and Sent.model_validate(sent))}
+        return {"taken": hypervisor.finish_migration(spec, _plan(work), sent and TransferResult.model_validate(sent))}
     except HypervisorError as error:
         hypervisor.remove(spec.id)
         return {"taken": False, "why": str(error)}
 
 
 def _stay(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
-    hypervisor.stay(spec, _plan(work))
+    hypervisor.cancel_migration(spec, _plan(work))
 
 
 def _clean(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
@@ -137,8 +139,8 @@ def _clean(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _g
         hypervisor.remove(spec.id)
 
 
-def _plan(work: ClaimedOperation) -> Plan:
-    return Plan.model_validate(work.arguments["plan"])
+def _plan(work: ClaimedOperation) -> MigrationPlan:
+    return MigrationPlan.model_validate(work.arguments["plan"])
 
 
 def _should_start(work: ClaimedOperation) -> bool:

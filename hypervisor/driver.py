@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Landing, Offer, Plan, Progress, Sent
+from hypervisor.api.migration import MigrationOffer, MigrationPlan, MigrationProgress, MigrationTarget, TransferResult
 from hypervisor.api.protocol import ConsoleKind, ImageSource
 from hypervisor.api.spec import (
     Diagnostics,
@@ -31,7 +31,7 @@ from hypervisor.machines.console_log import console_tail, trim_console
 from hypervisor.machines.launch import machine_identity
 from hypervisor.machines.machines import Machines
 from hypervisor.machines.remote_console import open_screen, open_serial
-from hypervisor.migration.driver import Moves
+from hypervisor.migration.driver import MigrationDriver
 from hypervisor.network.antispoofing import AntiSpoofing
 from hypervisor.network.host_filter import HostFilter
 from hypervisor.network.links import METADATA, Links, enable_forwarding
@@ -79,7 +79,7 @@ class QemuHypervisor:
         self.segments = Segments(self.links, self.guard, self.router, resolvers, config.dns_search)
         self.disks = Disks(self.paths.bases, images)
         self.machines = Machines(config, self.paths, self.links, self.segments, self.disks)
-        self._moves = Moves(self.machines)
+        self._migrations = MigrationDriver(self.machines)
         self._version: int | None = None
         self._limits_raised = False
 
@@ -340,26 +340,28 @@ class QemuHypervisor:
 
     # --- from and to other hosts ------------------------------------------------------------------------------------
 
-    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
-        return self._moves.offer(spec, live=live)
+    def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
+        return self._migrations.begin_migration(spec, live=live)
 
-    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
-        return self._moves.prepare_landing(spec, plan)
+    def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
+        return self._migrations.prepare_migration(spec, plan)
 
-    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
-        return self._moves.send(spec, plan, landing, grace_seconds=grace_seconds)
+    def perform_migration(
+        self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
+    ) -> TransferResult:
+        return self._migrations.perform_migration(spec, plan, landing, grace_seconds=grace_seconds)
 
-    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
-        return self._moves.take_over(spec, plan, sent)
+    def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
+        return self._migrations.finish_migration(spec, plan, sent)
 
-    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
-        return self._moves.stay(spec, plan)
+    def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
+        return self._migrations.cancel_migration(spec, plan)
 
-    def progress(self, machine_id: str) -> Progress | None:
-        return self._moves.progress(machine_id)
+    def migration_progress(self, machine_id: str) -> MigrationProgress | None:
+        return self._migrations.migration_progress(machine_id)
 
-    def end_soon(self, machine_id: str) -> None:
-        self._moves.end_soon(machine_id)
+    def force_migration_completion(self, machine_id: str) -> None:
+        self._migrations.force_migration_completion(machine_id)
 
     def _command(self, machine_id: str, command: str) -> MachineReport:
         with self.machines.hold(machine_id) as paths:

@@ -11,7 +11,16 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from hypervisor.api.errors import HypervisorError, LaunchFailed
-from hypervisor.api.migration import Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
+from hypervisor.api.migration import (
+    MigrationOffer,
+    MigrationPlan,
+    MigrationProgress,
+    MigrationTarget,
+    OfferedDisk,
+    TransferResult,
+    pack,
+    unpack,
+)
 from hypervisor.api.protocol import ConsoleKind, ImageSource
 from hypervisor.api.spec import (
     Diagnostics,
@@ -69,7 +78,7 @@ class FakeHypervisor:
     evictions: list[frozenset[str]] = field(default_factory=list)
     closed: bool = False
     hurried: list[str] = field(default_factory=list)
-    moving: Progress | None = None
+    current_progress: MigrationProgress | None = None
     passwords: dict[str, bytes] = field(default_factory=dict)
     consoles: list[tuple[str, ConsoleKind, socket.socket]] = field(default_factory=list)
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
@@ -223,17 +232,17 @@ class FakeHypervisor:
             machine = self._existing(spec.id)
             machine.spec = machine.spec.model_copy(update={"nics": spec.nics})
 
-    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
-        self._enter("offer", spec.id)
+    def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
+        self._enter("begin_migration", spec.id)
         with self._lock:
             machine = self._existing(spec.id)
             if live and machine.state not in ALIVE:
                 raise HypervisorError(f"Machine {spec.id} does not run.")
             disks = tuple(OfferedDisk(name=disk.name, size_bytes=1, alone=False) for disk in machine.spec.disks)
-            return Offer(disks=disks, accelerator="tcg", machine_type="fake")
+            return MigrationOffer(disks=disks, accelerator="tcg", machine_type="fake")
 
-    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
-        self._enter("prepare_landing", spec.id)
+    def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
+        self._enter("prepare_migration", spec.id)
         with self._lock:
             if spec.memory_mib > self.memory_mib:
                 raise LaunchFailed(f"The host has {self.memory_mib} MiB of memory, the machine asks for more.")
@@ -241,10 +250,17 @@ class FakeHypervisor:
             if known is None or known.awaited != plan.id:
                 self.machines[spec.id] = FakeMachine(spec, state=MachineState.PAUSED, awaited=plan.id)
             _AWAITED[plan.id] = self.machines[spec.id]
-            return Landing(address=IPv6Address("::1"), disk_port=1, memory_port=1 if plan.live else None)
+            return MigrationTarget(address=IPv6Address("::1"), disk_port=1, memory_port=1 if plan.live else None)
 
-    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:  # noqa: ARG002
-        self._enter("send", spec.id)
+    def perform_migration(
+        self,
+        spec: MachineSpec,
+        plan: MigrationPlan,
+        landing: MigrationTarget,  # noqa: ARG002
+        *,
+        grace_seconds: float,  # noqa: ARG002
+    ) -> TransferResult:
+        self._enter("perform_migration", spec.id)
         with self._lock:
             machine = self._existing(spec.id)
             if plan.live and machine.sent != plan.id and machine.state not in ALIVE:
@@ -254,12 +270,12 @@ class FakeHypervisor:
             machine.sent = plan.id
             if plan.live:
                 machine.state = MachineState.PAUSED
-                return Sent(console=pack(machine.console))
+                return TransferResult(console=pack(machine.console))
             self._end(machine)
-            return Sent()
+            return TransferResult()
 
-    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
-        self._enter("take_over", spec.id)
+    def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
+        self._enter("finish_migration", spec.id)
         _AWAITED.pop(plan.id, None)
         with self._lock:
             machine = self.machines.get(spec.id)
@@ -277,8 +293,8 @@ class FakeHypervisor:
             machine.state = MachineState.PAUSED if plan.paused else MachineState.RUNNING
             return True
 
-    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
-        self._enter("stay", spec.id)
+    def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
+        self._enter("cancel_migration", spec.id)
         with self._lock:
             machine = self.machines.get(spec.id)
             if machine is not None and plan.live and machine.sent == plan.id:
@@ -287,12 +303,12 @@ class FakeHypervisor:
                 self._start(machine)
             return self._report(spec.id)
 
-    def progress(self, machine_id: str) -> Progress | None:
-        self._enter("progress", machine_id)
-        return self.moving
+    def migration_progress(self, machine_id: str) -> MigrationProgress | None:
+        self._enter("migration_progress", machine_id)
+        return self.current_progress
 
-    def end_soon(self, machine_id: str) -> None:
-        self._enter("end_soon", machine_id)
+    def force_migration_completion(self, machine_id: str) -> None:
+        self._enter("force_migration_completion", machine_id)
 
     def diagnostics(self, machine_id: str) -> Diagnostics:
         self._enter("diagnostics", machine_id)

@@ -33,7 +33,7 @@ class OfferedDisk(Document):
     alone: bool
 
 
-class Offer(Document):
+class MigrationOffer(Document):
     """A machine as its host has it. What is only known of a running one is None for one that is moved cold.
 
     `config_drive` is packed (`pack`); `slots` says which port's interface is plugged in where,
@@ -50,7 +50,7 @@ class Offer(Document):
     consoles: bool = False
 
 
-class Plan(Document):
+class MigrationPlan(Document):
     """One migration. `key` is 64 hex digits, used once: only who knows it can send or receive disks and memory.
 
     `live`: the guest goes on; otherwise it is stopped, and only its disks are sent. `paused`: it is, and stays so.
@@ -62,10 +62,10 @@ class Plan(Document):
     live: bool
     paused: bool = False
     start: bool = True
-    offer: Offer | None = None
+    offer: MigrationOffer | None = None
 
 
-class Landing(Document):
+class MigrationTarget(Document):
     """Where a destination waits. `whole` are disks that have to be sent with the image they stand on."""
 
     address: IPv6Address
@@ -74,13 +74,13 @@ class Landing(Document):
     whole: frozenset[str] = frozenset()
 
 
-class Sent(Document):
+class TransferResult(Document):
     """The guest has left. `console` is what its serial console showed before, packed."""
 
     console: str | None = None
 
 
-class Progress(Document):
+class MigrationProgress(Document):
     """How far a migration is, in bytes. Memory is sent more than once where the guest goes on writing to it."""
 
     memory_total: int = 0

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from hypervisor.api.migration import Landing, Offer, Plan, Progress, Sent
+from hypervisor.api.migration import MigrationOffer, MigrationPlan, MigrationProgress, MigrationTarget, TransferResult
 from hypervisor.api.spec import Diagnostics, HostReport, ImageRef, MachineReport, MachineSpec, SnapshotFile
 
 
@@ -92,36 +92,38 @@ class Hypervisor(Protocol):
         starts. Raises HypervisorError when there is no free slot."""
         ...
 
-    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+    def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
         """What another host has to know of this machine to take it over. Raises HypervisorError, also when one that is
         to move `live` does not run."""
         ...
 
-    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+    def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
         """Await the machine from another host. Raises HypervisorError when it cannot go on here; then nothing is left.
         Asked again for the same plan it says the same."""
         ...
 
-    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
+    def perform_migration(
+        self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
+    ) -> TransferResult:
         """The machine is with the other host and does not run here any more; its disks are still here. Raises
         HypervisorError; then, as far as that can be known here, it goes on here."""
         ...
 
-    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+    def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
         """The machine is this host's own; one that came live runs, others are started if the plan says so. Disks have
         the sizes of the spec. False when it has not arrived: nothing of it is left here, and it will never run here.
         `sent` is None when the other host could not send it, or cannot say."""
         ...
 
-    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+    def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
         """The machine goes on here: the other host is known not to have it."""
         ...
 
-    def progress(self, machine_id: str) -> Progress | None:
+    def migration_progress(self, machine_id: str) -> MigrationProgress | None:
         """How far the machine is on its way; None when it is not."""
         ...
 
-    def end_soon(self, machine_id: str) -> None:
+    def force_migration_completion(self, machine_id: str) -> None:
         """A live migration ends whatever the guest writes meanwhile, by letting it stand still for longer."""
         ...
 

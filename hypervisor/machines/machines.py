@@ -43,7 +43,7 @@ POWER_BUTTON_SECONDS = 2.0
 
 
 class Machines:
-    """What `QemuHypervisor` and `Moves` do their work with. `hold` a machine before anything is done to it."""
+    """Operations on machines for `QemuHypervisor` and `MigrationDriver`. Callers `hold` a machine to change it."""
 
     def __init__(self, config: HostConfig, paths: HostPaths, links: Links, segments: Segments, disks: Disks) -> None:
         self.config = config

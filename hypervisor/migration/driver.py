@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hypervisor.api.errors import HypervisorError, ImageUnusable
-from hypervisor.api.migration import CONSOLE_BYTES, Landing, Offer, OfferedDisk, Plan, Progress, Sent, pack, unpack
+from hypervisor.api.migration import (
+    CONSOLE_BYTES,
+    MigrationOffer,
+    MigrationPlan,
+    MigrationProgress,
+    MigrationTarget,
+    OfferedDisk,
+    TransferResult,
+    pack,
+    unpack,
+)
 from hypervisor.api.spec import MachineReport, MachineSpec, disk_bytes
 from hypervisor.base import host_facts
 from hypervisor.base.paths import MachinePaths, private_directory, remove_directory, write
@@ -24,14 +34,14 @@ from hypervisor.storage import snapshots
 from hypervisor.storage.disks import DiskFile, create_overlay
 
 
-class Moves:
+class MigrationDriver:
     """The part of a host that sends machines and takes them in."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, MigrationProgress] = {}
 
-    def offer(self, spec: MachineSpec, *, live: bool) -> Offer:
+    def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
         if self._machines.paths.shared is not None:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machines.hold(spec.id) as paths:
@@ -41,11 +51,11 @@ class Moves:
                 for disk in self._machines.own_disks(known, paths)
             )
             if not live:
-                return Offer(disks=disks)
+                return MigrationOffer(disks=disks)
             self._machines.running(spec.id, paths)
             run = load_runtime_state(paths)
             machine_type, generation_id = source.described(paths.qmp)
-            return Offer.model_validate(
+            return MigrationOffer.model_validate(
                 {
                     "disks": disks,
                     "accelerator": run.accelerator,
@@ -58,7 +68,7 @@ class Moves:
                 }
             )
 
-    def prepare_landing(self, spec: MachineSpec, plan: Plan) -> Landing:
+    def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
         offer = plan.offer
         if offer is None:
             raise HypervisorError("Nothing is known of the machine that is to come.")
@@ -79,12 +89,14 @@ class Moves:
                 undo.pop_all()
             return landed
 
-    def send(self, spec: MachineSpec, plan: Plan, landing: Landing, *, grace_seconds: float) -> Sent:
+    def perform_migration(
+        self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
+    ) -> TransferResult:
         with self._machines.hold(spec.id) as paths:
             known = self._machines.known(spec.id)
             if not plan.live:
                 self._send_cold(known, plan, landing, paths, grace_seconds)
-                return Sent()
+                return TransferResult()
             self._machines.running(spec.id, paths)
             with self._sender(known, plan, landing, paths) as sender:
                 if not sender.has_left():
@@ -92,9 +104,9 @@ class Moves:
                         sender.send_disks()
                     self._machines.segments.mark_migrating(spec.id)
                     sender.send_memory()
-            return Sent(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
+            return TransferResult(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
 
-    def take_over(self, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+    def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
         with self._machines.hold(spec.id) as paths:
             if not paths.incoming.exists():
                 known = self._machines.spec(spec.id)
@@ -122,7 +134,7 @@ class Moves:
             self._landed(paths)
             return True
 
-    def stay(self, spec: MachineSpec, plan: Plan) -> MachineReport:
+    def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
         with self._machines.hold(spec.id) as paths:
             if plan.live:
                 if self._machines.process_of(paths) is not None:
@@ -138,14 +150,19 @@ class Moves:
             tls.remove_key(paths.key)
             return self._machines.look(spec.id, paths)
 
-    def progress(self, machine_id: str) -> Progress | None:
+    def migration_progress(self, machine_id: str) -> MigrationProgress | None:
         return self._progress.get(machine_id)
 
-    def end_soon(self, machine_id: str) -> None:
-        source.end_soon(self._machines.paths.machine(machine_id).qmp)
+    def force_migration_completion(self, machine_id: str) -> None:
+        source.force_migration_completion(self._machines.paths.machine(machine_id).qmp)
 
     def _send_cold(
-        self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths, grace_seconds: float
+        self,
+        known: MachineSpec,
+        plan: MigrationPlan,
+        landing: MigrationTarget,
+        paths: MachinePaths,
+        grace_seconds: float,
     ) -> None:
         """The guest is off and all of its disks are there; it stays off, and its disks stay."""
         if not _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
@@ -159,11 +176,13 @@ class Moves:
         self._machines.stop(paths, 0)
 
     @contextlib.contextmanager
-    def _sender(self, known: MachineSpec, plan: Plan, landing: Landing, paths: MachinePaths) -> Iterator[source.Sender]:
+    def _sender(
+        self, known: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, paths: MachinePaths
+    ) -> Iterator[source.MigrationSource]:
         hurry = self._machines.wait_for(known.id)
         tls.write_key(paths.key, plan.key)
         try:
-            yield source.Sender(
+            yield source.MigrationSource(
                 paths.qmp,
                 paths.key,
                 landing,
@@ -186,7 +205,7 @@ class Moves:
         present = files if all_of else self._machines.own_disks(spec, paths)
         return [(number, file) for number, file in enumerate(present) if not file.read_only]
 
-    def _check_offer(self, spec: MachineSpec, plan: Plan, offer: Offer) -> None:
+    def _check_offer(self, spec: MachineSpec, plan: MigrationPlan, offer: MigrationOffer) -> None:
         """Raises HypervisorError when this host cannot go on with that machine, or should not."""
         for disk in offer.disks:
             wanted = next((one for one in spec.disks if one.name == disk.name), None)
@@ -214,7 +233,9 @@ class Moves:
         """What a guest sees of the processor, apart from what it is emulated."""
         return self._machines.config.cpu_model or host_facts.cpu_model()
 
-    def _await(self, spec: MachineSpec, plan: Plan, offer: Offer, paths: MachinePaths) -> Landing:
+    def _await(
+        self, spec: MachineSpec, plan: MigrationPlan, offer: MigrationOffer, paths: MachinePaths
+    ) -> MigrationTarget:
         private_directory(paths.directory)
         write(paths.incoming, b"{}")
         self._machines.use_images(spec)
@@ -250,11 +271,11 @@ class Moves:
         disk_port, memory_port = target.listen(
             paths.qmp, address, self._machines.config.migration_ports, exports, memory=plan.live
         )
-        landed = Landing(address=address, disk_port=disk_port, memory_port=memory_port, whole=whole)
+        landed = MigrationTarget(address=address, disk_port=disk_port, memory_port=memory_port, whole=whole)
         write(paths.incoming, json.dumps({"plan": plan.id, "landing": landed.model_dump(mode="json")}).encode())
         return landed
 
-    def _landing_disks(self, spec: MachineSpec, offer: Offer, paths: MachinePaths) -> list[DiskFile]:
+    def _landing_disks(self, spec: MachineSpec, offer: MigrationOffer, paths: MachinePaths) -> list[DiskFile]:
         """Disks of the offered sizes, on the same images; where an image is gone it is sent with the disk."""
         offered = {disk.name: disk for disk in offer.disks}
         files: list[DiskFile] = []
@@ -304,15 +325,15 @@ class Moves:
         self._machines.release(machine_id)
 
 
-def _is_outgoing(paths: MachinePaths, plan: Plan) -> bool:
+def _is_outgoing(paths: MachinePaths, plan: MigrationPlan) -> bool:
     """Whether the disks of the machine are being sent, or were sent, by this very plan."""
     return paths.outgoing.exists() and paths.outgoing.read_text() == plan.id
 
 
-def _awaited(paths: MachinePaths, plan: Plan) -> Landing | None:
+def _awaited(paths: MachinePaths, plan: MigrationPlan) -> MigrationTarget | None:
     """Where the guest of this plan is awaited already."""
     try:
         document = json.loads(paths.incoming.read_bytes())
     except FileNotFoundError:
         return None
-    return Landing.model_validate(document["landing"]) if document.get("plan") == plan.id else None
+    return MigrationTarget.model_validate(document["landing"]) if document.get("plan") == plan.id else None

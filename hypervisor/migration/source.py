@@ -19,7 +19,7 @@ from typing import Any
 from qemu.qmp import ExecuteError, QMPClient
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Landing, Progress
+from hypervisor.api.migration import MigrationProgress, MigrationTarget
 from hypervisor.qemu import qmp, tls
 
 SEND_SECONDS = 8 * 3600.0
@@ -35,17 +35,17 @@ CAPABILITIES = ("pause-before-switchover", "auto-converge")
 
 
 @dataclass(frozen=True)
-class Sender:
+class MigrationSource:
     """One machine that is sent. `disks` are names of exports and the nodes here; `is_hurried` says that it should be
     given up; `tell` is told how far it is."""
 
     control: Path
     key_directory: Path
-    landing: Landing
+    landing: MigrationTarget
     scope: str
     disks: dict[str, str]
     is_hurried: Callable[[], bool]
-    tell: Callable[[Progress], None]
+    tell: Callable[[MigrationProgress], None]
 
     def send_disks(self) -> None:
         """All disks are in step with those of the other host, and are kept so. Raises HypervisorError."""
@@ -137,7 +137,7 @@ class Sender:
         memory = (await _memory(client)).get("ram", {})
         done, total = (sum(job[f"{word}-progress"] for job in jobs) for word in ("current", "total"))
         self.tell(
-            Progress(
+            MigrationProgress(
                 memory_total=memory.get("total", 0),
                 memory_processed=memory.get("transferred", 0),
                 memory_remaining=memory.get("remaining", 0),
@@ -217,7 +217,7 @@ def go_on(control: Path) -> None:
     qmp.run_session(control, converse)
 
 
-def end_soon(control: Path) -> None:
+def force_migration_completion(control: Path) -> None:
     """The guest may stand still for as long as it takes, so that the migration ends whatever it writes."""
 
     async def converse(client: QMPClient) -> None:

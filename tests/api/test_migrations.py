@@ -17,7 +17,7 @@ from compute_api.models import Migration, Operation, ProjectUsage
 from compute_api.operations import reaper
 from compute_api.rpc.messages import Outcome
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Progress
+from hypervisor.api.migration import MigrationProgress
 from hypervisor.api.spec import MachineState
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
@@ -112,12 +112,12 @@ def test_a_server_moves_while_its_guest_goes_on(
     (one,) = migrations(as_admin, status="running")
     path = f"{COMPUTE}/servers/{server_id}/migrations"
     assert one["links"][0]["href"].endswith(f"{path}/{one['id']}")
-    host.hypervisor.moving = Progress(memory_total=100, memory_processed=30, memory_remaining=70)
+    host.hypervisor.current_progress = MigrationProgress(memory_total=100, memory_processed=30, memory_remaining=70)
     (listed,) = as_admin.at("2.80").get(path).json["migrations"]
     assert (listed["memory_total_bytes"], listed["memory_remaining_bytes"], listed["status"]) == (100, 70, "running")
     assert as_admin.at("2.80").get(f"{path}/{one['id']}").json["migration"] == listed
     assert as_admin.at("2.22").post(f"{path}/{one['id']}/action", json={"force_complete": None}).status_code == 202
-    assert ("end_soon", server_id) in host.hypervisor.calls
+    assert ("force_migration_completion", server_id) in host.hypervisor.calls
     assert step(host) == "migration_send"
     for each in (host, other):
         each.compare()
@@ -145,7 +145,7 @@ def test_a_server_moves_while_its_guest_goes_on(
     assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
 
 
-@pytest.mark.parametrize("method", ["offer", "prepare_landing", "send", "take_over"])
+@pytest.mark.parametrize("method", ["begin_migration", "prepare_migration", "perform_migration", "finish_migration"])
 def test_a_live_migration_that_fails_leaves_the_server_as_it_was(
     method: str,
     as_admin: Api,
@@ -156,7 +156,7 @@ def test_a_live_migration_that_fails_leaves_the_server_as_it_was(
     database: Database,
 ) -> None:
     server_id = make_server()
-    failing = host if method in ("offer", "send") else other
+    failing = host if method in ("begin_migration", "perform_migration") else other
     failing.hypervisor.fail_next(method, HypervisorError("Something is in the way."))
     act(as_admin, server_id, live("other-host"))
     work(host, other)
@@ -192,7 +192,9 @@ def test_a_live_migration_is_aborted(
     step(other)
     assert as_admin.at("2.24").delete(path).status_code == 202
     assert host.hypervisor.hurried == [server_id]
-    host.hypervisor.fail_next("send", HypervisorError("The migration was given up for something more urgent."))
+    host.hypervisor.fail_next(
+        "perform_migration", HypervisorError("The migration was given up for something more urgent.")
+    )
     work(host, other)
     assert migrations(as_admin)[0]["status"] == "cancelled"
     assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
@@ -295,7 +297,7 @@ def test_a_resize_that_its_host_has_no_room_for_goes_to_another(
     assert other.hypervisor.machines[server_id].spec.memory_mib == 128
     assert room(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
 
-    host.hypervisor.fail_next("prepare_landing", HypervisorError("no"))
+    host.hypervisor.fail_next("prepare_migration", HypervisorError("no"))
     act(as_member, server_id, {"resize": {"flavorRef": "2"}})
     work(host, other)
     assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")

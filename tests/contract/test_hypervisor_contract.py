@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.api.errors import HypervisorError, ImageUnusable
-from hypervisor.api.migration import Plan
+from hypervisor.api.migration import MigrationPlan
 from hypervisor.api.protocol import Hypervisor
 from hypervisor.api.spec import ImageRef, MachineSpec, MachineState
 from hypervisor.fake import FakeHypervisor, FakeMachine
@@ -284,9 +284,9 @@ def moving(spec: MachineSpec) -> MachineSpec:
     return spec.model_copy(update={"nics": (), "memory_mib": 32})
 
 
-def plan(host: Hypervisor, spec: MachineSpec, **how: bool) -> Plan:
-    made = Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), **how)
-    return made.model_copy(update={"offer": host.offer(spec, live=made.live)})
+def plan(host: Hypervisor, spec: MachineSpec, **how: bool) -> MigrationPlan:
+    made = MigrationPlan(id=str(uuid.uuid4()), key=secrets.token_hex(32), **how)
+    return made.model_copy(update={"offer": host.begin_migration(spec, live=made.live)})
 
 
 @pytest.mark.parametrize("how", [{"live": True}, {"live": True, "paused": True}, {"live": False}])
@@ -299,14 +299,14 @@ def test_a_machine_moves_to_another_host(
         one.pause(moving.id)
     wanted = moving.model_copy(update={"generation": 1})
     made = plan(one, wanted, **how)
-    landing = two.prepare_landing(wanted, made)
-    assert two.prepare_landing(wanted, made) == landing
+    landing = two.prepare_migration(wanted, made)
+    assert two.prepare_migration(wanted, made) == landing
     assert two.report(moving.id).state is not MachineState.RUNNING
-    assert one.progress(moving.id) is None
-    sent = one.send(wanted, made, landing, grace_seconds=0)
-    one.send(wanted, made, landing, grace_seconds=0)
-    assert two.take_over(wanted, made, sent)
-    assert two.take_over(wanted, made, sent)
+    assert one.migration_progress(moving.id) is None
+    sent = one.perform_migration(wanted, made, landing, grace_seconds=0)
+    one.perform_migration(wanted, made, landing, grace_seconds=0)
+    assert two.finish_migration(wanted, made, sent)
+    assert two.finish_migration(wanted, made, sent)
     arrived = MachineState.PAUSED if how.get("paused") else MachineState.RUNNING
     assert two.report(moving.id).state is arrived
     assert one.report(moving.id).state is not MachineState.RUNNING
@@ -323,12 +323,12 @@ def test_a_machine_that_was_not_sent_stays(
     one.ensure_running(moving)
     wanted = moving.model_copy(update={"generation": 1})
     made = plan(one, wanted, live=live)
-    two.prepare_landing(wanted, made)
-    assert not two.take_over(wanted, made, None)
-    assert not two.take_over(wanted, made, None)
+    two.prepare_migration(wanted, made)
+    assert not two.finish_migration(wanted, made, None)
+    assert not two.finish_migration(wanted, made, None)
     assert two.report(moving.id).state is MachineState.ABSENT
-    assert one.stay(wanted, made).state is MachineState.RUNNING
-    assert one.stay(wanted, made).state is MachineState.RUNNING
+    assert one.cancel_migration(wanted, made).state is MachineState.RUNNING
+    assert one.cancel_migration(wanted, made).state is MachineState.RUNNING
     one.remove(moving.id)
 
 
@@ -337,7 +337,7 @@ def test_what_does_not_run_does_not_move_alive(pair: tuple[Hypervisor, Hyperviso
     one.ensure_running(moving)
     one.ensure_stopped(moving.id, grace_seconds=0)
     with pytest.raises(HypervisorError):
-        one.offer(moving, live=True)
+        one.begin_migration(moving, live=True)
     with pytest.raises(HypervisorError):
-        two.offer(moving, live=False)
+        two.begin_migration(moving, live=False)
     one.remove(moving.id)

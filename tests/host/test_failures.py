@@ -18,7 +18,7 @@ import pytest
 
 import hypervisor
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Plan, Sent
+from hypervisor.api.migration import MigrationPlan, TransferResult
 from hypervisor.api.spec import MachineSpec, MachineState
 from hypervisor.driver import QemuHypervisor
 from hypervisor.qemu import qmp
@@ -40,7 +40,7 @@ PURE_FUNCTIONS = re.compile(
     r"|segments\.Segments\.(bridges|told|_advertisement)|links\.Links\.(tap|bridge)$"
     r"|disks\.(stands_alone|overlay_bytes)|qemu_img\._name"
     r"|limits\.(_divides_processors|usable_groups)|launch\.(group_name|machine_identity)"
-    r"|source\.(_job|_remote|Sender\._(host|stop_if_hurried))$|driver\.(_is_outgoing|_awaited|Moves\._processor)"
+    r"|source\.(_job|_remote|MigrationSource\._(host|stop_if_hurried))$|driver\.(_is_outgoing|_awaited|MigrationDriver\._processor)"
     r"|qmp\.(connect|_talk_once)$"
 )
 # Their caller has to close what they return, so the error is raised on entry.
@@ -212,13 +212,13 @@ def test_a_migration_that_fails_leaves_one_guest(
     def migrate(step: Step | None) -> list[Step]:
         """Steps of the part, or what is left to compare after an error in it."""
         source.ensure_running(spec)
-        plan = Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=live, start=True)
-        plan = plan.model_copy(update={"offer": source.offer(wanted, live=live)})
+        plan = MigrationPlan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=live, start=True)
+        plan = plan.model_copy(update={"offer": source.begin_migration(wanted, live=live)})
         done: dict[str, Any] = {}
         deeds: dict[str, Callable[[], object]] = {
-            "prepare": lambda: done.update(landing=target.prepare_landing(wanted, plan)),
-            "send": lambda: source.send(wanted, plan, done["landing"], grace_seconds=0),
-            "take": lambda: done.update(taken=target.take_over(wanted, plan, Sent())),
+            "prepare": lambda: done.update(landing=target.prepare_migration(wanted, plan)),
+            "send": lambda: source.perform_migration(wanted, plan, done["landing"], grace_seconds=0),
+            "take": lambda: done.update(taken=target.finish_migration(wanted, plan, TransferResult())),
         }
         steps: list[Step] = []
         for name, deed in deeds.items():
@@ -237,14 +237,14 @@ def test_a_migration_that_fails_leaves_one_guest(
         assert traces(source.config.installation, target.paths.state) == [], step
         return steps
 
-    def settle(plan: Plan, name: str) -> None:
+    def settle(plan: MigrationPlan, name: str) -> None:
         """What the control plane asks for when a part has failed."""
         if name == "take":
-            if target.take_over(wanted, plan, Sent()):
+            if target.finish_migration(wanted, plan, TransferResult()):
                 return
         else:
             target.remove(spec.id)
-        assert source.stay(spec, plan).state is MachineState.RUNNING
+        assert source.cancel_migration(spec, plan).state is MachineState.RUNNING
 
     for step in migrate(None):
         if step[0] in MIGRATION:

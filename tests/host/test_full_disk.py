@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Plan
+from hypervisor.api.migration import MigrationPlan
 from hypervisor.api.spec import DiskSpec, KeySpec, MachineState
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
 
@@ -100,10 +100,10 @@ def test_a_host_without_room_takes_no_migration(make_host: HostMaker, small_disk
     source_again = make_host(OneImage(blank_image))
     spec = make_spec(1, image_ref(blank_image, "raw", MIB), nics=(), memory_mib=32)
     source.ensure_running(spec)
-    plan = Plan(id="plan", key="00" * 32, live=True)
-    plan = plan.model_copy(update={"offer": source.offer(spec, live=True)})
+    plan = MigrationPlan(id="plan", key="00" * 32, live=True)
+    plan = plan.model_copy(update={"offer": source.begin_migration(spec, live=True)})
     with pytest.raises(HypervisorError, match="almost full"):
-        target.prepare_landing(spec, plan)
+        target.prepare_migration(spec, plan)
     assert target.report(spec.id).state is MachineState.ABSENT
     assert source_again.report(spec.id).state is MachineState.RUNNING
     source_again.remove(spec.id)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.migration import MigrationPlan, MigrationTarget, TransferResult
 from hypervisor.api.spec import DiskSpec, KeySpec, MachineReport, MachineSpec, MachineState
 from tests.host.support import inside, make_spec, ssh
 from tests.host.test_hosts import VNI, Host, MakeHosts, make_hosts
@@ -25,8 +25,8 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 WRITING = "while :; do dd if=/dev/urandom of=/root/churn bs=64k count=16 conv=fsync 2>/dev/null; done"
 
 
-def new_plan(**changes: object) -> Plan:
-    return Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=True).model_copy(update=changes)
+def new_plan(**changes: object) -> MigrationPlan:
+    return MigrationPlan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=True).model_copy(update=changes)
 
 
 def holder(host: Host, tmp_path: Path) -> MachineSpec:
@@ -36,33 +36,33 @@ def holder(host: Host, tmp_path: Path) -> MachineSpec:
     return spec
 
 
-def offer(source: Host, spec: MachineSpec, plan: Plan) -> Plan:
+def begin(source: Host, spec: MachineSpec, plan: MigrationPlan) -> MigrationPlan:
     with inside(source.namespace):
-        return plan.model_copy(update={"offer": source.hypervisor.offer(spec, live=plan.live)})
+        return plan.model_copy(update={"offer": source.hypervisor.begin_migration(spec, live=plan.live)})
 
 
-def prepare(destination: Host, spec: MachineSpec, plan: Plan) -> Landing:
+def prepare(destination: Host, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
     with inside(destination.namespace):
-        landing = destination.hypervisor.prepare_landing(spec, plan)
-        assert destination.hypervisor.prepare_landing(spec, plan) == landing, "it may be asked again"
+        landing = destination.hypervisor.prepare_migration(spec, plan)
+        assert destination.hypervisor.prepare_migration(spec, plan) == landing, "it may be asked again"
         return landing
 
 
-def send(source: Host, spec: MachineSpec, plan: Plan, landing: Landing) -> Sent:
+def perform(source: Host, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget) -> TransferResult:
     with inside(source.namespace):
-        return source.hypervisor.send(spec, plan, landing, grace_seconds=20)
+        return source.hypervisor.perform_migration(spec, plan, landing, grace_seconds=20)
 
 
-def take_over(destination: Host, spec: MachineSpec, plan: Plan, sent: Sent | None) -> bool:
+def finish(destination: Host, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
     with inside(destination.namespace):
-        taken = destination.hypervisor.take_over(spec, plan, sent)
-        assert destination.hypervisor.take_over(spec, plan, sent) == taken, "it may be asked again"
+        taken = destination.hypervisor.finish_migration(spec, plan, sent)
+        assert destination.hypervisor.finish_migration(spec, plan, sent) == taken, "it may be asked again"
         return taken
 
 
-def stay(source: Host, spec: MachineSpec, plan: Plan) -> MachineReport:
+def cancel(source: Host, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
     with inside(source.namespace):
-        return source.hypervisor.stay(spec, plan)
+        return source.hypervisor.cancel_migration(spec, plan)
 
 
 def remove(host: Host, spec: MachineSpec) -> None:
@@ -73,10 +73,10 @@ def remove(host: Host, spec: MachineSpec) -> None:
 def move(source: Host, destination: Host, spec: MachineSpec, **changes: object) -> MachineSpec:
     """All the steps, as the control plane takes them; returns the document as it is afterwards."""
     wanted = next_generation(spec)
-    plan = offer(source, wanted, new_plan(**changes))
+    plan = begin(source, wanted, new_plan(**changes))
     landing = prepare(destination, wanted, plan)
-    sent = send(source, wanted, plan, landing)
-    assert take_over(destination, wanted, plan, sent)
+    sent = perform(source, wanted, plan, landing)
+    assert finish(destination, wanted, plan, sent)
     remove(source, spec)
     return wanted
 
@@ -173,11 +173,11 @@ def test_a_stopped_guest_moves_with_its_disk_and_may_be_taken_back(
 
     larger = (spec.disks[0].model_copy(update={"size_gib": 2}), DiskSpec(name="swap", size_mib=16))
     wanted = next_generation(spec, memory_mib=192, disks=larger)
-    plan = offer(one, wanted, new_plan(live=False))
+    plan = begin(one, wanted, new_plan(live=False))
     landing = prepare(two, wanted, plan)
-    sent = send(one, wanted, plan, landing)
-    assert send(one, wanted, plan, landing) == sent, "it may be asked again"
-    assert take_over(two, wanted, plan, sent)
+    sent = perform(one, wanted, plan, landing)
+    assert perform(one, wanted, plan, landing) == sent, "it may be asked again"
+    assert finish(two, wanted, plan, sent)
     assert ssh(wanted, key, "cat /root/mark; echo after >> /root/mark; sync; cat /sys/block/vda/size") == (
         f"before\n{2 << 21}\n"
     )
@@ -203,44 +203,44 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     wanted = next_generation(spec)
 
     # Somebody without the key is not let in.
-    plan = offer(one, wanted, new_plan())
+    plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
     with pytest.raises(HypervisorError):
-        send(one, wanted, plan.model_copy(update={"key": secrets.token_hex(32)}), landing)
-    assert stay(one, wanted, plan).state is MachineState.RUNNING
-    assert not take_over(two, wanted, plan, None)
+        perform(one, wanted, plan.model_copy(update={"key": secrets.token_hex(32)}), landing)
+    assert cancel(one, wanted, plan).state is MachineState.RUNNING
+    assert not finish(two, wanted, plan, None)
     assert_absent(two, spec)
     assert ssh(spec, key, BOOT_ID) == booted
 
     # The destination dies before the guest is sent.
-    plan = offer(one, wanted, new_plan())
+    plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
     kill(two, spec)
     with pytest.raises(HypervisorError):
-        send(one, wanted, plan, landing)
-    assert not take_over(two, wanted, plan, None)
-    assert stay(one, wanted, plan).state is MachineState.RUNNING
+        perform(one, wanted, plan, landing)
+    assert not finish(two, wanted, plan, None)
+    assert cancel(one, wanted, plan).state is MachineState.RUNNING
 
     # Somebody changes his mind while the disk is sent, which the guest writes to all the time.
     ssh(spec, key, f"({WRITING}) </dev/null >/dev/null 2>&1 &")
-    plan = offer(one, wanted, new_plan())
+    plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
     hurrying = threading.Thread(target=hurry, args=(one, spec))
     hurrying.start()
     with pytest.raises(HypervisorError, match="given up"):
-        send(one, wanted, plan, landing)
+        perform(one, wanted, plan, landing)
     hurrying.join()
-    assert not take_over(two, wanted, plan, None)
-    assert stay(one, wanted, plan).state is MachineState.RUNNING
+    assert not finish(two, wanted, plan, None)
+    assert cancel(one, wanted, plan).state is MachineState.RUNNING
     assert ssh(spec, key, BOOT_ID) == booted
 
     # The guest has left, but has not arrived: it goes on where it was.
-    plan = offer(one, wanted, new_plan())
+    plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
-    sent = send(one, wanted, plan, landing)
+    sent = perform(one, wanted, plan, landing)
     kill(two, spec)
-    assert not take_over(two, wanted, plan, sent)
-    assert stay(one, wanted, plan).state is MachineState.RUNNING
+    assert not finish(two, wanted, plan, sent)
+    assert cancel(one, wanted, plan).state is MachineState.RUNNING
     assert ssh(spec, key, BOOT_ID) == booted
     assert_absent(two, spec)
     assert move(one, two, spec) == wanted
@@ -250,7 +250,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
 def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_path: Path) -> None:
     one, two = make_hosts(2)
     spec = holder(one, tmp_path)
-    plan = offer(one, spec, new_plan())
+    plan = begin(one, spec, new_plan())
     assert plan.offer is not None
     for change, why in (
         ({"accelerator": "kvm"}, "this host has none"),
@@ -259,7 +259,7 @@ def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_pa
     ):
         false = plan.model_copy(update={"offer": plan.offer.model_copy(update=change)})
         with inside(two.namespace), pytest.raises(HypervisorError, match=why):
-            two.hypervisor.prepare_landing(spec, false)
+            two.hypervisor.prepare_migration(spec, false)
         assert_absent(two, spec)
 
 
@@ -299,14 +299,14 @@ def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
         assert one.hypervisor.report(spec.id).state is MachineState.ABSENT
         one.hypervisor.remove(spec.id)
         with pytest.raises(HypervisorError, match="do not send them"):
-            one.hypervisor.offer(spec, live=True)
+            one.hypervisor.begin_migration(spec, live=True)
     assert ssh(spec, key, "cat /root/mark") == "kept\n"
 
 
 def hurry(host: Host, spec: MachineSpec) -> None:
     """As soon as it is under way."""
     deadline = time.monotonic() + 60
-    while host.hypervisor.progress(spec.id) is None:
+    while host.hypervisor.migration_progress(spec.id) is None:
         assert time.monotonic() < deadline
     host.hypervisor.interrupt(spec.id)
 

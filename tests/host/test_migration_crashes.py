@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.api.errors import HypervisorError
-from hypervisor.api.migration import Landing, Plan, Sent
+from hypervisor.api.migration import MigrationPlan, MigrationTarget, TransferResult
 from hypervisor.api.spec import MachineSpec, MachineState
 from hypervisor.driver import QemuHypervisor
 from hypervisor.storage.qemu_img import run
@@ -22,7 +22,7 @@ from pathlib import Path
 from hypervisor.base.config import HostConfig
 from hypervisor.driver import QemuHypervisor
 from hypervisor.api.spec import MachineSpec
-from hypervisor.api.migration import Landing, Plan
+from hypervisor.api.migration import MigrationPlan, MigrationTarget
 from tests.host.support import OneImage
 from tests.host.test_migration_crashes import STEPS
 
@@ -48,30 +48,30 @@ def deadly(*arguments, **named):
 config = HostConfig(state=Path(state), installation=installation, host_name="test", accelerator="tcg")
 host = QemuHypervisor(config, OneImage(Path(image)))
 setattr(owner, name, deadly)
-document = Landing.model_validate_json(landing) if landing else None
-STEPS[step](host, MachineSpec.model_validate_json(spec), Plan.model_validate_json(plan), document)
+document = MigrationTarget.model_validate_json(landing) if landing else None
+STEPS[step](host, MachineSpec.model_validate_json(spec), MigrationPlan.model_validate_json(plan), document)
 """
 STEPS = {
-    "prepare": lambda host, spec, plan, _: host.prepare_landing(spec, plan),
-    "send": lambda host, spec, plan, landing: host.send(spec, plan, landing, grace_seconds=0),
-    "take": lambda host, spec, plan, _: host.take_over(spec, plan, Sent()),
+    "prepare": lambda host, spec, plan, _: host.prepare_migration(spec, plan),
+    "send": lambda host, spec, plan, landing: host.perform_migration(spec, plan, landing, grace_seconds=0),
+    "take": lambda host, spec, plan, _: host.finish_migration(spec, plan, TransferResult()),
 }
 LIVE = [
     ("prepare", "hypervisor.migration.target.listen", "after"),
-    ("send", "hypervisor.migration.source.Sender._mirrors_are_ready", "before"),
-    ("send", "hypervisor.migration.source.Sender._begin_memory", "after"),
-    ("send", "hypervisor.migration.source.Sender._end_mirrors", "before"),
-    ("send", "hypervisor.migration.source.Sender._end_mirrors", "after"),
-    ("send", "hypervisor.migration.source.Sender.send_memory", "after"),
+    ("send", "hypervisor.migration.source.MigrationSource._mirrors_are_ready", "before"),
+    ("send", "hypervisor.migration.source.MigrationSource._begin_memory", "after"),
+    ("send", "hypervisor.migration.source.MigrationSource._end_mirrors", "before"),
+    ("send", "hypervisor.migration.source.MigrationSource._end_mirrors", "after"),
+    ("send", "hypervisor.migration.source.MigrationSource.send_memory", "after"),
     ("take", "hypervisor.migration.target.settle", "after"),
 ]
 COLD = [
     ("send", "hypervisor.migration.driver.start_qemu", "after"),
-    ("send", "hypervisor.migration.source.Sender.end_mirrors", "after"),
+    ("send", "hypervisor.migration.source.MigrationSource.end_mirrors", "after"),
     ("take", "hypervisor.storage.snapshots.grow", "before"),
     ("take", "hypervisor.machines.machines.start_qemu", "after"),
 ]
-GIVEN_UP = "hypervisor.migration.source.Sender._end_mirrors"
+GIVEN_UP = "hypervisor.migration.source.MigrationSource._end_mirrors"
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
     mark(one, spec)
     one.ensure_running(spec)
     wanted = spec.model_copy(update={"generation": 1})
-    plan = Plan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=live)
-    plan = plan.model_copy(update={"offer": one.offer(wanted, live=live)})
-    landing: Landing | None = None
+    plan = MigrationPlan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=live)
+    plan = plan.model_copy(update={"offer": one.begin_migration(wanted, live=live)})
+    landing: MigrationTarget | None = None
     try:
         for name, host in (("prepare", two), ("send", one), ("take", two)):
             if name == step:
@@ -100,12 +100,12 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
             except HypervisorError:
                 # Half of it had been done when its agent died. It may not be done again, but then it is not done.
                 assert place == GIVEN_UP
-                assert not two.take_over(wanted, plan, None)
-                assert one.stay(wanted, plan).state is MachineState.RUNNING
+                assert not two.finish_migration(wanted, plan, None)
+                assert one.cancel_migration(wanted, plan).state is MachineState.RUNNING
                 assert two.report(spec.id).state is MachineState.ABSENT
                 return
             landing = done if name == "prepare" else landing
-        assert two.take_over(wanted, plan, Sent())
+        assert two.finish_migration(wanted, plan, TransferResult())
         assert two.report(spec.id).state is MachineState.RUNNING
         assert one.report(spec.id).state is not MachineState.RUNNING
         two.ensure_stopped(spec.id, grace_seconds=0)
@@ -115,7 +115,14 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
         one.remove(spec.id)
 
 
-def die(host: QemuHypervisor, image: Path, spec: MachineSpec, plan: Plan, landing: Landing | None, *deed: str) -> None:
+def die(
+    host: QemuHypervisor,
+    image: Path,
+    spec: MachineSpec,
+    plan: MigrationPlan,
+    landing: MigrationTarget | None,
+    *deed: str,
+) -> None:
     documents = [spec.model_dump_json(), plan.model_dump_json(), landing.model_dump_json() if landing else ""]
     arguments = [str(host.paths.state), host.config.installation, str(image), *documents, *deed]
     assert subprocess.run([sys.executable, "-c", VICTIM, *arguments], timeout=120).returncode == -9
