@@ -1,6 +1,6 @@
-"""Makes an installation's database ready: tables up to date, first users, catalog, flavors, network, clouds.yaml.
+"""Bootstrap: migrates the database and creates the first users, catalog, flavors, network and clouds.yaml.
 
-`python -m app.bootstrap` does it for `sixstack up`, in a process of its own, so that the supervisor stays small.
+`sixstack up` runs it as `python -m app.bootstrap`, in its own process, which keeps the supervisor's memory small.
 """
 
 import os
@@ -24,7 +24,7 @@ from app.db.database import Database, error_reason, is_unreachable
 
 
 def main() -> int:
-    """Prepare the database of the settings in SIXSTACK_*; exit status 1 with one line for what must be changed."""
+    """Prepare the database configured in SIXSTACK_*; problems for the operator are one line and exit status 1."""
     settings = Settings.read({})
     try:
         prepare(settings, installation.load(settings))
@@ -40,10 +40,10 @@ def main() -> int:
 
 
 def prepare(settings: Settings, chosen: Installation) -> None:
-    """May be done at every start. clouds.yaml is there before its passwords take effect.
+    """Migrate and populate the database; idempotent. clouds.yaml is written before its passwords are committed.
 
-    Raises OperatorError on a machine that shares the database of a cloud and not its keys, and for a wrong setting of
-    reserved prefixes.
+    Raises OperatorError when the database belongs to a cloud whose keys are missing here, and for invalid reserved
+    prefixes.
     """
     from app.security import keys, secret_cipher
     from compute_api.access import host_credentials
@@ -62,7 +62,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
         if clouds is None and not database.is_sqlite and not keys.directory(settings).exists():
             raise OperatorError(
                 f"the keys of this cloud's tokens are not in {settings.state / 'keys'}: copy keys/ and "
-                "installation.json from the machine where it was begun, or mount its keys/ there."
+                "installation.json from the first machine of the cloud, or mount its keys/ there."
             )
         keys.ensure_keys(keys.directory(settings))
         keys.ensure_keys(secret_cipher.directory(settings))
@@ -75,7 +75,7 @@ def prepare(settings: Settings, chosen: Installation) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Bring the tables up to date."""
+    """Upgrade the schema to the newest revision if necessary."""
     from alembic.migration import MigrationContext
 
     with database.writer.connect() as connection:
@@ -88,7 +88,7 @@ def migrate(database: Database) -> None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables up to date in the transaction of the connection."""
+    """Upgrade the schema in the transaction of the connection."""
     from alembic import command
     from alembic.config import Config
 
@@ -99,7 +99,7 @@ def upgrade(connection: Connection) -> None:
 
 
 def head() -> str:
-    """The newest revision there is."""
+    """Return the newest schema revision."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
@@ -111,7 +111,8 @@ def head() -> str:
 
 
 def bootstrap(session: Session, now: datetime, settings: Settings, installation: Installation) -> dict[str, Any] | None:
-    """Users, projects, catalog, flavors and the default network. Returns the contents of clouds.yaml the first time."""
+    """Create users, projects, catalog, flavors and the default network if missing. Returns the contents of clouds.yaml
+    on the first run, else None."""
     import identity_api.directory.bootstrap
     import network_api.resources.bootstrap
     from compute_api.flavors import flavors
@@ -146,7 +147,7 @@ def write_clouds(settings: Settings, clouds: dict[str, Any]) -> None:
 
 
 def refresh_clouds(settings: Settings) -> None:
-    """Let clouds.yaml say where the cloud listens now; its passwords stay."""
+    """Update the auth URLs in clouds.yaml to the current address; passwords stay."""
     path = settings.state / "clouds.yaml"
     if not path.exists():
         return

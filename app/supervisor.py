@@ -1,6 +1,6 @@
-"""`sixstack up` and `sixstack down`: prepares the installation, keeps the API and the agent running, ends them cleanly.
+"""Supervisor (`sixstack up`, `sixstack down`): prepares the installation, starts, restarts and stops its processes.
 
-The supervisor itself serves nothing. Guests are nobody's children: they outlive all of this.
+The supervisor serves no requests. Guests are daemonized, so they continue when the supervisor and its children end.
 """
 
 import errno
@@ -37,7 +37,7 @@ RESTART_SECONDS = 1.0
 
 @dataclass
 class Child:
-    """One of our processes and how to start it again."""
+    """A child process and how to restart it; `starts` are monotonic times."""
 
     name: str
     command: list[str]
@@ -47,7 +47,7 @@ class Child:
 
 
 def up(settings: Settings) -> int:
-    """Run the cloud until SIGTERM or SIGINT. Raises OperatorError for what the operator must change."""
+    """Run the cloud until SIGTERM or SIGINT. Raises OperatorError."""
     log_context.configure()
     _check_host(settings)
     with _exclusive_lock(settings), _port(settings):
@@ -74,7 +74,7 @@ def up(settings: Settings) -> int:
 
 
 def make_children(settings: Settings) -> list[Child]:
-    """The processes that these settings ask for, in the order in which they are started."""
+    """Return the processes for these settings, in the order of starting."""
     modules = {"API": "app.server"}
     if settings.broker_url:
         modules = {"conductor": "app.conductor_server"} | modules
@@ -90,15 +90,15 @@ def make_children(settings: Settings) -> list[Child]:
 def _drop_privileges(
     settings: Settings, children: list[Child], who: privileges.Account, environment: dict[str, str]
 ) -> None:
-    """Let every child but the agent run as the account. Raises OperatorError when that is impossible."""
-    handed = privileges.copy_root_files(settings, who) | {"HOME": str(settings.api_directory.absolute())}
+    """Change the commands of all children except the agent to run as the account. Raises OperatorError."""
+    variables = privileges.copy_root_files(settings, who) | {"HOME": str(settings.api_directory.absolute())}
     privileges.compile_bytecode()
-    privileges.check(settings, who, {**environment, **handed})
+    privileges.check(settings, who, {**environment, **variables})
     ports = {"API": settings.address[1], "console proxy": settings.console_address[1]}
     for child in children:
         if child.name != "agent":
             child.command = privileges.command(settings, who, child.command, port=ports.get(child.name))
-            child.environment = handed
+            child.environment = variables
 
 
 def _run(settings: Settings, children: list[Child], environment: dict[str, str]) -> int:
@@ -116,8 +116,8 @@ def _run(settings: Settings, children: list[Child], environment: dict[str, str])
             if status is None:
                 continue
             if ready_until is not None:
-                raise OperatorError(f"the {child.name} ended with status {status} before it answered; see above.")
-            log.error("The %s ended with status %s; it is started again", child.name, status)
+                raise OperatorError(f"the {child.name} exited with status {status} during startup; see the log above.")
+            log.error("The %s exited with status %s; restarting it", child.name, status)
             recent = [start for start in child.starts if start > time.monotonic() - 60]
             time.sleep(RESTART_SECONDS * min(len(recent), 10))
             _start(child, environment)
@@ -133,25 +133,25 @@ def _run(settings: Settings, children: list[Child], environment: dict[str, str])
                 ready_until = None
             elif time.monotonic() > ready_until:
                 if not _is_answering(_url(settings)):
-                    raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see above.")
-                log.info("The API answers; the agent still starts the machines that ran before the reboot")
+                    raise OperatorError(f"the cloud did not answer within {READY_SECONDS:.0f} s; see the log above.")
+                log.info("The API is ready; the agent is still starting the machines that ran before the reboot")
                 ready_until = time.monotonic() + READY_SECONDS
         time.sleep(0.05 if ready_until is not None else 0.5)
     return 0
 
 
 def down(settings: Settings, *, servers: bool) -> int:
-    """End a running cloud, and with `servers` its guests too; content when nothing runs."""
+    """Stop a running cloud, with `servers` its guests as well. Succeeds when it is not running."""
     if not (settings.state / "installation.json").exists():
-        print(f"There is no Sixstack in {settings.state}.")
+        print(f"There is no Sixstack installation in {settings.state}.")
         return 0
     pid = processes.read_pid_file(settings.state / "up.pid")
     if pid is not None:
-        print("Ending the API and the agent…", flush=True)
+        print("Stopping the API and the agent…", flush=True)
         os.kill(pid, signal.SIGTERM)
         _wait_for_end(pid)
     if not servers:
-        print("Sixstack is down; its guests go on. `sixstack down --servers` ends them too.")
+        print("Sixstack is stopped; its guests keep running. `sixstack down --servers` stops them as well.")
         return 0
     from compute_agent.host_config import make_hypervisor
     from compute_agent.shutdown import end_machines
@@ -164,28 +164,28 @@ def down(settings: Settings, *, servers: bool) -> int:
         except HypervisorError as error:
             raise OperatorError(str(error)) from None
     print(
-        f"Sixstack is down, with its {ended} guest{'' if ended == 1 else 's'}. Disks stay; `sixstack up` starts them."
+        f"Sixstack and its {ended} guest{'' if ended == 1 else 's'} are stopped. Disks are kept; `sixstack up` starts "
+        "the guests again."
     )
     return 0
 
 
 def _check_host(settings: Settings) -> None:
-    settings.address, settings.console_address, settings.proxies  # noqa: B018  raise for a wrong one
+    settings.address, settings.console_address, settings.proxies  # noqa: B018  raise if invalid
     if dns_settings.is_sync_enabled(settings):
-        dns_settings.name_server(settings)  # raises likewise
+        dns_settings.name_server(settings)  # raises if invalid
     if not settings.agent:
         return
     if os.geteuid() != 0:
-        raise OperatorError("guests need links and taps, which only root makes. Run it as root, such as with sudo.")
+        raise OperatorError("creating network links and taps requires root. Run the command as root, or with sudo.")
     if not Path("/dev/net/tun").exists():
-        raise OperatorError("/dev/net/tun is missing, which guests' interfaces need: modprobe tun.")
+        raise OperatorError("/dev/net/tun is missing; guests' interfaces need it. Run: modprobe tun")
 
 
 @contextmanager
 def _port(settings: Settings) -> Iterator[None]:
-    """Make sure that nobody listens there: the server shares its port, so a second one would not notice.
-
-    Somebody who has just been killed holds the port until the kernel has taken him apart.
+    """Raise OperatorError if another process listens at the API's port: the server shares its port, so its own
+    bind would succeed. Retries for PORT_SECONDS: a killed process keeps its port until the kernel has removed it.
     """
     host, port = settings.address
     until = time.monotonic() + PORT_SECONDS
@@ -207,7 +207,7 @@ def _port(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _exclusive_lock(settings: Settings) -> Iterator[None]:
-    """One supervisor for each state directory."""
+    """Hold the lock of the state directory, which allows one supervisor. Raises OperatorError when it is taken."""
     if not settings.state.exists():
         yield
         return
@@ -219,7 +219,7 @@ def _exclusive_lock(settings: Settings) -> Iterator[None]:
             pid = processes.read_pid_file(settings.state / "up.pid")
             raise OperatorError(
                 f"Sixstack already runs in {settings.state} (process {pid}). "
-                f"`sixstack down --state {settings.state}` ends it."
+                f"`sixstack down --state {settings.state}` stops it."
             ) from None
         yield
 
@@ -227,7 +227,7 @@ def _exclusive_lock(settings: Settings) -> Iterator[None]:
 def _prepare_database(environment: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-m", "app.bootstrap"], env=environment, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        raise OperatorError("the database could not be made ready; the line above says why.")
+        raise OperatorError("the database could not be prepared; see the line above.")
 
 
 def _start(child: Child, environment: dict[str, str]) -> None:
@@ -249,7 +249,7 @@ def _end(children: list[Child]) -> None:
 
 
 def find_url(settings: Settings) -> str | None:
-    """The URL at which the cloud of this state directory answers just now; None when it does not."""
+    """Return the URL of the running cloud of this state directory; None when it does not answer."""
     try:
         url = (settings.state / "up.url").read_text().strip()
     except OSError:
@@ -276,5 +276,5 @@ def _wait_for_end(pid: int) -> None:
     until = time.monotonic() + END_SECONDS + 10
     while processes.start_time(pid) == start and start is not None:
         if time.monotonic() > until:
-            raise OperatorError(f"process {pid} does not end; look at it with `ps -fp {pid}`.")
+            raise OperatorError(f"process {pid} does not exit; inspect it with `ps -fp {pid}`.")
         time.sleep(0.05)

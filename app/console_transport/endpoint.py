@@ -1,4 +1,4 @@
-"""Where consoles are served just now: a file in the API's directory says the port, settings or the request the rest."""
+"""Endpoint of the console proxy: the port is in a file in the API's directory, the host in settings or the request."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -9,19 +9,19 @@ FILE = "consoles.port"
 
 
 def write_port(settings: Settings, port: int) -> None:
-    """From now on consoles are served there."""
+    """Record the port of the running proxy."""
     temporary = settings.api_directory / f".{FILE}"
     temporary.write_text(f"{port}\n")
     temporary.rename(settings.api_directory / FILE)
 
 
 def remove_port(settings: Settings) -> None:
-    """They are not."""
+    """Remove the record: no proxy is running."""
     (settings.api_directory / FILE).unlink(missing_ok=True)
 
 
 def read_port(settings: Settings) -> int | None:
-    """Where the proxy of this state directory listens; None when it does not."""
+    """Return the port of the running proxy of this state directory; None when there is none."""
     try:
         return int((settings.api_directory / FILE).read_text())
     except (OSError, ValueError):
@@ -29,8 +29,10 @@ def read_port(settings: Settings) -> int | None:
 
 
 def host_facing_url(settings: Settings, port: int) -> str | None:
-    """Where hosts on other computers reach the proxy that listens at `port` on this one: the URL that was chosen for
-    them or for browsers, or the address that it listens at. None when that says nothing: it is where their API is."""
+    """Return the URL at which remote hosts reach the proxy: `console_host_url`, `console_url`, or its own address.
+
+    None for a wildcard or loopback address: hosts then use the address of their API with `port`.
+    """
     if chosen := settings.console_host_url or settings.console_url:
         return chosen.rstrip("/")
     host = settings.console_address[0]
@@ -42,7 +44,7 @@ def host_facing_url(settings: Settings, port: int) -> str | None:
 
 
 def browser_url(settings: Settings, api: str) -> str | None:
-    """What URLs of consoles start with, for who reaches the API at the URL `api`; None when none are served."""
+    """Return the base of console URLs for a client that uses the API at URL `api`; None when no proxy is running."""
     listening = read_port(settings)
     if listening is None:
         return None

@@ -1,6 +1,6 @@
-"""The two ends of a console, a socket to qemu or a WebSocket, and what passes bytes between them until one has ended.
+"""Relays bytes between the two streams of a console, each a socket to qemu or a WebSocket, until either is closed.
 
-Nothing is kept in between: an end is not read while the other one does not take what came.
+Applies backpressure: a stream is not read while the other one accepts no bytes.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ WAITING_MESSAGES = 4
 CHUNK_BYTES = 1 << 16
 
 websocket_log = logging.getLogger("sixstack.consoles.websockets")
-websocket_log.setLevel(logging.CRITICAL)  # its words have request lines in them, and those have tokens
+websocket_log.setLevel(logging.CRITICAL)  # its messages contain request lines with tokens
 
 WEBSOCKET_OPTIONS: dict[str, Any] = {
     "max_size": MESSAGE_BYTES,
@@ -25,22 +25,22 @@ WEBSOCKET_OPTIONS: dict[str, Any] = {
     "compression": None,
     "logger": websocket_log,
 }
-"""How WebSockets are opened, by whoever opens them. Who does not answer to a ping for 20 seconds has ended."""
+"""Options of WebSockets on both sides. Peers that do not respond to a ping within 20 seconds are disconnected."""
 
 
 class ConsoleStream(Protocol):
-    """One end. What it raises are OSError and ConnectionClosed, which mean that it has ended."""
+    """A byte stream. Its methods raise OSError or ConnectionClosed when it is closed."""
 
     async def receive(self) -> bytes:
-        """What came; empty when nothing will come any more."""
+        """Return the next bytes; empty at the end of the stream."""
         ...
 
     async def send(self, received: bytes) -> None:
-        """Returns when there is room for more."""
+        """Send bytes; returns when the buffer has room for more."""
         ...
 
     async def close(self) -> None:
-        """It has ended. Never waits for a peer that does not read."""
+        """Close the stream. Never waits for a peer that does not read."""
         ...
 
 
@@ -52,7 +52,7 @@ class SocketStream:
 
     @classmethod
     async def of(cls, connection: socket.socket) -> "SocketStream":
-        """Owns the socket from now on."""
+        """Wrap the socket and take ownership of it."""
         connection.setblocking(False)
         return cls(*await asyncio.open_connection(sock=connection))
 
@@ -70,14 +70,14 @@ class SocketStream:
 
 
 class WebSocketStream:
-    """A browser, a proxy or a host."""
+    """A WebSocket to a browser, proxy or host."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def receive(self) -> bytes:
         while not (message := await self._connection.recv(decode=False)):
-            pass  # an empty message is no end
+            pass  # skip empty messages, which do not mean the end
         return message
 
     async def send(self, received: bytes) -> None:
@@ -88,7 +88,7 @@ class WebSocketStream:
 
 
 async def relay(one: ConsoleStream, other: ConsoleStream) -> None:
-    """Until either end has ended; then both have."""
+    """Copy bytes in both directions until either stream closes, then close both."""
     ways = [asyncio.create_task(_copy(one, other)), asyncio.create_task(_copy(other, one))]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -110,4 +110,4 @@ async def _copy(source: ConsoleStream, target: ConsoleStream) -> None:
 
 
 HOSTS_PATH = "/hosts/"
-"""Where hosts connect to the console proxy; the rest of the path is the session."""
+"""Path prefix of WebSockets of hosts to the console proxy; the rest of the path is the session."""

@@ -1,6 +1,6 @@
-"""Hands connections to consoles to the process that serves them: by a socket that is there once, for a few seconds.
+"""Passes console connections from the agent to the console proxy over a one-time Unix socket (SCM_RIGHTS).
 
-Its name is random and has no file; only processes of one user get what it has.
+The socket is in the abstract namespace under a random name; SO_PEERCRED restricts it to one user.
 """
 
 import logging
@@ -20,8 +20,10 @@ CREDENTIALS = struct.Struct("3i")
 
 
 def open_console(hypervisor: Hypervisor, machine_id: str, kind: str, *, taker: int | None = None) -> str:
-    """The name of the abstract Unix socket where the console's connection is handed over to a process of the user
-    `taker`, our own by default."""
+    """Open a machine's console and return the name of the abstract Unix socket that passes on its file descriptor.
+
+    Only processes of the uid `taker` (default: the own one) receive it, within HANDOVER_SECONDS.
+    """
     connection = hypervisor.open_console(machine_id, ConsoleKind(kind))
     name = f"sixstack-console-{secrets.token_hex(16)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -38,13 +40,13 @@ def open_console(hypervisor: Hypervisor, machine_id: str, kind: str, *, taker: i
 
 
 def receive_console(name: str) -> socket.socket:
-    """The connection that is handed over there. Raises OSError when it is not."""
+    """Receive the console connection from the socket of that name. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as giver:
         giver.settimeout(HANDOVER_SECONDS)
         giver.connect(f"\0{name}")
         _, descriptors, _, _ = socket.recv_fds(giver, 1, 1)
     if not descriptors:
-        raise ConnectionError("no console was handed over")
+        raise ConnectionError("no file descriptor received")
     return socket.socket(fileno=descriptors[0])
 
 
@@ -56,9 +58,9 @@ def _serve_handoff(listener: socket.socket, connection: socket.socket, user: int
                 listener.settimeout(left)
                 taker, _ = listener.accept()
                 with taker:
-                    asked = taker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-                    if CREDENTIALS.unpack(asked)[1] == user:
+                    peer = taker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+                    if CREDENTIALS.unpack(peer)[1] == user:
                         socket.send_fds(taker, [b"."], [connection.fileno()])
                         return
         except OSError as error:
-            log.warning("A console was opened and not fetched: %s", error)
+            log.warning("A console was opened but not collected: %s", error)

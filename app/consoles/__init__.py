@@ -1,1 +1,1 @@
-"""The console proxy: from a WebSocket with a token to a guest's screen or serial console."""
+"""Console proxy: relays WebSockets of browsers, authorized by tokens, to screens and serial consoles of guests."""

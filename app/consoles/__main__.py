@@ -1,4 +1,4 @@
-"""The console proxy's process, with the settings in SIXSTACK_*; a child of `sixstack up`."""
+"""Process of the console proxy, a child of `sixstack up`; reads its settings from SIXSTACK_*."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sixstack.consoles")
 
 THREADS = 64
-"""Questions that wait for a host, and for the database, at a time."""
+"""Concurrent blocking calls: RPC to hosts, and database queries."""
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=4)
     try:
         asyncio.run(_serve(settings, database, sock))
-    finally:  # the file stays: a successor may have written it already
+    finally:  # keep the port file: a new proxy may have written it already
         database.dispose()
     return 0
 
@@ -54,18 +54,18 @@ async def _serve(settings: Settings, database: Database, sock: socket.socket) ->
     asked = Consoles(settings, database, port, remote)
     root = static_files.directory()
     if root is None:
-        log.warning("noVNC is not installed, so there is no page for screens; scripts/setup.sh brings it")
+        log.warning("noVNC is not installed; there is no web page for screens. Install it with scripts/setup.sh")
     server = await Proxy(asked.check, asked.open, root, asked.hosts, url=settings.console_url).listen(sock)
     endpoint.write_port(settings, port)
     await ending.wait()
     server.close()
     if remote is not None:
-        await asyncio.to_thread(remote.close)  # who waits for a host waits no longer
+        await asyncio.to_thread(remote.close)  # fails calls that wait for a host
     await server.wait_closed()
 
 
 def _remote(settings: Settings) -> "RemoteHostClient | None":
-    """How hosts on other computers are asked; None without a broker, and then nothing of it is even loaded."""
+    """Return the RPC client of remote hosts; None without a broker, which also avoids importing it."""
     if settings.broker_url is None:
         return None
     from compute_api.rpc.remote_host_client import RemoteHostClient
@@ -74,8 +74,10 @@ def _remote(settings: Settings) -> "RemoteHostClient | None":
 
 
 def bind_socket(settings: Settings) -> socket.socket:
-    """Where consoles are served: at `console_listen`; where nobody chose, beside the API, or at any port when that one
-    is taken. Raises OSError for a place that was chosen and cannot be had."""
+    """Bind `console_listen`. When it is unset, bind the port after the API's, or any free port if that is taken.
+
+    Raises OSError when the configured address is not available.
+    """
     host, port = settings.console_address
     family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     try:

@@ -1,4 +1,4 @@
-"""What the proxy asks: the database for tokens, the agent of this host or another one for consoles."""
+"""Backends of the console proxy: validates tokens in the database, opens consoles by the agent of their host."""
 
 import asyncio
 import socket
@@ -26,63 +26,63 @@ KINDS = {console_tokens.ConsoleType.NOVNC: ConsoleKind.VNC, console_tokens.Conso
 
 
 class Consoles:
-    """Opens what tokens are good for. `remote` asks hosts on other computers, which reach this proxy at `port`."""
+    """Opens consoles by token. `remote` is the RPC client of remote hosts, which connect to this proxy at `port`."""
 
     def __init__(self, settings: Settings, database: Database, port: int, remote: Callable[..., Any] | None) -> None:
         self._here = settings.host_name if settings.agent else None
         self._place = {"url": endpoint.host_facing_url(settings, port), "port": port}
         self._database, self._clock = database, SystemClock()
-        self._seal = SecretCipher(settings)
+        self._cipher = SecretCipher(settings)
         self._local, self._remote = LocalHostClient(settings.state), remote
-        self.hosts = HostConnections(self._prove)
+        self.hosts = HostConnections(self._verify_proof)
 
     def check(self, token: str) -> None:
-        """Raises NotFound for an invalid token. Does not use it. Blocks."""
-        self._found(token)
+        """Raise NotFound for an invalid token; does not consume the token. Blocks."""
+        self._find_token(token)
 
     async def open(self, token: str) -> ConsoleStream:
-        """The console that the token is for. Uses it once, whether the console opens or not. Raises SixstackError."""
-        found = await asyncio.to_thread(self._use, token)
-        kind = KINDS[console_tokens.ConsoleType(found.console_type)]
-        if found.host == self._here:
-            return await SocketStream.of(await asyncio.to_thread(self._open_here, found.server_id, kind))
+        """Consume the token, even if the console cannot be opened, and connect to its console. Raises SixstackError."""
+        token_row = await asyncio.to_thread(self._consume_token, token)
+        kind = KINDS[console_tokens.ConsoleType(token_row.console_type)]
+        if token_row.host == self._here:
+            return await SocketStream.of(await asyncio.to_thread(self._open_here, token_row.server_id, kind))
 
         async def ask(session: str) -> None:
             arguments = {"kind": kind, "session": session, **self._place}
             assert self._remote is not None
-            await asyncio.to_thread(self._remote, found.host, "bring_console", found.server_id, **arguments)
+            await asyncio.to_thread(self._remote, token_row.host, "bring_console", token_row.server_id, **arguments)
 
-        return await self.hosts.bring(found.host, ask)
+        return await self.hosts.wait_for_console(token_row.host, ask)
 
     def _open_here(self, server_id: str, kind: ConsoleKind) -> socket.socket:
         name = self._local("open_console", server_id, kind=kind)
         try:
             return receive_console(name)
         except OSError:
-            raise errors.Unavailable("The console does not answer just now. Try again.") from None
+            raise errors.Unavailable("The console is not available. Try again.") from None
 
-    def _found(self, token: str) -> ConsoleToken:
-        with self._answering(), self._database.reading() as session:
-            return self._reachable(console_tokens.find(session, self._clock.now(), token))
+    def _find_token(self, token: str) -> ConsoleToken:
+        with self._map_database_errors(), self._database.reading() as session:
+            return self._require_reachable(console_tokens.find(session, self._clock.now(), token))
 
-    def _use(self, token: str) -> ConsoleToken:
-        with self._answering(), self._database.transaction() as session:
-            return self._reachable(console_tokens.use(session, self._clock.now(), token))
+    def _consume_token(self, token: str) -> ConsoleToken:
+        with self._map_database_errors(), self._database.transaction() as session:
+            return self._require_reachable(console_tokens.use(session, self._clock.now(), token))
 
-    def _reachable(self, found: ConsoleToken) -> ConsoleToken:
-        """Raises NotFound for a token of another host when there is no way to ask hosts."""
-        if found.host != self._here and self._remote is None:
+    def _require_reachable(self, token_row: ConsoleToken) -> ConsoleToken:
+        """Return the token. Raises NotFound for a token of a remote host when there is no broker."""
+        if token_row.host != self._here and self._remote is None:
             raise errors.NotFound("Token not found")
-        return found
+        return token_row
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Raises Unavailable in place of the errors of the database."""
+    def _map_database_errors(self) -> Iterator[None]:
+        """Convert database errors to Unavailable."""
         try:
             yield
         except SQLAlchemyError:
-            raise errors.Unavailable("The database does not answer just now.") from None
+            raise errors.Unavailable("The database is not available.") from None
 
-    def _prove(self, host: str, words: str, proof: str) -> bool:
+    def _verify_proof(self, host: str, session_id: str, proof: str) -> bool:
         with self._database.reading() as session:
-            return host_credentials.is_valid_proof(session, self._seal, host, words, proof)
+            return host_credentials.is_valid_proof(session, self._cipher, host, session_id, proof)

@@ -1,6 +1,6 @@
-"""Serves consoles: checks the token once, when a browser connects, then passes bytes both ways until one side ends.
+"""WebSocket server of the console proxy: validates the token on connect, then relays bytes until either side closes.
 
-Tokens come in the query, as Nova's do, so no request line is ever logged.
+Tokens are in the query string, as in Nova, so request lines are never logged.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ log = logging.getLogger("sixstack.consoles")
 CONNECTIONS = 256
 BINARY = Subprotocol("binary")
 Opener = Callable[[str], Awaitable[ConsoleStream]]
-"""From a token to its console. Raises SixstackError in words for the user."""
+"""Opens the console of a token. Raises SixstackError with a message for the user."""
 
 
 class Proxy:
-    """Consoles for browsers. `check` looks whether a token is good, and may block; `opener` opens its console.
+    """Console server for browsers. `check` validates a token and may block; `opener` opens its console.
 
-    `expected` are hosts on other computers that bring consoles, where there are any. `url` is where browsers find this
-    proxy, if that is not where it listens.
+    `expected` are the connections of remote hosts, None without a broker. `url` is the public URL of this proxy, if it
+    differs from the address it listens at.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Proxy:
         self._connected = 0
 
     async def listen(self, sock: socket.socket) -> Server:
-        """Begin to serve on a bound socket."""
+        """Start serving on a bound socket."""
         return await serve(
-            self._talk,
+            self._serve_console,
             sock=sock,
-            process_request=self._request,
+            process_request=self._process_request,
             select_subprotocol=_subprotocol,
             server_header="Sixstack",
             **WEBSOCKET_OPTIONS,
         )
 
-    async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
-        """None lets a WebSocket through; everything else is answered here."""
-        asked = urlsplit(request.path)
+    async def _process_request(self, _connection: ServerConnection, request: Request) -> Response | None:
+        """Respond to plain HTTP requests and reject invalid WebSockets; None accepts the WebSocket."""
+        target = urlsplit(request.path)
         is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
         if is_socket and not self._same_origin(request):
             return static_files.plain(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
@@ -73,23 +73,23 @@ class Proxy:
                 return static_files.plain(
                     HTTPStatus.SERVICE_UNAVAILABLE, "Too many consoles are open. Try again later."
                 )
-            token = _token(request.path) if is_socket else _token_of_page(asked.query)
+            token = _token(request.path) if is_socket else _token_of_page(target.query)
             if token is not None:
                 await asyncio.to_thread(self._check, token)
         except errors.NotFound:
-            # Who opens a WebSocket reads no words, and tempest takes them for frames.
-            return static_files.plain(
-                HTTPStatus.FORBIDDEN, "" if is_socket else "The token is not valid, or not any more."
-            )
+            # No body for WebSocket clients: tempest would parse it as frames.
+            return static_files.plain(HTTPStatus.FORBIDDEN, "" if is_socket else "The token is invalid or has expired.")
         except Exception as error:
-            log.warning("A token could not be checked: %s", type(error).__name__)
-            return static_files.plain(HTTPStatus.SERVICE_UNAVAILABLE, "Consoles cannot be opened just now. Try again.")
-        return None if is_socket else await asyncio.to_thread(static_files.page, self._root, asked.path)
+            log.warning("Validating a console token failed: %s", type(error).__name__)
+            return static_files.plain(
+                HTTPStatus.SERVICE_UNAVAILABLE, "Consoles are temporarily unavailable. Try again."
+            )
+        return None if is_socket else await asyncio.to_thread(static_files.page, self._root, target.path)
 
-    async def _talk(self, client: ServerConnection) -> None:
+    async def _serve_console(self, client: ServerConnection) -> None:
         assert client.request is not None
         if self._hosts is not None and _is_host(client.request):
-            await self._hosts.arrive(client)
+            await self._hosts.serve(client)
             return
         if self._connected >= self._limit:
             await client.close(1013, "Too many consoles are open.")
@@ -102,15 +102,15 @@ class Proxy:
                 await client.close(1011, error.message.encode()[:120].decode(errors="ignore"))
                 return
             except Exception as error:
-                log.warning("A console could not be opened: %s", type(error).__name__)
-                await client.close(1011, "The console cannot be opened just now.")
+                log.warning("Opening a console failed: %s", type(error).__name__)
+                await client.close(1011, "The console is temporarily unavailable.")
                 return
             await relay(WebSocketStream(client), console)
         finally:
             self._connected -= 1
 
     def _same_origin(self, request: Request) -> bool:
-        """Browsers say where their page is from: from here. What is no browser says nothing."""
+        """Whether the Origin header names this proxy. Clients other than browsers send none."""
         origins = request.headers.get_all("Origin")
         if not origins:
             return True
@@ -127,11 +127,11 @@ def _token(path: str) -> str:
 
 
 def _token_of_page(query: str) -> str | None:
-    """What noVNC's page will show; noVNC itself has no words for tokens that are not good any more."""
+    """Return the token in the query of noVNC's page, to reject it here: noVNC shows no message for an invalid one."""
     path = parse_qs(query).get("path")
     return _token(path[0]) if path else None
 
 
 def _subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """noVNC of today offers none, older ones `binary`."""
+    """Select `binary`, which old versions of noVNC offer; current ones offer no subprotocol."""
     return BINARY if BINARY in offered else None

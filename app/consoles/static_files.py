@@ -1,4 +1,4 @@
-"""noVNC's files, as setup has put them beside this installation's Python, served to browsers over plain HTTP."""
+"""Static files of noVNC, which scripts/setup.sh installs under the Python prefix."""
 
 import mimetypes
 import sys
@@ -15,12 +15,12 @@ TYPES = {".js": "text/javascript", ".html": "text/html; charset=utf-8", ".json":
 
 
 def directory() -> Path | None:
-    """Where noVNC is; None when it is not installed."""
+    """Return the directory of noVNC; None when it is not installed."""
     return next((place for place in PLACES if (place / PAGE).is_file()), None)
 
 
 def page(root: Path | None, path: str) -> Response:
-    """The file at a URL's path, or 404; never one outside of `root`, links that a package made excepted."""
+    """Return the file at a URL path, or 404. Rejects paths that leave `root`; follows symbolic links in it."""
     if root is None:
         return plain(HTTPStatus.NOT_FOUND, "noVNC is not installed here.")
     parts = unquote(path).strip("/").split("/")
@@ -35,9 +35,9 @@ def page(root: Path | None, path: str) -> Response:
     return _response(HTTPStatus.OK, body, kind)
 
 
-def plain(status: HTTPStatus, words: str) -> Response:
-    """An answer in words, or without any."""
-    return _response(status, f"{words}\n".encode() if words else b"", "text/plain; charset=utf-8")
+def plain(status: HTTPStatus, text: str) -> Response:
+    """Build a plain-text response, without a body for an empty text."""
+    return _response(status, f"{text}\n".encode() if text else b"", "text/plain; charset=utf-8")
 
 
 def _response(status: HTTPStatus, body: bytes, kind: str) -> Response:
@@ -46,7 +46,7 @@ def _response(status: HTTPStatus, body: bytes, kind: str) -> Response:
             ("Content-Type", kind),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
-            # The page's address has a token in it, which is nobody else's business.
+            # The page's URL contains a token, which must not leak to other sites.
             ("Referrer-Policy", "no-referrer"),
             ("X-Content-Type-Options", "nosniff"),
             ("Content-Security-Policy", "frame-ancestors *; object-src 'none'"),

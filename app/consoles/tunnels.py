@@ -1,10 +1,10 @@
-"""Consoles of servers on other computers: their hosts bring them here, each when it was asked to.
+"""Console tunnels: on request, remote hosts connect to the proxy with the console of a server.
 
     browser ── WebSocket ──► proxy ◄── WebSocket ── host ── qemu
-                               └── question, by the broker ──►┘
+                               └── RPC over the broker ──────►┘
 
-So hosts listen nowhere. The question has a session: random, known to that host only, good once and while the proxy
-waits. The host answers to it with a proof that needs its credential and does not tell it.
+Hosts therefore listen on no port. The request contains a random session id, valid once and while the proxy waits. The
+host authenticates with an HMAC of the session by its credential.
 """
 
 import asyncio
@@ -26,53 +26,53 @@ ARRIVAL_SECONDS = 10.0
 @dataclass(frozen=True)
 class _Expected:
     host: str
-    came: asyncio.Future[ServerConnection]
+    arrived: asyncio.Future[ServerConnection]
 
 
 class HostConnections:
-    """Who is expected with a console. `prove` knows whether a host's proof for a session holds; it may block."""
+    """Pending console connections of remote hosts. `verify` checks a host's proof for a session; it may block."""
 
-    def __init__(self, prove: Callable[[str, str, str], bool]) -> None:
-        self._prove = prove
+    def __init__(self, verify: Callable[[str, str, str], bool]) -> None:
+        self._verify = verify
         self._expected: dict[str, _Expected] = {}
 
-    async def bring(self, host: str, ask: Callable[[str], Awaitable[object]]) -> ConsoleStream:
-        """The console that the host brings. `ask` is given the session, asks the host, and returns when it has come.
+    async def wait_for_console(self, host: str, ask: Callable[[str], Awaitable[object]]) -> ConsoleStream:
+        """Return the console that the host connects. `ask` sends the session to the host and returns its reply.
 
-        Raises what `ask` raises, and Unavailable when the host is not here although it says so.
+        Raises what `ask` raises, and Unavailable when the host does not connect after a successful reply.
         """
         session = secrets.token_urlsafe(32)
-        came: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
-        self._expected[session] = _Expected(host, came)
+        arrived: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
+        self._expected[session] = _Expected(host, arrived)
         try:
             await ask(session)
-            return WebSocketStream(await asyncio.wait_for(asyncio.shield(came), ARRIVAL_SECONDS))
+            return WebSocketStream(await asyncio.wait_for(asyncio.shield(arrived), ARRIVAL_SECONDS))
         except BaseException as error:
-            if came.done():
-                await came.result().close()
+            if arrived.done():
+                await arrived.result().close()
             if isinstance(error, TimeoutError):
-                raise errors.Unavailable("The host did not bring the console. Try again.") from None
+                raise errors.Unavailable("The host did not connect the console. Try again.") from None
             raise
         finally:
             self._expected.pop(session, None)
 
     def check(self, request: Request) -> None:
-        """Raises NotFound unless it is a host that is expected. May block."""
+        """Raise NotFound unless the request is from a host with a pending session and a valid proof. May block."""
         session = request.path.removeprefix(HOSTS_PATH)
         expected = self._expected.get(session)
         try:
             name, proof = parse_authorization_basic(request.headers.get("Authorization", ""))
         except (InvalidHeader, UnicodeDecodeError):
             name = proof = ""
-        if expected is None or expected.host != name or not self._prove(name, session, proof):
-            raise errors.NotFound("No console is expected from there.")
+        if expected is None or expected.host != name or not self._verify(name, session, proof):
+            raise errors.NotFound("No console is expected from this host.")
 
-    async def arrive(self, connection: ServerConnection) -> None:
-        """It has passed `check`. Returns when its console has ended."""
+    async def serve(self, connection: ServerConnection) -> None:
+        """Hand over a connection that has passed `check`. Returns when the console is closed."""
         assert connection.request is not None
         expected = self._expected.pop(connection.request.path.removeprefix(HOSTS_PATH), None)
-        if expected is None:  # it came twice, or nobody waits any more
-            await connection.close(1008, "No console is expected from there.")
+        if expected is None:  # a duplicate connection, or the wait timed out
+            await connection.close(1008, "No console is expected from this host.")
             return
-        expected.came.set_result(connection)
+        expected.arrived.set_result(connection)
         await connection.wait_closed()

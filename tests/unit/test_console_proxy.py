@@ -48,7 +48,11 @@ class Served:
     async def _open(self, token: str) -> ConsoleStream:
         if token == "stopped":
             raise errors.Conflict("Machine does not run.")
-        return await SocketStream.of(self.here) if self.host is None else await self.hosts.bring("h1", self._ask)
+        return (
+            await SocketStream.of(self.here)
+            if self.host is None
+            else await self.hosts.wait_for_console("h1", self._ask)
+        )
 
     async def _ask(self, session: str) -> None:
         """As the broker does."""
@@ -195,7 +199,7 @@ def test_pages_are_served_and_nothing_beside_them(tmp_path: Path) -> None:
         assert page.endswith(b"<html>")
         expired = await get("/vnc_lite.html?path=%3Ftoken%3Dbad")
         assert expired.startswith(b"HTTP/1.1 403")
-        assert expired.endswith(b"\r\n\r\nThe token is not valid, or not any more.\n")
+        assert expired.endswith(b"\r\n\r\nThe token is invalid or has expired.\n")
         assert b"text/javascript" in await get("/core/rfb.js")
         for path in ("/", "/core", "/../secret", "/%2e%2e/secret", "/core/..%2f..%2fsecret", "//secret", "/no"):
             assert (await get(path)).startswith(b"HTTP/1.1 404"), path
@@ -219,7 +223,7 @@ def a_host(name: str = "h1", secret: str = "secret") -> HostCredential:
     return HostCredential(name, secret, "amqp://", "http://127.0.0.1:1", SimpleNamespace())  # type: ignore[arg-type]
 
 
-def test_a_host_on_another_computer_brings_its_console() -> None:
+def test_remote_host_connects_its_console() -> None:
     served = Served(host=a_host())
 
     async def visit() -> None:
@@ -240,7 +244,7 @@ def test_a_host_on_another_computer_brings_its_console() -> None:
     served.run(visit)
 
 
-def test_a_console_ends_with_the_agent_that_brought_it_and_the_next_one_brings_it_again() -> None:
+def test_console_closes_with_its_agent_and_reconnects_to_the_next() -> None:
     served = Served(host=a_host())
 
     async def visit() -> None:
@@ -260,7 +264,7 @@ def test_a_console_ends_with_the_agent_that_brought_it_and_the_next_one_brings_i
 
 
 @pytest.mark.parametrize("host", [a_host(name="h2"), a_host(secret="other")])
-def test_a_host_brings_nothing_that_another_one_was_asked_for(host: HostCredential) -> None:
+def test_host_cannot_use_the_session_of_another_host(host: HostCredential) -> None:
     served = Served(host=host)
 
     async def visit() -> None:
@@ -291,9 +295,9 @@ def test_a_session_is_good_once_and_while_somebody_waits() -> None:
         raise errors.Unavailable("There was no answer in time.")
 
     async def visit() -> None:
-        brought = await served.hosts.bring("h1", ask)
+        brought = await served.hosts.wait_for_console("h1", ask)
         with pytest.raises(errors.Unavailable):
-            await served.hosts.bring("h1", fail)
+            await served.hosts.wait_for_console("h1", fail)
         for session in (*sessions, "never-asked", ""):
             with pytest.raises(InvalidStatus) as refused:
                 await dial(session)
