@@ -24,7 +24,7 @@ from benchmarks.load import Client
 from compute_api.flavors import flavors
 from compute_api.hosts import hosts
 from compute_api.models import Heartbeat, Host, Operation, Server
-from compute_api.servers import servers
+from compute_api.servers import creation
 from compute_api.states import PowerState, VmState
 from hypervisor.fake import FakeHypervisor
 from image_api.models import Image
@@ -114,7 +114,7 @@ def populate(settings: Settings, project_id: str, count: int) -> str:
         )
         session.flush()
         flavor = flavors.list_flavors(session, caller)[0]
-        new = servers.NewServer(
+        new = creation.NewServer(
             name="server",
             flavor_id=flavor.id,
             image_id=image_id,
@@ -122,7 +122,7 @@ def populate(settings: Settings, project_id: str, count: int) -> str:
             min_count=count,
             max_count=count,
         )
-        servers.create(session, now, caller, new, "req-benchmark")
+        creation.create(session, now, caller, new, "req-benchmark")
         done = {"vm_state": VmState.ACTIVE, "task_state": None, "power_state": PowerState.RUNNING, "launched_at": now}
         session.execute(update(Server).values(**done).execution_options(synchronize_session=False))
         session.execute(update(Operation).values(state="done").execution_options(synchronize_session=False))

@@ -1,4 +1,4 @@
-"""Key pairs: a user's public keys. A private key is made only on request, shown once and never kept."""
+"""Key pairs: public keys of users, generation and fingerprints. Private keys are returned once and never stored."""
 
 import base64
 import binascii
@@ -27,15 +27,15 @@ from compute_api.models import KeyPair
 
 
 def find(session: Session, user_id: str, name: str) -> KeyPair:
-    """The user's key of that name."""
+    """Return the user's key pair with this name. Raises NotFound."""
     query = select(KeyPair).where(KeyPair.user_id == user_id, KeyPair.name == name)
-    if (found := session.scalar(query)) is None:
+    if (key := session.scalar(query)) is None:
         raise errors.NotFound(f"Keypair {name} not found for user {user_id}")
-    return found
+    return key
 
 
 def list_keypairs(session: Session, user_id: str, *, limit: int, marker: str | None) -> list[KeyPair]:
-    """The user's keys by name, after the marker, which is a name."""
+    """List the user's key pairs by name, from after `marker`, a name. Raises BadRequest for an unknown marker."""
     query = select(KeyPair).where(KeyPair.user_id == user_id).order_by(KeyPair.name).limit(limit)
     if marker is not None:
         find_marker = select(KeyPair.id).where(KeyPair.user_id == user_id, KeyPair.name == marker)
@@ -48,13 +48,13 @@ def list_keypairs(session: Session, user_id: str, *, limit: int, marker: str | N
 def create(
     session: Session, now: datetime, *, user_id: str, project_id: str, name: str, kind: str, public_key: str
 ) -> KeyPair:
-    """Keep a public key; the project's limit says how many. Conflict when the name is taken, QuotaExceeded."""
+    """Store a public key. Raises Conflict when the name exists, QuotaExceeded, BadRequest for an invalid key."""
     count = session.scalar(select(func.count()).where(KeyPair.user_id == user_id)) or 0
     limits = quotas.limits(session, project_id) | quotas.user_limits(session, project_id, user_id)
     limit = limits["key_pairs"]
     if count >= limit >= 0:
         raise errors.QuotaExceeded("Quota exceeded, too many key pairs.")
-    made = KeyPair(
+    key = KeyPair(
         user_id=user_id,
         name=name,
         type=kind,
@@ -62,28 +62,31 @@ def create(
         fingerprint=certificate_fingerprint(public_key) if kind == "x509" else fingerprint(public_key),
         created_at=now,
     )
-    session.add(made)
+    session.add(key)
     try:
         session.flush()
     except IntegrityError:
         raise errors.Conflict(f"Key pair '{name}' already exists.") from None
-    return made
+    return key
 
 
 def delete(session: Session, user_id: str, name: str) -> None:
-    """Forget the key; servers made with it keep it."""
+    """Delete the key pair. Servers keep their copy of it. Raises NotFound."""
     session.delete(find(session, user_id, name))
 
 
 def generate(comment: str) -> tuple[str, str]:
-    """A new Ed25519 pair: (private key in OpenSSH's format, public key line)."""
+    """Generate an Ed25519 key pair: (private key in OpenSSH format, public key line)."""
     private = ed25519.Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), f"{public} {comment}"
 
 
 def generate_certificate(user_id: str, now: datetime) -> tuple[str, str]:
-    """A new RSA key and its own certificate for ten years, for guests that log in by one: (private key, PEM)."""
+    """Generate an RSA key and a self-signed client certificate for ten years: (private key PEM, certificate PEM).
+
+    The subject alternative name is the user principal name that Windows guests map to a local account.
+    """
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id)])
     login = x509.OtherName(ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), _utf8(f"{user_id}@localhost"))
@@ -104,13 +107,13 @@ def generate_certificate(user_id: str, now: datetime) -> tuple[str, str]:
 
 
 def _utf8(text: str) -> bytes:
-    """The text as a DER UTF8String; short, as names are."""
+    """Encode the text as a DER UTF8String with a one-byte length, cut to 127 bytes."""
     encoded = text.encode()[:127]
     return bytes([0x0C, len(encoded)]) + encoded
 
 
 def certificate_fingerprint(pem: str) -> str:
-    """SHA-1 of the certificate in colon-separated hex, as Nova shows it. BadRequest when it is none."""
+    """SHA-1 of the certificate in colon-separated hex, as in Nova. Raises BadRequest for an invalid certificate."""
     try:
         digest = x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA1()).hex()  # noqa: S303
     except ValueError:
@@ -119,7 +122,7 @@ def certificate_fingerprint(pem: str) -> str:
 
 
 def fingerprint(public_key: str) -> str:
-    """MD5 of the key's bytes in colon-separated hex, as Nova shows it. BadRequest when it is no ssh public key."""
+    """MD5 of the key's bytes in colon-separated hex, as in Nova. Raises BadRequest for an invalid SSH public key."""
     words = public_key.split()
     try:
         blob = base64.b64decode(words[1], validate=True)

@@ -1,4 +1,4 @@
-"""Who may do what in compute: Nova's rule names with Nova's defaults (nova/policies)."""
+"""Default policies of the compute API, with Nova's rule names and defaults (nova/policies)."""
 
 from app.web.policy import ADMIN, MEMBER_OR_ADMIN, OWNER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY
 

@@ -187,6 +187,15 @@ def check_files(limits: Mapping[str, int], files: Sequence[Mapping[str, str]]) -
             raise errors.QuotaExceeded(f"Personality file content exceeds maximum {largest}")
 
 
+def check_metadata(limits: Mapping[str, int], metadata: Mapping[str, str]) -> None:
+    """Raise QuotaExceeded for more metadata items than the limits allow."""
+    limit = limits["metadata_items"]
+    if 0 <= limit < len(metadata):
+        raise errors.QuotaExceeded(
+            f"Quota exceeded for metadata_items: maximum number of metadata items exceeds {limit}"
+        )
+
+
 def raise_exceeded(used: Mapping[str, int], limit: Mapping[str, int], each: Mapping[str, int], instances: int) -> None:
     """Raise QuotaExceeded in Nova's words, naming each resource that is over its limit."""
     over = [

@@ -1,7 +1,7 @@
-"""What a flavor's extra specs mean: which are right, which this cloud cannot keep, and what hosts are told of others.
+"""Extra specs of flavors: validation, unsupported values, and conversion to the hardware options of a machine.
 
-Names are Nova's. From 2.86 on wrong ones are refused where a flavor gets them; what no host here could make true is
-refused where a server is to be made with it, so that nobody gets less than the flavor says.
+Names are Nova's. From microversion 2.86 on, invalid extra specs are rejected when they are set on a flavor. Values that
+no host supports are rejected when a server is created or resized, so that no server gets less than its flavor promises.
 """
 
 import re
@@ -13,7 +13,7 @@ from hypervisor.api.spec import CpuLimits, DiskLimits, Rate, Topology
 
 Specs = Mapping[str, str]
 Validator = Callable[[str], str | None]
-"""What is wrong with a value, or None."""
+"""Returns the error in a value, or None if it is valid."""
 
 TRUE, FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
 CPU_MASK = r"\^?\d+((-\d+)?(,\^?\d+(-\d+)?)?)*"
@@ -97,7 +97,7 @@ VALIDATORS: dict[str, Validator] = {
         (f"quota:vif_{way}_{what}" for way in ("inbound", "outbound") for what in ("average", "peak", "burst")),
         _number(0),
     ),
-    # Other hypervisors' words, which mean nothing to Nova on qemu either.
+    # Extra specs of other hypervisors; Nova's libvirt driver ignores them as well.
     **dict.fromkeys(
         (
             f"quota:{of}_{what}"
@@ -116,7 +116,7 @@ NAMESPACES = frozenset(name.partition(":")[0] for name in VALIDATORS)
 
 
 def validate(specs: Specs) -> None:
-    """Raise BadRequest, in Nova's words, for a wrong value and for an unknown name beside known ones."""
+    """Raise BadRequest, with Nova's message, for an invalid value or an unknown name in a known namespace."""
     for name, value in specs.items():
         rule = VALIDATORS.get(name) or next(
             (rule for pattern, rule in NUMBERED_VALIDATORS if pattern.fullmatch(name)), None
@@ -145,20 +145,22 @@ UNSUPPORTED: tuple[tuple[str, Callable[[str], bool], str], ...] = (
     ("pci_passthrough:alias", lambda _: True, "hosts have no PCI devices to give"),
     ("accel:device_profile", lambda _: True, "hosts have no accelerators to give"),
 )
-"""What a flavor may ask and no host has: name, which values, why."""
+"""Extra specs that no host supports: name, predicate for the unsupported values, reason."""
 
 
 def check_supported(specs: Specs, vcpus: int) -> None:
-    """Raise BadRequest when no server can be made as these say."""
-    for name, asks, why in UNSUPPORTED:
-        if name in specs and asks(specs[name].strip()):
-            raise errors.BadRequest(f"The flavor asks for {name}={specs[name]}, which this cloud cannot keep: {why}.")
+    """Raise BadRequest when no host supports these extra specs."""
+    for name, is_unsupported, why in UNSUPPORTED:
+        if name in specs and is_unsupported(specs[name].strip()):
+            raise errors.BadRequest(
+                f"The flavor requires {name}={specs[name]}, which this cloud does not support: {why}."
+            )
     hardware_options(specs, vcpus)
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareOptions:
-    """What hosts are told of a flavor's extra specs."""
+    """The extra specs that affect a machine: CPU topology and limits of CPU, disks and NICs."""
 
     topology: Topology | None = None
     cpu: CpuLimits | None = None
@@ -168,7 +170,7 @@ class HardwareOptions:
 
 
 def hardware_options(specs: Specs, vcpus: int) -> HardwareOptions:
-    """What a host has to do. Raises BadRequest for what contradicts itself."""
+    """Parse the extra specs that affect a machine. Raises BadRequest for invalid or contradictory values."""
     if not any(name.startswith(("hw:", "quota:")) for name in specs):
         return HardwareOptions()
     return HardwareOptions(
@@ -181,35 +183,41 @@ def hardware_options(specs: Specs, vcpus: int) -> HardwareOptions:
 
 
 def _topology(specs: Specs, vcpus: int) -> Topology | None:
-    """The one that has most of what is wished for; then few threads, then many sockets, as Nova chooses."""
+    """Choose the topology that matches most preferences; on a tie fewer threads, then more sockets, as Nova does."""
     parts = ("sockets", "cores", "threads")
-    wished = [_value(specs, f"hw:cpu_{part}") for part in parts]
-    most = [_value(specs, f"hw:max_cpu_{part}") for part in parts]
-    if not any((*wished, *most)):
+    preferred = [_value(specs, f"hw:cpu_{part}") for part in parts]
+    limits = [_value(specs, f"hw:max_cpu_{part}") for part in parts]
+    if not any((*preferred, *limits)):
         return None
-    if any(limit and want > limit for want, limit in zip(wished, most, strict=True)):
+    if any(limit and size > limit for size, limit in zip(preferred, limits, strict=True)):
         raise errors.BadRequest(
-            f"Requested vCPU topology {':'.join(map(str, wished))} exceeds the limits {':'.join(map(str, most))}"
+            f"Requested vCPU topology {':'.join(map(str, preferred))} exceeds the limits {':'.join(map(str, limits))}"
         )
-    found = [
+    candidates = [
         (sockets, vcpus // sockets // threads, threads)
         for sockets in _divisors(vcpus)
         for threads in _divisors(vcpus // sockets)
     ]
-    allowed = [one for one in found if all(not limit or size <= limit for size, limit in zip(one, most, strict=True))]
+    allowed = [
+        sizes
+        for sizes in candidates
+        if all(not limit or size <= limit for size, limit in zip(sizes, limits, strict=True))
+    ]
     if not allowed:
-        limits = ":".join(str(limit or 65536) for limit in most)
-        raise errors.BadRequest(f"Requested vCPU limits {limits} are impossible to satisfy for vcpus count {vcpus}")
-    best = max(
-        allowed,
-        key=lambda one: (sum(size == want for size, want in zip(one, wished, strict=True)), -one[2], one[0]),
-    )
-    return Topology(sockets=best[0], cores=best[1], threads=best[2])
+        shown = ":".join(str(limit or 65536) for limit in limits)
+        raise errors.BadRequest(f"Requested vCPU limits {shown} are impossible to satisfy for vcpus count {vcpus}")
+
+    def rank(sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+        matches = sum(size == wanted for size, wanted in zip(sizes, preferred, strict=True))
+        return matches, -sizes[2], sizes[0]
+
+    sockets, cores, threads = max(allowed, key=rank)
+    return Topology(sockets=sockets, cores=cores, threads=threads)
 
 
 def _divisors(number: int) -> list[int]:
-    low = [one for one in range(1, int(number**0.5) + 1) if number % one == 0]
-    return sorted({*low, *(number // one for one in low)})
+    low = [divisor for divisor in range(1, int(number**0.5) + 1) if number % divisor == 0]
+    return sorted({*low, *(number // divisor for divisor in low)})
 
 
 def _cpu(specs: Specs) -> CpuLimits | None:
@@ -226,19 +234,19 @@ def _cpu(specs: Specs) -> CpuLimits | None:
 
 
 def _disk(specs: Specs) -> DiskLimits | None:
-    found = {
+    limits = {
         f"{way}_{name}": _value(specs, f"quota:disk_{way}_{unit}_sec")
         for way in ("total", "read", "write")
         for unit, name in (("bytes", "bytes"), ("iops", "requests"))
     }
     for name in ("bytes", "requests"):
-        if found[f"total_{name}"] and (found[f"read_{name}"] or found[f"write_{name}"]):
+        if limits[f"total_{name}"] and (limits[f"read_{name}"] or limits[f"write_{name}"]):
             raise errors.BadRequest("quota:disk_total_* excludes quota:disk_read_* and quota:disk_write_*.")
-    return DiskLimits(**found) if any(found.values()) else None
+    return DiskLimits(**limits) if any(limits.values()) else None
 
 
 def _rate(specs: Specs, way: str) -> Rate | None:
-    """Kilobytes a second, as tc and libvirt count: 1000 bytes; the burst is in units of 1024."""
+    """Convert average and peak from kB/s and burst from KiB to bytes, as libvirt and tc do."""
     average, peak, burst = (_value(specs, f"quota:vif_{way}_{what}") for what in ("average", "peak", "burst"))
     if not average:
         if peak or burst:
@@ -248,8 +256,8 @@ def _rate(specs: Specs, way: str) -> Rate | None:
 
 
 def _value(specs: Specs, name: str) -> int:
-    """0 when it is not said. Before 2.86 anything could be written there."""
+    """Return the number, 0 when it is not set. Flavors may hold invalid values that were set below 2.86."""
     value = specs.get(name, "0")
     if (wrong := _number(0)(value)) is not None or int(value) > MAX_VALUE:
-        raise errors.BadRequest(f"The flavor's extra spec {name} is wrong: {wrong or f'{value} is too large.'}")
+        raise errors.BadRequest(f"The flavor's extra spec {name} is invalid: {wrong or f'{value} is too large.'}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Flavors: the sizes that servers come in."""
+"""Flavors: queries, creation, access of projects and extra specs."""
 
 import re
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ DEFAULTS = (
     ("3", "medium", 2, 2048, 20),
     ("4", "large", 4, 8192, 80),
 )
-"""What a new installation offers: id, name, vCPUs, RAM in MiB, disk in GiB."""
+"""Flavors of a new installation: id, name, vCPUs, RAM in MiB, disk in GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFlavor:
-    """A flavor to be made; `id` None means a random UUID. RAM and swap in MiB, disks in GiB."""
+    """Fields of a new flavor. `id` None means a random UUID. RAM and swap in MiB, disks in GiB."""
 
     name: str
     vcpus: int
@@ -46,11 +46,11 @@ _USABLE_BY_ID = _BY_ID.where(_USABLE)
 
 
 def find(session: Session, caller: Caller, flavor_id: str) -> Flavor:
-    """A flavor that the caller may use; an admin may see all."""
+    """Return a flavor that the caller may use; admins find all flavors. Raises NotFound."""
     query = _BY_ID if caller.is_admin else _USABLE_BY_ID
-    if (found := session.scalar(query, {"flavor": flavor_id, "project": caller.project})) is None:
+    if (flavor := session.scalar(query, {"flavor": flavor_id, "project": caller.project})) is None:
         raise errors.NotFound(f"Flavor {flavor_id} could not be found.")
-    return found
+    return flavor
 
 
 def list_flavors(
@@ -95,16 +95,16 @@ def list_flavors(
     if marker is not None:
         if (last := session.scalar(select(Flavor).where(Flavor.id == marker))) is None:
             raise errors.BadRequest(f"marker [{marker}] not found")
-        at = getattr(last, column.key)
-        after = column < at if descending else column > at
-        query = query.where(or_(after, and_(column == at, Flavor.seq > last.seq)))
+        value = getattr(last, column.key)
+        after = column < value if descending else column > value
+        query = query.where(or_(after, and_(column == value, Flavor.seq > last.seq)))
     order = column.desc() if descending else column.asc()
     return list(session.scalars(query.order_by(order, Flavor.seq).limit(limit), {"project": caller.project}))
 
 
 def create(session: Session, new: NewFlavor) -> Flavor:
-    """Make a flavor. Conflict when its name or id is taken."""
-    made = Flavor(
+    """Create a flavor. Raises Conflict when its name or id exists."""
+    flavor = Flavor(
         id=new.id or str(uuid4()),
         name=new.name,
         vcpus=new.vcpus,
@@ -117,25 +117,25 @@ def create(session: Session, new: NewFlavor) -> Flavor:
         description=new.description,
         extra_specs={},
     )
-    for column, value in ((Flavor.id, made.id), (Flavor.name, made.name)):
+    for column, value in ((Flavor.id, flavor.id), (Flavor.name, flavor.name)):
         if session.scalar(select(Flavor.seq).where(column == value)) is not None:
-            word = "ID" if column is Flavor.id else "name"
-            raise errors.Conflict(f"Flavor with {word} {value} already exists.")
-    session.add(made)
+            kind = "ID" if column is Flavor.id else "name"
+            raise errors.Conflict(f"Flavor with {kind} {value} already exists.")
+    session.add(flavor)
     try:
         session.flush()
     except IntegrityError:
         raise errors.Conflict(f"Flavor with name {new.name} already exists.") from None
-    return made
+    return flavor
 
 
 def delete(session: Session, caller: Caller, flavor_id: str) -> None:
-    """Remove it; servers made from it keep their copy."""
+    """Delete the flavor. Its servers keep their copy of it. Raises NotFound."""
     session.delete(find(session, caller, flavor_id))
 
 
 def set_extra_specs(session: Session, caller: Caller, flavor_id: str, specs: Mapping[str, str]) -> dict[str, str]:
-    """Add or replace extra specs; returns all of them."""
+    """Add or replace extra specs and return all of them. Raises NotFound, BadRequest for invalid names."""
     for key in specs:
         if not re.fullmatch(r"[A-Za-z0-9_.:\- ]{1,255}", key):
             raise errors.BadRequest(
@@ -147,7 +147,7 @@ def set_extra_specs(session: Session, caller: Caller, flavor_id: str, specs: Map
 
 
 def delete_extra_spec(session: Session, caller: Caller, flavor_id: str, key: str) -> None:
-    """Remove one extra spec."""
+    """Remove one extra spec. Raises NotFound."""
     flavor = find(session, caller, flavor_id)
     if key not in flavor.extra_specs:
         raise errors.NotFound(f"Flavor {flavor_id} has no extra specs with key {key}.")
@@ -155,7 +155,7 @@ def delete_extra_spec(session: Session, caller: Caller, flavor_id: str, key: str
 
 
 def list_access(session: Session, caller: Caller, flavor_id: str) -> list[str]:
-    """The projects that may use a flavor that is not public."""
+    """List the ids of the projects that may use a private flavor. Raises NotFound for a public one."""
     flavor = find(session, caller, flavor_id)
     if flavor.is_public:
         raise errors.NotFound("Access list not available for public flavors.")
@@ -164,7 +164,7 @@ def list_access(session: Session, caller: Caller, flavor_id: str) -> list[str]:
 
 
 def grant_access(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
-    """Let a project use the flavor. Conflict when it may already."""
+    """Allow a project to use the flavor. Raises Conflict when it has access already."""
     find(session, caller, flavor_id)
     if session.get(FlavorAccess, (flavor_id, project_id)) is not None:
         raise errors.Conflict(
@@ -174,7 +174,7 @@ def grant_access(session: Session, caller: Caller, flavor_id: str, project_id: s
 
 
 def revoke_access(session: Session, caller: Caller, flavor_id: str, project_id: str) -> None:
-    """Take it away again."""
+    """Remove a project's access to the flavor. Raises NotFound when it has none."""
     find(session, caller, flavor_id)
     row = FlavorAccess.flavor_id == flavor_id, FlavorAccess.project_id == project_id
     if not session.execute(sql_delete(FlavorAccess).where(*row).returning(FlavorAccess.project_id)).all():
@@ -182,7 +182,7 @@ def revoke_access(session: Session, caller: Caller, flavor_id: str, project_id: 
 
 
 def ensure_defaults(session: Session) -> None:
-    """Give a new installation its flavors; one that has any is left alone."""
+    """Create the default flavors unless any flavor exists."""
     if session.scalar(select(Flavor.seq).limit(1)) is None:
         for flavor_id, name, vcpus, ram, disk in DEFAULTS:
             create(session, NewFlavor(id=flavor_id, name=name, vcpus=vcpus, ram=ram, disk=disk))

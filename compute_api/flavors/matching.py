@@ -1,4 +1,4 @@
-"""What a flavor's extra spec asks of a value: Nova's little language, as in `>= 4`, `s== ssd`, `<or> ssd <or> nvme`."""
+"""Extra spec operators: Nova's syntax for requirements on aggregate metadata (`>= 4`, `s== ssd`, `<or> a <or> b`)."""
 
 import operator
 from collections.abc import Callable
@@ -21,11 +21,11 @@ _NUMBER_OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def matches(value: str, wanted: str) -> bool:
-    """Whether the value is what is wanted; without an operator it must be the same text. `=` means at least."""
-    first, *rest = wanted.split() or [""]
+def matches(value: str, requirement: str) -> bool:
+    """Return whether the value meets the requirement. `=` means at least; no operator means equal texts."""
+    first, *rest = requirement.split() or [""]
     if first == "<or>":
-        return value in [word.strip() for word in wanted.split("<or>")[1:]]
+        return value in [word.strip() for word in requirement.split("<or>")[1:]]
     if first == "<all-in>":
         return bool(rest) and all(word in value for word in rest)
     if first in _TEXT_OPERATORS and rest:
@@ -35,4 +35,4 @@ def matches(value: str, wanted: str) -> bool:
             return _NUMBER_OPERATORS[first](float(value), float(rest[0]))
         except ValueError:
             return False
-    return value == wanted
+    return value == requirement

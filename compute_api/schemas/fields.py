@@ -1,4 +1,4 @@
-"""The kinds of value that compute's bodies are made of."""
+"""Field types of compute request bodies, with Nova's validation."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ def _string(value: Any) -> Any:
 
 
 def _boolean(value: Any) -> bool:
-    """Nova's booleans: JSON's, and the words people write."""
+    """Parse a boolean as Nova does: JSON booleans and true, 1, on, yes, false, 0, off, no."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "1", "on", "yes"):
@@ -106,7 +106,7 @@ def _v6(value: Any) -> str:
 
 
 def _ip(value: Any) -> str:
-    """An address of either version, as Nova takes it; networks refuse IPv4."""
+    """Parse an address of either IP version, as Nova does; networks reject IPv4 later."""
     text = _string(value)
     return str(parse_ipv6_address(text)) if ":" in text else str(IPv4Address(text))
 

@@ -1,4 +1,4 @@
-"""Bodies of POST /servers/{id}/action, each the value of its one key."""
+"""Request bodies of server actions (POST /servers/{id}/action), consoles and interfaces."""
 
 from typing import Annotated, Any, Literal
 
@@ -43,7 +43,7 @@ class RebuildBody(Body):
     hostname: Annotated[HostName | None, since("2.90")] = None
 
     def rebuild(self) -> Rebuild:
-        """Into the domain. Raises BadRequest for what this cloud does not do."""
+        """Convert to the domain's value. Raises BadRequest for features that this cloud does not support."""
         if self.trusted_image_certificates:
             raise errors.BadRequest("Image signature certificates are not checked by this cloud.")
         given = self.model_fields_set
@@ -93,7 +93,7 @@ class Rescue(Body):
 
 
 class Unshelve(Body):
-    """unshelve; from 2.77 on to a zone, from 2.91 on to a host."""
+    """unshelve; 2.77 added the zone, 2.91 the host."""
 
     availability_zone: Annotated[Name | None, since("2.77")] = None
     host: Annotated[Name | None, since("2.91")] = None
@@ -112,7 +112,7 @@ class ResetState(Body):
 
 
 class FixedIp(Body):
-    """An address that is asked for."""
+    """A requested address."""
 
     ip_address: Address
 
@@ -133,7 +133,7 @@ class AttachInterface(Body):
 
 
 class ConsoleType(Body):
-    """os-getVNCConsole and its like."""
+    """os-getVNCConsole, os-getSerialConsole and the other console actions below 2.6."""
 
     type: Annotated[str, Field(min_length=1, max_length=255)]
 

@@ -1,4 +1,4 @@
-"""Bodies about servers: wire names, microversions, and the way into the domain."""
+"""Request bodies of servers: wire names, microversions and conversion to domain values."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -22,13 +22,13 @@ from compute_api.schemas.fields import (
     Text,
     UserData,
 )
-from compute_api.servers.servers import NetworkRequest, NewServer
+from compute_api.servers.creation import NetworkRequest, NewServer
 
 NO_VOLUMES = "Block Device Mapping is Invalid: there are no volumes in this cloud; only the image on a local disk."
 
 
 class Interface(Body):
-    """One of the networks of a create request."""
+    """One entry of `networks` in a create request."""
 
     uuid: str | None = None
     port: str | None = None
@@ -59,8 +59,10 @@ class BlockDevice(Body):
     volume_type: Annotated[str | None, since("2.67")] = None
 
     def check(self, image_ref: str | None) -> None:
-        """Raise BadRequest for what contradicts itself, as Nova does, which passes over the size of the image's local
-        disk: that is the flavor's."""
+        """Raise BadRequest for contradictory fields, as Nova does.
+
+        The size of a local image disk is ignored: the flavor sets it.
+        """
         if self.source_type == "blank" and self.uuid:
             raise errors.BadRequest("Block Device Mapping is Invalid: Invalid device UUID.")
         if self.source_type != "blank" and not self.uuid:
@@ -76,14 +78,14 @@ class BlockDevice(Body):
 
 
 class PersonalityFile(Body):
-    """A file that the guest writes at its first boot."""
+    """A file that the guest writes at first boot."""
 
     path: Annotated[str, Field(pattern=r"^[^\x00\r\n]*$")]
     contents: Base64
 
 
 class SecurityGroup(Body):
-    """A security group by name; there is only `default`."""
+    """A security group by name; only `default` exists."""
 
     name: str
 
@@ -127,66 +129,66 @@ class CreateServer(Body):
     old_hints: Annotated[dict[str, Any] | None, Field(alias="OS-SCH-HNT:scheduler_hints")] = None
 
     def new_server(self) -> NewServer:
-        """Into the domain. Raises BadRequest for what this cloud does not do."""
-        asked = self.server
-        if asked.trusted_image_certificates:
+        """Convert to the domain's value. Raises BadRequest for features that this cloud does not support."""
+        fields = self.server
+        if fields.trusted_image_certificates:
             raise errors.BadRequest("Image signature certificates are not checked by this cloud.")
-        if asked.tags and len(set(asked.tags)) > 50:
+        if fields.tags and len(set(fields.tags)) > 50:
             raise errors.BadRequest("The number of tags exceeded the per-server limit 50")
-        for group in asked.security_groups or []:
+        for group in fields.security_groups or []:
             if group.name != "default":
                 raise errors.BadRequest(f"Security group {group.name} not found for project.")
-        low = asked.min_count or 1
-        high = asked.max_count or low
+        low = fields.min_count or 1
+        high = fields.max_count or low
         if low > high:
             raise errors.BadRequest("min_count must be <= max_count")
-        zone, host = _zone_and_host(asked)
+        zone, host = _zone_and_host(fields)
         hints = self.hints or self.old_hints or {}
         return NewServer(
-            name=asked.name,
-            flavor_id=asked.flavor_ref,
-            image_id=_boot_image(asked),
-            networks=_networks(asked),
-            key_name=asked.key_name,
-            metadata=asked.metadata,
-            tags=tuple(asked.tags or ()),
-            description=asked.description,
-            hostname=asked.hostname,
-            user_data=asked.user_data,
-            files=tuple(file.model_dump() for file in asked.personality or ()),
-            admin_pass=asked.admin_pass,
-            disk_config=asked.disk_config,
-            access_ipv4=asked.access_ipv4,
-            access_ipv6=asked.access_ipv6,
+            name=fields.name,
+            flavor_id=fields.flavor_ref,
+            image_id=_boot_image(fields),
+            networks=_networks(fields),
+            key_name=fields.key_name,
+            metadata=fields.metadata,
+            tags=tuple(fields.tags or ()),
+            description=fields.description,
+            hostname=fields.hostname,
+            user_data=fields.user_data,
+            files=tuple(file.model_dump() for file in fields.personality or ()),
+            admin_pass=fields.admin_pass,
+            disk_config=fields.disk_config,
+            access_ipv4=fields.access_ipv4,
+            access_ipv6=fields.access_ipv6,
             zone=zone,
             host=host,
-            forced=bool((asked.availability_zone or "").partition(":")[2]),
+            forced=bool((fields.availability_zone or "").partition(":")[2]),
             same_host=_server_ids(hints, "same_host"),
             different_host=_server_ids(hints, "different_host"),
             group_id=_group_hint(hints),
-            ephemeral_gib=tuple(disk.volume_size for disk in _blank_disks(asked) if disk.guest_format != "swap"),
-            swap_mib=tuple(disk.volume_size or 0 for disk in _blank_disks(asked) if disk.guest_format == "swap"),
+            ephemeral_gib=tuple(disk.volume_size for disk in _blank_disks(fields) if disk.guest_format != "swap"),
+            swap_mib=tuple(disk.volume_size or 0 for disk in _blank_disks(fields) if disk.guest_format == "swap"),
             min_count=low,
             max_count=high,
         )
 
 
-def _boot_image(asked: ServerFields) -> str:
-    """The image's id, from imageRef (an id or, as old clients send, a URL) or the one local boot disk."""
+def _boot_image(fields: ServerFields) -> str:
+    """Return the image's id, from imageRef (an id, or a URL from old clients) or from the local boot disk."""
     mapped = None
-    for device in asked.block_device_mapping_v2 or []:
-        device.check(asked.image_ref)
+    for device in fields.block_device_mapping_v2 or []:
+        device.check(fields.image_ref)
         if device.source_type == "blank" and device.destination_type in (None, "local"):
             continue
         local = device.source_type == "image" and device.destination_type in (None, "local")
         if not local or device.boot_index not in (0, None) or mapped:
             raise errors.BadRequest(NO_VOLUMES)
         mapped = device.uuid
-    if any(device.tag for device in asked.block_device_mapping_v2 or []):
+    if any(device.tag for device in fields.block_device_mapping_v2 or []):
         raise errors.BadRequest("Block device tags are not yet supported.")
-    if asked.block_device_mapping:
+    if fields.block_device_mapping:
         raise errors.BadRequest(NO_VOLUMES)
-    image = (asked.image_ref or "").rsplit("/", 1)[-1] or mapped
+    image = (fields.image_ref or "").rsplit("/", 1)[-1] or mapped
     if not image:
         raise errors.BadRequest("Block Device Mapping is Invalid: an image is needed to boot from.")
     if mapped and mapped != image:
@@ -194,9 +196,9 @@ def _boot_image(asked: ServerFields) -> str:
     return image
 
 
-def _blank_disks(asked: ServerFields) -> list[BlockDevice]:
-    """Blank local disks: ephemeral ones in GiB, swap in MiB, as Nova has it."""
-    blank = [disk for disk in asked.block_device_mapping_v2 or [] if disk.source_type == "blank"]
+def _blank_disks(fields: ServerFields) -> list[BlockDevice]:
+    """Return the blank local disks: ephemeral ones in GiB, swap in MiB, as in Nova. Raises BadRequest."""
+    blank = [disk for disk in fields.block_device_mapping_v2 or [] if disk.source_type == "blank"]
     for disk in blank:
         if disk.guest_format not in (None, "ext4", "swap"):
             raise errors.BadRequest(
@@ -207,35 +209,35 @@ def _blank_disks(asked: ServerFields) -> list[BlockDevice]:
     return blank
 
 
-def _networks(asked: ServerFields) -> Literal["auto", "none"] | tuple[NetworkRequest, ...]:
-    if asked.networks is None:
+def _networks(fields: ServerFields) -> Literal["auto", "none"] | tuple[NetworkRequest, ...]:
+    if fields.networks is None:
         return "auto"
-    if asked.networks == "auto" or asked.networks == "none":
-        return asked.networks
-    return tuple(network.request() for network in asked.networks if not isinstance(network, str))
+    if fields.networks == "auto" or fields.networks == "none":
+        return fields.networks
+    return tuple(network.request() for network in fields.networks if not isinstance(network, str))
 
 
-def _zone_and_host(asked: ServerFields) -> tuple[str | None, str | None]:
-    """Zone and host: `availability_zone` may be zone:host or zone:host:node, as admins write it."""
-    zone, host, node = (*(asked.availability_zone or "").split(":"), "", "")[:3]
-    return zone or None, host or node or asked.host or asked.hypervisor_hostname or None
+def _zone_and_host(fields: ServerFields) -> tuple[str | None, str | None]:
+    """Return zone and host. Admins may set `availability_zone` to zone:host or zone:host:node."""
+    zone, host, node = (*(fields.availability_zone or "").split(":"), "", "")[:3]
+    return zone or None, host or node or fields.host or fields.hypervisor_hostname or None
 
 
 def _server_ids(hints: dict[str, Any], name: str) -> tuple[str, ...]:
-    """The servers that a hint names: one id or several. Raises BadRequest for what is none."""
-    named = hints.get(name)
-    if named is None:
+    """Return the server ids of a hint, a single id or a list. Raises BadRequest for invalid ids."""
+    hint = hints.get(name)
+    if hint is None:
         return ()
     try:
-        return tuple(str(UUID(one)) for one in (named if isinstance(named, list) else [named]))
+        return tuple(str(UUID(server_id)) for server_id in (hint if isinstance(hint, list) else [hint]))
     except (ValueError, TypeError, AttributeError):
         raise errors.BadRequest(
-            f"Invalid input for field/attribute {name}. Value: {named}. {named!r} is not a 'uuid'"
+            f"Invalid input for field/attribute {name}. Value: {hint}. {hint!r} is not a 'uuid'"
         ) from None
 
 
 def _group_hint(hints: dict[str, Any]) -> str | None:
-    """The server group of the hints. Other hints are for schedulers that are not here, and passed over as by Nova."""
+    """Return the server group of the hints; unknown hints are ignored as in Nova. Raises BadRequest."""
     group = hints.get("group")
     if group is None:
         return None
@@ -248,7 +250,7 @@ def _group_hint(hints: dict[str, Any]) -> str | None:
 
 
 class UpdateFields(Body):
-    """What PUT /servers/{id} may change."""
+    """The server of PUT /servers/{id}."""
 
     name: Name | None = None
     disk_config: Annotated[DiskConfig | None, Field(alias="OS-DCF:diskConfig")] = None
@@ -277,7 +279,7 @@ class Reboot(Body):
 
 
 class ConsoleOutput(Body):
-    """The os-getConsoleOutput action; -1 or null is everything."""
+    """The os-getConsoleOutput action; -1 or null requests the whole log."""
 
     length: Annotated[Integer, Field(ge=-1)] | None = None
 

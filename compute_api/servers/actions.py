@@ -1,4 +1,4 @@
-"""What makes a server another one: rebuild, resize, rescue, shelve, images of it, and an operator's word."""
+"""Server actions that modify an instance: rebuild, resize, rescue, shelve, snapshot, reset-state."""
 
 import secrets
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ from compute_api.states import (
 from network_api.resources import ports
 
 STAY_STOPPED = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
-"""Arguments of an operation after which a server that was shut off is so again."""
+"""Operation arguments that leave a server shut off, as it was before the action."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuild:
-    """What the rebuild action asks for. `changes` are attributes of the server; None in them takes a value away."""
+    """Fields of a rebuild request. `changes` maps attributes of the server to values; None clears an attribute."""
 
     image_id: str
     admin_pass: str | None = None
@@ -54,41 +54,43 @@ class Rebuild:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def rebuild(session: Session, now: datetime, caller: Caller, server: Server, asked: Rebuild, request_id: str) -> str:
-    """Make the server's disks anew from an image; addresses stay. Returns the new password."""
+def rebuild(session: Session, now: datetime, caller: Caller, server: Server, request: Rebuild, request_id: str) -> str:
+    """Recreate the server's disks from an image; ports and addresses are kept. Returns the new password."""
     was_stopped = server.vm_state == VmState.STOPPED
     names = [disk.name for disk in disks(server)]
-    keep = [name for name in names if name.startswith("ephemeral")] if asked.preserve_ephemeral else []
+    keep = [name for name in names if name.startswith("ephemeral")] if request.preserve_ephemeral else []
     servers.start_action(
         session, now, caller, server, REBUILD, request_id, {"keep": keep, **(STAY_STOPPED if was_stopped else {})}
     )
     try:
-        image = servers.find_usable_image(session, caller, asked.image_id, _flavor_limits(server))
+        image = servers.find_usable_image(session, caller, request.image_id, _flavor_limits(server))
     except errors.BadRequest as error:
         if error.message.startswith("Can not find"):
             raise errors.BadRequest("Cannot find image for rebuild") from None
         raise
-    if asked.metadata is not None:
-        servers.check_metadata_quota(session, caller, asked.metadata)
-        server.metadata_ = asked.metadata
+    if request.metadata is not None:
+        servers.check_metadata_quota(session, caller, request.metadata)
+        server.metadata_ = request.metadata
     system_metadata.pop(server, system_metadata.FILES)
-    if asked.files:
-        quotas.check_files(quotas.limits(session, server.project_id), asked.files)
-        system_metadata.set_item(server, system_metadata.FILES, list(asked.files))
-    if asked.has_key_name:
-        server.key = _find_key(session, server.user_id, asked.key_name) if asked.key_name else {}
-    for name, value in asked.changes.items():
+    if request.files:
+        quotas.check_files(quotas.limits(session, server.project_id), request.files)
+        system_metadata.set_item(server, system_metadata.FILES, list(request.files))
+    if request.has_key_name:
+        server.key = _find_key(session, server.user_id, request.key_name) if request.key_name else {}
+    for name, value in request.changes.items():
         setattr(server, name, value)
     server.image, server.image_id = servers.image_copy(image), image.id
     system_metadata.pop(server, system_metadata.ROOT_IMAGE)
-    server.admin_pass = asked.admin_pass or secrets.token_urlsafe(9)
+    server.admin_pass = request.admin_pass or secrets.token_urlsafe(9)
     server.fault = {}
     return server.admin_pass
 
 
 def resize(session: Session, now: datetime, caller: Caller, server: Server, flavor_id: str, request_id: str) -> None:
-    """Give the server another flavor, until that is confirmed or reverted. Disks only grow. Where its own host has no
-    room for that, it goes to another one."""
+    """Change the server's flavor, to be confirmed or reverted. Raises BadRequest, Conflict.
+
+    Disks cannot shrink. The server moves to another host when its own has no room for the flavor.
+    """
     was_stopped = server.vm_state == VmState.STOPPED
     servers.claim_action(session, now, caller, server, RESIZE, request_id)
     try:
@@ -125,23 +127,23 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
 
 
 def confirm_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Keep the new flavor."""
+    """Keep the new flavor and discard the old disks."""
     stopped = server.power_state == PowerState.SHUTDOWN
     servers.start_action(session, now, caller, server, CONFIRM_RESIZE, request_id, STAY_STOPPED if stopped else {})
 
 
 def revert_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Back to the old flavor, and to the disks as they were."""
-    remembered = server.aside.get(system_metadata.RESIZE)
-    stopped = bool(remembered and remembered["stopped"])
+    """Restore the old flavor and the old disks, on the old host."""
+    before = server.aside.get(system_metadata.RESIZE)
+    stopped = bool(before and before["stopped"])
     servers.claim_action(session, now, caller, server, REVERT_RESIZE, request_id)
     arguments: dict[str, Any] = STAY_STOPPED if stopped else {}
-    if remembered:
-        given_up = {**remembered, "flavor": server.flavor, "flavor_id": server.flavor_id}
+    if before:
+        reverted = {**before, "flavor": server.flavor, "flavor_id": server.flavor_id}
         history.record_old_flavor(session, now, server)
-        server.flavor, server.flavor_id = remembered["flavor"], remembered["flavor_id"]
-        system_metadata.set_item(server, system_metadata.RESIZE, given_up)
-    if remembered and remembered.get("host"):
+        server.flavor, server.flavor_id = before["flavor"], before["flavor_id"]
+        system_metadata.set_item(server, system_metadata.RESIZE, reverted)
+    if before and before.get("host"):
         migrations.revert_to_source_host(session, now, server, request_id, arguments)
     else:
         operations.queue(session, now, server, REVERT_RESIZE.task, request_id, arguments)
@@ -157,7 +159,7 @@ def rescue(
     image_id: str | None,
     admin_pass: str | None,
 ) -> str:
-    """Boot the server from another image, its own disks beside that. Returns the password."""
+    """Boot the server from a rescue image with its own disks attached. Returns the password."""
     servers.start_action(session, now, caller, server, RESCUE, request_id)
     any_size = Flavor(ram=server.flavor["ram"], disk=0)
     image = servers.find_usable_image(session, caller, image_id or server.image_id, any_size)
@@ -167,7 +169,7 @@ def rescue(
 
 
 def unrescue(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Boot the server from its own disk again."""
+    """Boot the server from its own root disk."""
     servers.start_action(session, now, caller, server, UNRESCUE, request_id)
 
 
@@ -180,7 +182,7 @@ def create_image(
     metadata: Mapping[str, str],
     request_id: str,
 ) -> str:
-    """An image of the root disk as it is now. Returns its id; it is active when the host has made it."""
+    """Create an image of the root disk. Returns its id; the image is active when the host has uploaded it."""
     servers.check_metadata_quota(session, caller, dict(metadata))
     image = snapshots.create_image(session, now, caller, server, name, metadata)
     arguments = {"image_id": image.id, "owner": image.owner}
@@ -200,7 +202,7 @@ def create_backup(
     backup_type: str,
     rotation: int,
 ) -> str:
-    """The same, after which only the newest `rotation` backups of this type are kept."""
+    """Create an image of kind backup, after which all but the newest `rotation` backups of the type are deleted."""
     servers.check_metadata_quota(session, caller, dict(metadata))
     properties = {**metadata, "backup_type": backup_type}
     image = snapshots.create_image(session, now, caller, server, name, properties, kind="backup")
@@ -210,7 +212,7 @@ def create_backup(
 
 
 def shelve(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Keep the server as an image and give its host's room back."""
+    """Snapshot the server to an image and release its host."""
     image = snapshots.create_image(session, now, caller, server, f"{server.name}-shelved", {})
     arguments = {"image_id": image.id, "owner": image.owner}
     servers.start_action(session, now, caller, server, SHELVE, request_id, arguments)
@@ -226,13 +228,13 @@ def unshelve(
     zone: str | None = None,
     host: str | None = None,
 ) -> None:
-    """Find room for the server again. Raises Conflict when there is none."""
+    """Schedule the server to a host and start it from its image. Raises Conflict when no host has room."""
     if server.vm_state == VmState.SHELVED_OFFLOADED and server.task_state is None and server.host is None:
-        wanted = zone or server.pinned_zone
+        zone = zone or server.pinned_zone
         if host:
             scheduling.request_host(server, host)
-        if scheduling.claim_host(session, now, server, wanted) is None:
-            raise errors.Conflict(scheduling.explain_no_host(session, now, server, wanted))
+        if scheduling.claim_host(session, now, server, zone) is None:
+            raise errors.Conflict(scheduling.explain_no_host(session, now, server, zone))
         session.flush()
         ports.rebind(session, server.id, server.host)
     servers.start_action(session, now, caller, server, UNSHELVE, request_id)
@@ -241,7 +243,7 @@ def unshelve(
 def reset_state(
     session: Session, now: datetime, caller: Caller, server: Server, state: VmState, request_id: str
 ) -> None:
-    """An operator says how the server is; whatever is under way counts for nothing."""
+    """Set the server's state by order of an operator. The new generation discards completions of running operations."""
     servers.check_host(server)
     operations.begin_action(session, now, server, "resetState", request_id, caller.user_id)
     session.execute(

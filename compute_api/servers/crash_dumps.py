@@ -1,4 +1,4 @@
-"""Crash dumps: a server's guest is interrupted from outside, and what it does then is its own affair."""
+"""Crash dumps: checks and records the trigger_crash_dump action, which injects an NMI into the guest."""
 
 from datetime import datetime
 
@@ -16,9 +16,9 @@ ALLOWED_FROM = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.RESCUED, VmSta
 
 
 def record_start(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Write down that somebody is about to ask the host for one. Raises Conflict in Nova's words.
+    """Record that the action begins. Raises Conflict, with Nova's message, when the server's state does not allow it.
 
-    Nothing is queued: an interrupt that comes late would hit a guest that nobody wants to crash any more.
+    No operation is queued: the caller sends the NMI itself, as a late one could crash a guest long after the request.
     """
     servers.check_lock(caller, server)
     if server.vm_state not in ALLOWED_FROM or server.task_state is not None:

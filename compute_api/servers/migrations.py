@@ -1,4 +1,4 @@
-"""Servers that go to another host: because somebody wants it, because theirs has no room, or because it is gone."""
+"""Server migrations: live migration, cold migration, resize to another host and evacuation; lists and abort."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ ABORTABLE_STATUSES = ("queued", "preparing", "running")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationFilter:
-    """What GET /os-migrations asks for."""
+    """Filters, order and page of GET /os-migrations."""
 
     host: str | None = None
     server_id: str | None = None
@@ -64,7 +64,7 @@ def live_migrate(
     host: str | None,
     forced: bool = False,
 ) -> None:
-    """Move the server while its guest goes on. `forced`: nothing but room decides about the host."""
+    """Move the server to another host while its guest runs. `forced` checks nothing but free resources of `host`."""
     if host is not None and host == server.host:
         raise errors.BadRequest(f"Unable to migrate instance ({server.id}) to current host ({host}).")
     servers.claim_action(session, now, caller, server, LIVE_MIGRATE, request_id, recorded_as="live-migration")
@@ -77,7 +77,7 @@ def live_migrate(
 def migrate(
     session: Session, now: datetime, caller: Caller, server: Server, request_id: str, *, host: str | None
 ) -> None:
-    """Stop the server, move its disks to another host and start it there, until that is confirmed or reverted."""
+    """Stop the server, move its disks to another host and start it there, to be confirmed or reverted."""
     if host is not None and host == server.host:
         raise errors.BadRequest("Cannot migrate to the host where the server exists.")
     stopped = server.vm_state == VmState.STOPPED
@@ -90,14 +90,14 @@ def migrate(
 
 
 def confirm_abandoned_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
-    """A resize that an operator has ended by saying how the server is counts as confirmed."""
+    """Confirm a resize that an operator ended by resetting the server's state."""
     if server.aside.get(system_metadata.RESIZE):
         migration_workflow.confirm_resize(session, now, server, request_id)
         claims.end_resize(session, server)
 
 
 def resize_to_other_host(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """The same with another flavor, which the server has been given already; its own host has no room for it."""
+    """Migrate a server, whose flavor is changed already, because its own host has no room for the new flavor."""
     _check_source_alive(session, now, server)
     server.task_state = TaskState.RESIZE_MIGRATING
     stopped = server.aside[system_metadata.RESIZE]["stopped"]
@@ -105,7 +105,7 @@ def resize_to_other_host(session: Session, now: datetime, caller: Caller, server
 
 
 def record_local_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
-    """Write down that the server is resized on its own host."""
+    """Record a migration for a resize on the server's own host."""
     assert server.host is not None
     _record(session, now, caller, server, request_id, "resize", "migrating", server.host, server.host)
 
@@ -123,24 +123,26 @@ def evacuate(
     stays_off: bool,
     keep_disks: bool = False,
 ) -> str:
-    """Make a server anew on another host, from its image and with its addresses, as its own is gone; or with the disks
-    that it had, where hosts share them. Returns the new password. What its old host has of it that one removes when it
-    comes back."""
+    """Recreate the server of a failed host on another one, from its image and with its addresses. Returns the password.
+
+    `keep_disks` reuses its disks, which hosts share. The failed host removes its machine when it comes back. Raises
+    BadRequest when the host may still be up.
+    """
     if host is not None and host == server.host:
         raise errors.BadRequest("The target host can't be the same one.")
     off = stays_off or server.vm_state == VmState.STOPPED
     servers.claim_action(session, now, caller, server, replace(REBUILD, name="evacuate"), request_id)
-    left = server.host
-    assert left is not None
-    if hosts.may_be_alive(session, now, left):
-        raise errors.BadRequest(f"Compute service of {left} is still in use.")
-    found = _claim_host(session, now, server, host, forced=forced)
+    source = server.host
+    assert source is not None
+    if hosts.may_be_alive(session, now, source):
+        raise errors.BadRequest(f"Compute service of {source} is still in use.")
+    target = _claim_host(session, now, server, host, forced=forced)
     with claims.release_difference(session, server):
-        server.host, server.availability_zone = found.name, found.zone
+        server.host, server.availability_zone = target.name, target.zone
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     session.flush()
     ports.rebind(session, server.id, server.host)
-    _record(session, now, caller, server, request_id, "evacuation", "accepted", left, found.name)
+    _record(session, now, caller, server, request_id, "evacuation", "accepted", source, target.name)
     keep = [disk.name for disk in disks(server)] if keep_disks else []
     stopped = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
     operations.queue(session, now, server, REBUILD.task, request_id, {"keep": keep, **(stopped if off else {})})
@@ -150,53 +152,53 @@ def evacuate(
 def revert_to_source_host(
     session: Session, now: datetime, server: Server, request_id: str, arguments: dict[str, Any]
 ) -> None:
-    """A resized server goes back to the host that it came from; the one that it is on forgets it first."""
+    """Move a resized server back to its source host after its current host has removed the machine."""
     resize = server.aside[system_metadata.RESIZE]
     migration = migration_workflow.find_latest(session, server.id, "finished")
     if migration is None:
         raise errors.Conflict(f"Instance {server.id} has no migration to be reverted.")
-    now_on, server.host = server.host, resize["host"]
-    system_metadata.set_item(server, system_metadata.RESIZE, {**resize, "host": now_on})
+    current, server.host = server.host, resize["host"]
+    system_metadata.set_item(server, system_metadata.RESIZE, {**resize, "host": current})
     migration.status, migration.updated_at = "reverting", now
     session.flush()
     ports.rebind(session, server.id, server.host)
     more = {"migration": migration.id, "plan": None, "generation": server.generation, **arguments}
-    operations.queue(session, now, server, MigrationStep.REVERT, request_id, more, host=now_on)
+    operations.queue(session, now, server, MigrationStep.REVERT, request_id, more, host=current)
 
 
-# --- what became of them --------------------------------------------------------------------------------------------
+# --- lists and abort ------------------------------------------------------------------------------------------------
 
 
-def list_migrations(session: Session, wanted: MigrationFilter) -> list[Migration]:
-    """Migrations of all kinds. Raises BadRequest when the marker is none."""
+def list_migrations(session: Session, filters: MigrationFilter) -> list[Migration]:
+    """List migrations of all kinds. Raises BadRequest for an unknown marker."""
     query = select(Migration)
-    if wanted.host:
-        query = query.where((Migration.source_compute == wanted.host) | (Migration.dest_compute == wanted.host))
+    if filters.host:
+        query = query.where((Migration.source_compute == filters.host) | (Migration.dest_compute == filters.host))
     for column, value in (
-        (Migration.server_id, wanted.server_id),
-        (Migration.source_compute, wanted.source_compute),
-        (Migration.status, wanted.status),
-        (Migration.migration_type, wanted.migration_type),
-        (Migration.user_id, wanted.user_id),
-        (Migration.project_id, wanted.project_id),
+        (Migration.server_id, filters.server_id),
+        (Migration.source_compute, filters.source_compute),
+        (Migration.status, filters.status),
+        (Migration.migration_type, filters.migration_type),
+        (Migration.user_id, filters.user_id),
+        (Migration.project_id, filters.project_id),
     ):
         if value:
             query = query.where(column == value)
-    if wanted.changed_since:
-        query = query.where(Migration.updated_at >= wanted.changed_since)
-    if wanted.changed_before:
-        query = query.where(Migration.updated_at <= wanted.changed_before)
-    if wanted.marker:
-        after = session.scalar(select(Migration.id).where(Migration.uuid == wanted.marker))
+    if filters.changed_since:
+        query = query.where(Migration.updated_at >= filters.changed_since)
+    if filters.changed_before:
+        query = query.where(Migration.updated_at <= filters.changed_before)
+    if filters.marker:
+        after = session.scalar(select(Migration.id).where(Migration.uuid == filters.marker))
         if after is None:
-            raise errors.BadRequest(f"Marker {wanted.marker} not found")
-        query = query.where(Migration.id < after if wanted.newest_first else Migration.id > after)
-    query = query.order_by(Migration.id.desc() if wanted.newest_first else Migration.id)
-    return list(session.scalars(query.limit(wanted.limit) if wanted.limit else query))
+            raise errors.BadRequest(f"Marker {filters.marker} not found")
+        query = query.where(Migration.id < after if filters.newest_first else Migration.id > after)
+    query = query.order_by(Migration.id.desc() if filters.newest_first else Migration.id)
+    return list(session.scalars(query.limit(filters.limit) if filters.limit else query))
 
 
 def list_live(session: Session, server: Server) -> list[Migration]:
-    """The server's live migrations that are under way: one at most."""
+    """List the server's live migrations in progress: one at most."""
     query = select(Migration).where(
         Migration.server_id == server.id,
         Migration.migration_type == LIVE_MIGRATION,
@@ -206,23 +208,23 @@ def list_live(session: Session, server: Server) -> list[Migration]:
 
 
 def find_live(session: Session, server: Server, migration_id: str) -> Migration:
-    """A live migration of the server that is under way. Raises NotFound."""
+    """Return a live migration of the server that is in progress. Raises NotFound."""
     try:
         number = parse_integer(migration_id)
     except ValueError:
         number = -1
-    known = session.scalar(select(Migration).where(Migration.id == number, Migration.server_id == server.id))
-    if known is None:
+    migration = session.scalar(select(Migration).where(Migration.id == number, Migration.server_id == server.id))
+    if migration is None:
         raise errors.NotFound(f"Migration {migration_id} for server {server.id} could not be found.")
-    if known.migration_type != LIVE_MIGRATION:
-        raise errors.NotFound(f"Migration {known.id} for server {server.id} is not live-migration.")
-    if known.status not in ACTIVE_STATUSES:
-        raise errors.NotFound(f"Migration {known.id} for server {server.id} is not in progress.")
-    return known
+    if migration.migration_type != LIVE_MIGRATION:
+        raise errors.NotFound(f"Migration {migration.id} for server {server.id} is not live-migration.")
+    if migration.status not in ACTIVE_STATUSES:
+        raise errors.NotFound(f"Migration {migration.id} for server {server.id} is not in progress.")
+    return migration
 
 
 def check_running(server: Server, migration: Migration) -> None:
-    """Raises BadRequest when the guest is not being sent."""
+    """Raise BadRequest unless the migration is running."""
     if migration.status != "running":
         raise errors.BadRequest(
             f"Migration {migration.id} state of instance {server.id} is {migration.status}. Cannot force_complete "
@@ -231,7 +233,10 @@ def check_running(server: Server, migration: Migration) -> None:
 
 
 def request_abort(now: datetime, server: Server, migration: Migration, *, also_before: bool) -> bool:
-    """Nothing is to come of the migration; True when a host has to be told. Raises BadRequest when it is too late."""
+    """Mark the migration as cancelled and return whether its source host must be notified.
+
+    `also_before` allows it before the migration runs. Raises BadRequest when the status does not allow it.
+    """
     if migration.status not in (ABORTABLE_STATUSES if also_before else ("running",)):
         raise errors.BadRequest(
             f"Migration {migration.id} state of instance {server.id} is {migration.status}. Cannot abort "
@@ -242,7 +247,7 @@ def request_abort(now: datetime, server: Server, migration: Migration, *, also_b
     return migration.status == "running"
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------------------------
 
 
 def _start(
@@ -258,10 +263,10 @@ def _start(
     paused: bool = False,
     start: bool = True,
 ) -> None:
-    found = _claim_host(session, now, server, host, forced=forced)
+    target = _claim_host(session, now, server, host, forced=forced)
     assert server.host is not None
     status = "queued" if kind == LIVE_MIGRATION else "pre-migrating"
-    migration = _record(session, now, caller, server, request_id, kind, status, server.host, found.name)
+    migration = _record(session, now, caller, server, request_id, kind, status, server.host, target.name)
     migration.exchange = {
         "plan": {
             "id": migration.uuid,
@@ -271,12 +276,12 @@ def _start(
             "start": start,
         }
     }
-    system_metadata.set_item(server, system_metadata.MIGRATION, {"id": migration.id, "to": found.name})
+    system_metadata.set_item(server, system_metadata.MIGRATION, {"id": migration.id, "to": target.name})
     migration_workflow.queue(session, now, server, migration, MigrationStep.BEGIN)
 
 
 def _claim_host(session: Session, now: datetime, server: Server, host: str | None, *, forced: bool) -> Host:
-    """Room on another host. Raises BadRequest in Nova's words."""
+    """Claim resources on another host. Raises BadRequest with Nova's message."""
     among = HostConstraints(
         forbidden=(server.host or "",), host_reasons=((server.host or "", "the server is there already"),)
     )
@@ -290,10 +295,10 @@ def _claim_host(session: Session, now: datetime, server: Server, host: str | Non
     if not forced:
         among &= scheduling.constraints(session, server)
     need = claims.flavor_resources(server.flavor)
-    found = hosts.claim(session, now, **need, zone=server.pinned_zone, host=None, constraints=among)
-    if found is None:
+    claimed = hosts.claim(session, now, **need, zone=server.pinned_zone, host=None, constraints=among)
+    if claimed is None:
         raise errors.BadRequest(hosts.explain_no_host(session, now, **need, zone=server.pinned_zone, constraints=among))
-    return found
+    return claimed
 
 
 def _check_source_alive(session: Session, now: datetime, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Lists of servers: filters, order and pages, all in one query on the project's index."""
+"""Server list queries: filters, sort order and keyset pagination in one query on the project's index."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from compute_api.servers import safe_regex
 from network_api.models import Port
 
 CONSTANT = Server.seq
-"""Stands for a sort key that is the same for all servers here, such as the kernel's image."""
+"""Column of sort keys that have the same value for all servers, such as kernel_id."""
 
 SORT_KEYS: dict[str, Any] = {
     "created_at": Server.seq,
@@ -56,7 +56,7 @@ SORT_KEYS: dict[str, Any] = {
     "root_device_name": CONSTANT,
     "progress": CONSTANT,
 }
-"""By Nova's names; numbers of rows grow with time, so they stand for the time of creation."""
+"""Columns by Nova's sort keys. `seq` grows with the creation time and replaces it."""
 
 NULLABLE = {
     "task_state",
@@ -77,11 +77,11 @@ PATTERN_COLUMNS = {
     "access_ipv4": "access_ip_v4",
     "access_ipv6": "access_ip_v6",
 }
-"""Columns that Nova holds a regular expression against, and what that is called in the query."""
+"""Columns that are filtered by a regular expression, as in Nova, and the names of their query parameters."""
 
 
 class ServerKey(NamedTuple):
-    """A server in a list, and which version of what is shown of it. A row of a query is as good."""
+    """Key of a cached server entry: the server and its revision. Rows of a query have the same layout."""
 
     seq: int
     id: str
@@ -97,16 +97,17 @@ _OF_PROJECT = (
     .order_by(_ROW.seq.desc())
     .limit(bindparam("most"))
 )
-"""The reads that clients poll with, built once: building a statement takes longer than running it."""
+"""Statements of the requests that clients poll with, built once: building a statement takes longer than running it."""
 _ID = re.compile(r"[0-9a-fA-F-]{36}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFilter:
-    """Which servers, in which order. `project_id` None means those of all projects; `deleted` None means both kinds.
+    """Filters, order and page of a server list.
 
-    `equal` is by column names of `Server`; for those in PATTERNS it is a regular expression that the column has to
-    match, as in Nova. `sort` are names of SORT_KEYS and whether they descend.
+    `project_id` None means all projects, `deleted` None both deleted and existing servers. `equal` maps column names of
+    `Server` to values; for PATTERN_COLUMNS the value is a regular expression, as in Nova. `sort` holds pairs of a name
+    of SORT_KEYS and whether the order is descending.
     """
 
     project_id: str | None
@@ -130,105 +131,105 @@ class ServerFilter:
 
     @property
     def has_patterns(self) -> bool:
-        """Whether any filter is a regular expression."""
+        """Return whether any filter is a regular expression."""
         texts = (self.name, self.ip, self.ip6)
         return any(text is not None for text in texts) or not PATTERN_COLUMNS.keys().isdisjoint(self.equal)
 
 
 def find_key(database: Database, caller: Caller, server_id: str) -> ServerKey:
-    """One of the caller's servers; an admin finds every project's. Raises NotFound."""
+    """Return the key of one of the caller's servers; admins find servers of all projects. Raises NotFound."""
     query, values = (_BY_ID, {}) if caller.is_admin else (_BY_ID_IN_PROJECT, {"project": caller.project})
-    found = database.prepared_reads.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
-    if not found:
+    rows = database.prepared_reads.rows(query, {"server_id": server_id, **values}) if _ID.fullmatch(server_id) else []
+    if not rows:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
-    return cast(ServerKey, found[0])
+    return cast(ServerKey, rows[0])
 
 
-def list_keys(database: Database, wanted: ServerFilter) -> list[ServerKey]:
-    """The page of servers, as what tells whether they are known already. Raises BadRequest, see `page`."""
-    if wanted == ServerFilter(project_id=wanted.project_id, limit=wanted.limit) and wanted.project_id is not None:
-        values = {"project": wanted.project_id, "most": wanted.limit}
+def list_keys(database: Database, filters: ServerFilter) -> list[ServerKey]:
+    """List the keys of a page of servers. Raises BadRequest, see `page_query`."""
+    if filters == ServerFilter(project_id=filters.project_id, limit=filters.limit) and filters.project_id is not None:
+        values = {"project": filters.project_id, "most": filters.limit}
         return cast("list[ServerKey]", database.prepared_reads.rows(_OF_PROJECT, values))
-    with _reading(database, wanted) as session:
-        return cast("list[ServerKey]", session.execute(page_query(session, _KEYS, wanted)).all())
+    with _reading(database, filters) as session:
+        return cast("list[ServerKey]", session.execute(page_query(session, _KEYS, filters)).all())
 
 
-def list_names(database: Database, wanted: ServerFilter) -> Sequence[tuple[str, str]]:
-    """The page of servers as ids and names. Raises BadRequest, see `page`."""
-    with _reading(database, wanted) as session:
-        query = page_query(session, select(Server.id, Server.name), wanted)
+def list_names(database: Database, filters: ServerFilter) -> Sequence[tuple[str, str]]:
+    """List the ids and names of a page of servers. Raises BadRequest, see `page_query`."""
+    with _reading(database, filters) as session:
+        query = page_query(session, select(Server.id, Server.name), filters)
         return cast("Sequence[tuple[str, str]]", session.execute(query).all())
 
 
-def _reading(database: Database, wanted: ServerFilter) -> AbstractContextManager[Session]:
-    return database.reading_with_patterns() if wanted.has_patterns else database.reading()
+def _reading(database: Database, filters: ServerFilter) -> AbstractContextManager[Session]:
+    return database.reading_with_patterns() if filters.has_patterns else database.reading()
 
 
 def load_servers(session: Session, sequence: Sequence[int]) -> list[Server]:
-    """The servers with these numbers, in any order; a few hundred of them to a query."""
-    found: list[Server] = []
-    for at in range(0, len(sequence), 500):
-        found += session.scalars(select(Server).where(Server.seq.in_(sequence[at : at + 500])))
-    return found
+    """Load the servers with these sequence numbers, in any order, 500 to a query."""
+    servers: list[Server] = []
+    for start in range(0, len(sequence), 500):
+        servers += session.scalars(select(Server).where(Server.seq.in_(sequence[start : start + 500])))
+    return servers
 
 
-def page_query(session: Session, query: Select[*tuple[Any, ...]], wanted: ServerFilter) -> Select[*tuple[Any, ...]]:
-    """The query, narrowed to the page. BadRequest for a marker that does not exist, or a pattern that is none."""
+def page_query(session: Session, query: Select[*tuple[Any, ...]], filters: ServerFilter) -> Select[*tuple[Any, ...]]:
+    """Add filters, order and limit to the query. Raises BadRequest for an unknown marker or an invalid pattern."""
     ordered: list[tuple[Any, bool]] = []
-    for name, descending in wanted.sort:
+    for name, descending in filters.sort:
         if name in NULLABLE:
             ordered.append((case((SORT_KEYS[name].is_(None), 1), else_=0), descending))
         ordered.append((SORT_KEYS[name], descending))
     if not any(column is Server.seq for column, _ in ordered):
-        ordered.append((Server.seq, wanted.sort[0][1] if wanted.sort else True))
-    query = query.where(*_conditions(wanted)).limit(wanted.limit)
-    if wanted.marker:
-        query = query.where(_after_marker(session, wanted, ordered))
+        ordered.append((Server.seq, filters.sort[0][1] if filters.sort else True))
+    query = query.where(*_conditions(filters)).limit(filters.limit)
+    if filters.marker:
+        query = query.where(_after_marker(session, filters, ordered))
     return query.order_by(*(column.desc() if descending else column.asc() for column, descending in ordered))
 
 
-def _conditions(wanted: ServerFilter) -> list[ColumnElement[bool]]:
-    made: list[ColumnElement[bool]] = []
-    if wanted.project_id is not None:
-        made.append(Server.project_id == wanted.project_id)
-    if wanted.deleted is not None:
-        made.append(Server.deleted.is_(wanted.deleted))
-    if wanted.name is not None:
-        made.append(Server.name.regexp_match(safe_regex.check_pattern("name", wanted.name)))
-    if wanted.statuses:
-        made.append(_status_condition(wanted.statuses))
-    made.extend(_equality_condition(name, value) for name, value in wanted.equal.items())
-    if wanted.key_name is not None:
-        made.append(Server.key["name"].as_string() == wanted.key_name)
-    if wanted.ip is not None:
-        pattern = safe_regex.check_pattern("ip", wanted.ip)
+def _conditions(filters: ServerFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.project_id is not None:
+        conditions.append(Server.project_id == filters.project_id)
+    if filters.deleted is not None:
+        conditions.append(Server.deleted.is_(filters.deleted))
+    if filters.name is not None:
+        conditions.append(Server.name.regexp_match(safe_regex.check_pattern("name", filters.name)))
+    if filters.statuses:
+        conditions.append(_status_condition(filters.statuses))
+    conditions.extend(_equality_condition(name, value) for name, value in filters.equal.items())
+    if filters.key_name is not None:
+        conditions.append(Server.key["name"].as_string() == filters.key_name)
+    if filters.ip is not None:
+        pattern = safe_regex.check_pattern("ip", filters.ip)
         addresses = or_(Port.ip_address.regexp_match(pattern), Port.ipv4_address.regexp_match(pattern))
-        made.append(Server.id.in_(select(Port.device_id).where(addresses)))
-    if wanted.ip6 is not None:
+        conditions.append(Server.id.in_(select(Port.device_id).where(addresses)))
+    if filters.ip6 is not None:
         matching = select(Port.device_id).where(
-            Port.ip_address.regexp_match(safe_regex.check_pattern("ip6", wanted.ip6))
+            Port.ip_address.regexp_match(safe_regex.check_pattern("ip6", filters.ip6))
         )
-        made.append(Server.id.in_(matching))
-    if wanted.changed_since is not None:
-        made.append(Server.updated_at >= wanted.changed_since)
-    if wanted.changed_before is not None:
-        made.append(Server.updated_at <= wanted.changed_before)
-    made.extend(_has_tag(tag) for tag in wanted.tags)
-    made.extend(~_has_tag(tag) for tag in wanted.not_tags_any)
-    if wanted.tags_any:
-        made.append(or_(*map(_has_tag, wanted.tags_any)))
-    if wanted.not_tags:
-        made.append(~and_(*map(_has_tag, wanted.not_tags)))
-    made.extend(Server.metadata_[name].as_string() == value for name, value in wanted.metadata.items())
-    return made
+        conditions.append(Server.id.in_(matching))
+    if filters.changed_since is not None:
+        conditions.append(Server.updated_at >= filters.changed_since)
+    if filters.changed_before is not None:
+        conditions.append(Server.updated_at <= filters.changed_before)
+    conditions.extend(_has_tag(tag) for tag in filters.tags)
+    conditions.extend(~_has_tag(tag) for tag in filters.not_tags_any)
+    if filters.tags_any:
+        conditions.append(or_(*map(_has_tag, filters.tags_any)))
+    if filters.not_tags:
+        conditions.append(~and_(*map(_has_tag, filters.not_tags)))
+    conditions.extend(Server.metadata_[name].as_string() == value for name, value in filters.metadata.items())
+    return conditions
 
 
 def _equality_condition(name: str, value: Any) -> ColumnElement[bool]:
-    """`accessIPv4` is what the server was given, or else the IPv4 address that is mapped to one of its ports."""
+    """Compare a column with a value or pattern. accessIPv4 defaults to the IPv4 address mapped to a port."""
     column = getattr(Server, name)
     if name not in PATTERN_COLUMNS:
-        same: ColumnElement[bool] = column == value
-        return same
+        equal: ColumnElement[bool] = column == value
+        return equal
     pattern = safe_regex.check_pattern(PATTERN_COLUMNS[name], value)
     matches = and_(column != "", column.regexp_match(pattern))
     if name != "access_ipv4":
@@ -238,7 +239,7 @@ def _equality_condition(name: str, value: Any) -> ColumnElement[bool]:
 
 
 def _has_tag(tag: str) -> ColumnElement[bool]:
-    """Whether the list of tags has it. Written so that both databases understand it and case matters."""
+    """Search the JSON text for the quoted tag: case-sensitive and portable between SQLite and PostgreSQL."""
     text = sql_cast(Server.tags, Text)
     return func.replace(text, orjson.dumps(tag).decode(), "") != text
 
@@ -256,20 +257,20 @@ def _status_condition(statuses: Sequence[str]) -> ColumnElement[bool]:
     return or_(*either) if either else Server.seq < 0
 
 
-def _after_marker(session: Session, wanted: ServerFilter, ordered: Sequence[tuple[Any, bool]]) -> ColumnElement[bool]:
-    """Behind the marker in the order: keyset, so a page costs the same wherever it is."""
-    query = select(*(column for column, _ in ordered)).where(Server.id == wanted.marker)
-    if wanted.project_id is not None:
-        query = query.where(Server.project_id == wanted.project_id)
+def _after_marker(session: Session, filters: ServerFilter, ordered: Sequence[tuple[Any, bool]]) -> ColumnElement[bool]:
+    """Keyset condition for the rows after the marker: the cost of a page does not depend on its position."""
+    query = select(*(column for column, _ in ordered)).where(Server.id == filters.marker)
+    if filters.project_id is not None:
+        query = query.where(Server.project_id == filters.project_id)
     last = session.execute(query).one_or_none()
     if last is None:
-        raise errors.BadRequest(f"marker [{wanted.marker}] not found")
+        raise errors.BadRequest(f"marker [{filters.marker}] not found")
     either: list[ColumnElement[bool]] = []
-    same: list[ColumnElement[bool]] = []
-    for (column, descending), at in zip(ordered, last, strict=True):
-        if at is None:
-            same.append(column.is_(None))
+    equal: list[ColumnElement[bool]] = []
+    for (column, descending), value in zip(ordered, last, strict=True):
+        if value is None:
+            equal.append(column.is_(None))
             continue
-        either.append(and_(*same, column < at if descending else column > at))
-        same.append(column == at)
+        either.append(and_(*equal, column < value if descending else column > value))
+        equal.append(column == value)
     return or_(*either)

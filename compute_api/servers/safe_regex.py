@@ -1,10 +1,10 @@
-"""Regular expressions in filters of lists, as Nova has them for names, addresses and some more columns."""
+"""Regular expressions in server list filters: rejects patterns that are invalid or unsupported by RE2 (ReDoS)."""
 
 from app.core import errors, patterns
 
 
 def check_pattern(name: str, text: str) -> str:
-    """The pattern of the query parameter `name`. Raises BadRequest for one that is not valid or not supported."""
+    """Return the pattern of the query parameter `name`. Raises BadRequest when it is invalid or not supported."""
     try:
         patterns.check_filter(text)
     except patterns.InvalidPattern as error:

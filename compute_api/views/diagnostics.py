@@ -1,4 +1,4 @@
-"""What a running machine has counted → what the API shows of it: by name below 2.48, in a schema from then on."""
+"""Views of server diagnostics: libvirt's counter names below microversion 2.48, Nova's schema from then on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,40 +6,40 @@ from typing import Any
 KIB_PER_MIB = 1024
 
 
-def libvirt_counters(counted: Mapping[str, Any]) -> dict[str, int]:
-    """One number for each name, as libvirt's driver in Nova has them. Memory in KiB."""
-    shown: dict[str, int] = {f"cpu{number}_time": time for number, time in enumerate(counted["cpu_times"])}
-    for disk in counted["disks"]:
+def libvirt_counters(counters: Mapping[str, Any]) -> dict[str, int]:
+    """Render counters by the names of Nova's libvirt driver. Memory in KiB."""
+    body: dict[str, int] = {f"cpu{number}_time": time for number, time in enumerate(counters["cpu_times"])}
+    for disk in counters["disks"]:
         name = disk["name"]
-        shown[f"{name}_read"] = disk["read_bytes"]
-        shown[f"{name}_read_req"] = disk["read_requests"]
-        shown[f"{name}_write"] = disk["write_bytes"]
-        shown[f"{name}_write_req"] = disk["write_requests"]
-        shown[f"{name}_errors"] = disk["errors"]
-    for number, nic in enumerate(counted["nics"]):
-        for ours, word in (("octets", ""), ("packets", "_packets"), ("errors", "_errors"), ("drop", "_drop")):
-            shown[f"vnet{number}_rx{word}"] = nic[f"rx_{ours}"]
-            shown[f"vnet{number}_tx{word}"] = nic[f"tx_{ours}"]
-    shown["memory"] = shown["memory-actual"] = counted["memory_mib"] * KIB_PER_MIB
-    return shown
+        body[f"{name}_read"] = disk["read_bytes"]
+        body[f"{name}_read_req"] = disk["read_requests"]
+        body[f"{name}_write"] = disk["write_bytes"]
+        body[f"{name}_write_req"] = disk["write_requests"]
+        body[f"{name}_errors"] = disk["errors"]
+    for number, nic in enumerate(counters["nics"]):
+        for counter, suffix in (("octets", ""), ("packets", "_packets"), ("errors", "_errors"), ("drop", "_drop")):
+            body[f"vnet{number}_rx{suffix}"] = nic[f"rx_{counter}"]
+            body[f"vnet{number}_tx{suffix}"] = nic[f"tx_{counter}"]
+    body["memory"] = body["memory-actual"] = counters["memory_mib"] * KIB_PER_MIB
+    return body
 
 
-def show(counted: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of 2.48. `driver` is the word that clients know for qemu."""
+def show(counters: Mapping[str, Any]) -> dict[str, Any]:
+    """Render the schema of 2.48. `driver` is libvirt, the name that clients know for qemu."""
     return {
-        "state": "paused" if counted["state"] == "paused" else "running",
+        "state": "paused" if counters["state"] == "paused" else "running",
         "driver": "libvirt",
         "hypervisor": "qemu",
         "hypervisor_os": "linux",
-        "uptime": counted["uptime_seconds"],
+        "uptime": counters["uptime_seconds"],
         "config_drive": True,
-        "num_cpus": len(counted["cpu_times"]),
-        "num_nics": len(counted["nics"]),
-        "num_disks": len(counted["disks"]),
+        "num_cpus": len(counters["cpu_times"]),
+        "num_nics": len(counters["nics"]),
+        "num_disks": len(counters["disks"]),
         "cpu_details": [
-            {"id": number, "time": time, "utilisation": None} for number, time in enumerate(counted["cpu_times"])
+            {"id": number, "time": time, "utilisation": None} for number, time in enumerate(counters["cpu_times"])
         ],
-        "nic_details": [_nic(nic) for nic in counted["nics"]],
+        "nic_details": [_nic(nic) for nic in counters["nics"]],
         "disk_details": [
             {
                 "read_bytes": disk["read_bytes"],
@@ -48,12 +48,12 @@ def show(counted: Mapping[str, Any]) -> dict[str, Any]:
                 "write_requests": disk["write_requests"],
                 "errors_count": disk["errors"],
             }
-            for disk in counted["disks"]
+            for disk in counters["disks"]
         ],
-        "memory_details": {"maximum": counted["memory_mib"], "used": None},
+        "memory_details": {"maximum": counters["memory_mib"], "used": None},
     }
 
 
 def _nic(nic: Mapping[str, Any]) -> dict[str, Any]:
-    counters = {name: value for name, value in nic.items() if name != "mac"}
-    return {"mac_address": nic["mac"], **counters, "rx_rate": None, "tx_rate": None}
+    values = {name: value for name, value in nic.items() if name != "mac"}
+    return {"mac_address": nic["mac"], **values, "rx_rate": None, "tx_rate": None}

@@ -1,8 +1,8 @@
-"""Servers as JSON, kept from one request to the next, so that a list that is asked for every second costs a join.
+"""Cache of rendered servers, so that a list that clients poll every second costs one query.
 
-What is kept of a server is good for one revision of it (`Server.revision`), which every change of its row, its ports
-and its networks' names moves; so an entry is never older than the row it was found by. What else an entry depends on
-(microversion, admin or not, base URL, the state of hosts) is its `Variant`.
+An entry is valid for one revision of a server (`Server.revision`), which changes with the row, its ports and the names
+of its networks; an entry is therefore never older than the row that its key was read from. Everything else that an
+entry depends on (microversion, admin rights, base URL, host states) is its `Variant`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from network_api.resources import ports
 
 
 class Variant(NamedTuple):
-    """Everything but the server that an entry depends on. `host_states` is empty where they are not shown."""
+    """Everything but the server that an entry depends on. `host_states` is empty when the response omits them."""
 
     version: Version
     admin: bool
@@ -31,37 +31,38 @@ class Variant(NamedTuple):
 
 
 class EntryCache:
-    """One process's entries, up to a number of bytes; when they are full, all are dropped and made again."""
+    """Entries of one process, bounded in bytes; a full cache drops all entries."""
 
     def __init__(self, maximum_bytes: int = 32 << 20) -> None:
         self._maximum = maximum_bytes
         self._size = 0
-        self._kept: dict[Variant, dict[int, tuple[int, bytes]]] = {}
+        self._entries: dict[Variant, dict[int, tuple[int, bytes]]] = {}
 
     def get(self, database: Database, caller: Caller, variant: Variant, keys: Sequence[ServerKey]) -> list[bytes]:
-        """The servers of the keys as JSON, in their order; one that is gone meanwhile is left out."""
-        kept = self._kept.setdefault(variant, {})
-        found: list[bytes | None] = []
+        """Return the servers of the keys as JSON, in the same order, without servers that are deleted by now."""
+        cached = self._entries.setdefault(variant, {})
+        documents: list[bytes | None] = []
         missing: list[int] = []
-        look = kept.get
+        lookup = cached.get
         for seq, _server_id, revision in keys:
-            entry = look(seq)
+            entry = lookup(seq)
             if entry is not None and entry[0] == revision:
-                found.append(entry[1])
+                documents.append(entry[1])
             else:
-                found.append(None)
+                documents.append(None)
                 missing.append(seq)
         if not missing:
-            return found  # type: ignore[return-value]
+            return documents  # type: ignore[return-value]
         with database.reading() as session:
-            made = self._make(session, caller, variant, missing)
-        self._keep(variant, made)
-        whole = (
-            one if one is not None else made.get(key[0], (0, None))[1] for key, one in zip(keys, found, strict=True)
+            rendered = self._render(session, caller, variant, missing)
+        self._store(variant, rendered)
+        complete = (
+            document if document is not None else rendered.get(key[0], (0, None))[1]
+            for key, document in zip(keys, documents, strict=True)
         )
-        return [one for one in whole if one is not None]
+        return [document for document in complete if document is not None]
 
-    def _make(
+    def _render(
         self, session: Session, caller: Caller, variant: Variant, missing: Sequence[int]
     ) -> dict[int, tuple[int, bytes]]:
         servers = queries.load_servers(session, missing)
@@ -85,12 +86,12 @@ class EntryCache:
             for server in servers
         }
 
-    def _keep(self, variant: Variant, made: dict[int, tuple[int, bytes]]) -> None:
-        kept = self._kept.setdefault(variant, {})
-        grown = sum(len(one[1]) for one in made.values())
-        grown -= sum(len(old[1]) for seq in made if (old := kept.get(seq)) is not None)
-        if self._size + grown > self._maximum:
-            self._kept, self._size = {variant: made}, sum(len(one[1]) for one in made.values())
+    def _store(self, variant: Variant, rendered: dict[int, tuple[int, bytes]]) -> None:
+        cached = self._entries.setdefault(variant, {})
+        size = sum(len(document) for _revision, document in rendered.values())
+        growth = size - sum(len(old[1]) for seq in rendered if (old := cached.get(seq)) is not None)
+        if self._size + growth > self._maximum:
+            self._entries, self._size = {variant: rendered}, size
         else:
-            kept.update(made)
-            self._size += grown
+            cached.update(rendered)
+            self._size += growth

@@ -1,4 +1,4 @@
-"""Flavor → what the API shows of it."""
+"""Views of flavors."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ DESCRIPTION_SINCE, EXTRA_SPECS_SINCE, NUMBERS_SINCE = v("2.55"), v("2.61"), v("2
 
 
 def brief(flavor: Flavor, version: Version) -> dict[str, Any]:
-    """An entry of the short list."""
+    """Render an entry of GET /flavors."""
     body: dict[str, Any] = {"id": flavor.id, "name": flavor.name, "links": links.of("flavors", flavor.id)}
     if version >= DESCRIPTION_SINCE:
         body["description"] = flavor.description
@@ -18,7 +18,7 @@ def brief(flavor: Flavor, version: Version) -> dict[str, Any]:
 
 
 def show(flavor: Flavor, version: Version) -> dict[str, Any]:
-    """One flavor."""
+    """Render a flavor with all fields."""
     body: dict[str, Any] = {
         "id": flavor.id,
         "name": flavor.name,

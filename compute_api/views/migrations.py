@@ -1,4 +1,4 @@
-"""Migrations as JSON: in the list of all, and below their server while they are under way."""
+"""Views of migrations: entries of /os-migrations, and live migrations in progress below their server."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PARTS = ("total", "processed", "remaining")
 
 
 def entry(migration: Migration, version: Version) -> dict[str, Any]:
-    """In GET /os-migrations."""
+    """Render an entry of GET /os-migrations."""
     body = {
         **_common(migration, version),
         "instance_uuid": migration.server_id,
@@ -29,7 +29,7 @@ def entry(migration: Migration, version: Version) -> dict[str, Any]:
 
 
 def live_migration(migration: Migration, progress: dict[str, int], version: Version) -> dict[str, Any]:
-    """In GET /servers/{id}/migrations: with what its host says of how far it is."""
+    """Render a live migration in progress, with the byte counters that its source host reports."""
     counted = {f"{what}_{part}_bytes": progress.get(f"{what}_{part}", 0) for what in BYTES for part in PARTS}
     return {**_common(migration, version), "server_uuid": migration.server_id, **counted}
 

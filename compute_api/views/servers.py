@@ -1,4 +1,4 @@
-"""Server → what the API shows of it, for a version and for an admin or not.
+"""Views of servers, by microversion and by the caller's rights.
 
 https://docs.openstack.org/api-ref/compute/#show-server-details
 """
@@ -13,6 +13,7 @@ from app.web.microversion import Version, v
 from compute_api import states
 from compute_api.models import Server
 from compute_api.servers import servers
+from compute_api.servers.creation import CreatedServers
 from compute_api.states import VmState
 from compute_api.views import links
 from network_api.resources.ports import Nic
@@ -26,25 +27,25 @@ WHOLE_SINCE, REBUILT_KEY_SINCE, REBUILT_USER_DATA_SINCE = v("2.75"), v("2.54"), 
 
 EXTENSION_PREFIXES = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:")
 OMITTED_FROM_UPDATES = ("config_drive", "key_name", "security_groups", "host_status")
-"""What PUT and rebuild leave out below 2.75."""
+"""Fields that responses of PUT and rebuild omit below 2.75."""
 
 
-def created(made: servers.CreatedServers) -> dict[str, Any]:
-    """What POST /servers answers: the first server and the password that is shown once."""
-    server = made.servers[0]
+def created(result: CreatedServers) -> dict[str, Any]:
+    """Render the response of POST /servers: the first server and the password, which is returned once."""
+    server = result.servers[0]
     return {
         "server": {
             "id": server.id,
             "links": links.of("servers", server.id),
             "OS-DCF:diskConfig": server.disk_config,
             "security_groups": [{"name": "default"}],
-            "adminPass": made.admin_pass,
+            "adminPass": result.admin_pass,
         }
     }
 
 
 def brief(server_id: str, name: str, base: str) -> dict[str, Any]:
-    """An entry of the short list; `base` is what all links begin with."""
+    """Render an entry of GET /servers. `base` is the base URL of links."""
     return {"id": server_id, "name": name, "links": links.under(base, "servers", server_id)}
 
 
@@ -57,9 +58,9 @@ def show(
     single: bool = True,
     host_states: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One server. `single` is false for an entry of the detailed list, which has no server groups.
+    """Render a server with all fields. `single` is false for entries of the detailed list, which have no server groups.
 
-    `host_states` says UP, DOWN, UNKNOWN or MAINTENANCE of each host, for admins.
+    `host_states` maps hosts to UP, DOWN, UNKNOWN or MAINTENANCE, for admins.
     """
     status = states.status(server.vm_state, server.task_state)
     body: dict[str, Any] = {
@@ -132,7 +133,7 @@ def _admin(body: dict[str, Any], server: Server, version: Version) -> None:
 
 
 def updated(server: Server, nics: Sequence[Nic], version: Version, caller: Caller) -> dict[str, Any]:
-    """What PUT answers: the whole server from 2.75 on, before that without what extensions had added."""
+    """Render the response of PUT /servers/{id}: from 2.75 on all fields, below without the fields of extensions."""
     body = show(server, nics, version, caller)
     if version >= WHOLE_SINCE:
         return body
@@ -142,8 +143,8 @@ def updated(server: Server, nics: Sequence[Nic], version: Version, caller: Calle
         if not name.startswith(EXTENSION_PREFIXES) and name not in OMITTED_FROM_UPDATES
     }
     body["addresses"] = {
-        label: [{"version": one["version"], "addr": one["addr"]} for one in of]
-        for label, of in body["addresses"].items()
+        label: [{"version": address["version"], "addr": address["addr"]} for address in addresses_of_label]
+        for label, addresses_of_label in body["addresses"].items()
     }
     return body
 
@@ -151,7 +152,7 @@ def updated(server: Server, nics: Sequence[Nic], version: Version, caller: Calle
 def rebuilt(
     server: Server, nics: Sequence[Nic], version: Version, caller: Caller, admin_pass: str | None
 ) -> dict[str, Any]:
-    """What rebuild answers: as PUT, with the key's name, the user data and the password that is shown once."""
+    """Render the response of rebuild: as for PUT, with key name, user data and the password, which is returned once."""
     body = updated(server, nics, version, caller)
     if version >= REBUILT_KEY_SINCE:
         body["key_name"] = server.key.get("name")
@@ -164,7 +165,7 @@ def rebuilt(
 
 
 def flavor_of(server: Server, version: Version) -> dict[str, Any]:
-    """The flavor: a reference, or from 2.47 on a copy of what it was."""
+    """Render the server's flavor: a reference below 2.47, from then on the server's copy of it."""
     if version < FLAVOR_COPY_SINCE:
         return {"id": server.flavor_id, "links": links.bookmark("flavors", server.flavor_id)}
     copy = server.flavor
@@ -173,7 +174,7 @@ def flavor_of(server: Server, version: Version) -> dict[str, Any]:
 
 
 def addresses(nics: Sequence[Nic]) -> dict[str, list[dict[str, Any]]]:
-    """Addresses by network name; every one fixed, version 6, with its MAC."""
+    """Render the fixed IPv6 addresses by network name, with MAC addresses."""
     by_network: dict[str, list[dict[str, Any]]] = {}
     for nic in nics:
         for address in nic.addresses:
@@ -189,7 +190,7 @@ def addresses(nics: Sequence[Nic]) -> dict[str, list[dict[str, Any]]]:
 
 
 def fault(server: Server, caller: Caller) -> dict[str, Any]:
-    """Why a server is in ERROR; the details are for admins, as 500 ones are in Nova."""
+    """Render the fault of a server in ERROR. Details of code 500 are for admins, as in Nova."""
     shown = {name: server.fault[name] for name in ("code", "created", "message")}
     if server.fault.get("details") and (caller.is_admin or server.fault["code"] != 500):
         shown["details"] = server.fault["details"]
@@ -197,10 +198,10 @@ def fault(server: Server, caller: Caller) -> dict[str, Any]:
 
 
 def format_seconds(time: datetime) -> str:
-    """2026-11-21T02:59:00Z."""
+    """Format a time as 2026-11-21T02:59:00Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_microseconds(time: datetime | None) -> str | None:
-    """2026-11-21T02:59:00.000000, as Nova writes some times."""
+    """Format a time as 2026-11-21T02:59:00.000000, without a time zone as in Nova; None stays None."""
     return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%f")

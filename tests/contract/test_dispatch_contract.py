@@ -54,7 +54,7 @@ from compute_api.rpc.notify import SOCKET_NAME, LocalNotifier, Notifier
 from compute_api.rpc.publisher import Publisher
 from compute_api.rpc.remote_host_client import RemoteHostClient
 from compute_api.rpc.task_publisher import CeleryNotifier
-from compute_api.servers import servers
+from compute_api.servers import creation
 from compute_api.states import PowerState, VmState
 from hypervisor.api.spec import MachineState
 from hypervisor.fake import FakeHypervisor
@@ -89,8 +89,8 @@ class Rig:
         with self.database.transaction() as session:
             session.info["notify"] = self.notify if told else None
             flavor = flavors.list_flavors(session, CALLER)[0]
-            new = servers.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
-            made = servers.create(session, datetime.now(UTC), CALLER, new, "req-1")
+            new = creation.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
+            made = creation.create(session, datetime.now(UTC), CALLER, new, "req-1")
             return [server.id for server in made.servers]
 
     def state(self, server_id: str) -> str:

@@ -19,8 +19,8 @@ from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import entries, request_id, transaction, version
 from compute_api.schemas.servers import CreateServer, MetaBody, MetadataBody, UpdateServer
+from compute_api.servers import creation, servers
 from compute_api.servers import queries as servers_queries
-from compute_api.servers import servers
 from compute_api.servers.queries import ServerFilter
 from compute_api.views import servers as views
 from compute_api.views.entries import Variant
@@ -44,7 +44,7 @@ def create_server() -> Response:
     if new.host:
         enforce("os_compute_api:servers:create:forced_host")
     with transaction() as session:
-        made = servers.create(session, clock().now(), caller(), new, request_id())
+        made = creation.create(session, clock().now(), caller(), new, request_id())
         shown = views.created(made)
     if body.server.return_reservation_id:
         return json({"reservation_id": made.reservation_id}, HTTPStatus.ACCEPTED)
