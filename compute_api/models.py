@@ -1,4 +1,4 @@
-"""The tables of compute: servers and what is to be done for them, flavors, key pairs, hosts, quotas."""
+"""Compute tables: servers, operations, migrations, flavors, key pairs, hosts, aggregates, quotas."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -13,11 +13,10 @@ Seq = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Server(Base):
-    """A server as it is wanted and as it was last reported.
+    """A server: desired state and last reported state.
 
-    `flavor`, `image` and `key` are copies made when it was created, so that what it was built from stays true.
-    `generation` goes up with each action; a result of an older generation is thrown away. `aside` holds what must be
-    remembered while the server is resized, rescued or shelved: see `compute_api.system_metadata`.
+    `flavor`, `image` and `key` are copies made at creation. `generation` is incremented by each action; outcomes of an
+    older generation are discarded. `aside` is internal data, see `compute_api.system_metadata`.
     """
 
     __tablename__ = "servers"
@@ -63,7 +62,7 @@ class Server(Base):
     deleted: Mapped[bool] = mapped_column(default=False)
     group_id: Mapped[str | None] = mapped_column(String(36), index=True)
     revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
-    """Goes up with every change of what the API shows of the server: with its row here, with its ports by triggers."""
+    """Incremented by every change that the API shows: of this row, and of its ports by triggers."""
 
     __table_args__ = (
         Index("ix_servers_project_seq", "project_id", "deleted", "seq"),
@@ -74,7 +73,7 @@ class Server(Base):
 
 
 class Operation(Base):
-    """Something to be done for a server by a host: written with the server's row, claimed by the agent, never lost."""
+    """A task for a host: written in the transaction that changes the server, claimed by the agent."""
 
     __tablename__ = "operations"
 
@@ -91,7 +90,7 @@ class Operation(Base):
     finished_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     nudged_at: Mapped[datetime | None]
-    """When the host was last told again of an operation that waits; None when it was told only once."""
+    """When the host was last notified again of a queued operation; None after the first notification only."""
     error: Mapped[str | None] = mapped_column(Text)
     """Why it failed."""
 
@@ -108,7 +107,7 @@ class Operation(Base):
 
 
 class ServerAction(Base):
-    """What somebody did to a server and how it went (instance actions)."""
+    """An instance action: a user's action on a server and its result."""
 
     __tablename__ = "server_actions"
 
@@ -126,7 +125,7 @@ class ServerAction(Base):
 
 
 class Flavor(Base):
-    """A size of server."""
+    """A flavor."""
 
     __tablename__ = "flavors"
 
@@ -145,7 +144,7 @@ class Flavor(Base):
 
 
 class FlavorAccess(Base):
-    """A project that may use a flavor that is not public."""
+    """Access of a project to a private flavor."""
 
     __tablename__ = "flavor_access"
 
@@ -154,7 +153,7 @@ class FlavorAccess(Base):
 
 
 class KeyPair(Base):
-    """A public key of a user; it belongs to the user, not to a project."""
+    """A user's public key; key pairs belong to users, not projects."""
 
     __tablename__ = "key_pairs"
 
@@ -170,7 +169,7 @@ class KeyPair(Base):
 
 
 class Host(Base):
-    """A computer that runs machines: its size, what is claimed of it, when it was last heard of."""
+    """A compute host: capacity and claims on it."""
 
     __tablename__ = "hosts"
 
@@ -202,12 +201,12 @@ class Host(Base):
 
     @property
     def last_seen(self) -> datetime:
-        """When it was last heard of."""
+        """The time of the last heartbeat."""
         return self.heartbeat.last_seen
 
 
 class Heartbeat(Base):
-    """When a host was last heard of: narrow rows of their own, as they change all the time and nothing else does."""
+    """The last heartbeat of a host, in a narrow table of its own because it changes constantly."""
 
     __tablename__ = "host_heartbeats"
 
@@ -216,9 +215,9 @@ class Heartbeat(Base):
 
 
 class HeartbeatWatermark(Base):
-    """One row: all that hosts had said `until` then was heard, and without a gap `since` then.
+    """The heartbeat watermark, one row: all heartbeats up to `until` were received, without a gap since `since`.
 
-    A host last heard of earlier than `silent_before` was down already when the gap before `since` began.
+    A host whose last heartbeat is before `silent_before` was down before the gap that ended at `since`.
     """
 
     __tablename__ = "listening"
@@ -231,7 +230,7 @@ class HeartbeatWatermark(Base):
 
 
 class ServerGroup(Base):
-    """Servers that are to be on one host, or each on another. Members are the servers whose `group_id` says so."""
+    """A server group. Members are the servers with its `group_id`."""
 
     __tablename__ = "server_groups"
 
@@ -246,7 +245,7 @@ class ServerGroup(Base):
 
 
 class Aggregate(Base):
-    """Hosts that have something in common; with `availability_zone` in its metadata it is a zone."""
+    """A host aggregate; with `availability_zone` in its metadata it is a zone."""
 
     __tablename__ = "aggregates"
 
@@ -268,7 +267,7 @@ class AggregateHost(Base):
 
 
 class ProjectUsage(Base):
-    """What a project uses of its quota: one row to lock, counted up and down with the servers themselves."""
+    """A project's quota usage: one row to lock, updated with the servers themselves."""
 
     __tablename__ = "project_usage"
 
@@ -279,7 +278,7 @@ class ProjectUsage(Base):
 
 
 class QuotaLimit(Base):
-    """A limit of one project that differs from the default; -1 is unlimited. Project "" has everybody's defaults."""
+    """A project's limit that differs from the default; -1 is unlimited. Project "" has the defaults of all projects."""
 
     __tablename__ = "quota_limits"
 
@@ -289,7 +288,7 @@ class QuotaLimit(Base):
 
 
 class UserQuotaLimit(Base):
-    """A limit of one user within a project; -1 is unlimited. Without a row the project's limit applies."""
+    """A user's limit within a project; -1 is unlimited. Without a row the project's limit applies."""
 
     __tablename__ = "user_quota_limits"
 
@@ -300,7 +299,7 @@ class UserQuotaLimit(Base):
 
 
 class HostCredential(Base):
-    """The credential of a host on another computer."""
+    """The credential of a remote host."""
 
     __tablename__ = "host_credentials"
 
@@ -312,9 +311,9 @@ class HostCredential(Base):
 
 
 class Migration(Base):
-    """A server that goes to another host, or is resized where it is; as Nova numbers and names them.
+    """A migration, cold resize or evacuation record, with Nova's types and statuses.
 
-    `exchange` is what its steps hand on, secrets among it, and is emptied at the end.
+    `exchange` is data that phases pass on, including secrets; it is emptied at the end.
     """
 
     __tablename__ = "migrations"
@@ -338,12 +337,12 @@ class Migration(Base):
 
     @property
     def is_live(self) -> bool:
-        """Whether the guest goes on meanwhile."""
+        """Whether the guest keeps running during the migration."""
         return self.migration_type == "live-migration"
 
 
 class ServerSize(Base):
-    """A flavor that a server had until it was resized, as the server's own copy."""
+    """Flavor history: a flavor that a server had until it was resized, as the server's own copy."""
 
     __tablename__ = "server_sizes"
 
@@ -356,7 +355,7 @@ class ServerSize(Base):
 
 
 class ConsoleToken(Base):
-    """A token that opens a console of a server; only its hash is kept."""
+    """A console token; only its hash is stored."""
 
     __tablename__ = "console_tokens"
 
@@ -365,15 +364,15 @@ class ConsoleToken(Base):
     host: Mapped[str] = mapped_column(String(255))
     console_type: Mapped[str] = mapped_column(String(16))
     issuer: Mapped[bytes] = mapped_column(LargeBinary)
-    """The contents of the identity token that asked for it (`Caller.grant`), without which it ends."""
+    """The payload of the identity token that requested it (`Caller.grant`); invalid without it."""
     uses_left: Mapped[int]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class PastServer(Base):
-    """What is left of a server whose rows were purged: as much as usage needs, for bills and reports of later.
+    """The usage record of a purged server.
 
-    `flavor` is the last one it had, without extra specs; earlier ones stay in `server_sizes`.
+    `flavor` is its last one, without extra specs; earlier ones stay in `server_sizes`.
     """
 
     __tablename__ = "past_servers"

@@ -1,4 +1,4 @@
-"""Quotas: how much a project may use. Usage is one row a project, counted where servers are created and deleted."""
+"""Quotas: limits of projects and users, and usage claims. Usage is one row per project, updated with the servers."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ DEFAULTS: dict[str, int] = {
     "security_groups": 0,
     "security_group_rules": 0,
 }
-"""The limits of a project that has none of its own; -1 is unlimited. Instances, cores and RAM (MiB) are counted."""
+"""Default limits; -1 is unlimited. Instances, cores and RAM (MiB) are counted."""
 
 COUNTED = ("instances", "cores", "ram")
 
 
 DEFAULT_PROJECT = ""
-"""The project whose limits are those of projects that have none of their own."""
+"""Project id of rows that override the defaults of all projects."""
 
 _LIMITS = (
     select(QuotaLimit.resource, QuotaLimit.limit)
@@ -50,21 +50,21 @@ _CLAIM = (
     .returning(*(getattr(ProjectUsage, name) for name in COUNTED))
     .execution_options(synchronize_session=False)
 )
-"""What every new server asks, built once: building a statement takes longer than running it."""
+"""Run for every new server, so built once: building a statement takes longer than running it."""
 
 
 def limits(session: Session, project_id: str) -> dict[str, int]:
-    """Every limit of the project."""
+    """Return the project's limits."""
     return DEFAULTS | dict(session.execute(_LIMITS, {"project": project_id}).all())
 
 
 def defaults(session: Session) -> dict[str, int]:
-    """The limits of a project that has none of its own."""
+    """Return the limits of projects without limits of their own."""
     return limits(session, DEFAULT_PROJECT)
 
 
 def set_limits(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
-    """Give the project limits of its own."""
+    """Set limits of the project."""
     session.execute(sql_delete(QuotaLimit).where(QuotaLimit.project_id == project_id, QuotaLimit.resource.in_(wanted)))
     session.add_all(QuotaLimit(project_id=project_id, resource=name, limit=limit) for name, limit in wanted.items())
 
@@ -76,7 +76,7 @@ def reset(session: Session, project_id: str) -> None:
 
 
 def user_limits(session: Session, project_id: str, user_id: str) -> dict[str, int]:
-    """Return the limits that the user has in the project beside the project's own."""
+    """Return the limits that the user has in the project."""
     return dict(session.execute(_USER_LIMITS, {"project": project_id, "user": user_id}).all())
 
 
@@ -111,7 +111,7 @@ def largest_user_limits(session: Session, project_id: str, user_id: str) -> dict
 
 
 def usage(session: Session, project_id: str) -> dict[str, int]:
-    """What the project uses of what is counted."""
+    """Return the project's usage of counted resources."""
     row = session.get(ProjectUsage, project_id)
     return {name: getattr(row, name) if row else 0 for name in COUNTED}
 
@@ -126,8 +126,8 @@ def claim(
     ram: int,
     at_least: int = 0,
 ) -> int:
-    """Take room for up to `instances` servers of `cores` and `ram` MiB each, within the project's `limits`; returns how
-    many fit, `at_least` or more.
+    """Claim quota for up to `instances` servers of `cores` and `ram` MiB each; returns how many fit, `at_least` or
+    more.
 
     Raises QuotaExceeded in Nova's words. The row is locked until the transaction ends.
     """
@@ -146,7 +146,7 @@ def claim(
 
 
 def _count_up(session: Session, project_id: str, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Count up, and lock the row; returns what was used before."""
+    """Increment usage and lock the row; returns the usage before."""
     values = {"project": project_id} | {f"more_{name}": more for name, more in wanted.items()}
     row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
@@ -156,7 +156,7 @@ def _count_up(session: Session, project_id: str, wanted: Mapping[str, int]) -> d
 
 
 def add(session: Session, project_id: str, *, instances: int = 0, cores: int = 0, ram: int = 0) -> None:
-    """Count up, or down with negative numbers."""
+    """Add to the project's usage; negative numbers release."""
     session.execute(
         update(ProjectUsage)
         .where(ProjectUsage.project_id == project_id)

@@ -1,4 +1,4 @@
-"""Where a server rests (vm_state), what is under way (task_state), and what may follow what.
+"""Server states and actions: vm_state (resting), task_state (action in progress), and allowed transitions.
 
                        start, stop                 pause, suspend, rescue
     building ─spawn─▶ ACTIVE ◀────────▶ stopped   ACTIVE ◀────────▶ paused, suspended, rescued
@@ -6,8 +6,8 @@
         ▼        resize ▼ │ confirm, revert
       error           resized                     any ─delete─▶ deleted
 
-`docs/states.md` draws all of it, from the table below. Names and values are Nova's (nova/compute/vm_states.py,
-task_states.py), except that Nova confirms a resize without a task; status is derived from the pair, never stored.
+`docs/states.md` is generated from the table below. Names and values are Nova's (nova/compute/vm_states.py,
+task_states.py), except that Nova confirms a resize without a task. The status is derived from the pair and not stored.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from enum import IntEnum, StrEnum
 
 
 class VmState(StrEnum):
-    """Where a server rests."""
+    """The resting state of a server."""
 
     BUILDING = "building"
     ACTIVE = "active"
@@ -31,7 +31,7 @@ class VmState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """What is under way."""
+    """The action in progress."""
 
     SPAWNING = "spawning"
     POWERING_ON = "powering-on"
@@ -58,7 +58,7 @@ class TaskState(StrEnum):
 
 
 class SideTask(StrEnum):
-    """Work of a host that does not claim the server: nothing else has to wait for it."""
+    """Tasks that do not claim the server: no action waits for them."""
 
     ATTACH_INTERFACE = "attach_interface"
     DETACH_INTERFACE = "detach_interface"
@@ -67,7 +67,7 @@ class SideTask(StrEnum):
 
 
 class MigrationStep(StrEnum):
-    """What the hosts of a migration do, one after the other, while its server is migrating."""
+    """Phases of a migration, named as in libvirt; values are stored in the database."""
 
     BEGIN = "migration_offer"  # source: describe what runs and how it was started
     PREPARE = "migration_prepare"  # destination: start an incoming machine
@@ -78,7 +78,7 @@ class MigrationStep(StrEnum):
 
 
 class PowerState(IntEnum):
-    """What the host reports, as Nova numbers it."""
+    """The power state that the host reports, with Nova's numbers."""
 
     NOSTATE = 0
     RUNNING = 1
@@ -90,11 +90,11 @@ class PowerState(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing that can be done to a server. `name` is Nova's word for it in messages and instance actions.
+    """An action on a server. `name` is Nova's name in messages and instance actions.
 
-    `interrupts` are tasks that it may break into; with any other task under way it is refused. Without a `then` the
-    server rests afterwards where it rested before; an operation may bring another `then` along. `fails_to` None leaves
-    the server where it was when it fails. After `deadline_seconds`, and what a guest gets to power off, it has failed.
+    `interrupts` are tasks in progress that it interrupts; any other task in progress refuses it. Without `then` the
+    vm_state stays the same; an operation may override `then`. With `fails_to` None a failure leaves the vm_state
+    unchanged. The action fails after `deadline_seconds` plus the guest's shutdown grace period.
     """
 
     name: str
@@ -248,7 +248,7 @@ POWER = {
     VmState.SHELVED_OFFLOADED: PowerState.SHUTDOWN,
     VmState.DELETED: PowerState.NOSTATE,
 }
-"""The power state that usually goes with a state of rest."""
+"""The usual power state of each vm_state."""
 
 _STATUS_BY_VM_STATE = {
     VmState.BUILDING: "BUILD",
@@ -276,7 +276,7 @@ _STATUS_BY_TASK = {
 
 
 def status(vm_state: str, task_state: str | None) -> str:
-    """The status that clients see, as nova/api/openstack/common.py derives it."""
+    """Return the API status, derived as in nova/api/openstack/common.py."""
     resting = _STATUS_BY_VM_STATE[VmState(vm_state)]
     if task_state is not None and (under_way := _STATUS_BY_TASK.get(TaskState(task_state))):
         return under_way
@@ -284,7 +284,7 @@ def status(vm_state: str, task_state: str | None) -> str:
 
 
 def vm_states_of(wanted: str) -> list[VmState]:
-    """The vm_states that a status filter may mean; empty when there is no such status."""
+    """Return the vm_states that a status filter matches; empty for an unknown status."""
     upper = wanted.upper()
     tasks = [task for task, name in _STATUS_BY_TASK.items() if name == upper]
     return [state for state, name in _STATUS_BY_VM_STATE.items() if name == upper] + (
@@ -293,5 +293,5 @@ def vm_states_of(wanted: str) -> list[VmState]:
 
 
 def tasks_of(wanted: str) -> list[TaskState]:
-    """The tasks whose being under way is the status; empty when it is one of rest."""
+    """Return the tasks that show as the status; empty for the status of a resting state."""
     return [task for task, name in _STATUS_BY_TASK.items() if name == wanted.upper()]

@@ -1,7 +1,7 @@
-"""What projects have used: each server's seconds within a period, exact to the second. Billing reads this.
+"""Usage reports: each server's seconds within a period, by flavor. Billing reads this.
 
-A server counts from when it first ran (`launched_at`) until it was deleted (`terminated_at`), in whatever state it is,
-each second with the size it had then; what was deleted counts as well, whether its rows were purged or not.
+A server counts from its first boot (`launched_at`) until its deletion (`terminated_at`) in every state, each second
+with its flavor at that time. Deleted and purged servers are included.
 """
 
 from collections import defaultdict
@@ -35,8 +35,11 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerUsage:
-    """One server's part in a period. `uptime_seconds` are all that it was there for, and `parts` say for how long
-    within the period it had which flavor; `flavor` is the one it has or last had."""
+    """A server's usage within a period.
+
+    `parts` are (duration, flavor) pairs within the period; `uptime_seconds` is the whole lifetime. `flavor` is the
+    current or last one.
+    """
 
     id: str
     project_id: str
@@ -59,7 +62,7 @@ class ServerUsage:
 
 @dataclass(slots=True, kw_only=True)
 class ProjectTotal:
-    """What a project has used, in microseconds: of servers, and of each thing that servers have."""
+    """A project's usage in a period, in microseconds: of servers, and multiplied by their resources."""
 
     project_id: str
     servers: int = 0
@@ -68,7 +71,7 @@ class ProjectTotal:
     disk_gib: int = 0
 
     def add(self, microseconds: int, flavor: dict[str, Any]) -> None:
-        """Count servers of the flavor for so long. Whole numbers, so that no order of adding changes a sum."""
+        """Add the usage of a flavor. Integers, so that the order of additions does not change a sum."""
         self.servers += microseconds
         self.vcpus += microseconds * flavor["vcpus"]
         self.ram_mib += microseconds * flavor["ram"]
@@ -76,12 +79,12 @@ class ProjectTotal:
 
 
 def disk_gib(flavor: dict[str, Any]) -> int:
-    """Root and ephemeral disks together."""
+    """Return the size of root and ephemeral disks."""
     return int(flavor["disk"]) + int(flavor["ephemeral"])
 
 
 def sum_usage(project_id: str, servers: Iterable[ServerUsage]) -> ProjectTotal:
-    """What these servers of a project come to."""
+    """Return the sum of the usage of a project's servers."""
     made = ProjectTotal(project_id=project_id)
     for one in servers:
         for time, flavor in one.parts:
@@ -90,9 +93,9 @@ def sum_usage(project_id: str, servers: Iterable[ServerUsage]) -> ProjectTotal:
 
 
 def project_totals(session: Session, now: datetime, start: datetime, stop: datetime) -> list[ProjectTotal]:
-    """What every project has used in the period, in the order of their oldest servers in it.
+    """Return every project's usage in the period, in the order of their oldest servers in it.
 
-    The database adds up, by project and flavor; servers that were resized are looked at one by one.
+    The database sums by project and flavor; resized servers are added one by one.
     """
     there = union_all(*_select_present(start, stop)).subquery()
     resized = select(ServerSize.server_id).where(ServerSize.until > start)
@@ -132,7 +135,7 @@ def list_usage(
     limit: int | None = None,
     marker: str | None = None,
 ) -> Iterator[ServerUsage]:
-    """The servers that were there in the period, oldest first. BadRequest for an unknown marker."""
+    """Yield the servers that existed in the period, oldest first. Raises BadRequest for an unknown marker."""
     whole = _select_present(start, stop, project_id)
     after = 0 if marker is None else _seq(session, marker)
     parts = [one.where(one.selected_columns.seq > after).order_by("seq").limit(limit) for one in whole]
@@ -146,7 +149,7 @@ def list_usage(
 
 
 def _select_present(start: datetime, stop: datetime, project_id: str | None = None) -> list[Select[Any]]:
-    """Servers that were there in the period: those there are rows of, and those whose rows were purged."""
+    """Return queries of existing and of purged servers that existed in the period."""
     shown = ("seq", "id", "project_id", "name", "flavor", "launched_at", "terminated_at")
     known = (
         select(*(getattr(Server, name) for name in shown), Server.vm_state)
@@ -171,7 +174,7 @@ def _seq(session: Session, marker: str) -> int:
 
 
 FlavorHistory = dict[str, list[tuple[datetime, dict[str, Any]]]]
-"""By server: the sizes it had before its last one, and until when."""
+"""Former flavors of each server with their end times."""
 
 
 def _load_history(session: Session, query: Select[ServerSize]) -> FlavorHistory:
@@ -201,7 +204,7 @@ def _usage(row: Any, now: datetime, start: datetime, stop: datetime, sizes: Flav
 def _split_by_flavor(
     begin: datetime, end: datetime, sizes: Sequence[tuple[datetime, dict[str, Any]]]
 ) -> tuple[tuple[timedelta, dict[str, Any]], ...]:
-    """The times between these two moments, by the size that a server had then; each size ends where it says."""
+    """Split a period into (duration, flavor) pairs at the end times of flavors."""
     found = []
     for until, flavor in sizes:
         until = min(until, end)
@@ -212,7 +215,7 @@ def _split_by_flavor(
 
 
 def _microseconds(time: ColumnElement[datetime]) -> ColumnElement[int]:
-    """Since 1970. SQLite keeps times as text, with six digits of a second, and its own functions know only three."""
+    """Return microseconds since 1970. SQLite stores times as text, and its functions have millisecond precision."""
     text = type_coerce(time, String())
     return cast(func.strftime("%s", text), BigInteger) * 1_000_000 + cast(func.substr(text, 21, 6), BigInteger)
 

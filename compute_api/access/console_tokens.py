@@ -1,7 +1,7 @@
-"""Tokens of consoles: valid for ten minutes and five connections, kept as hashes.
+"""Console tokens: valid for ten minutes and five connections, stored as hashes.
 
-A token ends with its server, when the server moves, and with the identity token that asked for it: when that is revoked
-or expires, or its user is disabled or loses the last role there.
+A token becomes invalid when its server is deleted or moves, and with the identity token that requested it: when that is
+revoked or expires, or its user is disabled or loses the last role on the project.
 """
 
 import hashlib
@@ -21,19 +21,21 @@ from identity_api.tokens import tokens
 
 LIFETIME = timedelta(minutes=10)
 USES = 5
-"""Connections that a token opens: noVNC connects again when a connection breaks."""
+"""Connections per token: noVNC reconnects when a connection breaks."""
 
 
 class ConsoleType(StrEnum):
-    """The types of Nova's consoles that there are here."""
+    """Nova console types that are supported."""
 
     NOVNC = "novnc"
     SERIAL = "serial"
 
 
 def check_available(session: Session, server: Server, here: str | None, *, others: bool) -> None:
-    """Raise Conflict unless the server may have a console now, BadRequest when it is on a host whose consoles are not
-    served: neither the one `here` nor, with `others`, one that was added."""
+    """Raise Conflict unless the server can have a console now, BadRequest when its host's consoles are not served.
+
+    Served are the host `here` and, with `others`, registered remote hosts.
+    """
     if server.host is None or server.power_state not in (PowerState.RUNNING, PowerState.PAUSED):
         raise errors.Conflict(f"Instance {server.id} is not ready")
     if server.host != here and not (others and host_credentials.is_registered(session, server.host)):
@@ -41,7 +43,7 @@ def check_available(session: Session, server: Server, here: str | None, *, other
 
 
 def issue(session: Session, now: datetime, server: Server, kind: ConsoleType, caller: Caller) -> str:
-    """A new token for a console of a server that `check` has passed. Deletes expired ones."""
+    """Return a new token for a console of a server that `check_available` has passed. Deletes expired tokens."""
     session.execute(delete(ConsoleToken).where(ConsoleToken.expires_at <= now))
     token = secrets.token_urlsafe(32)
     expires_at = now + LIFETIME
@@ -60,7 +62,7 @@ def issue(session: Session, now: datetime, server: Server, kind: ConsoleType, ca
 
 
 def find(session: Session, now: datetime, token: str) -> ConsoleToken:
-    """The valid token, not used by this. Raises NotFound when it is unknown, used up or over, see above."""
+    """Return a valid token without using it. Raises NotFound when it is unknown, used up or invalid."""
     query = (
         select(ConsoleToken)
         .join(Server, Server.id == ConsoleToken.server_id)
@@ -74,7 +76,7 @@ def find(session: Session, now: datetime, token: str) -> ConsoleToken:
 
 
 def use(session: Session, now: datetime, token: str) -> ConsoleToken:
-    """Use the token for one connection. Raises NotFound like `find`."""
+    """Use the token for one connection. Raises NotFound."""
     found = find(session, now, token)
     used = session.scalar(
         update(ConsoleToken)

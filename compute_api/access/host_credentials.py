@@ -1,7 +1,7 @@
-"""Credentials of hosts on other computers: a secret each, made when the host is added.
+"""Host credentials: a secret per remote host, created by `sixstack host add`.
 
-The database has its SHA-256, which is the key of a host's proofs and therefore sealed: rows of the database, or a
-backup of it, prove nothing without `state/keys`.
+The database holds its SHA-256, which is the key of the host's proofs and therefore sealed: rows of the database, or a
+backup of it, are useless without `state/keys`.
 """
 
 import hmac
@@ -25,7 +25,7 @@ PLAIN = re.compile("[0-9a-f]{64}")
 
 
 def create(session: Session, seal: SecretCipher, now: datetime, name: str) -> str:
-    """A new secret for the host; invalidates an older one."""
+    """Create a secret for the host; invalidates an older one."""
     secret = secrets.token_urlsafe(32)
     remove(session, name)
     session.add(HostCredential(host=name, sealed_hash=seal.encrypt(hash_secret(secret), now), created_at=now))
@@ -33,32 +33,34 @@ def create(session: Session, seal: SecretCipher, now: datetime, name: str) -> st
 
 
 def seal_plain_hashes(session: Session, seal: SecretCipher, now: datetime) -> None:
-    """Seal the hashes that were stored as they are by earlier versions. Idempotent."""
+    """Seal hashes that earlier versions stored in plain. Idempotent."""
     for credential in session.scalars(select(HostCredential)):
         if PLAIN.fullmatch(credential.sealed_hash):
             credential.sealed_hash = seal.encrypt(credential.sealed_hash, now)
 
 
 def authenticate(session: Session, seal: SecretCipher, name: str, secret: str) -> str:
-    """The name of the host. Raises Unauthorized for an unknown host or a wrong secret."""
+    """Return the host's name. Raises Unauthorized for an unknown host or a wrong secret."""
     if not hmac.compare_digest(_hash_of(session, seal, name) or "", hash_secret(secret)):
-        raise errors.Unauthorized("This host is not known here, or its secret is wrong.")
+        raise errors.Unauthorized("The host is unknown, or its secret is wrong.")
     return name
 
 
-def is_valid_proof(session: Session, seal: SecretCipher, name: str, words: str, given: str) -> bool:
-    """Whether the proof for these words was made with the secret of the host."""
+def is_valid_proof(session: Session, seal: SecretCipher, name: str, message: str, proof: str) -> bool:
+    """Return whether the proof of the message was made with the host's secret."""
     secret_hash = _hash_of(session, seal, name)
-    return secret_hash is not None and hmac.compare_digest(prove_with_hash(secret_hash, words).encode(), given.encode())
+    return secret_hash is not None and hmac.compare_digest(
+        prove_with_hash(secret_hash, message).encode(), proof.encode()
+    )
 
 
 def is_registered(session: Session, name: str) -> bool:
-    """Whether the host was added."""
+    """Return whether the host has a credential."""
     return session.get(HostCredential, name) is not None
 
 
 def remove(session: Session, name: str) -> None:
-    """The host may no longer come."""
+    """Delete the host's credential. Idempotent."""
     session.execute(delete(HostCredential).where(HostCredential.host == name))
 
 

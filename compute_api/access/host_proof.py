@@ -4,16 +4,15 @@ import hashlib
 import hmac
 
 
-def prove(secret: str, words: str) -> str:
-    """What shows that somebody has the secret and says just these words, and gives neither away the secret nor
-    anything for other words."""
-    return prove_with_hash(hash_secret(secret), words)
+def prove(secret: str, message: str) -> str:
+    """Return a proof that its sender has the secret, valid for this message only; it does not reveal the secret."""
+    return prove_with_hash(hash_secret(secret), message)
 
 
-def prove_with_hash(secret_hash: str, words: str) -> str:
-    return hmac.new(secret_hash.encode(), words.encode(), hashlib.sha256).hexdigest()
+def prove_with_hash(secret_hash: str, message: str) -> str:
+    return hmac.new(secret_hash.encode(), message.encode(), hashlib.sha256).hexdigest()
 
 
 def hash_secret(secret: str) -> str:
-    # Random and 256 bits long: nothing that a slow hash would make safer.
+    # The secret has 256 random bits, so a slow hash adds nothing.
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -63,31 +63,32 @@ class LocalConductor:
         self._host = settings.host_name
 
     def register(self, report: HostReport) -> None:
-        """Make the host known, with its size. Raises Forbidden for another host than this one."""
+        """Register the host with its capacity. Raises Forbidden for another host's report."""
         if report.name != self._host:
-            raise errors.Forbidden(f"{self._host} cannot speak for {report.name}.")
+            raise errors.Forbidden(f"{self._host} may not report as {report.name}.")
         with self._transaction() as session:
             if self._added and not host_credentials.is_registered(session, self._host):
                 raise errors.Forbidden(f"{self._host} was not added to this cloud, or was removed.")
             hosts.register(session, self._clock.now(), report, self._settings)
 
     def heartbeat(self) -> None:
-        """This host is alive."""
+        """Record a heartbeat of this host."""
         with self._transaction() as session:
             hosts.record_heartbeat(session, self._clock.now(), self._host)
 
     def requeue(self) -> int:
-        """What this host had begun before the agent died waits again; returns how much."""
+        """Queue operations again that were running when the agent ended; returns how many."""
         with self._transaction() as session:
             return operations.requeue_running(session, self._host)
 
     def waiting(self) -> Sequence[int]:
-        """Operations that nobody has begun."""
+        """Return the ids of queued operations."""
         with self._reading() as session:
             return operations.list_queued(session, self._host)
 
     def claim(self, operation_id: int) -> ClaimedOperation | None:
-        """Take the operation; None when it is taken, must wait for another one, or is overtaken (then it is closed)."""
+        """Claim an operation. None when it is not queued, must wait for another one, or is superseded, which closes
+        it."""
         now = self._clock.now()
         with self._transaction() as session:
             operation = operations.claim(session, now, operation_id, self._host)
@@ -112,28 +113,28 @@ class LocalConductor:
         )
 
     def release(self, operation_id: int) -> None:
-        """It could not be finished for reasons of our own: to be done again, but not for ever."""
+        """Queue the operation again after an error of the agent; limited by MAX_ATTEMPTS."""
         with self._transaction() as session:
             operations.release(session, operation_id, self._host)
 
     def finish(self, operation: ClaimedOperation, outcome: Outcome) -> None:
-        """Hand in how it went."""
+        """Report the outcome of an operation."""
         self.report(operation.operation_id, outcome)
 
     def report(self, operation_id: int, outcome: Outcome) -> None:
-        """Hand in how an operation of this host went: the first report counts, and only what this host has begun."""
+        """Record the outcome of an operation that is running on this host; later reports are ignored."""
         with self._writing() as session:
             operation = operations.find_running(session, operation_id, self._host)
             if operation is not None:
                 completion.finish(session, self._clock.now(), operation, outcome)
 
     def interrupted(self) -> Sequence[str]:
-        """Servers for which something waits that may interrupt what is under way."""
+        """Return servers with a queued operation that interrupts the running one."""
         with self._reading() as session:
             return operations.list_interrupted_servers(session, self._host, INTERRUPTING)
 
     def host_state(self) -> HostState:
-        """Look at everything of this host at once, and give up on what takes longer than it may."""
+        """Return the desired state of this host, and fail operations past their deadline."""
         now, grace = self._clock.now(), self._settings.soft_reboot_seconds
         with self._reading() as session:
             late = any(reaper.is_overdue(one, now, grace) for one in operations.list_running(session, self._host))
@@ -149,8 +150,8 @@ class LocalConductor:
         return HostState(waiting, interrupted, overdue, servers, images_in_use)
 
     def _desired(self, session: Session) -> tuple[Sequence[DesiredServer], frozenset[str]]:
-        """Every server that belongs here, those that come or may come back here, which are left alone, and the images
-        that the former are made from."""
+        """Return the servers of this host and those migrating to or from it, which reconciliation leaves alone, and
+        the images that the former are based on."""
         columns = (Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
         query = select(*columns, Server.image_id, Server.aside)
         own: list[DesiredServer] = []
@@ -167,7 +168,7 @@ class LocalConductor:
         return own + others, frozenset(in_use)
 
     def spec(self, machine_id: str) -> MachineSpec | None:
-        """The document of a server that belongs here, or for which something is to be done here; None for others."""
+        """Return the machine spec of a server that belongs to this host or has an open operation here, else None."""
         with self._reading() as session:
             server = session.scalar(select(Server).where(Server.id == machine_id, Server.deleted.is_(False)))
             if server is None:
@@ -203,7 +204,7 @@ class LocalConductor:
             yield session
 
     def _store_image(self, operation: Operation, snapshot: SnapshotFile) -> None:
-        """Raises SixstackError; NotFound when somebody has deleted the image meanwhile."""
+        """Store a snapshot. Raises SixstackError; NotFound when the image was deleted in the meantime."""
         with self._reading() as session:
             making = operations_snapshots.expected_snapshot(session, operation, snapshot.disk_format)
         with snapshot.path.open("rb", buffering=0) as file:
@@ -213,7 +214,7 @@ class LocalConductor:
             )
 
     def image_is_stored(self, operation_id: int) -> bool:
-        """Whether the image that an operation of this host is to make is complete."""
+        """Return whether the image that an operation of this host creates is complete."""
         with self._reading() as session:
             operation = operations.find_running(session, operation_id, self._host)
             image_id = operation.arguments.get("image_id") if operation is not None else None

@@ -1,4 +1,4 @@
-"""Aggregates: hosts that have something in common. One with `availability_zone` in its metadata makes them a zone."""
+"""Host aggregates. An aggregate with `availability_zone` in its metadata is a zone."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,19 +17,19 @@ ZONE = "availability_zone"
 
 
 def find(session: Session, aggregate_id: int) -> Aggregate:
-    """An aggregate by its number."""
+    """Return an aggregate by id. Raises NotFound."""
     if (found := session.get(Aggregate, aggregate_id)) is None:
         raise errors.NotFound(f"Aggregate {aggregate_id} could not be found.")
     return found
 
 
 def list_aggregates(session: Session) -> list[Aggregate]:
-    """All of them, in the order they were made."""
+    """Return all aggregates in creation order."""
     return list(session.scalars(select(Aggregate).order_by(Aggregate.id)))
 
 
 def hosts_by_aggregate(session: Session, aggregate_ids: Sequence[int]) -> dict[int, list[str]]:
-    """The names of each aggregate's hosts. One query."""
+    """Return the names of each aggregate's hosts. One query."""
     found: dict[int, list[str]] = {}
     query = select(AggregateHost).where(AggregateHost.aggregate_id.in_(aggregate_ids)).order_by(AggregateHost.host)
     for row in session.scalars(query):
@@ -38,7 +38,7 @@ def hosts_by_aggregate(session: Session, aggregate_ids: Sequence[int]) -> dict[i
 
 
 def create(session: Session, now: datetime, name: str, zone: str | None) -> Aggregate:
-    """Make one. Conflict when the name is taken."""
+    """Create an aggregate. Raises Conflict when the name is taken."""
     made = Aggregate(
         uuid=str(uuid4()), name=name, metadata_={ZONE: zone} if zone else {}, created_at=now, updated_at=None
     )
@@ -53,7 +53,7 @@ def create(session: Session, now: datetime, name: str, zone: str | None) -> Aggr
 def update_aggregate(
     session: Session, now: datetime, aggregate: Aggregate, default_zone: str, changes: Mapping[str, str | None]
 ) -> None:
-    """Set `name`, `availability_zone`. Conflict when the name is taken or servers would change their zone."""
+    """Set `name` and `availability_zone`. Raises Conflict when the name is taken or servers would change their zone."""
     if (name := changes.get("name")) is not None and name != aggregate.name:
         if session.scalar(select(Aggregate.id).where(Aggregate.name == name)) is not None:
             raise errors.Conflict(f"Aggregate {name} already exists.")
@@ -66,7 +66,7 @@ def update_aggregate(
 def set_metadata(
     session: Session, now: datetime, aggregate: Aggregate, default_zone: str, changes: Mapping[str, str | None]
 ) -> None:
-    """Add, replace and, with None, remove items. Conflict when servers would change their zone."""
+    """Add, replace and, with None, remove items. Raises Conflict when servers would change their zone."""
     metadata = {**aggregate.metadata_, **changes}
     aggregate.metadata_ = {name: value for name, value in metadata.items() if value is not None}
     aggregate.updated_at = now
@@ -74,7 +74,7 @@ def set_metadata(
 
 
 def delete(session: Session, aggregate: Aggregate) -> None:
-    """Remove it. BadRequest while it has hosts."""
+    """Delete an aggregate. Raises BadRequest while it has hosts."""
     if hosts_by_aggregate(session, [aggregate.id]):
         raise errors.BadRequest(
             f"Cannot perform action 'delete' on aggregate {aggregate.id}. Reason: Host aggregate is not empty."
@@ -83,7 +83,7 @@ def delete(session: Session, aggregate: Aggregate) -> None:
 
 
 def add_host(session: Session, now: datetime, aggregate: Aggregate, name: str, default_zone: str) -> None:
-    """Put a host in. NotFound for a host that nobody knows, Conflict when it is in, or in another zone."""
+    """Add a host. Raises NotFound for an unknown host, Conflict when it is a member already or in another zone."""
     host = hosts.find(session, name)
     if session.get(AggregateHost, (aggregate.id, host.name)) is not None:
         raise errors.Conflict(f"Aggregate {aggregate.id} already has host {host.name}.")
@@ -100,7 +100,7 @@ def add_host(session: Session, now: datetime, aggregate: Aggregate, name: str, d
 
 
 def remove_host(session: Session, now: datetime, aggregate: Aggregate, name: str, default_zone: str) -> None:
-    """Take a host out. NotFound when it is not in."""
+    """Remove a host. Raises NotFound when it is not a member."""
     row = AggregateHost.aggregate_id == aggregate.id, AggregateHost.host == name
     if not session.execute(sql_delete(AggregateHost).where(*row).returning(AggregateHost.host)).all():
         raise errors.NotFound(f"Aggregate {aggregate.id} has no host {name}.")
@@ -109,7 +109,7 @@ def remove_host(session: Session, now: datetime, aggregate: Aggregate, name: str
 
 
 def _set_zones(session: Session, names: Sequence[str], default_zone: str) -> None:
-    """Let hosts know their zone. Conflict for one that has servers, which would move with it."""
+    """Update the zone of hosts. Raises Conflict for a host with servers, whose zone would change."""
     session.flush()
     for name in names:
         zone = hosts.aggregate_zone(session, name) or default_zone

@@ -1,4 +1,4 @@
-"""Hosts: what they have, what is claimed of it, and the one statement that finds room for a server."""
+"""Hosts: registration, heartbeats, and claims of capacity in a single statement."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from hypervisor.api.spec import HostReport
 
 
 def register(session: Session, now: datetime, report: HostReport, settings: Settings) -> Host:
-    """Write down what a host says of itself; it is made known at the first time."""
+    """Create or update a host from its report."""
     zone = aggregate_zone(session, report.name) or settings.availability_zone
     host = session.scalar(select(Host).where(Host.name == report.name))
     if host is None:
@@ -45,7 +45,7 @@ def register(session: Session, now: datetime, report: HostReport, settings: Sett
 
 
 def aggregate_zone(session: Session, name: str) -> str | None:
-    """The zone that an aggregate makes of the host; None when none does."""
+    """Return the host's zone by its aggregates, or None."""
     query = (
         select(Aggregate.metadata_)
         .join(AggregateHost, AggregateHost.aggregate_id == Aggregate.id)
@@ -56,16 +56,16 @@ def aggregate_zone(session: Session, name: str) -> str | None:
 
 
 def record_heartbeat(session: Session, now: datetime, name: str) -> None:
-    """The host is alive."""
+    """Record a heartbeat."""
     record_heartbeats(session, {name: now})
 
 
 def record_heartbeats(session: Session, heard: Mapping[str, datetime]) -> None:
-    """These hosts were alive at these times. One statement for all; hosts that nobody knows are passed over. For many
-    at a time lock others out before, as `listening.heard` does: two statements could wait for each other's rows.
+    """Record heartbeats of many hosts at their times in one statement; unknown hosts are ignored.
 
-    On PostgreSQL the transaction does not wait for the disk: give it one of its own. What a crash there loses is said
-    again ten seconds later.
+    Callers that write many rows take the lock of `liveness.advance_watermark` first: two statements could deadlock. On
+    PostgreSQL the transaction commits asynchronously, so give it one of its own; a crash loses heartbeats that are
+    repeated ten seconds later.
     """
     if not heard:
         return
@@ -81,9 +81,9 @@ def record_heartbeats(session: Session, heard: Mapping[str, datetime]) -> None:
 
 
 MAX_NAMED = 4
-"""So many reasons, and hosts for each of them, a fault names; the rest is counted."""
+"""Reasons, and hosts for each reason, that a fault names; the others are counted."""
 SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
-"""As SQLAlchemy keeps times in SQLite."""
+"""SQLAlchemy's storage format of times in SQLite."""
 
 _POSTGRESQL_ROWS = (
     func.unnest(bindparam("names", type_=ARRAY(Text)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
@@ -114,9 +114,9 @@ def claim(
     host: str | None,
     constraints: HostConstraints | None = None,
 ) -> Host | None:
-    """Take room on the host with the most free memory, or on the one that is named; None when there is none.
+    """Claim capacity on the eligible host with the most free memory; None when no host has room.
 
-    One statement finds and takes, so that two requests never take the same room.
+    A single statement selects and claims, so that concurrent requests never claim the same capacity.
     """
     among = constraints or HostConstraints()
     room = {"vcpus": vcpus, "memory_mib": memory_mib, "disk_gib": disk_gib}
@@ -136,14 +136,14 @@ def claim(
 
     if session.get_bind().dialect.name != "postgresql":
         return take("")
-    # Others may have the last hosts with room locked and leave some of it: wait for them before saying no.
-    return take("passed over") or take("waited for")
+    # Concurrent requests may hold the last hosts with room locked and leave some of it: wait for them before failing.
+    return take("skip") or take("wait")
 
 
 @cache
 def _claim_statement(given: frozenset[str], locks: str) -> ReturningUpdate[Host]:
-    """What finds a host and takes room there, with conditions by those names that are given. Building it takes longer
-    than running it. `locks` says what becomes of hosts that others have locked."""
+    """Return the statement that selects a host and claims capacity, with conditions for the names in `given`.
+    Cached: building it takes longer than running it. `locks` is how locked rows are treated: skipped or waited for."""
 
     def wanted(name: str) -> BindParameter[Any]:
         return bindparam(f"wanted_{name}", expanding=name in ("required", "forbidden", "preferred", "avoided"))
@@ -173,7 +173,7 @@ def _claim_statement(given: frozenset[str], locks: str) -> ReturningUpdate[Host]
         .limit(1)
     )
     if locks:
-        choice = choice.with_for_update(skip_locked=locks == "passed over", of=Host)
+        choice = choice.with_for_update(skip_locked=locks == "skip", of=Host)
     return (
         update(Host)
         .where(Host.seq == choice.scalar_subquery())
@@ -188,7 +188,7 @@ def _claim_statement(given: frozenset[str], locks: str) -> ReturningUpdate[Host]
 
 
 def release(session: Session, name: str, *, vcpus: int, memory_mib: int, disk_gib: int) -> None:
-    """Give back what was claimed."""
+    """Release claimed capacity."""
     session.execute(
         update(Host)
         .where(Host.name == name)
@@ -211,8 +211,8 @@ def explain_no_host(
     zone: str | None,
     constraints: HostConstraints | None = None,
 ) -> str:
-    """What was missing, for the fault of a server that no host has room for: what hosts have said of it, then the
-    rest; of many hosts a few by name."""
+    """Return the "No valid host" message with the reasons by host: reported reasons first; of many hosts a few by
+    name."""
     among = constraints or HostConstraints()
     query = select(Host).order_by(Host.seq)
     if zone:
@@ -234,7 +234,7 @@ def explain_no_host(
             short = ["it is down"]
         elif host.disk_is_low:
             short = ["its disk is almost full"]
-        reasons.setdefault(", ".join(short) or "taken meanwhile", []).append(host.name)
+        reasons.setdefault(", ".join(short) or "claimed by a concurrent request", []).append(host.name)
     known = [(why, names) for why, names in reasons.items() if names]
     said = [f"{_join_names(names)}: {why}" for why, names in known[:MAX_NAMED]]
     if rest := sum(len(names) for _, names in known[MAX_NAMED:]):
@@ -249,12 +249,12 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def is_up(host: Host, silent_before: datetime) -> bool:
-    """Whether the host was heard of lately: not before the time that `listening.silent_before` says."""
+    """Return whether the host's last heartbeat is not before `liveness.down_before` and it is not forced down."""
     return not host.forced_down and host.last_seen >= silent_before
 
 
 def is_known(session: Session, name: str) -> bool:
-    """Whether there is a host of that name."""
+    """Return whether a host of that name is registered."""
     return session.scalar(select(Host.seq).where(Host.name == name)) is not None
 
 
@@ -262,13 +262,13 @@ _BY_NAME = select(Host).where(Host.name == bindparam("host"))
 
 
 def is_alive(session: Session, now: datetime, name: str) -> bool:
-    """Whether the host of that name is there and was heard of lately."""
+    """Return whether the host is registered and up."""
     host = session.scalar(_BY_NAME, {"host": name})
     return host is not None and is_up(host, liveness.down_before(session, now))
 
 
 def may_be_alive(session: Session, now: datetime, name: str) -> bool:
-    """Whether the host of that name is up, or could have come back without anybody hearing of it."""
+    """Return whether the host is up, or may be while heartbeats are not received."""
     host = session.scalar(select(Host).where(Host.name == name))
     if host is None or host.forced_down:
         return False
@@ -276,7 +276,7 @@ def may_be_alive(session: Session, now: datetime, name: str) -> bool:
 
 
 def find(session: Session, name_or_id: str) -> Host:
-    """A host by name or UUID."""
+    """Return a host by name or UUID. Raises NotFound."""
     query = select(Host).where((Host.name == name_or_id) | (Host.id == name_or_id))
     if (found := session.scalar(query)) is None:
         raise errors.NotFound(f"Compute host {name_or_id} could not be found.")
@@ -284,17 +284,17 @@ def find(session: Session, name_or_id: str) -> Host:
 
 
 def is_zone(session: Session, zone: str) -> bool:
-    """Whether a host is in the zone."""
+    """Return whether the zone has a host."""
     return session.scalar(select(Host.seq).where(Host.zone == zone).limit(1)) is not None
 
 
 def list_hosts(session: Session) -> list[Host]:
-    """All hosts in the order they came."""
+    """Return all hosts in registration order."""
     return list(session.scalars(select(Host).order_by(Host.seq)))
 
 
 def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
-    """Each host and what admins are told of it beside its servers: UP, DOWN, or MAINTENANCE when it is disabled."""
+    """Return (name, host_status) of each host: UP, DOWN, or MAINTENANCE when it is disabled."""
     columns = select(Host.name, Host.disabled, Host.forced_down, Heartbeat.last_seen)
     query = columns.join(Heartbeat, Heartbeat.host == Host.name).order_by(Host.seq)
     silent = liveness.down_before(session, now)
@@ -305,7 +305,7 @@ def states(session: Session, now: datetime) -> tuple[tuple[str, str], ...]:
 
 
 def state(host: Host, silent_before: datetime) -> str:
-    """UP, DOWN, or MAINTENANCE when it is disabled."""
+    """Return the host_status: UP, DOWN, or MAINTENANCE when it is disabled."""
     return _state(host.disabled, is_up(host, silent_before))
 
 

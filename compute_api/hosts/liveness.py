@@ -1,14 +1,14 @@
-"""Whether anybody hears what hosts say, and so from which silence on a host counts as down.
+"""Host liveness: a host is down when its last heartbeat is older than the heartbeat watermark minus 30 s.
 
-Hosts on other computers are heard over the broker by desks. While no desk is there, or none hears the broker, or none
-reaches the database, nobody knows which hosts live: then all stay what they were, and once hosts are heard again each
-has as long as ever to say that it lives.
+Heartbeats of remote hosts arrive over the broker at the conductors, which advance the watermark. While no conductor
+receives heartbeats (no conductor, broker or database), liveness is frozen: every host keeps its state. Afterwards each
+host has 30 s to send one.
 
-      heard        │ nobody hears │ 30 s: whoever was up     │ heard
+      received     │ not received │ 30 s: hosts keep state   │ received
       ─────────────┤              ├──────────────────────────┤ ────────►
-                 until          since    has time to be heard
+                 until          since                      normal rule
 
-Hosts that share the control plane's database need nobody who listens; where there are only such, no row says anything.
+Hosts that share the control plane's database write heartbeats themselves. Without remote hosts there is no watermark.
 """
 
 from datetime import datetime, timedelta
@@ -19,34 +19,36 @@ from sqlalchemy.orm import Session
 from compute_api.models import HeartbeatWatermark
 
 DOWN_AFTER = timedelta(seconds=30)
-"""A host not heard of for so long, while hosts were heard, counts as down."""
+"""Age of the last heartbeat from which a host counts as down."""
 WATERMARK_STALE_AFTER = timedelta(seconds=10)
-"""Desks say every second that they hear. After so long without it nobody does."""
+"""Conductors advance the watermark every second; older than this, heartbeats are not being received."""
 SETTLED_AFTER = timedelta(seconds=60)
-"""So long after nobody was heard there may still be reports of what was done before."""
+"""Time after a gap in which outcomes from before it may still be reported."""
 
 
 def down_before(session: Session, now: datetime) -> datetime:
-    """A host that was last heard of before then is down."""
+    """Return the time before which a last heartbeat means that a host is down."""
     found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
     return now - DOWN_AFTER if found is None else _down_before(found, now)
 
 
 def is_watermark_current(session: Session, now: datetime) -> bool:
-    """Whether a host's silence means anything just now."""
+    """Return whether heartbeats are being received."""
     found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
     return found is None or now - found.until <= WATERMARK_STALE_AFTER
 
 
 def is_settled(session: Session, now: datetime) -> bool:
-    """Whether hosts have been heard for so long that what they did before has been reported."""
+    """Return whether heartbeats have been received for long enough that earlier outcomes have been reported."""
     found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY)
     return found is None or (now - found.until <= WATERMARK_STALE_AFTER and now - found.since >= SETTLED_AFTER)
 
 
 def advance_watermark(session: Session, at: datetime | None) -> None:
-    """Everything that hosts had said at that time has arrived; None is no news. Of several desks the others wait here
-    until the one that was first has committed, with what it writes of hosts."""
+    """Advance the watermark to a time up to which all heartbeats have been received; None leaves it unchanged.
+
+    Locks the row until the transaction ends, which serializes the conductors' writes of heartbeats.
+    """
     found = session.get(HeartbeatWatermark, HeartbeatWatermark.ONLY, with_for_update=True)
     if at is None:
         return
@@ -61,7 +63,7 @@ def advance_watermark(session: Session, at: datetime | None) -> None:
 
 
 def remove_watermark(session: Session) -> None:
-    """There is no broker: every host speaks for itself."""
+    """Delete the watermark of an installation without a broker."""
     session.execute(delete(HeartbeatWatermark))
 
 

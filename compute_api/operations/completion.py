@@ -1,4 +1,4 @@
-"""How an action ends: what its server becomes when the host did it, when it could not, and when it was overtaken."""
+"""Operation completion: applies the outcome that a host reports to the server, its ports, claims and images."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -44,14 +44,14 @@ from image_api.states import ImageStatus
 from network_api.resources import ports
 
 IMAGE_STORE = "image_store"
-"""Under this name a session's `info` has the store of images, for those that are to be removed."""
+"""Key in `session.info` of the image store, from which bytes of removed images are deleted."""
 
 SUPERSEDED = "Overtaken by another action"
 IMAGE_MAKERS = frozenset({CREATE_IMAGE.task, BACKUP.task, SHELVE.task})
 
 
 def finish(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
-    """Write down how an operation went, unless a later action has overtaken it; returns whether it counted."""
+    """Record how an operation ended; returns False when a later action has superseded it."""
     if operation.task in list(SideTask):
         return _finish_side_task(session, now, operation, outcome)
     if operation.task in list(MigrationStep):
@@ -88,7 +88,7 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
         server.power_state = operation.arguments.get("power_state", outcome.power_state or POWER[then])
         server.fault = {}
         if server.launched_at is None and server.power_state == PowerState.RUNNING:
-            server.launched_at = now  # usage is counted from here on, whatever is done to the server later
+            server.launched_at = now  # usage is counted from here on
     if ending := _COMPLETIONS.get(action.task):
         ending(session, now, server, operation, outcome.error is None)
     if not server.deleted:
@@ -97,7 +97,7 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
 
 
 def mark_superseded(session: Session, now: datetime, operation: Operation) -> None:
-    """A later action has begun meanwhile: this one counts for nothing, and the image it was to make is not made."""
+    """Close an operation whose server has a later action. An unfinished image that it was to create is removed."""
     operations.close(session, now, operation.id, "superseded")
     operations.end_action(session, now, operation.server_id, operation.request_id, SUPERSEDED)
     if operation.task in list(MigrationStep):
@@ -109,7 +109,7 @@ def mark_superseded(session: Session, now: datetime, operation: Operation) -> No
 def apply_reported_state(
     session: Session, now: datetime, server: Server, vm_state: VmState, power: PowerState, why: str
 ) -> bool:
-    """A host found the server in another state than was wanted; a task that began meanwhile wins."""
+    """Record an actual state that differs from the desired one; returns False when an action has begun since."""
     statement = (
         update(Server)
         .where(
@@ -131,14 +131,15 @@ def apply_reported_state(
 
 
 def _record_pause(session: Session, now: datetime, server: Server, why: str) -> None:
-    """Record why its host has paused a server, as an instance action of its owner's that went wrong."""
+    """Record a pause by the host as a failed instance action of the server's owner."""
     request_id = f"req-{uuid4()}"
     operations.begin_action(session, now, server, "pause", request_id, server.user_id)
     operations.end_action(session, now, server.id, request_id, why)
 
 
 def mark_deleted(session: Session, now: datetime, server: Server) -> None:
-    """What the server held is free again; the row stays for those who ask for deleted servers."""
+    """Mark the server deleted and release its ports, claims and images. The row stays for queries of deleted
+    servers."""
     ports.release(session, now, server.id)
     migration_workflow.close_all(session, now, server)
     claims.release(session, server)
@@ -155,7 +156,7 @@ def mark_deleted(session: Session, now: datetime, server: Server) -> None:
 
 
 def remove_image(session: Session, image_id: str, *, only_unfinished: bool = False) -> None:
-    """Remove an image that was made for a server and is not needed, with its bytes."""
+    """Delete an image that was created for a server, and its bytes after the commit."""
     statement = delete(Image).where(Image.id == image_id)
     if only_unfinished:
         statement = statement.where(Image.status != ImageStatus.ACTIVE)
@@ -165,13 +166,13 @@ def remove_image(session: Session, image_id: str, *, only_unfinished: bool = Fal
         after_commit(session, lambda: images.delete_objects(store, gone))
 
 
-# --- what is particular to an action --------------------------------------------------------------------------------
+# --- completion of single actions -----------------------------------------------------------------------------------
 
 Completion = Callable[[Session, datetime, Server, Operation, bool], None]
 
 
 def _end_launch(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
-    """The password was on the config drive; nobody needs to know it any longer."""
+    """Forget the password, which only the config drive needs, and the scheduling hints."""
     server.admin_pass = None
     scheduling.clear_hints(server)
 
@@ -273,7 +274,7 @@ _COMPLETIONS: dict[TaskState, Completion] = {
 
 def _finish_side_task(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
     operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
-    if operation.task == SideTask.CLEAN:  # nobody waits for it, and what it leaves is removed when the host compares
+    if operation.task == SideTask.CLEAN:  # no instance action; reconciliation removes leftovers
         return True
     operations.end_action(session, now, operation.server_id, operation.request_id, outcome.error)
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
@@ -290,7 +291,7 @@ def _finish_side_task(session: Session, now: datetime, operation: Operation, out
 
 
 def image_reference(image: Image) -> dict[str, Any]:
-    """What a host needs to know of an image."""
+    """Return the JSON form of `hypervisor.api.spec.ImageRef`."""
     return {
         "id": image.id,
         "disk_format": image.stored_format,
@@ -301,7 +302,7 @@ def image_reference(image: Image) -> dict[str, Any]:
 
 
 def deadline_seconds(task: str, grace_seconds: float) -> float:
-    """How long a host may take for a task before it counts as failed."""
+    """Return the seconds after which a task has failed."""
     if task in list(SideTask):
         return 300 + grace_seconds
     if task in list(MigrationStep):

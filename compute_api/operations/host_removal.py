@@ -1,4 +1,4 @@
-"""Hosts that leave the cloud: when they may be forgotten, and what becomes of servers whose host is lost for good."""
+"""Host removal: preconditions, deletion of the records, and servers of a host that is lost."""
 
 from datetime import datetime
 
@@ -14,18 +14,19 @@ from compute_api.states import DELETE, PowerState, VmState
 
 
 def remove(session: Session, now: datetime, name: str) -> None:
-    """Forget a host that is down. Raises NotFound, and Conflict while it has servers or is up."""
+    """Delete a host that is down. Raises NotFound, and Conflict while it has servers or is up."""
     host = _lock_host(session, name)
     if host is None:
         raise errors.NotFound(f"Compute host {name} could not be found.")
     check_empty(session, name)
     if hosts.is_up(host, liveness.down_before(session, now)):
-        raise errors.Conflict(f"The agent of {name} is running and would come back. End it first.")
+        raise errors.Conflict(f"The agent of {name} is running and would register again. Stop it first.")
     delete_record(session, name)
 
 
 def disable(session: Session, name: str, reason: str) -> bool:
-    """Let nothing more come to a host; whoever was about to take room there is done. False when there is none."""
+    """Disable a host so that nothing is scheduled to it; waits for claims in progress. Returns False for an unknown
+    host."""
     host = _lock_host(session, name)
     if host is None:
         return False
@@ -36,7 +37,7 @@ def disable(session: Session, name: str, reason: str) -> bool:
 
 
 def check_empty(session: Session, name: str) -> None:
-    """Raises Conflict while a host has servers, or something of one that comes or goes."""
+    """Raise Conflict while a host has servers or takes part in a migration."""
     if session.scalar(_select_servers(name).with_only_columns(Server.id).limit(1)) is not None:
         raise errors.Conflict(
             "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
@@ -46,7 +47,7 @@ def check_empty(session: Session, name: str) -> None:
 
 
 def delete_record(session: Session, name: str) -> None:
-    """The host is in no list and no aggregate any more; content when there is none."""
+    """Delete the host's record and its aggregate memberships. Idempotent."""
     session.execute(delete(AggregateHost).where(AggregateHost.host == name))
     host = _lock_host(session, name)
     if host is not None:
@@ -55,8 +56,11 @@ def delete_record(session: Session, name: str) -> None:
 
 
 def abandon_servers(session: Session, now: datetime, name: str) -> int:
-    """What is on a host is lost: its servers are in ERROR, on no host, and can only be deleted; what was to be done
-    there has failed, or is done if it was to delete. Returns how many servers are lost."""
+    """Give up the servers of a host whose disks are lost; returns how many.
+
+    The servers go to ERROR without a host and can only be deleted. Open operations fail, except deletes, which are
+    done.
+    """
     error = f"Host {name}, which had the disks of this server, was removed from the cloud."
     waiting = select(Operation).where(Operation.host == name, Operation.state.in_(("queued", "running")))
     for operation in session.scalars(waiting.order_by(Operation.id)).all():

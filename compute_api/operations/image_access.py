@@ -1,4 +1,4 @@
-"""Which images a host may read, and which image it is creating: what its servers and operations need."""
+"""Image access of hosts: images that a host may read, and the image that it is creating."""
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -10,7 +10,8 @@ from compute_api.operations import operations
 
 
 def may_read(session: Session, host: str, image_id: str) -> bool:
-    """Whether a server of the host, or one that it has something to do for, stands on the image."""
+    """Return whether a disk of a server of the host, or of a server with an open operation there, is based on the
+    image."""
     busy = select(Operation.server_id).where(Operation.host == host, Operation.state.in_(("queued", "running")))
     query = select(Server.image_id, Server.aside).where(
         or_(Server.host == host, Server.id.in_(busy)), Server.deleted.is_(False)
@@ -19,8 +20,8 @@ def may_read(session: Session, host: str, image_id: str) -> bool:
 
 
 def find_operation(session: Session, host: str, image_id: str) -> Operation:
-    """What the host makes an image by just now. Raises Forbidden when it makes no such image."""
+    """Return the running operation that creates the image. Raises Forbidden when there is none."""
     for operation in operations.list_running(session, host):
         if operation.arguments.get("image_id") == image_id:
             return operation
-    raise errors.Forbidden("This host makes no such image.")
+    raise errors.Forbidden("This host is not creating that image.")

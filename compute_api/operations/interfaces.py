@@ -1,4 +1,4 @@
-"""Interfaces that a server gets and loses while it lives. Nothing waits for it: the host does it in its own time."""
+"""Interface attachment: plugs and unplugs ports of existing servers, asynchronously, without claiming the server."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -31,7 +31,7 @@ def attach(
     tag: str | None,
     request_id: str,
 ) -> str:
-    """Give the server another interface; returns the port's id. Raises NotFound, BadRequest, Conflict."""
+    """Attach a port to the server; returns the port's id. Raises NotFound, BadRequest, Conflict."""
     _check_state(server, "attach_interface")
     try:
         if port_id is not None:
@@ -58,7 +58,7 @@ def attach(
 
 
 def detach(session: Session, now: datetime, caller: Caller, server: Server, port_id: str, request_id: str) -> None:
-    """Take an interface away; its port goes, or is free again, when the host has unplugged it."""
+    """Detach an interface. Its port is deleted or unbound when the host has unplugged it."""
     _check_state(server, "detach_interface")
     if session.scalar(select(Port.id).where(Port.id == port_id, Port.device_id == server.id)) is None:
         raise errors.NotFound(f"Port id {port_id} could not be found.")
@@ -66,14 +66,14 @@ def detach(session: Session, now: datetime, caller: Caller, server: Server, port
 
 
 def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_id: str) -> None:
-    """What is known of the servers' ports has changed: their hosts are to go by it, and to tell the guests."""
+    """Queue an update of the servers' interfaces, anti-spoofing rules and metadata after a change of their ports."""
     query = select(Server).where(Server.id.in_([*server_ids]), Server.host.is_not(None), Server.deleted.is_(False))
     for server in session.scalars(query):
         operations.queue(session, now, server, SideTask.REFRESH_INTERFACES, request_id, {})
 
 
 def release_port(session: Session, now: datetime, server: Server, port_id: str) -> None:
-    """The interface is not plugged in (any more): a port made for the server goes, another one is free again."""
+    """Release a port that is not plugged in: delete it if it was created with the server, unbind it otherwise."""
     system_metadata.tag_nic(server, port_id, None)
     mine = (Port.id == port_id, Port.device_id == server.id)
     address = session.scalar(select(Port.ip_address).where(*mine))

@@ -1,4 +1,4 @@
-"""Server → MachineSpec: the document that a host runs a machine from."""
+"""Server → MachineSpec, the document from which a host builds a machine."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
@@ -13,7 +13,7 @@ from network_api.resources import ports
 
 
 def machine_spec(session: Session, server: Server) -> MachineSpec:
-    """Everything a host needs to know, as wanted now."""
+    """Return the machine spec of the server's desired state."""
     flavor = server.flavor
     asked = extra_specs.hardware_options(flavor.get("extra_specs", {}), flavor["vcpus"])
     nics, tags = ports.list_nics(session, [server.id]).get(server.id, []), system_metadata.nic_tags(server)
@@ -41,7 +41,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
 
 
 def disks(server: Server) -> tuple[DiskSpec, ...]:
-    """The disks in the order the guest sees them; one that is rescued boots from another image and sees its own."""
+    """Return the disks in the order in which the guest sees them. A rescue image comes first."""
     flavor, remembered = server.flavor, server.aside
     image = ImageRef.model_validate(_root_image(server))
     if image.disk_format == "iso":

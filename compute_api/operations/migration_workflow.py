@@ -1,12 +1,12 @@
-"""The chain of a migration: which host does what next, when one of them has said how its part went.
+"""Migration workflow: queues the next phase when a host reports the end of one.
 
-    OFFER ─▶ PREPARE ─▶ SEND ─▶ TAKE ─▶ the server is on the other host
-    source   dest.      source  dest.
-      │        │          └─ whatever became of it ─▶ TAKE says whether the guest is there; if not:
-      └────────┴─ failed ──────────────────────────▶ STAY on the source ─▶ the server is where and how it was
+    BEGIN ─▶ PREPARE ─▶ PERFORM ─▶ FINISH ─▶ the server is on the destination
+    source   dest.      source     dest.
+      │        │          └─ done or failed ─▶ FINISH reports whether the guest is there; if not:
+      └────────┴─ failed ──────────────────▶ CANCEL on the source ─▶ the server is unchanged
 
-Each step is an operation like any other: it may be done twice, and counts only while the server is migrating and
-nothing else has overtaken it. What the steps hand on (a key, a config drive) is forgotten with the last of them.
+Each phase is an operation: idempotent, and discarded unless the server is still migrating in the same generation. Data
+that phases pass on (a key, a config drive) is deleted at the end.
 """
 
 from collections.abc import Callable
@@ -29,19 +29,19 @@ from network_api.resources import ports
 HOUR = 3600
 DEADLINE_SECONDS = {
     MigrationStep.BEGIN: 300,
-    MigrationStep.PREPARE: HOUR,  # it may fetch an image
+    MigrationStep.PREPARE: HOUR,  # includes downloading the image
     MigrationStep.PERFORM: 8 * HOUR,
     MigrationStep.FINISH: 600,
     MigrationStep.CANCEL: 300,
     MigrationStep.REVERT: 300,
 }
 ACTIVE_STATUSES = ("queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating")
-ABORTED = "Live migration was aborted by somebody"
+ABORTED = "Live migration was aborted."
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step that a host has done, or could not do."""
+    """The outcome of one phase of a migration."""
 
     session: Session
     now: datetime
@@ -55,7 +55,7 @@ class StepResult:
 def queue(
     session: Session, now: datetime, server: Server, migration: Migration, step: MigrationStep, **more: Any
 ) -> None:
-    """The next step, on the host whose part it is."""
+    """Queue a phase on the source or the destination."""
     on_source = step in (MigrationStep.BEGIN, MigrationStep.PERFORM, MigrationStep.CANCEL)
     host = migration.source_compute if on_source else migration.dest_compute
     arguments = {"migration": migration.id, "plan": migration.exchange["plan"], **more}
@@ -66,7 +66,8 @@ def queue(
 def finish(
     session: Session, now: datetime, operation: Operation, error: str | None, result: dict[str, Any] | None
 ) -> bool:
-    """Write down how a step went and queue the next one; False when something else has overtaken the migration."""
+    """Record the outcome of a phase and queue the next one; returns False when a later action has superseded the
+    migration."""
     server = session.scalar(
         select(Server)
         .where(
@@ -87,8 +88,7 @@ def finish(
 
 
 def mark_superseded(session: Session, now: datetime, operation: Operation) -> None:
-    """Something else has been done to the server meanwhile: nothing comes of its migration. The destination removes
-    what is not its own when it compares."""
+    """Close a superseded migration. Reconciliation on the destination removes what is left there."""
     migration = session.get(Migration, operation.arguments.get("migration", 0))
     _clear_arguments(session, Operation.id == operation.id)
     server = session.scalar(select(Server).where(Server.id == operation.server_id, Server.deleted.is_(False)))
@@ -99,7 +99,7 @@ def mark_superseded(session: Session, now: datetime, operation: Operation) -> No
 
 
 def close_all(session: Session, now: datetime, server: Server) -> None:
-    """The server is gone, and its migrations are over."""
+    """Close all migrations of a deleted server."""
     query = select(Migration).where(Migration.server_id == server.id)
     for migration in session.scalars(query.where(Migration.status.in_((*ACTIVE_STATUSES, "finished", "reverting")))):
         _abandon(session, now, server, migration)
@@ -113,7 +113,8 @@ def _abandon(session: Session, now: datetime, server: Server, migration: Migrati
 
 
 def list_migrating_servers(session: Session, host: str) -> list[Server]:
-    """Servers of other hosts that this one has something of because of a migration, and is to leave alone."""
+    """Return servers of other hosts of which this host has a part because of a migration and which it must not
+    remove."""
     query = (
         select(Server)
         .join(Migration, Migration.server_id == Server.id)
@@ -131,23 +132,23 @@ def list_migrating_servers(session: Session, host: str) -> list[Server]:
     return list(session.scalars(query))
 
 
-# --- records of what else moves or changes a server -----------------------------------------------------------------
+# --- migration records of resizes and evacuations -------------------------------------------------------------------
 
 
 def find_latest(session: Session, server_id: str, *statuses: str) -> Migration | None:
-    """The server's latest migration that has one of these statuses."""
+    """Return the server's latest migration with one of these statuses."""
     query = select(Migration).where(Migration.server_id == server_id, Migration.status.in_(statuses))
     return session.scalar(query.order_by(Migration.id.desc()).limit(1))
 
 
 def finish_resize(session: Session, now: datetime, server: Server, *, done: bool) -> None:
-    """A resize on the server's own host has ended."""
+    """Record the end of a resize on the server's own host."""
     if migration := find_latest(session, server.id, "migrating"):
         _close(session, now, migration, "finished" if done else "error")
 
 
 def confirm_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
-    """A resize is to stay: the host that the server came from may forget it."""
+    """Record a confirmed resize and clean up the source host."""
     if migration := find_latest(session, server.id, "finished"):
         _close(session, now, migration, "confirmed")
     resize = server.aside.get(system_metadata.RESIZE, {})
@@ -156,23 +157,23 @@ def confirm_resize(session: Session, now: datetime, server: Server, request_id: 
 
 
 def finish_revert(session: Session, now: datetime, server: Server) -> None:
-    """A resize was taken back."""
+    """Record the end of a revert."""
     if migration := find_latest(session, server.id, "finished", "reverting"):
         _close(session, now, migration, "reverted")
 
 
 def finish_evacuation(session: Session, now: datetime, server: Server, *, done: bool) -> None:
-    """A server was made anew on another host, if that is what was under way."""
+    """Record the end of an evacuation, if one is in progress."""
     if migration := find_latest(session, server.id, "accepted"):
         _close(session, now, migration, "done" if done else "failed")
 
 
 def queue_cleanup(session: Session, now: datetime, server: Server, host: str, request_id: str) -> None:
-    """The host may forget the server, as it was until now."""
+    """Queue the removal of the server's machine on a host that it has left."""
     operations.queue(session, now, server, SideTask.CLEAN, request_id, {"generation": server.generation}, host=host)
 
 
-# --- one step after the other ---------------------------------------------------------------------------------------
+# --- one function per phase -----------------------------------------------------------------------------------------
 
 
 def _after_begin(done: StepResult) -> None:
@@ -197,7 +198,7 @@ def _after_prepare(done: StepResult) -> None:
 
 
 def _after_perform(done: StepResult) -> None:
-    """Whatever became of it: only the destination can say whether the guest is there."""
+    """Queue FINISH even after an error: only the destination knows whether the guest arrived."""
     done.migration.exchange = {**done.migration.exchange, "why": done.error}
     done.migration.status = "post-migrating"
     sent = done.result.get("sent")
@@ -205,8 +206,11 @@ def _after_perform(done: StepResult) -> None:
 
 
 def _after_finish(done: StepResult) -> None:
-    """One that was sent, and whose destination went silent before it could say so, is there if it is anywhere. It is
-    not when the destination was yet to start it."""
+    """Complete or cancel the migration.
+
+    When the destination went down before it reported, the guest is there if it was sent, unless the destination had yet
+    to start it.
+    """
     sent = done.operation.arguments["sent"]
     if done.error:
         begun = done.migration.is_live or done.operation.attempts > 0
@@ -229,7 +233,7 @@ def _after_cancel(done: StepResult) -> None:
 
 
 def _after_revert(done: StepResult) -> None:
-    """The host that a resized server had moved to has forgotten it: the one that it came from starts it again."""
+    """Start the server on the source host again after the destination has removed it."""
     if done.error:
         done.server.task_state = None
         mark_failed(done.server, done.now, done.error)
@@ -253,7 +257,7 @@ _NEXT: dict[MigrationStep, Callable[[StepResult], None]] = {
 
 
 def _complete(done: StepResult) -> None:
-    """The server is on the other host, its ports with it."""
+    """Move the server and its ports to the destination."""
     session, now, server, migration = done.session, done.now, done.server, done.migration
     left = migration.source_compute
     stopped = not migration.exchange["plan"]["start"]
@@ -275,7 +279,7 @@ def _complete(done: StepResult) -> None:
 
 
 def _fail(done: StepResult, why: str) -> None:
-    """The server is where and how it was."""
+    """Leave the server on the source, unchanged."""
     session, server, migration = done.session, done.server, done.migration
     if not migration.is_live:
         _restore_flavor(done)
@@ -288,7 +292,7 @@ def _fail(done: StepResult, why: str) -> None:
 
 
 def _restore_flavor(done: StepResult) -> None:
-    """The old flavor is the server's again; what it holds is settled at the end."""
+    """Restore the old flavor. Claims are released at the end of the migration."""
     server, resize = done.server, done.server.aside[system_metadata.RESIZE]
     if resize.get("given_back"):
         return
@@ -314,7 +318,7 @@ def _is_cancelled(done: StepResult) -> bool:
 
 
 def _close(session: Session, now: datetime, migration: Migration, status: str) -> None:
-    """It is over, and its secrets are forgotten."""
+    """Close the migration record and delete its secrets."""
     migration.status, migration.updated_at, migration.exchange = status, now, {}
     _clear_arguments(
         session,

@@ -1,4 +1,5 @@
-"""Operations: what hosts have to do. Written with the server's row; claimed once; finished against the generation."""
+"""Operations: tasks for hosts. Queued with the server's row, claimed once, completed against the server's
+generation."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -12,12 +13,12 @@ from compute_api.hosts import liveness
 from compute_api.models import Heartbeat, Operation, Server, ServerAction
 
 Notify = Callable[[str, Sequence[int]], None]
-"""Tells the agents, after the commit, that there is something to do. May be lost: they also look by themselves."""
+"""Notifies a host, after the commit, of queued operations. Notifications may be lost: agents poll as well."""
 
 
 MAX_ATTEMPTS = 5
 STALE_AFTER = timedelta(seconds=5)
-"""A host is told again of an operation that it has not begun for so long."""
+"""A host is notified again of an operation that stays queued for so long."""
 
 
 def queue(
@@ -30,8 +31,7 @@ def queue(
     *,
     host: str | None = None,
 ) -> Operation:
-    """Put down what is to be done for a server, by its host or by another one. `session.info["notify"]` is told after
-    the commit."""
+    """Queue an operation for the server's host or for `host`. `session.info["notify"]` is called after the commit."""
     host = host or server.host
     assert host is not None
     operation = Operation(
@@ -52,7 +52,7 @@ def queue(
 
 
 def begin_action(session: Session, now: datetime, server: Server, name: str, request_id: str, user_id: str) -> None:
-    """Write down that somebody does something to the server."""
+    """Record the begin of an instance action."""
     session.add(
         ServerAction(
             server_id=server.id,
@@ -68,7 +68,7 @@ def begin_action(session: Session, now: datetime, server: Server, name: str, req
 
 
 def end_action(session: Session, now: datetime, server_id: str, request_id: str, message: str | None = None) -> None:
-    """Write down how it went; a message means that it went wrong."""
+    """Record the end of an instance action; a message means that it failed."""
     session.execute(
         update(ServerAction)
         .where(ServerAction.server_id == server_id, ServerAction.request_id == request_id)
@@ -78,16 +78,16 @@ def end_action(session: Session, now: datetime, server_id: str, request_id: str,
 
 
 def list_queued(session: Session, host: str) -> list[int]:
-    """Operations of the host that nobody has begun, oldest first."""
+    """Return the ids of the host's queued operations, oldest first."""
     query = select(Operation.id).where(Operation.host == host, Operation.state == "queued").order_by(Operation.id)
     return list(session.scalars(query))
 
 
 def take_stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
-    """Operations that have waited for 5 seconds since their hosts were last told of them, by host, oldest first.
+    """Return queued operations whose hosts were last notified over 5 seconds ago, by host, oldest first.
 
-    From then on they count as told again, so that of several processes that ask only one is answered. A host that is
-    silent is told nothing: when it comes back it looks by itself.
+    Marks them as notified, so that only one of several processes gets them. Hosts that are down are left out: they poll
+    when they return.
     """
     alive = select(Heartbeat.host).where(Heartbeat.last_seen >= liveness.down_before(session, now))
     waits = (
@@ -108,7 +108,7 @@ def take_stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
 
 
 def claim(session: Session, now: datetime, operation_id: int, host: str) -> Operation | None:
-    """Begin an operation of the host, once: None when somebody has, or while another one of its server is under way."""
+    """Claim an operation of the host: None when it is not queued, or while another one of its server is running."""
     other = aliased(Operation)
     busy = (
         select(other.id)
@@ -125,7 +125,7 @@ def claim(session: Session, now: datetime, operation_id: int, host: str) -> Oper
 
 
 def close(session: Session, now: datetime, operation_id: int, state: str, error: str | None = None) -> None:
-    """The operation is over: done, failed, or superseded by a later one; an error says why."""
+    """Set an operation's final state: done, failed or superseded."""
     session.execute(
         update(Operation)
         .where(Operation.id == operation_id)
@@ -135,7 +135,7 @@ def close(session: Session, now: datetime, operation_id: int, state: str, error:
 
 
 def list_for_request(session: Session, server_id: str, request_id: str) -> list[Operation]:
-    """What hosts were to do for a request, latest first: more than one where it was given to another host."""
+    """Return the operations of a request, latest first. A rescheduled build has several."""
     query = (
         select(Operation)
         .where(Operation.server_id == server_id, Operation.request_id == request_id)
@@ -145,7 +145,8 @@ def list_for_request(session: Session, server_id: str, request_id: str) -> list[
 
 
 def requeue_running(session: Session, host: str) -> int:
-    """What an agent that died had begun is to be done again; carrying it out twice is harmless."""
+    """Queue the host's running operations again after a restart of its agent; operations are idempotent. Returns how
+    many."""
     result = session.execute(
         update(Operation)
         .where(Operation.host == host, Operation.state == "running")
@@ -157,13 +158,13 @@ def requeue_running(session: Session, host: str) -> int:
 
 
 def list_running(session: Session, host: str | None) -> list[Operation]:
-    """What the host is busy with, or every host."""
+    """Return the running operations of the host, or with None of all hosts."""
     query = select(Operation).where(Operation.state == "running").order_by(Operation.id)
     return list(session.scalars(query if host is None else query.where(Operation.host == host)))
 
 
 def has_open(session: Session, host: str, server_id: str) -> bool:
-    """Whether the host has something to do for the server, be it its own or one that is on its way."""
+    """Return whether the host has a queued or running operation for the server."""
     query = select(Operation.id).where(
         Operation.host == host, Operation.server_id == server_id, Operation.state.in_(("queued", "running"))
     )
@@ -171,7 +172,7 @@ def has_open(session: Session, host: str, server_id: str) -> bool:
 
 
 def list_interrupted_servers(session: Session, host: str, tasks: Sequence[str]) -> list[str]:
-    """Servers of the host for which one of the tasks waits behind another one that is under way."""
+    """Return servers with a queued operation of these tasks behind a running one, which it interrupts."""
     other = aliased(Operation)
     query = (
         select(Operation.server_id)
@@ -182,13 +183,13 @@ def list_interrupted_servers(session: Session, host: str, tasks: Sequence[str]) 
 
 
 def find_running(session: Session, operation_id: int, host: str) -> Operation | None:
-    """The operation, if the host has begun it and has not said yet how it went."""
+    """Return the operation if it is running on the host."""
     query = select(Operation).where(Operation.id == operation_id, Operation.host == host, Operation.state == "running")
     return session.scalar(query)
 
 
 def release(session: Session, operation_id: int, host: str) -> None:
-    """To be begun again. One that is begun too often stays as it is, until it is overdue."""
+    """Queue a running operation again. After MAX_ATTEMPTS it stays running until the reaper fails it."""
     session.execute(
         update(Operation)
         .where(

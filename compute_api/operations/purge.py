@@ -1,7 +1,7 @@
-"""What becomes of servers that were deleted long ago: their rows go, and what usage needs of them stays.
+"""Purge of deleted servers: deletes rows of servers deleted long ago and keeps what usage reports need.
 
-In small transactions of their own, while the cloud is at work: whoever ends one in the middle loses nothing, and any
-number of processes may purge at the same time.
+Works in small transactions of its own while the cloud is in use. A purge may be interrupted at any time, and any number
+of processes may purge at once.
 """
 
 import logging
@@ -21,14 +21,14 @@ from compute_api.models import Migration, Operation, PastServer, Server, ServerA
 log = logging.getLogger(__name__)
 
 BATCH = 100
-"""Servers that go in one transaction."""
+"""Servers per transaction."""
 WINDOW = 2000
-"""Rows that are looked at by one query."""
+"""Servers per query."""
 DEPENDENT_TABLES = (Operation, ServerAction, Migration)
-"""What goes with a server."""
+"""Tables whose rows are deleted with their server."""
 INTERVAL = timedelta(days=1)
 REST_FACTOR = 9
-"""By itself the cloud rests between two batches for so many times as long as the last one took."""
+"""Pause between two batches, as a multiple of the duration of the last one."""
 MIN_REST_SECONDS = 0.1
 RETRY_SECONDS = 300.0
 MAX_DAYS = 36_500.0
@@ -37,19 +37,19 @@ FLAVOR_FIELDS = ("name", "vcpus", "ram", "disk", "ephemeral")
 
 @dataclass(slots=True)
 class PurgedCount:
-    """How much went, or would go."""
+    """Numbers of purged rows, or of rows that a dry run would purge."""
 
     servers: int = 0
     rows: int = 0
-    """Of all tables, those of the servers among them."""
+    """Rows of all tables, `servers` included."""
 
 
 def purge(database: Database, before: datetime, *, usage: bool = False, dry_run: bool = False) -> Iterator[PurgedCount]:
-    """Remove what is left of servers that were deleted before then, a batch at each step, oldest first; yields what
-    each batch was. With `usage`, usage forgets them, too. A dry run only counts.
+    """Purge servers deleted before a time, oldest first; yields the count of each batch. `usage` purges usage records
+    too.
 
-    A server for which a host still has something to do stays, and so do the newest rows of all: SQLite would give
-    their numbers to others.
+    A dry run only counts. Servers with open operations stay, and so do the newest rows of the tables, whose numbers
+    SQLite would reuse.
     """
     with database.reading() as session:
         last = session.scalar(select(func.max(Server.seq))) or 0
@@ -67,7 +67,7 @@ def purge(database: Database, before: datetime, *, usage: bool = False, dry_run:
         for at in range(0, len(over), BATCH):
             yield _remove(database, over[at : at + BATCH], before, usage=usage, dry_run=dry_run)
         if not over:
-            yield PurgedCount()  # so that whoever steps through this may rest, or end, in a long row of younger ones
+            yield PurgedCount()  # lets the caller pause or stop
         if len(window) < WINDOW or window[-1].created_at >= before:  # servers are numbered as they are created
             break
         after = window[-1].seq
@@ -118,7 +118,7 @@ def _remove(
 
 
 def _purge_usage(database: Database, before: datetime, *, dry_run: bool) -> Iterator[PurgedCount]:
-    """What earlier purges have kept for usage."""
+    """Purge usage records of servers that earlier purges have deleted."""
     old = select(PastServer.id).where(PastServer.terminated_at < before)
     if dry_run:
         with database.reading() as session:
@@ -140,24 +140,24 @@ def _delete_rows(session: Session, kind: type, which: ColumnElement[bool]) -> in
 
 
 class PurgeThread:
-    """Purges once a day by itself, in a thread of its own, what was deleted more than `keep_days` ago.
+    """Thread that purges once a day servers deleted more than `keep_days` ago.
 
-    0 is never, and so is what is below it: whoever writes -1 does not want everything gone.
+    0 or a negative number disables it.
     """
 
     def __init__(self, database: Database, clock: Clock, keep_days: float) -> None:
         self._database, self._clock = database, clock
         self._keep = timedelta(days=min(max(keep_days, 0.0), MAX_DAYS))
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="purging", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="purge", daemon=True)
 
     def start(self) -> None:
-        """Begin with what is there."""
+        """Start the thread."""
         if self._keep:
             self._thread.start()
 
     def stop(self) -> None:
-        """Return when nothing is under way."""
+        """Stop the thread and wait for it."""
         self._stopping.set()
         if self._keep:
             self._thread.join()
@@ -170,9 +170,13 @@ class PurgeThread:
                 pause = INTERVAL.total_seconds()
             except Exception as error:
                 if is_unreachable(error):
-                    log.warning("Old rows stay for now, the database does not answer: %s", error_reason(error))
+                    log.warning(
+                        "Purge failed, the database is unreachable; retrying in %d s: %s",
+                        RETRY_SECONDS,
+                        error_reason(error),
+                    )
                 else:
-                    log.exception("Old rows stay for now")
+                    log.exception("Purge failed, retrying in %d s", RETRY_SECONDS)
                 pause = RETRY_SECONDS
 
     def _once(self) -> None:

@@ -1,6 +1,6 @@
-"""What is done about operations that their hosts do not do: nothing is under way for ever.
+"""Reaps operations past their deadline or queued on hosts that are down.
 
-Any number of processes may sweep at the same time, and as often as they like.
+Any number of processes may reap at the same time, as often as they like.
 """
 
 import logging
@@ -22,17 +22,17 @@ from image_api.stores.file import Store
 log = logging.getLogger(__name__)
 
 AGENT_GRACE = timedelta(seconds=30)
-"""So long the host's own agent may be the first to notice that something takes too long: it can also end it."""
+"""Time after a deadline in which only the host's own agent fails an operation, as it can also interrupt it."""
 
 
 def reap(
     database: Database, now: datetime, grace_seconds: float, *, store: Store | None = None, notify: Notify | None = None
 ) -> int:
-    """Look at all hosts once; returns how many operations something was done about.
+    """Reap the operations of all hosts; returns how many were changed.
 
-    What takes too long has failed. On hosts that are down, what was not begun goes to another host where that is
-    possible, deletes are done, and the rest fails when it would have been too late anyway. While nobody hears hosts,
-    and for a minute after that, nothing is too late: it may have been done, and waits to be reported.
+    Operations past their deadline fail. On hosts that are down, queued builds are rescheduled where possible, deletes
+    are done, and the rest fails at its deadline. While heartbeats are not received, and for a minute after that, no
+    deadline counts: outcomes may wait to be reported.
     """
     first = now - AGENT_GRACE
     with database.reading() as session:
@@ -49,12 +49,12 @@ def reap(
         except Exception as error:
             if is_unreachable(error):
                 raise
-            log.exception("Operation %d could not be settled; the others are", operation_id)
+            log.exception("Operation %d could not be reaped; continuing with the others", operation_id)
     return done
 
 
 def fail_overdue(session: Session, now: datetime, grace_seconds: float, host: str) -> Sequence[str]:
-    """Give up on what takes the host longer than it may; returns the ids of the servers."""
+    """Fail the host's operations past their deadline; returns the ids of their servers."""
     if not liveness.is_settled(session, now):
         return []
     late = [one for one in operations.list_running(session, host) if is_overdue(one, now, grace_seconds)]
@@ -64,15 +64,15 @@ def fail_overdue(session: Session, now: datetime, grace_seconds: float, host: st
 
 
 def is_overdue(operation: Operation, now: datetime, grace_seconds: float) -> bool:
-    """Whether the operation was begun, or if never begun queued, longer ago than it may take."""
+    """Return whether the operation was started, or else queued, longer ago than its deadline allows."""
     since = operation.started_at or operation.created_at
     return (now - since).total_seconds() > completion.deadline_seconds(operation.task, grace_seconds)
 
 
 def _list_stranded(session: Session, now: datetime, only: int | None = None) -> list[int]:
-    """Operations that wait on hosts that are down or gone, and deletes that such hosts had begun; oldest first.
+    """Return operations queued on hosts that are down or removed, and deletes running there, oldest first.
 
-    `only` asks about one of them.
+    `only` restricts the result to one operation.
     """
     query = (
         select(Operation.id)
@@ -89,7 +89,7 @@ def _list_stranded(session: Session, now: datetime, only: int | None = None) -> 
 
 
 def _reap_one(session: Session, now: datetime, operation_id: int, grace_seconds: float) -> bool:
-    """Do about one operation what can be done; it is looked at again, and locked, as others may have been quicker."""
+    """Reap one operation. It is loaded again and locked, as another process may have been faster."""
     operation = session.scalar(select(Operation).where(Operation.id == operation_id).with_for_update())
     if operation is None or operation.state not in ("queued", "running"):
         return False
@@ -109,7 +109,7 @@ def _reap_one(session: Session, now: datetime, operation_id: int, grace_seconds:
         if server is None:
             completion.mark_superseded(session, now, operation)
             return True
-        if retry.reschedule(session, now, server, operation, f"Host {operation.host} went silent before it began."):
+        if retry.reschedule(session, now, server, operation, f"Host {operation.host} went down before it began."):
             return True
     if not (liveness.is_settled(session, now) and is_overdue(operation, now, grace_seconds)):
         return False

@@ -1,4 +1,4 @@
-"""A server that could not be made on one host goes to another one, as long as nothing of it runs."""
+"""Retry of failed builds: reschedules a server to another host as long as no machine of it exists."""
 
 from datetime import datetime
 
@@ -13,15 +13,15 @@ from compute_api.states import SPAWN, UNSHELVE
 from network_api.resources import ports
 
 MAX_HOSTS = 3
-"""On so many hosts a server is tried."""
+"""Hosts on which a build is tried."""
 RESCHEDULABLE = frozenset({SPAWN.task, UNSHELVE.task})
-"""Tasks that make a machine where there was none, so that any host may do them."""
+"""Tasks that build a machine where there is none, so that any host may run them."""
 
 
 def reschedule_after_failure(
     session: Session, now: datetime, server: Server, operation: Operation, error: str
 ) -> str | None:
-    """A host has failed to make the server. None when another one is to try now, else what its fault is to say."""
+    """Reschedule a failed build. Returns None when another host tries now, else the message for the server's fault."""
     assert server.host is not None
     others = select(Host.seq).where(Host.name != server.host)
     if scheduling.is_pinned(server) or session.scalar(others.limit(1)) is None:
@@ -39,9 +39,9 @@ def reschedule_after_failure(
 
 
 def reschedule(session: Session, now: datetime, server: Server, operation: Operation, reason: str) -> bool:
-    """Give the server, its ports and what is to be done to another host; False when none has room.
+    """Reschedule the server, its ports and the operation to another host; returns False when no host has room.
 
-    The old operation is over. What the old host has of the server it removes when it compares: it is not its own.
+    The old operation is closed. Reconciliation on the old host removes what is left of the machine.
     """
     left, holds = server.host, claims.held_resources(server)
     assert left is not None

@@ -1,4 +1,4 @@
-"""Images made of servers: what they are called, what they say of themselves, and which old backups may go."""
+"""Images created from servers: their properties, what a host may upload, and backup rotation."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -29,7 +29,7 @@ def create_image(
     *,
     kind: str = "snapshot",
 ) -> Image:
-    """The image, queued, that the host is to fill. It belongs to the caller's project."""
+    """Create the queued image that the host fills. It belongs to the caller's project."""
     new = NewImage(
         id=str(uuid4()),
         name=name,
@@ -54,7 +54,7 @@ def create_image(
 
 
 def expected_snapshot(session: Session, operation: Operation, disk_format: str, sha512: str | None = None) -> Snapshot:
-    """What the host that carries out the operation may fill the image with."""
+    """Return what the host that runs the operation may upload as the image."""
     server = session.scalars(select(Server).where(Server.id == operation.server_id)).one()
     sizes = [disk_bytes(disk) for disk in disks(server)]
     sizes += [disk.image.virtual_size_bytes for disk in disks(server) if disk.image]
@@ -63,7 +63,7 @@ def expected_snapshot(session: Session, operation: Operation, disk_format: str, 
 
 
 def list_expired_backups(session: Session, server_id: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Backups of the server, of this kind, beyond the newest `rotation`."""
+    """Return the server's backups of the type of `arguments`, beyond the newest `rotation`."""
     query = select(Image).where(Image.owner == arguments["owner"], Image.status == ImageStatus.ACTIVE)
     same = [
         image

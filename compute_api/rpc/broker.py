@@ -1,4 +1,4 @@
-"""Connections to RabbitMQ, and what is declared there."""
+"""RabbitMQ connections and declarations of queues and exchanges."""
 
 import ssl
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from compute_api.rpc import topology
 
 
 def _reject_compression(_body: Any) -> Any:
-    raise ValueError("Messages of this cloud are not compressed.")
+    raise ValueError("Compressed messages are not accepted.")
 
 
-# Nobody compresses messages, and what hosts send must not grow when it is read.
+# No sender compresses; refusing compression prevents decompression bombs from hosts.
 for _kind in compression.encoders():
     compression.register(_reject_compression, _reject_compression, _kind)
 
@@ -25,10 +25,10 @@ TIMEOUT_SECONDS = 10.0
 
 
 def connection_options(url: str, authority: str | None, *, confirmed: bool = True) -> dict[str, Any]:
-    """How kombu and Celery connect: confirmed publishing, no waiting for ever, and TLS for amqps:// URLs.
+    """Return connection options: publisher confirms, timeouts, and TLS for amqps:// URLs.
 
-    What is not `confirmed` is sent and forgotten. `authority` is the path of the certificate authority's file; the
-    system's own are trusted when it is None.
+    With `confirmed` False the broker does not acknowledge messages. `authority` is the path of the certificate
+    authority's file; None trusts the system's own.
     """
     timeouts = {"connect_timeout": TIMEOUT_SECONDS, "write_timeout": TIMEOUT_SECONDS}
     made: dict[str, Any] = {"transport_options": {"confirm_publish": confirmed, **timeouts}}
@@ -40,23 +40,23 @@ def connection_options(url: str, authority: str | None, *, confirmed: bool = Tru
 def connection(
     url: str, authority: str | None = None, *, heartbeat: int = HEARTBEAT_SECONDS, confirmed: bool = True
 ) -> Connection:
-    """A connection that is made when it is first needed."""
+    """Return a connection that connects on first use."""
     return Connection(url, heartbeat=heartbeat, **connection_options(url, authority, confirmed=confirmed))
 
 
 def connect_with_retries(connecting: Connection, lost: Callable[[Exception, float], None], **more: Any) -> Connection:
-    """The connection, once the broker takes it, for however long that takes: tried every second at first, then every
-    five. `lost` is told why not, and after how many seconds it is tried again."""
+    """Connect, retrying for ever: every second at first, later every five. `lost` is called with each error and the
+    seconds until the next attempt."""
     return connecting.ensure_connection(lost, None, interval_start=1, interval_step=1, interval_max=5, **more)
 
 
 def conductor_queue() -> Queue:
-    """What hosts ask of and report to the control plane."""
+    """Queue of requests and reports of hosts to the conductor."""
     return Queue(topology.CONDUCTOR, Exchange(""), topology.CONDUCTOR, durable=True)
 
 
 def heartbeat_queue() -> Queue:
-    """That hosts are alive; what is older than the silence after which they count as down says nothing."""
+    """Queue of heartbeats. They expire with the interval after which a host counts as down."""
     return Queue(
         topology.HEARTBEATS,
         Exchange(""),
@@ -67,19 +67,19 @@ def heartbeat_queue() -> Queue:
 
 
 def reply_exchange() -> Exchange:
-    """Where the answers of all hosts come together."""
+    """Exchange that receives the replies of all hosts."""
     return Exchange(topology.REPLY_EXCHANGE, type="topic", durable=True)
 
 
 def declare(channel: Any) -> None:
-    """What all hosts share. May be done again."""
+    """Declare what all hosts share. Idempotent."""
     reply_exchange()(channel).declare()
     conductor_queue()(channel).declare()
     heartbeat_queue()(channel).declare()
 
 
 def declare_host(channel: Any, host: str) -> None:
-    """The host's queues, its exchange, and where that leads. May be done again."""
+    """Declare the host's queues and its exchange with its bindings. Idempotent."""
     declare(channel)
     own = Exchange(topology.host_exchange(host), type="topic", durable=True)(channel)
     own.declare()
@@ -100,9 +100,9 @@ def remove_host(channel: Any, host: str) -> None:
 
 
 def unavailable(error: Exception) -> errors.Unavailable:
-    """The error that users see when the broker cannot be reached."""
+    """Return the error that users see while the broker is unreachable."""
     return errors.Unavailable(f"The message broker cannot be reached just now ({type(error).__name__}). Try again.")
 
 
 CONNECTION_ERRORS = (OperationalError, ConnectionError, OSError)
-"""What a broker that is not there looks like."""
+"""Exceptions of an unreachable broker."""

@@ -1,4 +1,4 @@
-"""Asks somebody at the other side of the broker and waits for the answer: used by hosts and by the API alike."""
+"""RPC client over the broker, used by hosts and by the API."""
 
 import logging
 import threading
@@ -22,38 +22,38 @@ STOP_SECONDS = 5.0
 
 
 class ConsumerThread(ConsumerMixin):  # type: ignore[misc]
-    """Hears messages in a thread of its own, for as long as it takes; a broker that is gone is waited for."""
+    """Consumer in a thread of its own. Reconnects for ever."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self._name = name
         self._thread: threading.Thread | None = None
         self.connected = threading.Event()
-        self._in_use: Connection | None = None  # the mixin listens on a copy of the connection that it is given
+        self._in_use: Connection | None = None  # the mixin consumes on a clone of the connection
 
     def start(self) -> None:
-        """Begin to listen."""
-        self._thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._consume, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Hear nothing more. Returns when it is over, or when waiting for it makes no sense."""
+        """Stop consuming. Waits for the thread, but not for an unresponsive broker."""
         self.should_stop = True
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
     @contextmanager
     def establish_connection(self) -> Iterator[Connection]:
-        """A connection for as long as there is something to hear."""
+        """Connect for one run of the consumer."""
         with self.create_connection() as made:
             yield broker.connect_with_retries(made, self.on_connection_error)
 
-    def _listen(self) -> None:
+    def _consume(self) -> None:
         while not self.should_stop:
             try:
                 self.run()
             except Exception:
-                log.exception("What listens for %s goes on after a failure", self._name)
+                log.exception("Consumer %s failed, continuing", self._name)
 
     def on_consume_ready(self, connection: Connection, *_args: Any, **_more: Any) -> None:
         self._in_use = connection
@@ -72,42 +72,44 @@ class ConsumerThread(ConsumerMixin):  # type: ignore[misc]
 
 
 class RpcClient(ConsumerThread):
-    """The answers to what was asked, each brought to whoever waits for it."""
+    """Sends requests and resolves each with its reply."""
 
-    def __init__(self, connection: Connection, queue: Queue, post: Publisher) -> None:
-        super().__init__(connection, "answers")
+    def __init__(self, connection: Connection, queue: Queue, publisher: Publisher) -> None:
+        super().__init__(connection, "replies")
         self._queue = queue
-        self._post = post
+        self._publisher = publisher
         self._waiting: dict[str, Future[Any]] = {}
 
     def call(self, body: dict[str, Any], *, exchange: str = "", routing_key: str, seconds: float) -> Any:
-        """The answer. Raises Unavailable when there is none, Conflict with its words when it is that it cannot be."""
+        """Return the answer to a request. Raises Unavailable on timeout, Conflict with the error of the reply."""
         number = uuid4().hex
         future: Future[Any] = Future()
         self._waiting[number] = future
         try:
-            self._post.send(body, exchange=exchange, routing_key=routing_key, correlation_id=number, expiration=seconds)
+            self._publisher.send(
+                body, exchange=exchange, routing_key=routing_key, correlation_id=number, expiration=seconds
+            )
             answer = future.result(seconds)
         except (TooLate, CancelledError):
-            raise errors.Unavailable("There was no answer in time. Try again.") from None
+            raise errors.Unavailable("The request timed out. Try again.") from None
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
             raise errors.Conflict(str(answer["error"]))
         if "answer" not in answer:
-            raise errors.Unavailable("The answer makes no sense.")
+            raise errors.Unavailable("The reply is malformed.")
         return answer["answer"]
 
     def stop(self) -> None:
-        """Whoever waits is told that there is no answer."""
+        """Fail pending requests and stop the thread."""
         for future in list(self._waiting.values()):
             future.cancel()
         super().stop()
 
     def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
-        return [consumer([self._queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
+        return [consumer([self._queue], callbacks=[self._on_reply], accept=["json"], no_ack=True)]
 
-    def _hear(self, body: Any, message: Message) -> None:
+    def _on_reply(self, body: Any, message: Message) -> None:
         future = self._waiting.get(message.properties.get("correlation_id", ""))
         if future is not None and isinstance(body, dict) and not future.done():
             future.set_result(body)

@@ -1,4 +1,4 @@
-"""Celery, as this project uses it: one task, one quorum queue for each host, no results, no chatter between workers."""
+"""Celery application: one task, a quorum queue per host, no results, no mingle or gossip."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from compute_api.rpc import broker, topology
 
 
 def work_queue(host: str) -> Queue:
-    """The queue of a host; it was declared when the host was added, and nobody declares it again."""
+    """Return the task queue of a host. `sixstack host add` declares it; workers may not."""
     return Queue(
         topology.task_queue(host),
         Exchange("", no_declare=True),
@@ -20,7 +20,7 @@ def work_queue(host: str) -> Queue:
 
 
 def make_celery(url: str, authority: str | None, *, host: str | None = None) -> Celery:
-    """An application for sending work, or with a host for carrying out what is sent to it."""
+    """Return an application that publishes tasks or, with `host`, runs the tasks of that host."""
     app = Celery("sixstack", set_as_current=False)
     connecting: dict[str, Any] = broker.connection_options(url, authority)
     app.conf.update(

@@ -1,4 +1,4 @@
-"""Which way leads to hosts on other computers: none without a broker, and then Celery is not even loaded."""
+"""Factory of the RPC clients of remote hosts. Without a broker Celery is not imported."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ Remote = tuple[Callable[[str, Sequence[int]], None] | None, Callable[..., Any] |
 
 
 def make_remote_clients(settings: Settings) -> Remote:
-    """How to notify and how to ask hosts on other computers."""
+    """Return the notifier and the RPC client of remote hosts, or None for both without a broker."""
     if settings.broker_url is None:
         return None, None
     from compute_api.rpc.celery_app import make_celery

@@ -1,7 +1,7 @@
-"""Requests of many hosts that wait to be answered: hosts take turns, so that none waits for all that another one asks.
+"""Fair queue of requests: round robin over hosts, so that a busy host does not delay the others.
 
 h1 ▪▪▪▪▪▪▪▪▪▪  ─┐
-h2 ▪            ├─► one of h1, one of h2, one of h3, one of h1, …
+h2 ▪            ├─► h1, h2, h3, h1, …
 h3 ▪▪          ─┘
 """
 
@@ -13,16 +13,16 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Bounded: a host that has `each` waiting is refused, and who adds to `whole` waits until there is room."""
+    """Bounded round-robin queue: `add` refuses more than `each` items of a host and blocks at `whole` items in all."""
 
     def __init__(self, each: int, whole: int) -> None:
         self._each = each
         self._room = threading.BoundedSemaphore(whole)
         self._lock = threading.Lock()
-        self._waiting: dict[str, deque[Item]] = {}  # hosts in the order in which it is their turn
+        self._waiting: dict[str, deque[Item]] = {}  # in the order in which hosts are served
 
     def add(self, host: str, item: Item) -> bool:
-        """Let it wait; False when too much of the host does already."""
+        """Enqueue an item; returns False when the host has `each` items queued."""
         with self._lock:
             if len(self._waiting.get(host, ())) >= self._each:
                 return False
@@ -32,7 +32,7 @@ class FairQueue(Generic[Item]):
         return True
 
     def take(self) -> tuple[str, Item]:
-        """The next one; there must be one."""
+        """Dequeue the next item. The queue must not be empty."""
         with self._lock:
             host = next(iter(self._waiting))
             waiting = self._waiting.pop(host)

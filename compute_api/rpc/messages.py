@@ -13,7 +13,7 @@ from hypervisor.api.spec import HostReport, MachineSpec, SnapshotFile
 
 @dataclass(frozen=True, slots=True)
 class ClaimedOperation:
-    """One operation that this host has claimed.
+    """An operation that this host has claimed.
 
     `spec` is None when the server is deleted and only its remains may be on the host. `store_image` uploads the
     snapshot that the operation creates; `image_is_stored` returns whether an earlier attempt has completed the upload.

@@ -1,6 +1,6 @@
-"""Tells agents that there is something to do; the one on this machine by a Unix datagram with operation ids.
+"""Notifications of queued operations: a Unix datagram with operation ids to the agent on this machine.
 
-Losing one is harmless: the agent also looks by itself, once a second.
+A notification may be lost: the agent also polls once a second.
 """
 
 import os
@@ -15,7 +15,7 @@ RPC_SOCKET_NAME = "agent-ask.sock"
 
 @contextmanager
 def short_socket_path(path: Path) -> Iterator[str]:
-    """A short name for a socket's path, which may be longer than the 107 bytes that a Unix socket's name may have."""
+    """Yield a short name for a socket's path, which may exceed the 107 bytes that a Unix socket address holds."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -24,7 +24,7 @@ def short_socket_path(path: Path) -> Iterator[str]:
 
 
 class Notifier:
-    """Tells the host's agent in the way that leads there: the agent on this machine, or those on others."""
+    """Notifies the local agent (Unix socket) or a remote one (broker)."""
 
     def __init__(self, here: str | None, local: "LocalNotifier", remote: Callable[[str, Sequence[int]], None] | None):
         self._here, self._local, self._remote = here, local, remote
@@ -37,7 +37,7 @@ class Notifier:
 
 
 class LocalNotifier:
-    """Nudges the agent that listens in the state directory."""
+    """Sends datagrams to the agent's socket in the state directory."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / SOCKET_NAME
@@ -48,6 +48,6 @@ class LocalNotifier:
         with (
             suppress(OSError),
             short_socket_path(self._path) as name,
-            socket.socket(socket.AF_UNIX, datagram) as nudges,
+            socket.socket(socket.AF_UNIX, datagram) as sender,
         ):
-            nudges.sendto(message, name)
+            sender.sendto(message, name)

@@ -1,4 +1,4 @@
-"""Sends messages to the broker from any thread, over one connection that is made again when it was lost."""
+"""Broker publisher: thread-safe, over one connection that is reopened when it is lost."""
 
 import threading
 from collections.abc import Mapping
@@ -11,10 +11,8 @@ from compute_api.rpc.broker import CONNECTION_ERRORS, TIMEOUT_SECONDS, connectio
 
 
 class Publisher:
-    """Messages are confirmed by the broker before `send` returns. Safe to use from several threads.
-
-    Not `confirmed` are those that somebody asks for again when they do not arrive.
-    """
+    """Publishes messages; thread-safe. With `confirmed`, `send` returns when the broker has the message; without,
+    the message may be lost and its sender retries."""
 
     def __init__(self, url: str, authority: str | None, *, confirmed: bool = True) -> None:
         self._url, self._authority = url, authority
@@ -25,14 +23,15 @@ class Publisher:
         self._producer: Producer | None = None
 
     def send(self, body: Mapping[str, Any], *, exchange: str = "", routing_key: str, **properties: Any) -> None:
-        """Raises Unavailable when the broker cannot be reached; then the message may or may not have arrived."""
+        """Publish a message. Raises Unavailable when the broker is unreachable; the message may have arrived
+        nevertheless."""
         with self._lock:
             if self._ended:
-                raise errors.Unavailable("Nothing is sent any more: this process ends.")
+                raise errors.Unavailable("This process is shutting down.")
             try:
                 self._publish(body, exchange, routing_key, properties)
             except CONNECTION_ERRORS:
-                # A connection that was idle may have died unseen: a new one decides.
+                # An idle connection may have died unnoticed: retry once on a new one.
                 self._close()
                 try:
                     self._publish(body, exchange, routing_key, properties)
@@ -41,11 +40,11 @@ class Publisher:
                     raise unavailable(error) from None
 
     def end(self) -> None:
-        """Whoever waits to send something gives up: a broker that does not answer must not keep a process."""
+        """Fail pending and later messages, so that an unresponsive broker does not delay the end of the process."""
         self._ended = True
 
     def close(self) -> None:
-        """The connection goes; the next message makes a new one."""
+        """Close the connection; the next message opens a new one."""
         with self._lock:
             self._close()
 
@@ -59,5 +58,5 @@ class Publisher:
 
     def _close(self) -> None:
         if self._connection is not None:
-            self._connection.collect(1.0)  # does not ask a broker that may not answer
+            self._connection.collect(1.0)  # closes without waiting for the broker
         self._connection = self._producer = None

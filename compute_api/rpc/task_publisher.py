@@ -1,6 +1,6 @@
-"""Tells hosts on other computers that there is something to do, without making a request wait for the broker.
+"""Task publisher: notifies remote hosts of operations without blocking the request on the broker.
 
-What cannot be sent is forgotten here: the operation stays queued in the database and is sent again from there.
+Notifications that fail are dropped: the operation stays queued in the database, from which its host is notified again.
 """
 
 import logging
@@ -20,7 +20,7 @@ MAX_PENDING = 10_000
 
 
 class CeleryNotifier:
-    """Sends operations' ids to their hosts' queues from a thread of its own."""
+    """Publishes operation ids to the hosts' task queues from a thread of its own."""
 
     def __init__(self, engine: Celery) -> None:
         self._engine = engine
@@ -29,20 +29,20 @@ class CeleryNotifier:
         self._lock = threading.Lock()
 
     def __call__(self, host: str, operation_ids: Sequence[int]) -> None:
-        """Returns at once."""
+        """Enqueue notifications without blocking."""
         try:
             for number in operation_ids:
                 self._waiting.put_nowait((host, number))
         except queue.Full:
-            log.warning("The broker is too slow; the rest is sent later")
+            log.warning("The notification queue is full; the rest is sent later")
         if self._thread is None or not self._thread.is_alive():
             with self._lock:
                 if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._send_all, name="nudges", daemon=True)
+                    self._thread = threading.Thread(target=self._send_all, name="notifications", daemon=True)
                     self._thread.start()
 
     def send(self, host: str, operation_id: int) -> bool:
-        """Send one now; returns whether the broker has it."""
+        """Publish one notification; returns whether the broker accepted it."""
         try:
             self._engine.send_task(
                 topology.TASK,
@@ -57,7 +57,7 @@ class CeleryNotifier:
         return True
 
     def close(self) -> None:
-        """Nothing more is sent; its connections go."""
+        """Stop the thread and close the connections."""
         self._waiting.put(None)
         if self._thread is not None:
             self._thread.join(5)
@@ -65,14 +65,14 @@ class CeleryNotifier:
 
     def _send_all(self) -> None:
         while True:
-            told = self._waiting.get()
-            if told is None:
+            notification = self._waiting.get()
+            if notification is None:
                 return
-            if not self.send(*told):
-                self._forget()
+            if not self.send(*notification):
+                self._drop_pending()
 
-    def _forget(self) -> None:
-        """The broker is gone: what waits is sent again from the database once it is back."""
+    def _drop_pending(self) -> None:
+        """Drop pending notifications; they are repeated from the database when the broker is back."""
         while True:
             try:
                 self._waiting.get_nowait()

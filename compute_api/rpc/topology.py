@@ -1,13 +1,13 @@
-"""What queues and exchanges are called, and who may use them.
+"""Broker topology: names of queues and exchanges, and permissions of hosts.
 
-    control plane ── sixstack.host.NAME (quorum) ──► host NAME     what is to be done: a Celery task, an operation's id
-    control plane ── sixstack.ask.NAME ───────────► host NAME     questions about machines
-    control plane ── sixstack.answers.NAME ───────► host NAME     answers to what the host has asked
-    host NAME ── exchange sixstack.up.NAME ──┬────► sixstack.conductor         requests and reports
-                                             ├────► sixstack.heartbeats   that it is alive
-                                             └────► sixstack.up           answers to questions, for the API that asked
+    control plane ── sixstack.host.NAME (quorum) ──► host NAME     tasks: a Celery task with an operation's id
+    control plane ── sixstack.ask.NAME ───────────► host NAME     requests about machines
+    control plane ── sixstack.answers.NAME ───────► host NAME     replies to the host's requests
+    host NAME ── exchange sixstack.up.NAME ──┬────► sixstack.conductor    requests and reports
+                                             ├────► sixstack.heartbeats   heartbeats
+                                             └────► sixstack.up           replies to requests of the API
 
-A host may write to its own exchange only, so the exchange that a message came by says who sent it.
+A host may write to its own exchange only, so the exchange of a message identifies its sender.
 """
 
 import re
@@ -23,42 +23,42 @@ KEY_REPLY = "answer"
 
 HEARTBEAT_TTL_MS = 30_000
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
-"""What a host may be called: a DNS name."""
+"""Valid host names: a DNS label or name."""
 
 
 def task_queue(host: str) -> str:
-    """The quorum queue of what the host is to do."""
+    """Return the name of the host's task queue, a quorum queue."""
     return f"sixstack.host.{host}"
 
 
 def request_queue(host: str) -> str:
-    """The queue of what the host is asked."""
+    """Return the name of the queue of requests to the host."""
     return f"sixstack.ask.{host}"
 
 
 def reply_queue(host: str) -> str:
-    """The queue of what the host gets to know."""
+    """Return the name of the queue of replies to the host."""
     return f"sixstack.answers.{host}"
 
 
 def host_exchange(host: str) -> str:
-    """The exchange of all that the host says."""
+    """Return the name of the exchange that the host publishes to."""
     return f"{REPLY_EXCHANGE}.{host}"
 
 
 def sender(exchange: str) -> str | None:
-    """The host whose exchange it is; None when it is none's."""
+    """Return the host that publishes to the exchange; None for another exchange."""
     prefix = f"{REPLY_EXCHANGE}."
     return exchange.removeprefix(prefix) if exchange.startswith(prefix) else None
 
 
 def broker_user(host: str) -> str:
-    """The host's user at the broker."""
+    """Return the host's user name at the broker."""
     return f"sixstack-host-{host}"
 
 
 def permissions(host: str) -> dict[str, str]:
-    """What that user may do, as RabbitMQ's management API takes it."""
+    """Return that user's permissions in the form of RabbitMQ's management API."""
     name = re.escape(host)
     return {
         "configure": "^$",

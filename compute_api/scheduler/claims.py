@@ -1,4 +1,4 @@
-"""What a server holds of its project's quota and of its host, and how that changes while it is resized."""
+"""Resource claims of a server on its project's quota and its hosts, also during resize and migration."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from compute_api.models import ProjectUsage, Server
 
 
 class Resources(TypedDict):
-    """What a server takes of its host."""
+    """Capacity of a host."""
 
     vcpus: int
     memory_mib: int
@@ -23,13 +23,13 @@ class Resources(TypedDict):
 
 
 def flavor_resources(flavor: dict[str, Any]) -> Resources:
-    """What a flavor takes of a host: swap counts as disk, in whole GiB."""
+    """Return a flavor's resources. Swap counts as disk, rounded up to whole GiB."""
     disk = flavor["disk"] + flavor["ephemeral"] + -(-flavor["swap"] // 1024)
     return Resources(vcpus=flavor["vcpus"], memory_mib=flavor["ram"], disk_gib=disk)
 
 
 def held_resources(server: Server) -> Resources:
-    """What the server holds: while it is resized, the larger of both flavors."""
+    """Return the server's claim on the quota: during a resize the larger of both flavors."""
     now = flavor_resources(server.flavor)
     resize = server.aside.get(system_metadata.RESIZE)
     if resize is None:
@@ -43,8 +43,8 @@ def held_resources(server: Server) -> Resources:
 
 
 def resources_by_host(server: Server) -> dict[str, Resources]:
-    """What the server holds on which host: on its own, on the one that it is moving to, and on the one that it came
-    from as long as it may go back."""
+    """Return the server's claims by host: its own, the migration's destination, and the source of an unconfirmed
+    resize."""
     if server.host is None:
         return {}
     resize, migration = server.aside.get(system_metadata.RESIZE), server.aside.get(system_metadata.MIGRATION)
@@ -62,7 +62,7 @@ def resources_by_host(server: Server) -> dict[str, Resources]:
 
 @contextmanager
 def release_difference(session: Session, server: Server) -> Iterator[None]:
-    """What the server holds less of its quota and of hosts after the block is given back."""
+    """Release what the server claims less, of its quota and on hosts, after the block than before it."""
     quota, rooms = held_resources(server), resources_by_host(server)
     yield
     less = _subtract(quota, held_resources(server))
@@ -84,8 +84,10 @@ def _subtract(one: Resources, other: Resources) -> Resources:
 
 
 def claim_growth(session: Session, now: datetime, server: Server, before: Resources) -> bool:
-    """Take what the server holds more than `before`, of the quota and of its host. False when that has no room, with
-    the quota taken. Raises QuotaExceeded."""
+    """Claim what the server needs more than `before` of the quota and its host.
+
+    Returns False, with the quota claimed, when the host has no room. Raises QuotaExceeded.
+    """
     more = _subtract(held_resources(server), before)
     used = session.get_one(ProjectUsage, server.project_id, with_for_update=True, populate_existing=True)
     limits = quotas.limits(session, server.project_id)
@@ -149,13 +151,13 @@ def _check_user_growth(session: Session, server: Server, more: Resources) -> Non
 
 
 def end_resize(session: Session, server: Server) -> None:
-    """The resize is over: the server holds what its flavor says and nothing more."""
+    """End a resize: release everything beyond the server's current flavor."""
     with release_difference(session, server):
         system_metadata.pop(server, system_metadata.RESIZE)
 
 
 def release(session: Session, server: Server) -> None:
-    """The server is gone: all of it is free again."""
+    """Release all claims of a deleted server."""
     holds = held_resources(server)
     quotas.add(session, server.project_id, instances=-1, cores=-holds["vcpus"], ram=-holds["memory_mib"])
     for host, taken in resources_by_host(server).items():

@@ -1,6 +1,6 @@
-"""Where a server may go: what was asked for, its group, what its flavor asks of aggregates, who has refused it.
+"""Scheduling: selects a host by hints, server group, aggregates and hosts that failed the build.
 
-What was asked for when it was created is remembered in `aside.PLACING`, for hosts that it goes to later.
+Hints of the create request are kept in the server's system metadata, for later scheduling.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ def store_hints(
     same_host: Sequence[str] = (),
     different_host: Sequence[str] = (),
 ) -> None:
-    """Keep what was asked for: a host, which if `forced` nothing but room decides about, and servers by their ids."""
+    """Store scheduling hints: a host, which `forced` exempts from all constraints but capacity, and ids of other
+    servers."""
     wish: dict[str, Any] = {"host": host, "forced": forced}
     wish |= {"same_host": list(same_host), "different_host": list(different_host)}
     if asked := {name: value for name, value in wish.items() if value}:
@@ -36,14 +37,14 @@ def store_hints(
 
 
 def request_host(server: Server, host: str) -> None:
-    """Somebody wants it on this host."""
+    """Store a request for this host."""
     system_metadata.set_item(
         server, system_metadata.PLACING, {**server.aside.get(system_metadata.PLACING, {}), "host": host}
     )
 
 
 def add_failed_host(server: Server, host: str, reason: str) -> list[tuple[str, str]]:
-    """A host could not do it: the server goes to no such host again; returns all that have refused, and why."""
+    """Add a host to those that failed the build; returns all (host, reason) pairs."""
     wish = server.aside.get(system_metadata.PLACING, {})
     refused = [*wish.get("refused", []), [host, reason]]
     system_metadata.set_item(server, system_metadata.PLACING, {**wish, "refused": refused})
@@ -51,18 +52,18 @@ def add_failed_host(server: Server, host: str, reason: str) -> list[tuple[str, s
 
 
 def clear_hints(server: Server) -> None:
-    """It runs: no host has refused it, and the one that was asked for once has had it."""
+    """Clear the requested host and the failed hosts after a successful boot."""
     if wish := system_metadata.pop(server, system_metadata.PLACING):
         store_hints(server, same_host=wish.get("same_host", ()), different_host=wish.get("different_host", ()))
 
 
 def is_pinned(server: Server) -> bool:
-    """Whether somebody asked for the one host that it is on."""
+    """Return whether a host was requested."""
     return bool(server.aside.get(system_metadata.PLACING, {}).get("host"))
 
 
 def constraints(session: Session, server: Server) -> HostConstraints:
-    """Where the server may go, as others are where they are now."""
+    """Return the server's host constraints at this moment."""
     wish = server.aside.get(system_metadata.PLACING, {})
     refused = [(name, reason) for name, reason in wish.get("refused", ())]
     among = HostConstraints(forbidden=tuple(name for name, _ in refused), host_reasons=tuple(refused))
@@ -87,7 +88,7 @@ def constraints(session: Session, server: Server) -> HostConstraints:
 
 
 def claim_host(session: Session, now: datetime, server: Server, zone: str | None) -> Host | None:
-    """Take room for the server and put it there; None, with the server as it was, when there is none."""
+    """Claim a host for the server and assign it; returns None, with the server unchanged, when no host has room."""
     found = hosts.claim(
         session, now, **claims.held_resources(server), zone=zone, host=None, constraints=constraints(session, server)
     )
@@ -97,13 +98,14 @@ def claim_host(session: Session, now: datetime, server: Server, zone: str | None
 
 
 def explain_no_host(session: Session, now: datetime, server: Server, zone: str | None) -> str:
-    """What was missing."""
+    """Return the "No valid host" message for the server."""
     among = constraints(session, server)
     return hosts.explain_no_host(session, now, **claims.held_resources(server), zone=zone, constraints=among)
 
 
 def _hosts_of_servers(session: Session, server: Server, server_ids: Sequence[str]) -> tuple[str, ...]:
-    """The hosts of these servers; those of other projects count as unknown, so that hints reveal nothing of them."""
+    """Return the hosts of these servers. Servers of other projects count as unknown, so that hints do not reveal
+    them."""
     query = select(Server.host).where(
         Server.id.in_(server_ids),
         Server.project_id == server.project_id,
@@ -114,7 +116,7 @@ def _hosts_of_servers(session: Session, server: Server, server_ids: Sequence[str
 
 
 def _aggregate_constraints(session: Session, extra_specs: dict[str, str]) -> HostConstraints:
-    """Hosts whose aggregates have what the flavor asks for, by keys with the scope of aggregates or with none."""
+    """Return hosts whose aggregates match the flavor's extra specs, unscoped or in the aggregate scope."""
     wanted = {}
     for key, value in extra_specs.items():
         scope, colon, name = key.partition(":")

@@ -1,4 +1,4 @@
-"""Server groups: servers that belong on one host, or each on another, and what that means for the next of them."""
+"""Server groups: affinity and anti-affinity policies and their host constraints."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from compute_api.models import Server, ServerGroup
 
 
 def find(session: Session, caller: Caller, group_id: str) -> ServerGroup:
-    """The project's group; an admin finds every project's."""
+    """Return the project's group, for an admin any project's. Raises NotFound."""
     query = select(ServerGroup).where(ServerGroup.id == group_id)
     if not caller.is_admin:
         query = query.where(ServerGroup.project_id == caller.project)
@@ -26,7 +26,7 @@ def find(session: Session, caller: Caller, group_id: str) -> ServerGroup:
 
 
 def list_groups(session: Session, project_id: str | None, *, limit: int, offset: int) -> list[ServerGroup]:
-    """Groups in the order they were made; `project_id` None means those of all projects."""
+    """Return groups in creation order; `project_id` None returns those of all projects."""
     query = select(ServerGroup).order_by(ServerGroup.seq).limit(limit).offset(offset)
     if project_id is not None:
         query = query.where(ServerGroup.project_id == project_id)
@@ -36,7 +36,7 @@ def list_groups(session: Session, project_id: str | None, *, limit: int, offset:
 def create(
     session: Session, now: datetime, caller: Caller, name: str, policy: str, max_server_per_host: int | None
 ) -> ServerGroup:
-    """Make a group. Raises QuotaExceeded, and Forbidden for a token without a project."""
+    """Create a group. Raises QuotaExceeded, and Forbidden for a token without a project."""
     project_id = caller.require_project()
     limit = quotas.limits(session, project_id)["server_groups"]
     if 0 <= limit <= count(session, project_id):
@@ -56,13 +56,13 @@ def create(
 
 
 def count(session: Session, project_id: str) -> int:
-    """How many the project has."""
+    """Return the number of the project's groups."""
     query = select(func.count()).select_from(ServerGroup).where(ServerGroup.project_id == project_id)
     return session.scalar(query) or 0
 
 
 def members_by_group(session: Session, group_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The ids of each group's servers, oldest first. One query."""
+    """Return the ids of each group's servers, oldest first. One query."""
     found: dict[str, list[str]] = {}
     query = select(Server.group_id, Server.id).where(Server.group_id.in_(group_ids), Server.deleted.is_(False))
     for group_id, server_id in session.execute(query.order_by(Server.seq)):
@@ -71,14 +71,14 @@ def members_by_group(session: Session, group_ids: Sequence[str]) -> dict[str, li
 
 
 def check_members(session: Session, group: ServerGroup, more: int) -> None:
-    """Room for so many more servers in the group, or QuotaExceeded."""
+    """Raise QuotaExceeded unless the group may get `more` servers."""
     limit = quotas.limits(session, group.project_id)["server_group_members"]
     if 0 <= limit < len(members_by_group(session, [group.id]).get(group.id, ())) + more:
         raise errors.QuotaExceeded("Quota exceeded, too many servers in group")
 
 
 def constraints(session: Session, group: ServerGroup, server_id: str) -> HostConstraints:
-    """Where the server may go, as the group's other servers are where they are."""
+    """Return the host constraints that the group's policy and its other servers impose."""
     query = select(Server.host).where(
         Server.group_id == group.id, Server.deleted.is_(False), Server.host.is_not(None), Server.id != server_id
     )

@@ -362,7 +362,7 @@ def test_a_host_is_drained_and_removed(
     assert shown(as_admin, server_id)["status"] == "SHUTOFF", "what it has goes on being served"
     as_member.delete(f"{COMPUTE}/servers/{server_id}")
     host.work()
-    assert "would come back" in api.delete(path).text
+    assert "would register again" in api.delete(path).text
     clock.advance(31)
     other.conductor.heartbeat()
     assert api.delete(path).status_code == 204

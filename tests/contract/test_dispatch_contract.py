@@ -401,7 +401,7 @@ def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) ->
         conductor._insist("report", operation_id=waiting, result={"error": "mine now"})
         wanted = next(iter(LocalConductor(two.rig.database, SystemClock(), _as(two, two.honest)).host_state().servers))
         conductor.report_state(wanted, VmState.ERROR, PowerState.NOSTATE, "mine now")
-        with pytest.raises(Conflict, match="cannot speak for"):
+        with pytest.raises(Conflict, match="may not report as"):
             conductor.register(FakeHypervisor(name=two.honest.name).describe())
         with pytest.raises(Conflict, match="no such request"):
             conductor._ask("_database")
