@@ -39,23 +39,23 @@ log = logging.getLogger("sixstack.conductor")
 
 THREADS = 8
 MAX_PENDING_PER_HOST = 128
-"""Requests of a host that may wait; an honest one has no more than its threads. What is beyond is asked again."""
+"""Queued requests per host; more are dropped and retried by the host. A working agent has no more than its threads."""
 MAX_PENDING = 4096
-"""Requests that are taken from the broker; the rest waits there."""
+"""Requests taken from the broker; more wait there."""
 TICK_SECONDS = 1.0
 REAP_SECONDS = 5.0
 
 
 class ConductorServer(ConsumerThread):
-    """Answers requests in a few threads. Who asks is told by the exchange that the request came by.
+    """Handles requests in a thread pool. The exchange of a message identifies its sender.
 
-    Whether hosts are heard it knows from hearing itself: what it says goes the way of their heartbeats.
+    The heartbeat watermark is measured by messages of its own that pass through the heartbeat queue.
     """
 
     def __init__(
         self,
         connection: Connection,
-        post: Publisher,
+        publisher: Publisher,
         database: Database,
         clock: Clock,
         settings: Settings,
@@ -63,117 +63,121 @@ class ConductorServer(ConsumerThread):
     ) -> None:
         self._notify = notify
         super().__init__(connection, "conductor")
-        self._post = post
+        self._publisher = publisher
         self._database = database
         self._clock = clock
         self._settings = settings
         self._store: Store = make_store(settings)
         self._conductors: dict[str, LocalConductor] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="conductor")
-        self._answering: set[Future[None]] = set()
-        self._turns: FairQueue[tuple[str, dict[str, Any]]] = FairQueue(MAX_PENDING_PER_HOST, MAX_PENDING)
-        self._heard: dict[str, datetime] = {}
-        self._heard_until: datetime | None = None
-        self._mute = False
-        self._hearing = threading.Lock()
-        self._passed_over: Counter[str] = Counter()
+        self._running: set[Future[None]] = set()
+        self._queue: FairQueue[tuple[str, dict[str, Any]]] = FairQueue(MAX_PENDING_PER_HOST, MAX_PENDING)
+        self._heartbeats: dict[str, datetime] = {}
+        self._watermark: datetime | None = None
+        self._is_publishing_failing = False
+        self._heartbeat_lock = threading.Lock()
+        self._dropped: Counter[str] = Counter()
 
     def get_consumers(self, consumer: type[Consumer], channel: Any) -> list[Consumer]:
         broker.declare(channel)
         return [
-            consumer([broker.conductor_queue()], callbacks=[self._hear], accept=["json"], no_ack=True),
-            consumer([broker.heartbeat_queue()], callbacks=[self._beat], accept=["json"], no_ack=True),
+            consumer([broker.conductor_queue()], callbacks=[self._on_request], accept=["json"], no_ack=True),
+            consumer([broker.heartbeat_queue()], callbacks=[self._on_heartbeat], accept=["json"], no_ack=True),
         ]
 
     def stop(self) -> None:
-        """Hear nothing more, and answer what was begun, if the broker takes it soon: hosts ask again."""
+        """Stop consuming and finish running requests, if the broker accepts replies; hosts retry the others."""
         super().stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(self._answering.copy(), STOP_SECONDS)
-        self._post.end()
+        wait(self._running.copy(), STOP_SECONDS)
+        self._publisher.end()
 
-    def say(self) -> None:
-        """Say something behind all that hosts have said by now."""
+    def publish_watermark(self) -> None:
+        """Publish a watermark message behind all heartbeats that are in the queue by now."""
         at = self._clock.now().isoformat()
         try:
-            self._post.send({"at": at}, routing_key=topology.HEARTBEATS, expiration=topology.HEARTBEAT_TTL_MS / 1000)
-            self._mute = False
+            self._publisher.send(
+                {"at": at}, routing_key=topology.HEARTBEATS, expiration=topology.HEARTBEAT_TTL_MS / 1000
+            )
+            self._is_publishing_failing = False
         except errors.Unavailable as error:
-            if not self._mute:
-                log.warning("Hosts are not heard: %s", error)
-            self._mute = True
+            if not self._is_publishing_failing:
+                log.warning("Heartbeats are not being received: %s", error)
+            self._is_publishing_failing = True
 
     def write_heartbeats(self) -> int:
-        """Write down who was heard of since the last time, and until when all were heard; returns how many."""
-        passed_over, self._passed_over = self._passed_over, Counter()
-        for host, count in passed_over.items():
-            log.warning("%s asks more than can be answered; %d requests were passed over", host, count)
-        with self._hearing:
-            heard, self._heard = self._heard, {}
-            until, self._heard_until = self._heard_until, None
-        if not heard and until is None:
+        """Write received heartbeats and the watermark to the database; returns the number of hosts."""
+        dropped, self._dropped = self._dropped, Counter()
+        for host, count in dropped.items():
+            log.warning("Host %s exceeds its request queue; dropped %d requests", host, count)
+        with self._heartbeat_lock:
+            heartbeats, self._heartbeats = self._heartbeats, {}
+            until, self._watermark = self._watermark, None
+        if not heartbeats and until is None:
             return 0
         try:
             with self._database.transaction() as session:
                 liveness.advance_watermark(session, until)
-                hosts.record_heartbeats(session, heard)
+                hosts.record_heartbeats(session, heartbeats)
         except Exception:
-            with self._hearing:  # said again, with what was heard meanwhile
-                self._heard = heard | self._heard
-                self._heard_until = self._heard_until or until
+            with self._heartbeat_lock:  # keep for the next attempt, merged with later heartbeats
+                self._heartbeats = heartbeats | self._heartbeats
+                self._watermark = self._watermark or until
             raise
-        return len(heard)
+        return len(heartbeats)
 
-    def _beat(self, body: Any, message: Message) -> None:
+    def _on_heartbeat(self, body: Any, message: Message) -> None:
         if message.delivery_info["exchange"]:
             self._sender(message)
-        else:  # where no host may write: a desk has said it
-            with self._hearing:
-                self._heard_until = datetime.fromisoformat(body["at"])
+        else:  # the default exchange, where no host may write: a watermark of a conductor
+            with self._heartbeat_lock:
+                self._watermark = datetime.fromisoformat(body["at"])
 
-    def _hear(self, body: Any, message: Message) -> None:
+    def _on_request(self, body: Any, message: Message) -> None:
         host = self._sender(message)
         number = message.properties.get("correlation_id")
         if host is None or not number or not isinstance(body, dict):
             return
-        if self._turns.add(host, (number, body)):
-            answer = self._pool.submit(self._answer_next)
-            self._answering.add(answer)
-            answer.add_done_callback(self._answering.discard)
+        if self._queue.add(host, (number, body)):
+            answer = self._pool.submit(self._handle_next)
+            self._running.add(answer)
+            answer.add_done_callback(self._running.discard)
         else:
-            self._passed_over[host] += 1
+            self._dropped[host] += 1
 
     def _sender(self, message: Message) -> str | None:
-        """The host that says something, which is a sign of life whatever it says."""
+        """Return the sending host; any message counts as a heartbeat."""
         host = topology.sender(message.delivery_info["exchange"])
         if host is not None:
-            with self._hearing:
-                self._heard[host] = self._clock.now()
+            with self._heartbeat_lock:
+                self._heartbeats[host] = self._clock.now()
         return host
 
-    def _answer_next(self) -> None:
-        host, (number, body) = self._turns.take()
+    def _handle_next(self) -> None:
+        host, (number, body) = self._queue.take()
         try:
             reply = self._reply(host, body)
             if reply is not None:
-                self._post.send(reply, routing_key=topology.reply_queue(host), correlation_id=number, expiration=60)
+                self._publisher.send(
+                    reply, routing_key=topology.reply_queue(host), correlation_id=number, expiration=60
+                )
         except errors.Unavailable as error:
-            log.warning("An answer to %s could not be sent: %s", host, error)
+            log.warning("A reply to %s could not be sent: %s", host, error)
         except Exception:
-            log.exception("A request of %s could not be answered", host)
+            log.exception("A request of %s failed", host)
 
     def _reply(self, host: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """None where only silence is right: the host asks again."""
+        """Return the reply, or None when the host should time out and retry."""
         try:
             return {"answer": messages.dispatch(self._conductor(host), body)}
         except errors.Unavailable as error:
-            log.warning("Request of %s not answered: %s", host, error)
+            log.warning("Request of %s not handled: %s", host, error)
             return None
         except errors.SixstackError as error:
             return {"error": str(error)}
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("%s asks for what there is not: %r", host, error)
-            return {"error": "There is no such request."}
+            log.warning("Malformed request of %s: %r", host, error)
+            return {"error": "Invalid request."}
 
     def _conductor(self, host: str) -> LocalConductor:
         conductor = self._conductors.get(host)
@@ -197,20 +201,20 @@ def main() -> int:
         signal.signal(number, lambda *_: ending.set())
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=THREADS + 2)
     clock = SystemClock()
-    post = Publisher(settings.broker_url, settings.broker_authority, confirmed=False)  # hosts ask again
+    post = Publisher(settings.broker_url, settings.broker_authority, confirmed=False)  # hosts retry
     notify = Notifier(
         settings.host_name if settings.agent else None, LocalNotifier(settings.state), make_remote_clients(settings)[0]
     )
     server = ConductorServer(
         broker.connection(settings.broker_url, settings.broker_authority), post, database, clock, settings, notify
     )
-    purging = PurgeThread(database, clock, settings.keep_deleted_days)
+    purge_thread = PurgeThread(database, clock, settings.keep_deleted_days)
     server.start()
-    purging.start()
+    purge_thread.start()
     swept = time.monotonic()
     while not ending.wait(TICK_SECONDS):
         try:
-            server.say()
+            server.publish_watermark()
             server.write_heartbeats()
             with database.transaction() as session:
                 stale = operations.take_stale_queued(session, clock.now())
@@ -221,11 +225,11 @@ def main() -> int:
                 store = make_store(settings)
                 reaper.reap(database, clock.now(), settings.soft_reboot_seconds, store=store, notify=notify)
         except SQLAlchemyError as error:
-            log.warning("The database does not answer (%s); trying again", type(error).__name__)
+            log.warning("Database unreachable (%s), retrying", type(error).__name__)
         except Exception:
             log.exception("Conductor loop failed, continuing")
     server.stop()
-    purging.stop()
+    purge_thread.stop()
     post.close()
     database.dispose()
     return 0

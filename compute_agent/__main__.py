@@ -1,4 +1,5 @@
-"""The agent's process: `python -m compute_agent`, with its settings in SIXSTACK_*. Started by `sixstack up`."""
+"""Agent process beside the database: `python -m compute_agent`, started by `sixstack up`, with settings in
+SIXSTACK_*."""
 
 import logging
 import os
@@ -28,7 +29,7 @@ log = logging.getLogger("compute_agent")
 
 
 def main() -> int:
-    """Run until SIGTERM. Exit status 1 with one line when the host is unfit."""
+    """Run until SIGTERM. Prints one line and returns 1 when the host is unfit."""
     log_context.configure()
     processes.end_with_parent()
     settings = Settings.read({})
@@ -44,8 +45,8 @@ def _run(settings: Settings) -> int:
     database = Database(settings.database, synchronous=settings.sqlite_synchronous)
     chosen = installation.load(settings)
     hypervisor = make_hypervisor(settings, chosen)
-    who = privileges.account(settings, chosen)
-    asker = os.geteuid() if who is None else who.uid
+    account = privileges.account(settings, chosen)
+    client_uid = os.geteuid() if account is None else account.uid
     notify = Notifier(settings.host_name, LocalNotifier(settings.state), make_remote_clients(settings)[0])
     agent = Agent(
         LocalConductor(database, SystemClock(), settings, notify=notify, sweeps=True),
@@ -58,16 +59,16 @@ def _run(settings: Settings) -> int:
     signal.signal(signal.SIGINT, lambda *_: agent.stop())
     agent.prepare()
     clear_restart_mark(settings.state)
-    close_questions = host_rpc.serve(settings.state, hypervisor, asker)
+    close_rpc = host_rpc.serve(settings.state, hypervisor, client_uid)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
-    receive_notifications(settings.state / SOCKET_NAME, agent, asker)
+    receive_notifications(settings.state / SOCKET_NAME, agent, client_uid)
     (settings.state / "agent.ready").write_text(str(os.getpid()))
-    purging = PurgeThread(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
-    purging.start()  # with hosts on other computers the desk does
+    purge_thread = PurgeThread(database, SystemClock(), 0 if settings.broker_url else settings.keep_deleted_days)
+    purge_thread.start()  # with remote hosts the conductor purges
     agent.run()
-    purging.stop()
-    close_questions()
+    purge_thread.stop()
+    close_rpc()
     metadata.close()
     (settings.state / SOCKET_NAME).unlink(missing_ok=True)
     (settings.state / "agent.ready").unlink(missing_ok=True)
@@ -76,21 +77,21 @@ def _run(settings: Settings) -> int:
 
 
 def receive_notifications(path: Path, agent: Agent, sender: int | None = None) -> None:
-    """Receive nudges from processes of the user `sender`, our own by default, in a thread."""
+    """Receive notifications from processes of the user `sender`, by default our own, in a thread."""
     path.unlink(missing_ok=True)
-    nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with short_socket_path(path) as name:
-        nudges.bind(name)
+        notifications.bind(name)
     path.chmod(0o600)
     if sender is not None:
         os.chown(path, sender, -1)
 
-    def hear() -> None:
+    def receive() -> None:
         while True:
-            nudges.recv(1 << 16)
+            notifications.recv(1 << 16)
             agent.notify()
 
-    threading.Thread(target=hear, name="nudges", daemon=True).start()
+    threading.Thread(target=receive, name="notifications", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The agent of one host: takes operations, carries them out in a few threads, and compares what runs with what should.
+"""Agent of one host: executes operations in a thread pool and reconciles machines with the desired state.
 
-Level-triggered: a notify only makes it look sooner. It looks by itself every second, and both ways (servers without
-their machine, machines without their server) every five; where every look is a message to somebody else it does so
-less often while nothing changes here.
+Level-triggered: a notification only makes it poll sooner. It polls every second and reconciles in both directions
+(servers without a machine, machines without a server) every five; a remote agent does so less often while nothing
+changes.
 """
 
 import logging
@@ -48,8 +48,8 @@ UNTHROTTLED_TASKS = frozenset(
 
 
 class Agent:
-    """Works until `stop` is called. `restart_stopped`: machines that should run and do not are started, not shown
-    as shut off; right after the host itself has rebooted, or after `sixstack down --servers` ended them."""
+    """Runs until `stop`. With `restart_stopped`, the first reconciliation starts machines that should run instead of
+    reporting them shut off: after a reboot of the host or `sixstack down --servers`."""
 
     def __init__(
         self,
@@ -71,159 +71,159 @@ class Agent:
         self._poll_seconds = poll_seconds
         self._reconcile_seconds = reconcile_seconds
         self._idle_seconds = idle_seconds
-        self._asked_at = 0.0
+        self._contacted_at = 0.0
         self._seen: dict[str, MachineState] = {}
-        self._said: HostReport | None = None
-        self._said_at = 0.0
+        self._registered: HostReport | None = None
+        self._registered_at = 0.0
         self._heartbeat_seconds = heartbeat_seconds
-        self._looked_at = 0.0
-        # Most of them only wait: for a guest to power off, for a snapshot to be written.
+        self._polled_at = 0.0
+        # Most threads only wait: for a guest to power off, for a snapshot to be written.
         self._pool = ThreadPoolExecutor(max(threads, MIN_THREADS), thread_name_prefix="work")
         self._busy = threading.BoundedSemaphore(threads)
-        self._looking = threading.Event()
+        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._submitted: set[int] = set()
         self._lock = threading.Lock()
 
     def notify(self, _operation_ids: Sequence[int] = ()) -> None:
-        """Look now."""
-        self._looking.set()
+        """Poll now."""
+        self._wake.set()
 
     def stop(self) -> None:
-        """End `run` once what is under way has been done."""
+        """End `run` when running operations have ended."""
         self._stopping.set()
-        self._looking.set()
+        self._wake.set()
 
     def prepare(self) -> None:
-        """Everything that must be right before the first look: the host is known, its links are there."""
+        """Repair the host, register it, requeue its operations and reconcile once, before `run`."""
         self._hypervisor.repair()
         self._register()
         if waiting_again := self._conductor.requeue():
-            log.info("%d operations were under way when the agent ended; they are done again", waiting_again)
-        self.compare()
+            log.info("%d operations were running when the agent ended and are queued again", waiting_again)
+        self.reconcile()
         self._restart_stopped = False
 
     def run(self) -> None:
-        """Work until stopped."""
-        compared = described = self._looked_at = time.monotonic()
+        """Poll and reconcile until stopped."""
+        reconciled = registered = self._polled_at = time.monotonic()
         beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beating.start()
         while not self._stopping.is_set():
-            nudged = self._looking.is_set()
-            self._looking.clear()
-            self._looked_at = time.monotonic()
+            notified = self._wake.is_set()
+            self._wake.clear()
+            self._polled_at = time.monotonic()
             try:
-                if not nudged and self._is_idle():
-                    self._looking.wait(self._poll_seconds)
+                if not notified and self._is_idle():
+                    self._wake.wait(self._poll_seconds)
                     continue
-                self._asked_at = self._looked_at
-                if self._looked_at - compared >= self._reconcile_seconds:
-                    compared = self._looked_at
+                self._contacted_at = self._polled_at
+                if self._polled_at - reconciled >= self._reconcile_seconds:
+                    reconciled = self._polled_at
                     self.poll_and_reconcile()
                 else:
-                    self.look()
-                if time.monotonic() - described >= self._heartbeat_seconds:
+                    self.poll()
+                if time.monotonic() - registered >= self._heartbeat_seconds:
                     self._register()
-                    described = time.monotonic()
+                    registered = time.monotonic()
             except Exception:
-                log.exception("The agent goes on after a failure")
-            self._looking.wait(self._poll_seconds)
+                log.exception("Agent loop failed, continuing")
+            self._wake.wait(self._poll_seconds)
         beating.join(timeout=5)
         self._pool.shutdown(wait=True)
 
     def _is_idle(self) -> bool:
-        """Whether there is no need to ask the control plane now: it was asked lately, and nothing has changed here."""
-        if time.monotonic() - self._asked_at >= self._idle_seconds:
+        """Return whether this poll may be skipped: the last one is recent and no machine has changed since."""
+        if time.monotonic() - self._contacted_at >= self._idle_seconds:
             return False
         return self._seen == {report.id: report.state for report in self._hypervisor.reports()}
 
     def carry_out(self, operation_id: int) -> None:
-        """Do one operation now and return when it is done. One that somebody has begun already is left alone."""
+        """Execute an operation and return when it has ended. Does nothing when it is being executed already."""
         with self._lock:
             if operation_id in self._submitted:
                 return
             self._submitted.add(operation_id)
-        if not self._do(operation_id):
-            self._looking.set()  # perhaps it waits for another one, which may be in no hurry
+        if not self._execute(operation_id):
+            self._wake.set()  # it may wait for another operation that must be interrupted
 
     def _register(self) -> None:
-        """Say what this host is like, when that is news."""
+        """Report host facts when they have changed."""
         report = self._hypervisor.describe()
-        if report == self._said and time.monotonic() - self._said_at < REGISTER_SECONDS:
+        if report == self._registered and time.monotonic() - self._registered_at < REGISTER_SECONDS:
             return
         self._conductor.register(report)
-        self._said, self._said_at = report, time.monotonic()
+        self._registered, self._registered_at = report, time.monotonic()
 
     def _beat(self) -> None:
-        """Say that this host is alive, in a thread of its own: a look may take longer than a host may be silent. But a
-        host that looks no more falls silent."""
+        """Send heartbeats, in a thread of its own because a poll may take longer than a host may be silent. Stops
+        while the main loop is stuck."""
         pause = self._heartbeat_seconds
         while not self._stopping.wait(pause):
             pause = self._heartbeat_seconds
-            if time.monotonic() - self._looked_at > STUCK_SECONDS:
+            if time.monotonic() - self._polled_at > STUCK_SECONDS:
                 continue
             try:
                 self._conductor.heartbeat()
             except Exception as error:
-                log.warning("A heartbeat was not heard: %s", error)
+                log.warning("Heartbeat failed: %s", error)
                 pause = min(pause, self._poll_seconds)
 
-    def look(self) -> None:
-        """Hand every waiting operation to a thread, and let nobody wait for a guest that is to be deleted."""
+    def poll(self) -> None:
+        """Start queued operations and interrupt the tasks that they preempt."""
         waiting = self._conductor.waiting()
-        self._begin(waiting)
+        self._start(waiting)
         if waiting:
             self._interrupt(self._conductor.interrupted())
 
     def poll_and_reconcile(self) -> None:
-        """Begin what waits, look both ways, and put in order what machines share."""
+        """Start queued operations, reconcile, and repair shared resources of the host."""
         state = self._conductor.host_state()
-        self._begin(state.waiting)
+        self._start(state.waiting)
         self._interrupt(state.interrupted)
-        self._compare(state)
+        self._reconcile(state)
         self._hypervisor.repair()
         self._hypervisor.evict_images(state.images_in_use)
 
-    def _begin(self, operation_ids: Sequence[int]) -> None:
+    def _start(self, operation_ids: Sequence[int]) -> None:
         for operation_id in operation_ids:
             with self._lock:
                 if operation_id in self._submitted:
                     continue
                 self._submitted.add(operation_id)
-            self._pool.submit(self._do, operation_id)
+            self._pool.submit(self._execute, operation_id)
 
     def _interrupt(self, machine_ids: Sequence[str]) -> None:
         for machine_id in machine_ids:
             self._hypervisor.interrupt(machine_id)
 
-    def _do(self, operation_id: int) -> bool:
-        """Returns whether it was this call that did it."""
+    def _execute(self, operation_id: int) -> bool:
+        """Execute an operation; returns whether this call claimed it."""
         with log_context.use(LogContext()):
-            return self._do_within(operation_id)
+            return self._execute_claimed(operation_id)
 
-    def _do_within(self, operation_id: int) -> bool:
-        work = None
+    def _execute_claimed(self, operation_id: int) -> bool:
+        claimed = None
         try:
             if self._stopping.is_set():
                 return True
-            work = self._conductor.claim(operation_id)
-            if work is not None:
-                log_context.begin(LogContext(request_id=work.request_id, server_id=work.machine_id))
-                with nullcontext() if work.task in UNTHROTTLED_TASKS else self._busy:
-                    outcome = carry_out(work, self._hypervisor, self._grace_seconds)
-                done = work
-                self._insist(lambda: self._conductor.finish(done, outcome))
+            claimed = self._conductor.claim(operation_id)
+            if claimed is not None:
+                log_context.begin(LogContext(request_id=claimed.request_id, server_id=claimed.machine_id))
+                with nullcontext() if claimed.task in UNTHROTTLED_TASKS else self._busy:
+                    outcome = carry_out(claimed, self._hypervisor, self._grace_seconds)
+                done = claimed
+                self._retry_until_reachable(lambda: self._conductor.finish(done, outcome))
         except Exception:
-            log.exception("Operation %d could not be carried out; it is tried again", operation_id)
-            self._insist(lambda: self._conductor.release(operation_id))
+            log.exception("Operation %d failed unexpectedly; releasing it for a retry", operation_id)
+            self._retry_until_reachable(lambda: self._conductor.release(operation_id))
         finally:
             with self._lock:
                 self._submitted.discard(operation_id)
-            if work is not None:  # something else of the same server may have waited for it
-                self._looking.set()
-        return work is not None
+            if claimed is not None:  # another operation of the server may have waited for this one
+                self._wake.set()
+        return claimed is not None
 
-    def _insist(self, report: Callable[[], None]) -> None:
+    def _retry_until_reachable(self, report: Callable[[], None]) -> None:
         """Retry until the control plane is reachable again, or the agent stops."""
         while True:
             try:
@@ -233,35 +233,37 @@ class Agent:
                     raise
                 log.warning("Control plane unreachable, retrying the report: %s", error)
 
-    def compare(self) -> None:
-        """Look both ways, and begin nothing."""
-        self._compare(self._conductor.host_state())
+    def reconcile(self) -> None:
+        """Reconcile without starting operations."""
+        self._reconcile(self._conductor.host_state())
 
-    def _compare(self, desired: HostState) -> None:
-        """What runs against what should, both ways. Servers that somebody is acting on are left alone, but not for
-        longer than it may take, whatever the host is stuck with."""
+    def _reconcile(self, desired: HostState) -> None:
+        """Reconcile machines with the desired state, in both directions.
+
+        Servers with a task in progress are left alone until the task's deadline.
+        """
         for machine_id in desired.overdue:
-            log.error("Server %s: the host took too long", machine_id)
+            log.error("Server %s: operation exceeded its deadline", machine_id)
         self._interrupt(desired.overdue)
         wanted = {one.id: one for one in desired.servers}
         reports = self._seen = {report.id: report.state for report in self._hypervisor.reports()}
         for one in wanted.values():
             if one.task_state is None:
-                self._compare_one(one, reports.get(one.id, MachineState.ABSENT))
+                self._reconcile_server(one, reports.get(one.id, MachineState.ABSENT))
         for machine_id in reports.keys() - wanted.keys():
             if self._conductor.spec(machine_id) is None:
-                log.warning("Machine %s belongs to no server; it is removed", machine_id)
+                log.warning("Removing machine %s, which belongs to no server", machine_id)
                 self._hypervisor.remove(machine_id)
 
-    def _compare_one(self, one: DesiredServer, state: MachineState) -> None:
+    def _reconcile_server(self, one: DesiredServer, state: MachineState) -> None:
         found = self._hypervisor.report(one.id).state if state is not MachineState.RUNNING else state
         match one.vm_state, found:
             case VmState.ACTIVE | VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF | MachineState.ABSENT if (
                 self._restart_stopped and one.power_state == PowerState.RUNNING
             ):
-                self._start_again(one)
+                self._restart(one)
             case VmState.ACTIVE, MachineState.SHUTOFF:
-                log.info("Server %s has shut itself off", one.id)
+                log.info("The guest of server %s has shut down", one.id)
                 self._conductor.report_state(one, VmState.STOPPED, PowerState.SHUTDOWN, "The guest has shut itself off")
             case VmState.ACTIVE, MachineState.CRASHED:
                 self._conductor.report_state(
@@ -287,11 +289,11 @@ class Agent:
             case VmState.RESCUED | VmState.RESIZED, MachineState.SHUTOFF if one.power_state == PowerState.RUNNING:
                 self._conductor.report_state(one, VmState(one.vm_state), PowerState.SHUTDOWN, "")
 
-    def _start_again(self, one: DesiredServer) -> None:
+    def _restart(self, one: DesiredServer) -> None:
         spec = self._conductor.spec(one.id)
         if spec is None:
             return
-        log.info("Server %s is started again", one.id)
+        log.info("Restarting server %s", one.id)
         try:
             self._hypervisor.ensure_running(spec)
         except HypervisorError as error:

@@ -1,4 +1,4 @@
-"""Hears over the broker what there is to do and what is asked: the side of a host that is on another computer."""
+"""Broker consumers of a remote host: operations (Celery tasks) and RPC requests."""
 
 import logging
 import threading
@@ -29,7 +29,7 @@ STOP_SECONDS = 20.0
 
 
 class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
-    """A connection, the tasks, the loop. The others need permissions that a host has not."""
+    """Celery's boot steps without those that need permissions a host does not have."""
 
     default_steps = (
         "celery.worker.consumer.connection:Connection",
@@ -39,23 +39,20 @@ class _Steps(CeleryConsumer.Blueprint):  # type: ignore[misc]
 
 
 class HostConsumer(CeleryConsumer):  # type: ignore[misc]
-    """Celery's consumer without what workers tell each other."""
+    """Celery's consumer without mingle and gossip."""
 
     Blueprint = _Steps
 
     def ensure_connected(self, conn: Connection) -> Connection:
-        """Celery's own pauses grow to half a minute."""
-        return broker.connect_with_retries(conn, self._lost, callback=maybe_shutdown)
+        """Reconnect within seconds; Celery's own pauses grow to half a minute."""
+        return broker.connect_with_retries(conn, self._log_lost_connection, callback=maybe_shutdown)
 
-    def _lost(self, error: Exception, interval: float) -> None:
+    def _log_lost_connection(self, error: Exception, interval: float) -> None:
         log.warning("The message broker cannot be reached (%s); trying again in %d s", error, interval)
 
 
 class TaskWorker:
-    """A Celery worker in a thread of its own; each task that it gets is given to `carry_out` and waited for.
-
-    One that ends by itself is started again.
-    """
+    """Celery worker in a thread of its own; runs each task with `carry_out`. Restarted when it exits."""
 
     def __init__(
         self, url: str, authority: str | None, host: str, threads: int, carry_out: Callable[[int], None]
@@ -67,32 +64,32 @@ class TaskWorker:
         self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
 
     def start(self) -> None:
-        """Begin to hear."""
+        """Start the worker."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Hear nothing more; what is not acknowledged comes again."""
+        """Stop the worker; unacknowledged tasks are redelivered."""
         self._stopping.set()
         if self._worker is not None and self._worker.consumer is not None:
-            self._worker.consumer.blueprint.state = CLOSE  # its loop looks at this twice a second or so
+            self._worker.consumer.blueprint.state = CLOSE  # the worker's loop checks this about twice a second
         self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._worker = self._made()
+            self._worker = self._make_worker()
             self._worker.start()
             self._worker.stop()
             if not self._stopping.wait(RESTART_SECONDS):
-                log.warning("What hears of work has ended by itself; it begins again")
+                log.warning("Celery consumer exited, restarting")
 
-    def _made(self) -> WorkController:
+    def _make_worker(self) -> WorkController:
         app = make_celery(self._url, self._authority, host=self._host)
         app.conf.worker_consumer = f"{HostConsumer.__module__}:{HostConsumer.__qualname__}"
         app.task(self._carry_out, name=topology.TASK, shared=False, acks_late=True, ignore_result=True)
         app.finalize()
 
         class Pool(TaskPool):  # type: ignore[misc]
-            """Threads that know whose they are: with more than one host in a process there are several applications."""
+            """Thread pool that sets the current Celery app, as a process may have several hosts."""
 
             def __init__(self, *args: Any, **more: Any) -> None:
                 super().__init__(*args, **more)
@@ -110,43 +107,50 @@ class TaskWorker:
 
 
 class _Controller(WorkController):  # type: ignore[misc]
-    """Celery's worker with its plain loop, which can be ended from another thread."""
+    """Celery's worker with its blocking loop, which another thread can end."""
 
     def should_use_eventloop(self) -> bool:
         return False
 
 
 class RequestServer(ConsumerThread):
-    """Answers what the API asks about machines; `more` are questions that only hosts on other computers are asked."""
+    """Serves RPC requests about machines. `more` are methods that only remote hosts have."""
 
     def __init__(
-        self, connection: Connection, host: str, hypervisor: Hypervisor, post: Publisher, more: Methods | None = None
+        self,
+        connection: Connection,
+        host: str,
+        hypervisor: Hypervisor,
+        publisher: Publisher,
+        more: Methods | None = None,
     ) -> None:
-        super().__init__(connection, "questions")
+        super().__init__(connection, "requests")
         self._more = more
         self._host = host
         self._hypervisor = hypervisor
-        self._post = post
-        self._pool = ThreadPoolExecutor(REQUEST_THREADS, thread_name_prefix="answer")
+        self._publisher = publisher
+        self._pool = ThreadPoolExecutor(REQUEST_THREADS, thread_name_prefix="request")
 
     def stop(self) -> None:
-        """Hear nothing more, and answer what was heard."""
+        """Stop consuming and finish the requests that were received."""
         super().stop()
         self._pool.shutdown()
 
     def get_consumers(self, consumer: type[Consumer], _channel: Any) -> list[Consumer]:
         queue = Queue(topology.request_queue(self._host), no_declare=True)
-        return [consumer([queue], callbacks=[self._hear], accept=["json"], no_ack=True)]
+        return [consumer([queue], callbacks=[self._on_request], accept=["json"], no_ack=True)]
 
-    def _hear(self, body: Any, message: Message) -> None:
+    def _on_request(self, body: Any, message: Message) -> None:
         number = message.properties.get("correlation_id")
         if isinstance(body, dict) and number:
-            self._pool.submit(self._answer, body, number)
+            self._pool.submit(self._handle, body, number)
 
-    def _answer(self, body: dict[str, Any], number: str) -> None:
+    def _handle(self, body: dict[str, Any], number: str) -> None:
         key = body.pop("answer_to", "")
         reply = handle_request(self._hypervisor, body, self._more)
         try:
-            self._post.send(reply, exchange=topology.host_exchange(self._host), routing_key=key, correlation_id=number)
+            self._publisher.send(
+                reply, exchange=topology.host_exchange(self._host), routing_key=key, correlation_id=number
+            )
         except Unavailable as error:
-            log.warning("An answer could not be sent: %s", error)
+            log.warning("A reply could not be sent: %s", error)

@@ -1,4 +1,4 @@
-"""What a host on another computer is given once, by `sixstack host add`, and keeps in a file that only root reads."""
+"""Credential file of a remote host: printed once by `sixstack host add`, kept in a file that only root can read."""
 
 import json
 import os
@@ -13,9 +13,9 @@ FILE = "host.json"
 
 @dataclass(frozen=True, slots=True)
 class HostCredential:
-    """Who the host is, where the broker and the API are, and what is the same for all hosts of one installation.
+    """Host name and secret, addresses of broker and API, and the installation's settings.
 
-    `authority` is the text of the certificate authority that the broker's certificate is from.
+    `authority` is the PEM text of the certificate authority that signed the broker's certificate.
     """
 
     name: str
@@ -26,23 +26,23 @@ class HostCredential:
     authority: str | None = None
 
     def document(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self))
 
 
 def parse(text: str) -> HostCredential:
-    """Raises OperatorError for anything else than what `sixstack host add` printed."""
+    """Parse the output of `sixstack host add`. Raises OperatorError for anything else."""
     try:
         document = json.loads(text)
         return HostCredential(**{**document, "installation": Installation(**document["installation"])})
     except (ValueError, TypeError, KeyError):
         raise OperatorError(
-            "This is not what `sixstack host add` printed. Run that again and paste it whole."
+            "This is not the output of `sixstack host add`. Run the command again and paste its complete output."
         ) from None
 
 
 def save(state: Path, credential: HostCredential) -> None:
-    """Put it, and what follows from it, into the state directory of the host."""
+    """Write the credential and the files derived from it to the state directory."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     _write(state / FILE, credential.document())
@@ -52,18 +52,18 @@ def save(state: Path, credential: HostCredential) -> None:
 
 
 def load(state: Path) -> HostCredential:
-    """What was kept. Raises OperatorError when this host has not joined."""
+    """Read the credential. Raises OperatorError when this host has not joined."""
     try:
         return parse((state / FILE).read_text())
     except FileNotFoundError:
         raise OperatorError(
             f"This host has not joined a cloud: {state / FILE} is missing. Run `sixstack host add NAME` where the API "
-            "runs, and here what it prints."
+            "runs, and then the command that it prints on this host."
         ) from None
 
 
 def authority_file(state: Path) -> Path:
-    """Where the certificate authority's text is kept."""
+    """Return the path of the certificate authority's file."""
     return state / "broker-authority.pem"
 
 

@@ -1,4 +1,4 @@
-"""Settings → the hypervisor of this host, and what is true of this computer."""
+"""Host configuration: builds the hypervisor from the settings; agent lock and restart mark of the state directory."""
 
 import fcntl
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ RESTART_MARK = "machines-ended"
 def make_hypervisor(
     settings: Settings, installation: Installation, images: ImageSource | None = None
 ) -> QemuHypervisor:
-    """The host, checked, with images from the store that the settings name or from elsewhere.
+    """Return the checked hypervisor with images from `images` or the store of the settings.
 
-    Raises HostUnfit, which says what to do, or OperatorError for a setting that is wrong.
+    Raises HostUnfit, which names the remedy, or OperatorError for an invalid setting.
     """
     if settings.accelerator not in ("auto", "kvm", "tcg"):
         raise OperatorError(f"--accelerator is auto, kvm or tcg, not {settings.accelerator}.")
@@ -79,7 +79,7 @@ def _guests_reach_ports(settings: Settings) -> tuple[int, ...]:
     words = _split_list(settings.guests_reach_ports)
     if not all(word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words):
         raise OperatorError(
-            f"--guests-reach-ports wants TCP ports, such as 8774,8775, not {settings.guests_reach_ports}."
+            f"--guests-reach-ports takes TCP ports, such as 8774,8775, not {settings.guests_reach_ports}."
         )
     return tuple(map(int, words))
 
@@ -136,19 +136,20 @@ def _split_list(text: str) -> list[str]:
 
 @contextmanager
 def lock_state_directory(state: Path) -> Iterator[None]:
-    """One agent for each state directory. Raises OperatorError when another one works there."""
+    """Hold the lock of a state directory. Raises OperatorError when another agent holds it."""
     with (state / "agent.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OperatorError(f"Another agent works in {state}.") from None
+            raise OperatorError(f"Another agent is running in {state}.") from None
         yield
 
 
 def should_restart_machines(state: Path) -> bool:
-    """Whether machines that do not run were ended by us or by a reboot of the host, and so are to be started again.
+    """Return whether stopped machines should be restarted: `sixstack down --servers` or a reboot of the host ended
+    them.
 
-    True until `machines_are_started`: an agent that ends before it has heard what should run does not forget it.
+    True until `clear_restart_mark`, so that an agent that ends before its first reconciliation does not lose it.
     """
     remembered = state / BOOT_ID
     rebooted = remembered.exists() and remembered.read_text().strip() != _boot_id()
@@ -156,7 +157,7 @@ def should_restart_machines(state: Path) -> bool:
 
 
 def clear_restart_mark(state: Path) -> None:
-    """From now on a machine that does not run has shut itself off."""
+    """Record that machines were restarted: a machine that stops from now on was shut off by its guest."""
     (state / BOOT_ID).write_text(_boot_id())
     (state / RESTART_MARK).unlink(missing_ok=True)
 

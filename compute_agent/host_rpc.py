@@ -1,4 +1,4 @@
-"""Answers what the API asks about machines: one JSON line each way over a Unix socket in the state directory."""
+"""RPC server of the host: methods of the API on machines, over a Unix socket with one JSON line in each direction."""
 
 import logging
 import os
@@ -20,48 +20,48 @@ log = logging.getLogger(__name__)
 
 
 def console_log(hypervisor: Hypervisor, machine_id: str) -> str:
-    """What the serial console has shown."""
+    """Return the serial console's log."""
     return hypervisor.console_log(machine_id).decode(errors="replace")
 
 
 def diagnostics(hypervisor: Hypervisor, machine_id: str) -> dict[str, Any]:
-    """What the machine has counted since it started."""
+    """Return the machine's counters."""
     return hypervisor.diagnostics(machine_id).model_dump(mode="json")
 
 
 def inject_nmi(hypervisor: Hypervisor, machine_id: str) -> None:
-    """The guest is to dump its memory, if it is set up for that."""
+    """Inject an NMI; the guest decides how to handle it."""
     hypervisor.inject_nmi(machine_id)
 
 
 def password(hypervisor: Hypervisor, machine_id: str) -> str:
-    """What the guest has posted; empty before."""
+    """Return the encrypted password that the guest has posted, or an empty string."""
     return hypervisor.password(machine_id).decode(errors="replace")
 
 
 def forget_password(hypervisor: Hypervisor, machine_id: str) -> None:
-    """The guest may post another one."""
+    """Delete the posted password, so that the guest may post another one."""
     hypervisor.forget_password(machine_id)
 
 
 def migration_progress(hypervisor: Hypervisor, machine_id: str) -> dict[str, int] | None:
-    """How far the machine is on its way to another host; None when it is not."""
+    """Return the progress of the machine's migration, or None."""
     progress = hypervisor.migration_progress(machine_id)
     return None if progress is None else progress.model_dump()
 
 
 def abort_migration(hypervisor: Hypervisor, machine_id: str) -> None:
-    """It is to stay here."""
+    """Abort the machine's migration."""
     hypervisor.interrupt(machine_id)
 
 
 def end_migration(hypervisor: Hypervisor, machine_id: str) -> None:
-    """It is to leave soon, whatever its guest writes."""
+    """Force the migration to complete, whatever memory the guest writes."""
     hypervisor.force_migration_completion(machine_id)
 
 
 def check_console(hypervisor: Hypervisor, machine_id: str) -> None:
-    """Whether there is one that can be opened."""
+    """Raise HypervisorError unless the console can be opened."""
     hypervisor.check_console(machine_id)
 
 
@@ -81,14 +81,14 @@ METHODS: Methods = {
 
 
 def handle_request(hypervisor: Hypervisor, request: dict[str, Any], more: Methods | None = None) -> dict[str, Any]:
-    """{"answer": value}, or {"error": words}; never raises."""
+    """Handle a request; returns {"answer": value} or {"error": message} and never raises."""
     try:
         return {"answer": {**METHODS, **(more or {})}[request.pop("question")](hypervisor, **request)}
     except HypervisorError as error:
         return {"error": str(error)}
     except Exception:
-        log.exception("A question could not be answered")
-        return {"error": "The host could not answer."}
+        log.exception("An RPC request failed")
+        return {"error": "The host failed to handle the request."}
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -105,18 +105,19 @@ class _RequestHandler(socketserver.StreamRequestHandler):
         self.wfile.write(orjson.dumps(handle_request(self.server.hypervisor, request, self.server.more)) + b"\n")
 
 
-def serve(state: Path, hypervisor: Hypervisor, asker: int | None = None) -> Callable[[], None]:
-    """Answer processes of the user `asker`, our own by default, from a thread; returns what ends it."""
-    asker = os.geteuid() if asker is None else asker
+def serve(state: Path, hypervisor: Hypervisor, client_uid: int | None = None) -> Callable[[], None]:
+    """Serve requests of processes of the user `client_uid`, by default our own, in a thread; returns a function that
+    stops it."""
+    client_uid = os.geteuid() if client_uid is None else client_uid
     path = state / RPC_SOCKET_NAME
     path.unlink(missing_ok=True)
     with short_socket_path(path) as name:
         server = _Server(name, _RequestHandler)
     path.chmod(0o600)
-    os.chown(path, asker, -1)
+    os.chown(path, client_uid, -1)
     server.hypervisor = hypervisor
-    server.more = {"open_console": partial(socket_handoff.open_console, taker=asker)}
-    threading.Thread(target=server.serve_forever, name="questions", daemon=True).start()
+    server.more = {"open_console": partial(socket_handoff.open_console, taker=client_uid)}
+    threading.Thread(target=server.serve_forever, name="rpc", daemon=True).start()
 
     def close() -> None:
         server.shutdown()

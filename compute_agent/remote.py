@@ -1,4 +1,4 @@
-"""`sixstack agent`: the agent of a computer that is not the API's. It has a credential, and no database."""
+"""`sixstack agent`: the agent of a remote host, which has a credential and no database."""
 
 import logging
 import os
@@ -32,26 +32,27 @@ from hypervisor.guest_data.metadata import MetadataService
 log = logging.getLogger("compute_agent")
 
 POLL_SECONDS = 15.0
-"""Every look is a few messages to the control plane, and what there is to do comes by itself."""
+"""Each poll is a few messages to the control plane; operations arrive by themselves."""
 IDLE_POLL_SECONDS = 60.0
-"""How long the control plane is not asked while nothing changes here."""
+"""Interval between polls while nothing changes on this host."""
 RETRY_SECONDS = 2.0
 
 
-def join(settings: Settings, words: IO[str]) -> int:
-    """Keep the credential that `sixstack host add` printed."""
-    given = credential.parse(words.read().strip())
+def join(settings: Settings, text: IO[str]) -> int:
+    """Save the credential that `sixstack host add` printed."""
+    host_credential = credential.parse(text.read().strip())
     path = settings.state / credential.FILE
-    if path.exists() and credential.load(settings.state).installation.id != given.installation.id:
-        raise OperatorError(f"{settings.state} belongs to another cloud. Choose another --state.")
-    credential.save(settings.state, given)
-    print(f"{given.name} may join; `sixstack agent --state {settings.state}` does.")  # noqa: T201
+    if path.exists() and credential.load(settings.state).installation.id != host_credential.installation.id:
+        raise OperatorError(f"{settings.state} belongs to another cloud. Use a different --state.")
+    credential.save(settings.state, host_credential)
+    command = f"sixstack agent --state {settings.state}"
+    print(f"Saved the credential of {host_credential.name}. Start the agent with `{command}`.")  # noqa: T201
     return 0
 
 
 def down(settings: Settings, *, servers: bool) -> int:
-    """End the agent, and with `servers` the guests too."""
-    given = credential.load(settings.state)
+    """Stop the agent and, with `servers`, the guests."""
+    host_credential = credential.load(settings.state)
     pid = processes.read_pid_file(settings.state / "agent.pid")
     if pid is not None:
         start = processes.start_time(pid)
@@ -62,36 +63,36 @@ def down(settings: Settings, *, servers: bool) -> int:
     ended = 0
     if servers:
         with lock_state_directory(settings.state):
-            ended = end_machines(_hypervisor(_settings(settings, given), given), settings)
-    print(f"The agent is down; {ended} guests were ended.")  # noqa: T201
+            ended = end_machines(_hypervisor(_settings(settings, host_credential), host_credential), settings)
+    print(f"The agent is down; {ended} guests were stopped.")  # noqa: T201
     return 0
 
 
 def run(settings: Settings) -> int:
-    """Run machines until SIGTERM. Guests go on."""
+    """Run the agent until SIGTERM. Guests keep running."""
     log_context.configure()
     logging.getLogger("celery").setLevel(logging.WARNING)
-    given = credential.load(settings.state)
-    settings = _settings(settings, given)
+    host_credential = credential.load(settings.state)
+    settings = _settings(settings, host_credential)
     try:
         with lock_state_directory(settings.state):
             processes.write_pid_file(settings.state / "agent.pid")
             try:
-                return _run(settings, given)
+                return _run(settings, host_credential)
             finally:
                 (settings.state / "agent.pid").unlink(missing_ok=True)
     except HypervisorError as error:
         raise OperatorError(str(error)) from None
 
 
-def _run(settings: Settings, given: HostCredential) -> int:
-    ending = threading.Event()
+def _run(settings: Settings, host_credential: HostCredential) -> int:
+    stopping = threading.Event()
     authority = settings.broker_authority
-    hypervisor = _hypervisor(settings, given)
-    post = Publisher(given.broker_url, authority)
-    answers = Queue(topology.reply_queue(given.name), no_declare=True)
-    calls = RpcClient(broker.connection(given.broker_url, authority), answers, post)
-    conductor = RemoteConductor(given.name, calls, post, _images(settings, given).upload)
+    hypervisor = _hypervisor(settings, host_credential)
+    publisher = Publisher(host_credential.broker_url, authority)
+    replies = Queue(topology.reply_queue(host_credential.name), no_declare=True)
+    client = RpcClient(broker.connection(host_credential.broker_url, authority), replies, publisher)
+    conductor = RemoteConductor(host_credential.name, client, publisher, _images(settings, host_credential).upload)
     agent = Agent(
         conductor,
         hypervisor,
@@ -103,57 +104,63 @@ def _run(settings: Settings, given: HostCredential) -> int:
         idle_seconds=IDLE_POLL_SECONDS,
     )
 
-    def end(*_: object) -> None:
-        ending.set()
+    def stop(*_: object) -> None:
+        stopping.set()
         conductor.stop()
         agent.stop()
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    calls.start()
-    if not _retry_until_reachable(agent.prepare, ending):
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    client.start()
+    if not _retry_until_reachable(agent.prepare, stopping):
         return 0
     clear_restart_mark(settings.state)
     metadata = MetadataService(hypervisor.segments, hypervisor.paths, hypervisor.spec)
     metadata.start()
     threads = max(settings.agent_threads, MIN_THREADS)
-    worker = TaskWorker(given.broker_url, authority, given.name, threads, agent.carry_out)
+    worker = TaskWorker(host_credential.broker_url, authority, host_credential.name, threads, agent.carry_out)
     worker.start()
-    dialer = ConsoleTunnels(given)
-    more = {"bring_console": dialer.bring_console}
-    questions = RequestServer(broker.connection(given.broker_url, authority), given.name, hypervisor, post, more)
-    questions.start()
-    print(f"{given.name} has joined the cloud at {given.api_url}.", flush=True)  # noqa: T201
+    tunnels = ConsoleTunnels(host_credential)
+    more = {"bring_console": tunnels.bring_console}
+    requests = RequestServer(
+        broker.connection(host_credential.broker_url, authority), host_credential.name, hypervisor, publisher, more
+    )
+    requests.start()
+    print(f"{host_credential.name} has joined the cloud at {host_credential.api_url}.", flush=True)  # noqa: T201
     agent.run()
     worker.stop()
-    questions.stop()
-    dialer.close()
-    calls.stop()
+    requests.stop()
+    tunnels.close()
+    client.stop()
     metadata.close()
-    post.close()
+    publisher.close()
     return 0
 
 
-def _retry_until_reachable(prepare: Callable[[], None], ending: threading.Event) -> bool:
-    """Try until the control plane has answered; False when the agent is to end before that."""
-    while not ending.is_set():
+def _retry_until_reachable(prepare: Callable[[], None], stopping: threading.Event) -> bool:
+    """Call `prepare` until the control plane responds; returns False when the agent is stopped first."""
+    while not stopping.is_set():
         try:
             prepare()
             return True
         except Unavailable as error:
-            log.warning("The control plane does not answer: %s", error)
-            ending.wait(RETRY_SECONDS)
+            log.warning("Control plane unreachable, retrying: %s", error)
+            stopping.wait(RETRY_SECONDS)
     return False
 
 
-def _settings(settings: Settings, given: HostCredential) -> Settings:
-    authority = str(credential.authority_file(settings.state)) if given.authority else None
-    return replace(settings, host_name=given.name, broker_url=given.broker_url, broker_authority=authority)
+def _settings(settings: Settings, host_credential: HostCredential) -> Settings:
+    authority = str(credential.authority_file(settings.state)) if host_credential.authority else None
+    return replace(
+        settings, host_name=host_credential.name, broker_url=host_credential.broker_url, broker_authority=authority
+    )
 
 
-def _hypervisor(settings: Settings, given: HostCredential) -> QemuHypervisor:
-    return make_hypervisor(settings, installation.load(settings), _images(settings, given))
+def _hypervisor(settings: Settings, host_credential: HostCredential) -> QemuHypervisor:
+    return make_hypervisor(settings, installation.load(settings), _images(settings, host_credential))
 
 
-def _images(settings: Settings, given: HostCredential) -> RemoteImages:
-    return RemoteImages(given.api_url, given.name, given.secret, settings.state / "images" / "fetched")
+def _images(settings: Settings, host_credential: HostCredential) -> RemoteImages:
+    return RemoteImages(
+        host_credential.api_url, host_credential.name, host_credential.secret, settings.state / "images" / "fetched"
+    )

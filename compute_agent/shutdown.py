@@ -1,4 +1,4 @@
-"""Ends every guest of this host at once, for `sixstack down --servers`. Their disks stay."""
+"""Shutdown of all guests of this host, for `sixstack down --servers`. Disks stay."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,10 +12,11 @@ GRACE_SECONDS = 10.0
 
 
 def end_machines(hypervisor: Hypervisor, settings: Settings) -> int:
-    """Power buttons first, force after a grace; then links and radvd go. Returns how many guests ran.
+    """Press the power buttons, kill what is left after the grace period, and remove links and radvd; returns how many
+    ran.
 
-    Leaves a mark, so that the next `up` starts them again instead of showing them as shut off. Raises HypervisorError
-    when a guest cannot be ended, after all others were.
+    Leaves a mark, so that the next `up` restarts the guests instead of reporting them shut off. Raises HypervisorError,
+    after trying all guests, when one cannot be stopped.
     """
     hypervisor.repair_processes()
     running = [one.id for one in hypervisor.reports() if one.state not in (MachineState.SHUTOFF, MachineState.ABSENT)]

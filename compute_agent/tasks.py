@@ -1,4 +1,4 @@
-"""One operation, carried out: what each task asks of the host. Every one may be carried out twice."""
+"""Tasks: how the hypervisor executes each kind of operation. All are idempotent."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from hypervisor.api.spec import MachineSpec
 
 log = logging.getLogger(__name__)
 
-INTERNAL = "The host failed in a way nobody expected; its log says more under the id of this server."
+INTERNAL = "Unexpected error on the host. Its log has details under the id of this server."
 
 TaskFunction = Callable[[Hypervisor, ClaimedOperation, MachineSpec, float], dict[str, Any] | None]
 
@@ -74,7 +74,7 @@ def _create_image(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineS
         if not work.image_is_stored():
             work.store_image(hypervisor.snapshot(spec, name))
     except NotFound:
-        log.info("The image %s of %s was deleted before it was complete", name, spec.id)
+        log.info("Image %s of server %s was deleted before it was complete", name, spec.id)
     finally:
         hypervisor.discard_snapshot(spec.id, name)
 
@@ -84,7 +84,7 @@ def _shelve(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, g
         hypervisor.ensure_stopped(spec.id, grace_seconds=grace)
         _create_image(hypervisor, work, spec, grace)
     if not work.image_is_stored():
-        raise HypervisorError("The image of this server was deleted while it was made.")
+        raise HypervisorError("The image of this server was deleted while it was created.")
     hypervisor.remove(spec.id)
 
 
@@ -93,7 +93,7 @@ def _attach_interface(hypervisor: Hypervisor, _work: ClaimedOperation, spec: Mac
 
 
 def _refresh_interfaces(hypervisor: Hypervisor, _work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
-    """A machine that is not here yet, or not any more, is told when it starts."""
+    """Update the machine, if it is on this host; otherwise the change applies when it starts."""
     if hypervisor.spec(spec.id) is not None:
         hypervisor.ensure_nics(spec)
 
@@ -119,7 +119,7 @@ def _send(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, gra
 
 
 def _take(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> dict[str, Any]:
-    """It is here, or it will never run here: there is nothing between, unless this host does not answer at all."""
+    """Take over the guest. After an error the machine is removed, so that it cannot run on both hosts."""
     sent = work.arguments["sent"]
     try:
         return {"taken": hypervisor.finish_migration(spec, _plan(work), sent and TransferResult.model_validate(sent))}
@@ -133,7 +133,7 @@ def _stay(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _gr
 
 
 def _clean(hypervisor: Hypervisor, work: ClaimedOperation, spec: MachineSpec, _grace: float) -> None:
-    """What a migration has left on this host; not what a later one has brought here."""
+    """Remove what a migration has left on this host, unless a later migration has brought the server here again."""
     known = hypervisor.spec(spec.id)
     if known is None or known.generation <= work.arguments["generation"]:
         hypervisor.remove(spec.id)
@@ -181,7 +181,7 @@ TASKS: dict[str, TaskFunction] = {
 
 
 def carry_out(work: ClaimedOperation, hypervisor: Hypervisor, grace_seconds: float) -> Outcome:
-    """Do it and say how it went; never raises."""
+    """Execute an operation and return its outcome; never raises."""
     try:
         if work.task == TaskState.DELETING or work.spec is None:
             hypervisor.remove(work.machine_id)

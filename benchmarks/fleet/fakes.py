@@ -67,7 +67,7 @@ class FakeHost:
 
     def look(self) -> None:
         """What an agent asks from time to time."""
-        self._ask("survey", {}, lambda _answer: None)
+        self._ask("host_state", {}, lambda _answer: None)
 
     def _told(self, message: Any) -> None:
         operation_id = json.loads(message.body)[0][0]

@@ -93,8 +93,8 @@ class Host:
                     done += 1
         return done
 
-    def compare(self) -> None:
-        Agent(self.conductor, self.hypervisor, threads=1, grace_seconds=1.0).compare()
+    def reconcile(self) -> None:
+        Agent(self.conductor, self.hypervisor, threads=1, grace_seconds=1.0).reconcile()
 
 
 @pytest.fixture(scope="session")

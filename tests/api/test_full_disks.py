@@ -17,16 +17,16 @@ def test_a_paused_server_says_why_and_continues(as_member: Api, make_server: Mak
     server_id = make_server()
     actions = f"{COMPUTE}/servers/{server_id}/os-instance-actions"
     host.hypervisor.fill_disk(server_id)
-    host.compare()
+    host.reconcile()
     assert shown(as_member, server_id) == ("PAUSED", 3)
     (pause, _) = as_member.get(actions).json["instanceActions"]
     assert (pause["action"], pause["message"]) == ("pause", "Error")
     shown_action = as_member.at("2.84").get(f"{actions}/{pause['request_id']}").json["instanceAction"]
     assert shown_action["events"][0]["details"].startswith("The host's disk is full.")
-    host.compare()
+    host.reconcile()
     assert len(as_member.get(actions).json["instanceActions"]) == 2
     host.hypervisor.free_disk(server_id)
-    host.compare()
+    host.reconcile()
     assert shown(as_member, server_id) == ("ACTIVE", 1)
 
 
@@ -35,10 +35,10 @@ def test_a_rescued_server_stays_so(as_member: Api, make_server: MakeServer, host
     as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"rescue": None})
     host.work()
     host.hypervisor.fill_disk(server_id)
-    host.compare()
+    host.reconcile()
     assert shown(as_member, server_id) == ("RESCUE", 3)
     host.hypervisor.free_disk(server_id)
-    host.compare()
+    host.reconcile()
     assert shown(as_member, server_id) == ("RESCUE", 1)
 
 

@@ -65,5 +65,5 @@ def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
     host.conductor.register(host.hypervisor.describe())
     assert room(database) == {"fake-host": 0, "other-host": 0}
     assert len(host.hypervisor.machines) == 3
-    host.compare()
+    host.reconcile()
     assert host.hypervisor.machines == {}

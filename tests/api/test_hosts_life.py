@@ -93,10 +93,10 @@ def test_a_server_that_one_host_cannot_make_is_made_on_another(
     ]
 
     host.hypervisor.ensure_running(other.hypervisor.machines[server_id].spec)
-    host.compare()
+    host.reconcile()
     assert server_id not in host.hypervisor.machines, "what it has of the server is no longer its own"
-    other.compare()
-    host.compare()
+    other.reconcile()
+    host.reconcile()
     assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
     assert shown(as_member, server_id)["status"] == "ACTIVE"
 
@@ -272,7 +272,7 @@ def test_servers_on_a_host_that_is_down_are_deleted_at_once_and_removed_when_it_
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
     assert len(host.hypervisor.machines) == 2
     host.conductor.heartbeat()
-    host.compare()
+    host.reconcile()
     assert host.hypervisor.machines == {}
 
 

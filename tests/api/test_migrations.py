@@ -81,7 +81,7 @@ def work(*hosts: Host) -> None:
     """All hosts work until none has anything to do; they look both ways in between."""
     while sum(host.work() for host in hosts):
         for host in hosts:
-            host.compare()
+            host.reconcile()
 
 
 def step(host: Host, outcome: Outcome | None = None) -> str:
@@ -108,7 +108,7 @@ def test_a_server_moves_while_its_guest_goes_on(
     assert step(host) == "migration_offer"
     assert step(other) == "migration_prepare"
     for one in (host, other):
-        one.compare()
+        one.reconcile()
     (one,) = migrations(as_admin, status="running")
     path = f"{COMPUTE}/servers/{server_id}/migrations"
     assert one["links"][0]["href"].endswith(f"{path}/{one['id']}")
@@ -120,7 +120,7 @@ def test_a_server_moves_while_its_guest_goes_on(
     assert ("force_migration_completion", server_id) in host.hypervisor.calls
     assert step(host) == "migration_send"
     for each in (host, other):
-        each.compare()
+        each.reconcile()
     assert other.hypervisor.machines[server_id].state is not MachineState.RUNNING
     work(host, other)
 
@@ -212,7 +212,7 @@ def test_a_deleted_server_moves_nowhere(
         as_member.delete(f"{COMPUTE}/servers/{server_id}")
         work(host, other)
         for one in (host, other):
-            one.compare()
+            one.reconcile()
         assert host.hypervisor.machines == other.hypervisor.machines == {}
         assert as_admin.get(f"{COMPUTE}/servers/{server_id}").status_code == 404
         assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
@@ -309,7 +309,7 @@ def test_a_resize_that_its_host_has_no_room_for_goes_to_another(
     as_member.delete(f"{COMPUTE}/servers/{server_id}")
     work(host, other)
     for one in (host, other):
-        one.compare()
+        one.reconcile()
     assert host.hypervisor.machines == other.hypervisor.machines == {}
     assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
 
@@ -360,7 +360,7 @@ def test_servers_of_a_host_that_is_down_are_evacuated(
     # The host was not dead after all: never two of them.
     host.conductor.heartbeat()
     host.work()
-    host.compare()
+    host.reconcile()
     assert host.hypervisor.machines == {}
     assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
 

@@ -159,7 +159,7 @@ def test_a_stopped_server_is_resized_and_stays_off(as_member: Api, make_server: 
     host.work()
     assert shown(as_member, server_id)["status"] == "VERIFY_RESIZE"
     assert shown(as_member, server_id)["OS-EXT-STS:power_state"] == 4
-    host.compare()
+    host.reconcile()
     act(as_member, server_id, {"confirmResize": None}, 204)
     host.work()
     assert shown(as_member, server_id)["status"] == "SHUTOFF"
@@ -321,7 +321,7 @@ def test_suspend_and_resume(as_member: Api, make_server: MakeServer, host: Host)
     server_id = make_server()
     act(as_member, server_id, {"suspend": None})
     host.work()
-    host.compare()
+    host.reconcile()
     assert shown(as_member, server_id)["status"] == "SUSPENDED"
     assert host.hypervisor.machines[server_id].suspended
     act(as_member, server_id, {"os-start": None}, 409)
@@ -615,10 +615,10 @@ def test_what_takes_too_long_has_failed(
     assert stuck is not None
     agent = Agent(host.conductor, host.hypervisor, threads=1, grace_seconds=1.0)
     clock.advance(300)
-    agent.compare()
+    agent.reconcile()
     assert shown(as_member, server_id)["status"] == "HARD_REBOOT"
     clock.advance(120)
-    agent.compare()
+    agent.reconcile()
     failed = shown(as_member, server_id)
     assert failed["status"] == "ERROR"
     assert "did not finish within" in failed["fault"]["message"]

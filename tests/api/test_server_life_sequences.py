@@ -111,9 +111,9 @@ class Story:
                 with self.database.transaction() as session:
                     long_ago = self.clock.now() - timedelta(hours=6)
                     session.execute(update(Operation).values(started_at=long_ago))
-                self.agent.compare()
+                self.agent.reconcile()
             case ("compare",):
-                self.agent.compare()
+                self.agent.reconcile()
             case ("power off",) if running:
                 self.host.hypervisor.guest_powers_off(self.server_id)
             case ("crash",) if running:
@@ -153,7 +153,7 @@ def test_a_server_ends_where_its_machine_is_and_can_always_be_deleted(
     story.end()
     host.hypervisor._failures.clear()
     host.work()
-    story.agent.compare()
+    story.agent.reconcile()
     server = story.server()
     assert server["OS-EXT-STS:task_state"] is None
     assert host.hypervisor.report(story.server_id).state in RESTS[server["status"]], server["status"]
@@ -162,7 +162,7 @@ def test_a_server_ends_where_its_machine_is_and_can_always_be_deleted(
 
     assert as_member.delete(f"{SERVERS}/{story.server_id}").status_code == 204
     host.work()
-    story.agent.compare()
+    story.agent.reconcile()
     assert as_member.get(f"{SERVERS}/{story.server_id}").status_code == 404
     assert host.hypervisor.machines == {}
     assert as_member.get(f"/network/v2.0/ports?device_id={story.server_id}").json["ports"] == []

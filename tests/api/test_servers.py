@@ -316,7 +316,7 @@ def test_a_guest_that_powers_itself_off_is_shown_as_shut_off(
 ) -> None:
     server_id = make_server()
     host.hypervisor.guest_powers_off(server_id)
-    host.compare()
+    host.reconcile()
     assert status(as_member, server_id) == "SHUTOFF"
 
 
@@ -326,7 +326,7 @@ def test_a_machine_without_a_server_is_removed(make_server: Callable[..., str], 
     as_member.delete(f"{SERVERS}/{server_id}")
     host.work()
     host.hypervisor.machines.update(machines)
-    host.compare()
+    host.reconcile()
     assert host.hypervisor.machines == {}
 
 

@@ -52,10 +52,10 @@ class Host:
                 if (work := self.conductor.claim(operation_id)) is not None:
                     self.conductor.finish(work, carry_out(work, self.hypervisor, 0))
 
-    def compare(self) -> None:
+    def reconcile(self) -> None:
         """Bring database and host together, as the agent does every few seconds."""
         self.hypervisor.repair()
-        self.agent.compare()
+        self.agent.reconcile()
 
     def left(self) -> list[str]:
         return traces(self.hypervisor.config.installation, self.hypervisor.paths.state)
@@ -134,7 +134,7 @@ def test_a_failure_leaves_database_and_host_in_agreement(
             if cloud.server(server_id) is not None:
                 cloud.act(server_id, "delete")
                 host.work()
-        host.compare()
+        host.reconcile()
         assert cloud.server(server_id) is None
 
     first = prepare()
@@ -144,7 +144,7 @@ def test_a_failure_leaves_database_and_host_in_agreement(
         server_id = prepare()
         with injector.failing_after(step):
             host.work()
-        host.compare()
+        host.reconcile()
         host.work()
         shown = cloud.server(server_id)
         if shown is not None:

@@ -272,7 +272,7 @@ def test_host_cannot_use_the_session_of_another_host(host: HostCredential) -> No
             with pytest.raises(ConnectionClosed) as ended:
                 await client.recv()
             assert ended.value.rcvd is not None
-            assert ended.value.rcvd.reason == "The host of this server does not reach the console proxy."
+            assert ended.value.rcvd.reason == "The host of this server cannot reach the console proxy."
 
     served.run(visit)
 

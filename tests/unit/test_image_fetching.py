@@ -59,7 +59,7 @@ def test_what_is_just_fetched_is_not_removed_however_old_it_is(directory: Path) 
     """Another process that looks for old files goes by what died days ago and is just being gone on with."""
     asked: list[int] = []
 
-    def poll_and_reconcile() -> None:
+    def inspect_directory() -> None:
         asked.append(_size(directory / "one.part"))
         for suffix in ("part", "lock"):
             grow_old(directory / f"one.{suffix}")
@@ -68,7 +68,7 @@ def test_what_is_just_fetched_is_not_removed_however_old_it_is(directory: Path) 
     directory.mkdir()
     (directory / "one.part").write_bytes(CONTENT[:50_000])
     grow_old(directory / "one.part")
-    assert fetched(directory, before=poll_and_reconcile).path(image("one")).read_bytes() == CONTENT
+    assert fetched(directory, before=inspect_directory).path(image("one")).read_bytes() == CONTENT
     assert asked == [50_000], "it goes on where it was"
     assert sorted(path.name for path in directory.iterdir()) == ["one", "two"]
 
