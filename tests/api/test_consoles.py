@@ -20,7 +20,7 @@ from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken, Server
 from compute_api.routes.base.context import ASK
 from tests.api.conftest import Api, Host
-from tests.api.identity_fixtures import V3, new_bearer, take
+from tests.api.identity_fixtures import V3, create_user_api, revoke_role
 
 SERVERS = "/compute/v2.1/servers"
 TOKENS = "/compute/v2.1/os-console-auth-tokens"
@@ -218,7 +218,7 @@ def _disable(user: Api, admin: Api) -> None:
 
 
 def _take_role(user: Api, admin: Api) -> None:
-    take(admin, f"projects/{user.project_id}/users/{user.user_id}", "member")
+    revoke_role(admin, f"projects/{user.project_id}/users/{user.user_id}", "member")
 
 
 @pytest.mark.parametrize("end", [_revoke, _disable, _take_role])
@@ -230,7 +230,7 @@ def test_a_token_ends_with_the_rights_of_its_issuer(
     database: Database,
     clock: ManualClock,
 ) -> None:
-    user = new_bearer(as_admin, Api(as_admin.client), as_member.project_id)
+    user = create_user_api(as_admin, Api(as_admin.client), as_member.project_id)
     token, other = new_token(user), new_token(as_member)
     with database.transaction() as session:
         console_tokens.use(session, clock.now(), token)

@@ -8,7 +8,7 @@ from flask import Flask
 
 from app.factory import RULES
 from tests.api.conftest import Api, Host
-from tests.api.identity_fixtures import authenticate, bearer, by_password, give, make
+from tests.api.identity_fixtures import api_with_token, assign_role, authenticate, create, password_auth
 
 SHAPES = {
     "identity": lambda body: {"code", "title", "message"} <= set(body["error"]),
@@ -69,12 +69,12 @@ def test_no_route_fails_on_made_up_ids_or_an_empty_body(app: Flask, as_admin: Ap
 @pytest.fixture(params=["domain", "system", "unscoped"])
 def without_project(as_admin: Api, client: Api, request: pytest.FixtureRequest) -> Api:
     """A member of the default domain or of the system, with a token for that; or a token for nothing."""
-    user = make(as_admin, "user", password="letmein")
+    user = create(as_admin, "user", password="letmein")
     scopes = {"domain": {"domain": {"id": "default"}}, "system": {"system": {"all": True}}, "unscoped": None}
     place = {"domain": "domains/default", "system": "system"}.get(request.param)
     if place:
-        give(as_admin, f"{place}/users/{user['id']}", "member")
-    return bearer(client, authenticate(client, by_password(user["id"], "letmein"), scopes[request.param]))
+        assign_role(as_admin, f"{place}/users/{user['id']}", "member")
+    return api_with_token(client, authenticate(client, password_auth(user["id"], "letmein"), scopes[request.param]))
 
 
 def test_a_token_without_a_project_reads_and_writes_nothing(app: Flask, without_project: Api) -> None:
@@ -110,10 +110,10 @@ def test_an_admin_of_the_system_manages_but_owns_nothing(
     as_admin: Api, client: Api, make_server: Callable[..., str]
 ) -> None:
     server_id = make_server()
-    user = make(as_admin, "user", password="letmein")
-    give(as_admin, f"system/users/{user['id']}", "admin")
-    login = authenticate(client, by_password(user["id"], "letmein"), {"system": {"all": True}})
-    operator = bearer(client, login)
+    user = create(as_admin, "user", password="letmein")
+    assign_role(as_admin, f"system/users/{user['id']}", "admin")
+    login = authenticate(client, password_auth(user["id"], "letmein"), {"system": {"all": True}})
+    operator = api_with_token(client, login)
     found = operator.get("/compute/v2.1/servers?all_tenants=1").json["servers"]
     assert [server["id"] for server in found] == [server_id]
     assert operator.get("/compute/v2.1/os-hypervisors").status_code == 200

@@ -1,4 +1,4 @@
-"""Application credentials: made, used, limited by roles, time and access rules."""
+"""Application credentials: creation, log-in, and limits by roles, expiry and access rules."""
 
 from typing import Any
 
@@ -8,110 +8,120 @@ from app.db.database import Database
 from identity_api import epoch
 from identity_api.models import ApplicationCredential
 from tests.api.conftest import Api
-from tests.api.identity_fixtures import V3, authenticate, bearer, by_credential, by_token, make, role_id
+from tests.api.identity_fixtures import (
+    V3,
+    api_with_token,
+    authenticate,
+    create,
+    credential_auth,
+    find_role_id,
+    token_auth,
+)
 
 
-def path_of(api: Api) -> str:
+def credentials_path(api: Api) -> str:
     return f"{V3}/users/{api.user_id}/application_credentials"
 
 
-def create(api: Api, name: str = "ci", **fields: Any) -> dict[str, Any]:
-    answer = api.post(path_of(api), json={"application_credential": {"name": name, **fields}})
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json["application_credential"]
-    return made
+def create_credential(api: Api, name: str = "ci", **fields: Any) -> dict[str, Any]:
+    response = api.post(credentials_path(api), json={"application_credential": {"name": name, **fields}})
+    assert response.status_code == 201, response.text
+    created: dict[str, Any] = response.json["application_credential"]
+    return created
 
 
-def use(api: Api, made: dict[str, Any]) -> Api:
-    return bearer(api, authenticate(api, by_credential(made["id"], made["secret"])))
+def log_in(api: Api, created: dict[str, Any]) -> Api:
+    return api_with_token(api, authenticate(api, credential_auth(created["id"], created["secret"])))
 
 
 def test_the_secret_is_shown_once(as_member: Api) -> None:
-    made = create(as_member, description="for CI")
-    assert len(made["secret"]) > 40
-    assert made["project_id"] == as_member.project_id
-    assert made["user_id"] == as_member.user_id
-    assert made["unrestricted"] is False
-    assert made["expires_at"] is None
-    assert {role["name"] for role in made["roles"]} == {"member", "reader"}
-    shown = as_member.get(f"{path_of(as_member)}/{made['id']}").json["application_credential"]
-    (listed,) = as_member.get(path_of(as_member), query_string={"name": "ci"}).json["application_credentials"]
-    assert shown == listed == {key: value for key, value in made.items() if key != "secret"}
+    created = create_credential(as_member, description="for CI")
+    assert len(created["secret"]) > 40
+    assert created["project_id"] == as_member.project_id
+    assert created["user_id"] == as_member.user_id
+    assert created["unrestricted"] is False
+    assert created["expires_at"] is None
+    assert {role["name"] for role in created["roles"]} == {"member", "reader"}
+    shown = as_member.get(f"{credentials_path(as_member)}/{created['id']}").json["application_credential"]
+    (listed,) = as_member.get(credentials_path(as_member), query_string={"name": "ci"}).json["application_credentials"]
+    assert shown == listed == {key: value for key, value in created.items() if key != "secret"}
 
 
 @pytest.mark.parametrize("secret", [None, "chosen by me"])
-def test_it_logs_in_by_id_and_by_name_with_its_user(as_member: Api, secret: str | None) -> None:
-    made = create(as_member, secret=secret)
+def test_log_in_by_credential_id_and_by_name_and_user(as_member: Api, secret: str | None) -> None:
+    created = create_credential(as_member, secret=secret)
     for user in ({"id": as_member.user_id}, {"name": "demo", "domain": {"id": "default"}}):
-        proof = {"name": "ci", "secret": made["secret"], "user": user}
+        proof = {"name": "ci", "secret": created["secret"], "user": user}
         identity = {"methods": ["application_credential"], "application_credential": proof}
         assert authenticate(as_member, identity).status_code == 201
-    answer = authenticate(as_member, by_credential(made["id"], made["secret"]))
-    token = answer.json["token"]
+    response = authenticate(as_member, credential_auth(created["id"], created["secret"]))
+    token = response.json["token"]
     assert token["methods"] == ["application_credential"]
-    assert token["application_credential"] == {"id": made["id"], "name": "ci", "restricted": True}
+    assert token["application_credential"] == {"id": created["id"], "name": "ci", "restricted": True}
     assert token["project"]["id"] == as_member.project_id
     assert "catalog" in token
-    for id_, wrong in ((made["id"], "wrong"), ("a" * 32, made["secret"])):
-        assert authenticate(as_member, by_credential(id_, wrong)).status_code == 401
+    for id_, wrong in ((created["id"], "wrong"), ("a" * 32, created["secret"])):
+        assert authenticate(as_member, credential_auth(id_, wrong)).status_code == 401
 
 
-def test_it_cannot_be_given_a_scope_or_change_it(as_admin: Api) -> None:
-    made = create(as_admin)
+def test_the_scope_of_a_credential_is_fixed(as_admin: Api) -> None:
+    created = create_credential(as_admin)
     scope = {"project": {"id": as_admin.project_id}}
-    identity = by_credential(made["id"], made["secret"])
+    identity = credential_auth(created["id"], created["secret"])
     assert authenticate(as_admin, identity, scope).status_code == 401
     assert authenticate(as_admin, identity, "unscoped").status_code == 401
-    token = use(as_admin, made).token
-    assert authenticate(as_admin, by_token(token), scope).status_code == 401
-    assert authenticate(as_admin, by_token(token), {"system": {"all": True}}).status_code == 401
-    again = authenticate(as_admin, by_token(token)).json["token"]
-    assert again["application_credential"]["id"] == made["id"]
+    token = log_in(as_admin, created).token
+    assert authenticate(as_admin, token_auth(token), scope).status_code == 401
+    assert authenticate(as_admin, token_auth(token), {"system": {"all": True}}).status_code == 401
+    again = authenticate(as_admin, token_auth(token)).json["token"]
+    assert again["application_credential"]["id"] == created["id"]
     assert again["project"]["id"] == as_admin.project_id
 
 
-def test_it_holds_a_subset_of_the_roles_and_what_they_imply(as_admin: Api, as_member: Api) -> None:
-    made = create(as_admin, roles=[{"name": "member"}])
-    token = authenticate(as_admin, by_credential(made["id"], made["secret"])).json["token"]
+def test_a_credential_holds_a_subset_of_roles_and_implied_roles(as_admin: Api, as_member: Api) -> None:
+    created = create_credential(as_admin, roles=[{"name": "member"}])
+    token = authenticate(as_admin, credential_auth(created["id"], created["secret"])).json["token"]
     assert {role["name"] for role in token["roles"]} == {"member", "reader"}
-    assert use(as_admin, made).get(f"{V3}/users").status_code == 403
-    body = {"application_credential": {"name": "more", "roles": [{"id": role_id(as_admin, "admin")}]}}
-    assert as_member.post(path_of(as_member), json=body).status_code == 400
+    assert log_in(as_admin, created).get(f"{V3}/users").status_code == 403
+    body = {"application_credential": {"name": "more", "roles": [{"id": find_role_id(as_admin, "admin")}]}}
+    assert as_member.post(credentials_path(as_member), json=body).status_code == 400
 
 
-def test_only_an_unrestricted_one_makes_and_deletes_others(as_member: Api) -> None:
-    restricted = use(as_member, create(as_member))
+def test_only_unrestricted_credentials_manage_credentials(as_member: Api) -> None:
+    restricted = log_in(as_member, create_credential(as_member))
     body = {"application_credential": {"name": "more"}}
-    assert restricted.post(path_of(as_member), json=body).status_code == 403
-    assert restricted.get(path_of(as_member)).status_code == 200
-    other = create(as_member, "other")
-    assert restricted.delete(f"{path_of(as_member)}/{other['id']}").status_code == 403
-    unrestricted = use(as_member, create(as_member, "free", unrestricted=True))
-    assert unrestricted.delete(f"{path_of(as_member)}/{other['id']}").status_code == 204
-    assert create(unrestricted, "more")["roles"]
+    assert restricted.post(credentials_path(as_member), json=body).status_code == 403
+    assert restricted.get(credentials_path(as_member)).status_code == 200
+    other = create_credential(as_member, "other")
+    assert restricted.delete(f"{credentials_path(as_member)}/{other['id']}").status_code == 403
+    unrestricted = log_in(as_member, create_credential(as_member, "free", unrestricted=True))
+    assert unrestricted.delete(f"{credentials_path(as_member)}/{other['id']}").status_code == 204
+    assert create_credential(unrestricted, "more")["roles"]
 
 
-def test_one_made_by_another_gets_no_more_roles_than_it_has(as_admin: Api) -> None:
-    member = use(as_admin, create(as_admin, roles=[{"name": "member"}], unrestricted=True))
-    assert {role["name"] for role in create(member, "next")["roles"]} == {"member", "reader"}
+def test_a_credential_cannot_grant_roles_it_lacks(as_admin: Api) -> None:
+    member = log_in(as_admin, create_credential(as_admin, roles=[{"name": "member"}], unrestricted=True))
+    assert {role["name"] for role in create_credential(member, "next")["roles"]} == {"member", "reader"}
     body = {"application_credential": {"name": "more", "roles": [{"name": "admin"}]}}
-    assert member.post(path_of(member), json=body).status_code == 400
+    assert member.post(credentials_path(member), json=body).status_code == 400
 
 
-def test_nobody_makes_one_for_somebody_else(as_admin: Api, as_member: Api) -> None:
+def test_credentials_cannot_be_created_for_other_users(as_admin: Api, as_member: Api) -> None:
     body = {"application_credential": {"name": "x"}}
-    assert as_admin.post(path_of(as_member), json=body).status_code == 403
-    assert as_member.get(path_of(as_admin)).status_code == 403
-    made = create(as_member)
-    assert as_admin.get(f"{path_of(as_member)}/{made['id']}").status_code == 200
-    assert as_admin.get(f"{path_of(as_admin)}/{made['id']}").status_code == 404
-    assert as_admin.delete(f"{path_of(as_member)}/{made['id']}").status_code == 204
+    assert as_admin.post(credentials_path(as_member), json=body).status_code == 403
+    assert as_member.get(credentials_path(as_admin)).status_code == 403
+    created = create_credential(as_member)
+    assert as_admin.get(f"{credentials_path(as_member)}/{created['id']}").status_code == 200
+    assert as_admin.get(f"{credentials_path(as_admin)}/{created['id']}").status_code == 404
+    assert as_admin.delete(f"{credentials_path(as_member)}/{created['id']}").status_code == 204
 
 
-def test_a_name_is_taken_once_for_each_user(as_member: Api, as_admin: Api) -> None:
-    create(as_member)
-    assert as_member.post(path_of(as_member), json={"application_credential": {"name": "ci"}}).status_code == 409
-    create(as_admin)
+def test_credential_names_are_unique_per_user(as_member: Api, as_admin: Api) -> None:
+    create_credential(as_member)
+    assert (
+        as_member.post(credentials_path(as_member), json={"application_credential": {"name": "ci"}}).status_code == 409
+    )
+    create_credential(as_admin)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +142,7 @@ def test_a_name_is_taken_once_for_each_user(as_member: Api, as_admin: Api) -> No
     ],
 )
 def test_bad_input_is_a_400(as_member: Api, fields: object) -> None:
-    assert as_member.post(path_of(as_member), json={"application_credential": fields}).status_code == 400
+    assert as_member.post(credentials_path(as_member), json={"application_credential": fields}).status_code == 400
 
 
 RULES = [
@@ -145,7 +155,7 @@ RULES = [
 
 
 def test_access_rules_are_enforced_on_every_service(as_member: Api) -> None:
-    ci = use(as_member, create(as_member, access_rules=RULES))
+    ci = log_in(as_member, create_credential(as_member, access_rules=RULES))
     assert ci.get("/compute/v2.1/flavors").status_code == 200
     assert ci.get("/compute/v2.1/flavors/detail").status_code == 401
     assert ci.post("/compute/v2.1/servers", json={}).status_code == 401
@@ -160,19 +170,19 @@ def test_access_rules_are_enforced_on_every_service(as_member: Api) -> None:
 
 
 def test_an_empty_list_of_access_rules_restricts_nothing(as_member: Api, database: Database) -> None:
-    """The openstack command sends one unless rules are given."""
-    made = create(as_member, access_rules=[])
-    ci = use(as_member, made)
+    """The openstack command sends an empty list unless rules are given."""
+    created = create_credential(as_member, access_rules=[])
+    ci = log_in(as_member, created)
     assert ci.get("/compute/v2.1/flavors").status_code == 200
     assert as_member.get(f"{V3}/auth/tokens", headers={"X-Subject-Token": ci.token or ""}).status_code == 200
-    with database.transaction() as session:  # as they were stored before
-        session.get_one(ApplicationCredential, made["id"]).access_rule_ids = []
+    with database.transaction() as session:  # as stored by earlier versions
+        session.get_one(ApplicationCredential, created["id"]).access_rule_ids = []
         epoch.bump(session)
-    assert use(as_member, made).get("/compute/v2.1/flavors").status_code == 200
+    assert log_in(as_member, created).get("/compute/v2.1/flavors").status_code == 200
 
 
-def test_a_token_with_access_rules_is_hidden_from_who_does_not_know_them(as_member: Api, as_admin: Api) -> None:
-    ci = use(as_member, create(as_member, access_rules=RULES))
+def test_tokens_with_access_rules_are_hidden_from_old_clients(as_member: Api, as_admin: Api) -> None:
+    ci = log_in(as_member, create_credential(as_member, access_rules=RULES))
     headers = {"X-Subject-Token": ci.token or ""}
     assert as_admin.get(f"{V3}/auth/tokens", headers=headers).status_code == 404
     headers["OpenStack-Identity-Access-Rules"] = "1.0"
@@ -180,39 +190,41 @@ def test_a_token_with_access_rules_is_hidden_from_who_does_not_know_them(as_memb
     assert len(token["application_credential"]["access_rules"]) == len(RULES)
 
 
-def test_access_rules_are_shared_and_go_only_when_unused(as_member: Api, as_admin: Api) -> None:
+def test_access_rules_are_shared_and_deleted_only_if_unused(as_member: Api, as_admin: Api) -> None:
     rules = f"{V3}/users/{as_member.user_id}/access_rules"
-    first = create(as_member, "one", access_rules=RULES[:1])
+    first = create_credential(as_member, "one", access_rules=RULES[:1])
     (rule,) = first["access_rules"]
-    second = create(as_member, "two", access_rules=[{"id": rule["id"]}])
-    third = create(as_member, "three", access_rules=RULES[:1])
+    second = create_credential(as_member, "two", access_rules=[{"id": rule["id"]}])
+    third = create_credential(as_member, "three", access_rules=RULES[:1])
     assert second["access_rules"] == third["access_rules"] == [rule]
     (listed,) = as_member.get(rules).json["access_rules"]
     assert {key: listed[key] for key in rule} == rule
     assert as_member.get(f"{rules}/{rule['id']}").json["access_rule"] == listed
     assert as_admin.get(f"{rules}/{rule['id']}").status_code == 403
     assert as_member.delete(f"{rules}/{rule['id']}").status_code == 403
-    for made in (first, second, third):
-        assert as_member.delete(f"{path_of(as_member)}/{made['id']}").status_code == 204
+    for created in (first, second, third):
+        assert as_member.delete(f"{credentials_path(as_member)}/{created['id']}").status_code == 204
     assert as_member.delete(f"{rules}/{rule['id']}").status_code == 204
     assert as_member.get(f"{rules}/{rule['id']}").status_code == 404
 
 
-def test_it_needs_a_token_for_a_project(as_admin: Api) -> None:
-    system = bearer(as_admin, authenticate(as_admin, by_token(as_admin.token), {"system": {"all": True}}))
-    answer = system.post(path_of(as_admin), json={"application_credential": {"name": "x"}})
-    assert answer.status_code == 400
+def test_creating_a_credential_needs_a_project_token(as_admin: Api) -> None:
+    system = api_with_token(as_admin, authenticate(as_admin, token_auth(as_admin.token), {"system": {"all": True}}))
+    response = system.post(credentials_path(as_admin), json={"application_credential": {"name": "x"}})
+    assert response.status_code == 400
 
 
-def test_it_goes_with_its_user_and_project(as_admin: Api) -> None:
-    project = make(as_admin, "project")
+def test_credentials_are_deleted_with_their_user_and_project(as_admin: Api) -> None:
+    project = create(as_admin, "project")
     assert (
         as_admin.put(
-            f"{V3}/projects/{project['id']}/users/{as_admin.user_id}/roles/{role_id(as_admin, 'member')}"
+            f"{V3}/projects/{project['id']}/users/{as_admin.user_id}/roles/{find_role_id(as_admin, 'member')}"
         ).status_code
         == 204
     )
-    there = bearer(as_admin, authenticate(as_admin, by_token(as_admin.token), {"project": {"id": project["id"]}}))
-    made = create(there)
+    there = api_with_token(
+        as_admin, authenticate(as_admin, token_auth(as_admin.token), {"project": {"id": project["id"]}})
+    )
+    created = create_credential(there)
     assert as_admin.delete(f"{V3}/projects/{project['id']}").status_code == 204
-    assert as_admin.get(f"{path_of(as_admin)}/{made['id']}").status_code == 404
+    assert as_admin.get(f"{credentials_path(as_admin)}/{created['id']}").status_code == 404

@@ -17,7 +17,7 @@ from identity_api.models import CatalogService, Endpoint
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A database of an installation from before the catalog had volumev3."""
+    """Database of an installation whose catalog lacks volumev3."""
     monkeypatch.setattr(identity_bootstrap, "SERVICES", identity_bootstrap.SERVICES[:-1])
     database = Database(f"sqlite:///{tmp_path}/old.db")
     bootstrap.migrate(database)

@@ -1,48 +1,48 @@
-"""Projects, their tree and tags, and the domains they are in."""
+"""Projects, their hierarchy and tags, and domains."""
 
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import Api
-from tests.api.identity_fixtures import V3, authenticate, bearer, by_password, give, make
+from tests.api.identity_fixtures import V3, api_with_token, assign_role, authenticate, create, password_auth
 
 
-def names(answer: Any, key: str = "projects") -> list[str]:
-    assert answer.status_code == 200, answer.text
-    return [each["name"] for each in answer.json[key]]
+def names(response: Any, key: str = "projects") -> list[str]:
+    assert response.status_code == 200, response.text
+    return [each["name"] for each in response.json[key]]
 
 
-def test_a_new_project_is_shown_as_it_was_made(as_admin: Api) -> None:
-    made = make(as_admin, "project", name="one", description="first", tags=["a"], cost="7", enabled=False)
-    assert made["description"] == "first"
-    assert made["domain_id"] == made["parent_id"] == "default"
-    assert made["is_domain"] is False
-    assert made["enabled"] is False
-    assert made["tags"] == ["a"]
-    assert made["cost"] == "7"
-    assert made["links"]["self"] == f"http://localhost{V3}/projects/{made['id']}"
-    assert as_admin.get(f"{V3}/projects/{made['id']}").json["project"] == made
-    assert len(made["id"]) == 32
+def test_a_new_project_is_returned_with_its_fields(as_admin: Api) -> None:
+    created = create(as_admin, "project", name="one", description="first", tags=["a"], cost="7", enabled=False)
+    assert created["description"] == "first"
+    assert created["domain_id"] == created["parent_id"] == "default"
+    assert created["is_domain"] is False
+    assert created["enabled"] is False
+    assert created["tags"] == ["a"]
+    assert created["cost"] == "7"
+    assert created["links"]["self"] == f"http://localhost{V3}/projects/{created['id']}"
+    assert as_admin.get(f"{V3}/projects/{created['id']}").json["project"] == created
+    assert len(created["id"]) == 32
 
 
-def test_a_change_keeps_what_it_does_not_mention(as_admin: Api) -> None:
-    made = make(as_admin, "project", name="one", description="first", cost="7")
-    answer = as_admin.patch(f"{V3}/projects/{made['id']}", json={"project": {"name": "two", "owner": "me"}})
-    assert answer.json["project"] == {**made, "name": "two", "owner": "me"}
-    assert as_admin.delete(f"{V3}/projects/{made['id']}").status_code == 204
-    assert as_admin.get(f"{V3}/projects/{made['id']}").status_code == 404
-    assert as_admin.delete(f"{V3}/projects/{made['id']}").status_code == 404
+def test_an_update_keeps_absent_fields(as_admin: Api) -> None:
+    created = create(as_admin, "project", name="one", description="first", cost="7")
+    response = as_admin.patch(f"{V3}/projects/{created['id']}", json={"project": {"name": "two", "owner": "me"}})
+    assert response.json["project"] == {**created, "name": "two", "owner": "me"}
+    assert as_admin.delete(f"{V3}/projects/{created['id']}").status_code == 204
+    assert as_admin.get(f"{V3}/projects/{created['id']}").status_code == 404
+    assert as_admin.delete(f"{V3}/projects/{created['id']}").status_code == 404
 
 
-def test_a_name_is_taken_once_in_a_domain(as_admin: Api) -> None:
-    make(as_admin, "project", name="one")
-    other = make(as_admin, "domain")
-    make(as_admin, "project", name="one", domain_id=other["id"])
-    answer = as_admin.post(f"{V3}/projects", json={"project": {"name": "one"}})
-    assert answer.status_code == 409
-    assert answer.json["error"]["title"] == "Conflict"
-    two = make(as_admin, "project", name="two")
+def test_project_names_are_unique_in_a_domain(as_admin: Api) -> None:
+    create(as_admin, "project", name="one")
+    other = create(as_admin, "domain")
+    create(as_admin, "project", name="one", domain_id=other["id"])
+    response = as_admin.post(f"{V3}/projects", json={"project": {"name": "one"}})
+    assert response.status_code == 409
+    assert response.json["error"]["title"] == "Conflict"
+    two = create(as_admin, "project", name="two")
     assert as_admin.patch(f"{V3}/projects/{two['id']}", json={"project": {"name": "one"}}).status_code == 409
     assert as_admin.post(f"{V3}/domains", json={"domain": {"name": other["name"]}}).status_code == 409
     assert as_admin.post(f"{V3}/domains", json={"domain": {"name": "DEFAULT"}}).status_code == 409
@@ -75,13 +75,13 @@ def test_a_name_is_taken_once_in_a_domain(as_admin: Api) -> None:
     ],
 )
 def test_bad_input_is_a_400(as_admin: Api, fields: object) -> None:
-    answer = as_admin.post(f"{V3}/projects", json={"project": fields})
-    assert answer.status_code == 400, answer.text
+    response = as_admin.post(f"{V3}/projects", json={"project": fields})
+    assert response.status_code == 400, response.text
 
 
-def test_lists_are_filtered_and_unknown_filters_passed_over(as_admin: Api) -> None:
-    make(as_admin, "project", name="Alpha-1", enabled=False)
-    make(as_admin, "project", name="alpha-2")
+def test_lists_are_filtered_and_unknown_filters_ignored(as_admin: Api) -> None:
+    create(as_admin, "project", name="Alpha-1", enabled=False)
+    create(as_admin, "project", name="alpha-2")
     path = f"{V3}/projects"
     assert names(as_admin.get(f"{path}?name=alpha-2")) == ["alpha-2"]
     assert names(as_admin.get(f"{path}?name__contains=lpha")) == ["Alpha-1", "alpha-2"]
@@ -96,15 +96,15 @@ def test_lists_are_filtered_and_unknown_filters_passed_over(as_admin: Api) -> No
     assert "Default" in names(as_admin.get(f"{path}?is_domain=true"))
 
 
-def test_a_list_is_read_page_by_page_where_a_limit_is_given(as_admin: Api) -> None:
+def test_lists_are_paginated_by_limit_and_marker(as_admin: Api) -> None:
     for number in range(5):
-        make(as_admin, "project", name=f"p{number}")
+        create(as_admin, "project", name=f"p{number}")
     found: list[str] = []
     path: str | None = f"{V3}/projects?limit=2&name__startswith=p"
     while path:
-        answer = as_admin.get(path)
-        found += names(answer)
-        following = answer.json["links"]["next"]
+        response = as_admin.get(path)
+        found += names(response)
+        following = response.json["links"]["next"]
         path = following.removeprefix("http://localhost") if following else None
     assert found == [f"p{number}" for number in range(5)]
     assert as_admin.get(f"{V3}/projects?limit=x").status_code == 400
@@ -112,12 +112,12 @@ def test_a_list_is_read_page_by_page_where_a_limit_is_given(as_admin: Api) -> No
 
 
 def test_projects_form_a_tree(as_admin: Api) -> None:
-    top = make(as_admin, "project", name="top")
-    middle = make(as_admin, "project", name="middle", parent_id=top["id"])
-    leaf = make(as_admin, "project", name="leaf", parent_id=middle["id"])
+    top = create(as_admin, "project", name="top")
+    middle = create(as_admin, "project", name="middle", parent_id=top["id"])
+    leaf = create(as_admin, "project", name="leaf", parent_id=middle["id"])
     assert middle["domain_id"] == "default"
     for project in (top, middle, leaf):
-        give(as_admin, f"projects/{project['id']}/users/{as_admin.user_id}", "reader")
+        assign_role(as_admin, f"projects/{project['id']}/users/{as_admin.user_id}", "reader")
     path = f"{V3}/projects/{middle['id']}"
     shown = as_admin.get(f"{path}?parents_as_list&subtree_as_list").json["project"]
     assert [each["project"]["name"] for each in shown["parents"]] == ["top"]
@@ -135,29 +135,29 @@ def test_projects_form_a_tree(as_admin: Api) -> None:
     assert as_admin.patch(f"{V3}/projects/{leaf['id']}", json=enable).status_code == 403
 
 
-def test_the_tree_is_at_most_five_deep(as_admin: Api) -> None:
+def test_the_project_tree_has_at_most_five_levels(as_admin: Api) -> None:
     parent = "default"
     for _ in range(5):
-        parent = make(as_admin, "project", parent_id=parent)["id"]
-    answer = as_admin.post(f"{V3}/projects", json={"project": {"name": "x", "parent_id": parent}})
-    assert answer.status_code == 403
+        parent = create(as_admin, "project", parent_id=parent)["id"]
+    response = as_admin.post(f"{V3}/projects", json={"project": {"name": "x", "parent_id": parent}})
+    assert response.status_code == 403
 
 
-def test_a_project_stays_where_it_is(as_admin: Api) -> None:
-    project = make(as_admin, "project")
-    other = make(as_admin, "domain")
+def test_a_project_cannot_be_moved(as_admin: Api) -> None:
+    project = create(as_admin, "project")
+    other = create(as_admin, "domain")
     for change in ({"domain_id": other["id"]}, {"parent_id": as_admin.project_id}, {"is_domain": True}):
-        answer = as_admin.patch(f"{V3}/projects/{project['id']}", json={"project": change})
-        assert answer.status_code in (400, 403)
+        response = as_admin.patch(f"{V3}/projects/{project['id']}", json={"project": change})
+        assert response.status_code in (400, 403)
     body = {"project": {"name": "x", "parent_id": project["id"], "domain_id": other["id"]}}
     assert as_admin.post(f"{V3}/projects", json=body).status_code == 400
     same = {"project": {"domain_id": "default", "description": "same"}}
     assert as_admin.patch(f"{V3}/projects/{project['id']}", json=same).status_code == 200
 
 
-def test_tags_are_set_looked_up_and_filtered_by(as_admin: Api) -> None:
-    one = make(as_admin, "project", name="one", tags=["a", "b"])
-    make(as_admin, "project", name="two", tags=["b", "c"])
+def test_tags_are_set_checked_and_filtered_by(as_admin: Api) -> None:
+    one = create(as_admin, "project", name="one", tags=["a", "b"])
+    create(as_admin, "project", name="two", tags=["b", "c"])
     path = f"{V3}/projects"
     assert names(as_admin.get(f"{path}?tags=a,b")) == ["one"]
     assert names(as_admin.get(f"{path}?tags-any=a,c")) == ["one", "two"]
@@ -182,9 +182,9 @@ def test_tags_are_set_looked_up_and_filtered_by(as_admin: Api) -> None:
 def test_a_member_sees_its_own_project_and_no_other(as_member: Api, as_admin: Api) -> None:
     assert as_member.get(f"{V3}/projects/{as_member.project_id}").status_code == 200
     for path in (f"projects/{as_admin.project_id}", "projects/" + "a" * 32, "projects", "domains", "users", "roles"):
-        answer = as_member.get(f"{V3}/{path}")
-        assert answer.status_code == 403
-        assert "You are not authorized to perform the requested action" in answer.json["error"]["message"]
+        response = as_member.get(f"{V3}/{path}")
+        assert response.status_code == 403
+        assert "You are not authorized to perform the requested action" in response.json["error"]["message"]
     assert names(as_member.get(f"{V3}/users/{as_member.user_id}/projects")) == ["demo"]
     assert as_member.get(f"{V3}/users/{as_admin.user_id}/projects").status_code == 403
     assert as_member.get(f"{V3}/domains/default").status_code == 200
@@ -192,24 +192,24 @@ def test_a_member_sees_its_own_project_and_no_other(as_member: Api, as_admin: Ap
     assert as_member.delete(f"{V3}/projects/{as_member.project_id}").status_code == 403
 
 
-def test_an_enabled_domain_cannot_be_deleted_and_a_disabled_one_takes_all_with_it(as_admin: Api, client: Api) -> None:
-    domain = make(as_admin, "domain", name="acme", description="first")
+def test_only_disabled_domains_are_deleted_with_their_content(as_admin: Api, client: Api) -> None:
+    domain = create(as_admin, "domain", name="acme", description="first")
     assert domain["enabled"] is True
-    project = make(as_admin, "project", domain_id=domain["id"])
-    below = make(as_admin, "project", parent_id=project["id"])
-    user = make(as_admin, "user", domain_id=domain["id"], password="letmein", default_project_id=below["id"])
-    group = make(as_admin, "group", domain_id=domain["id"])
-    role = make(as_admin, "role", domain_id=domain["id"])
+    project = create(as_admin, "project", domain_id=domain["id"])
+    below = create(as_admin, "project", parent_id=project["id"])
+    user = create(as_admin, "user", domain_id=domain["id"], password="letmein", default_project_id=below["id"])
+    group = create(as_admin, "group", domain_id=domain["id"])
+    role = create(as_admin, "role", domain_id=domain["id"])
     as_admin.put(f"{V3}/groups/{group['id']}/users/{user['id']}")
-    give(as_admin, f"projects/{below['id']}/users/{user['id']}", "member")
-    give(as_admin, f"domains/{domain['id']}/groups/{group['id']}", "reader")
-    there = bearer(client, authenticate(client, by_password(user["id"], "letmein")))
+    assign_role(as_admin, f"projects/{below['id']}/users/{user['id']}", "member")
+    assign_role(as_admin, f"domains/{domain['id']}/groups/{group['id']}", "reader")
+    there = api_with_token(client, authenticate(client, password_auth(user["id"], "letmein")))
     assert there.project_id == below["id"]
     path = f"{V3}/domains/{domain['id']}"
     assert as_admin.delete(path).status_code == 403
     changed = as_admin.patch(path, json={"domain": {"enabled": False, "description": "second"}})
     assert changed.json["domain"] == {**domain, "enabled": False, "description": "second"}
-    assert authenticate(client, by_password(user["id"], "letmein")).status_code == 401
+    assert authenticate(client, password_auth(user["id"], "letmein")).status_code == 401
     assert as_admin.delete(path).status_code == 204
     for kind, found in (("project", project), ("project", below), ("user", user), ("group", group), ("role", role)):
         assert as_admin.get(f"{V3}/{kind}s/{found['id']}").status_code == 404
@@ -217,10 +217,10 @@ def test_an_enabled_domain_cannot_be_deleted_and_a_disabled_one_takes_all_with_i
     assert there.get(f"{V3}/auth/projects").status_code == 401
 
 
-def test_what_is_immutable_must_be_freed_first(as_admin: Api) -> None:
+def test_immutable_resources_cannot_be_changed(as_admin: Api) -> None:
     for kind in ("project", "domain", "role"):
-        made = make(as_admin, kind, options={"immutable": True})
-        path = f"{V3}/{kind}s/{made['id']}"
+        created = create(as_admin, kind, options={"immutable": True})
+        path = f"{V3}/{kind}s/{created['id']}"
         assert as_admin.patch(path, json={kind: {"description": "x"}}).status_code == 403
         assert (
             as_admin.patch(path, json={kind: {"description": "x", "options": {"immutable": None}}}).status_code == 403
@@ -232,7 +232,7 @@ def test_what_is_immutable_must_be_freed_first(as_admin: Api) -> None:
 
 
 def test_is_domain_makes_a_domain(as_admin: Api) -> None:
-    made = make(as_admin, "project", name="acme", is_domain=True)
-    assert made["domain_id"] is None
-    assert as_admin.get(f"{V3}/domains/{made['id']}").json["domain"]["name"] == "acme"
+    created = create(as_admin, "project", name="acme", is_domain=True)
+    assert created["domain_id"] is None
+    assert as_admin.get(f"{V3}/domains/{created['id']}").json["domain"]["name"] == "acme"
     assert as_admin.get(f"{V3}/domains/{as_admin.project_id}").status_code == 404

@@ -1,11 +1,11 @@
-"""Roles, what they imply, and who has them where."""
+"""Roles, implied roles and role assignments."""
 
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import Api
-from tests.api.identity_fixtures import V3, authenticate, by_password, give, make, role_id
+from tests.api.identity_fixtures import V3, assign_role, authenticate, create, find_role_id, password_auth
 
 
 def test_the_seeded_roles_imply_each_other(as_admin: Api) -> None:
@@ -16,14 +16,14 @@ def test_the_seeded_roles_imply_each_other(as_admin: Api) -> None:
     assert pairs == {("admin", "manager"), ("manager", "member"), ("member", "reader")}
 
 
-def test_roles_are_made_changed_and_deleted(as_admin: Api) -> None:
-    made = make(as_admin, "role", name="auditor", description="x", color="red")
-    path = f"{V3}/roles/{made['id']}"
-    assert made["domain_id"] is None
-    assert as_admin.get(path).json["role"] == made
-    assert as_admin.get(f"{V3}/roles?name=auditor").json["roles"] == [made]
+def test_roles_are_created_updated_and_deleted(as_admin: Api) -> None:
+    created = create(as_admin, "role", name="auditor", description="x", color="red")
+    path = f"{V3}/roles/{created['id']}"
+    assert created["domain_id"] is None
+    assert as_admin.get(path).json["role"] == created
+    assert as_admin.get(f"{V3}/roles?name=auditor").json["roles"] == [created]
     changed = as_admin.patch(path, json={"role": {"name": "inspector"}}).json["role"]
-    assert changed == {**made, "name": "inspector"}
+    assert changed == {**created, "name": "inspector"}
     assert as_admin.post(f"{V3}/roles", json={"role": {"name": "inspector"}}).status_code == 409
     assert as_admin.delete(path).status_code == 204
     assert as_admin.get(path).status_code == 404
@@ -34,37 +34,37 @@ def test_bad_input_is_a_400(as_admin: Api, fields: object) -> None:
     assert as_admin.post(f"{V3}/roles", json={"role": fields}).status_code == 400
 
 
-def test_implications_are_made_and_removed(as_admin: Api) -> None:
-    boss, worker = make(as_admin, "role"), make(as_admin, "role")
+def test_implied_roles_are_added_and_removed(as_admin: Api) -> None:
+    boss, worker = create(as_admin, "role"), create(as_admin, "role")
     path = f"{V3}/roles/{boss['id']}/implies"
     assert as_admin.get(f"{path}/{worker['id']}").status_code == 404
     for _ in range(2):
-        made = as_admin.put(f"{path}/{worker['id']}")
-        assert made.status_code == 201
-    assert made.json["role_inference"]["implies"]["id"] == worker["id"]
-    assert as_admin.get(f"{path}/{worker['id']}").json["role_inference"] == made.json["role_inference"]
+        created = as_admin.put(f"{path}/{worker['id']}")
+        assert created.status_code == 201
+    assert created.json["role_inference"]["implies"]["id"] == worker["id"]
+    assert as_admin.get(f"{path}/{worker['id']}").json["role_inference"] == created.json["role_inference"]
     assert as_admin.request("HEAD", f"{path}/{worker['id']}").status_code == 204
     listed = as_admin.get(path).json["role_inference"]
     assert [role["id"] for role in listed["implies"]] == [worker["id"]]
-    assert as_admin.put(f"{path}/{role_id(as_admin, 'admin')}").status_code == 403
+    assert as_admin.put(f"{path}/{find_role_id(as_admin, 'admin')}").status_code == 403
     assert as_admin.put(f"{V3}/roles/{worker['id']}/implies/{boss['id']}").status_code == 201
     assert as_admin.delete(f"{path}/{worker['id']}").status_code == 204
     assert as_admin.delete(f"{path}/{worker['id']}").status_code == 404
 
 
-def test_a_role_of_a_domain_is_assigned_on_any_domain(as_admin: Api) -> None:
-    role = make(as_admin, "role", domain_id=make(as_admin, "domain")["id"])
-    user = make(as_admin, "user")
+def test_a_domain_role_can_be_assigned_on_any_domain(as_admin: Api) -> None:
+    role = create(as_admin, "role", domain_id=create(as_admin, "domain")["id"])
+    user = create(as_admin, "user")
     path = f"{V3}/domains/default/users/{user['id']}/roles"
     assert as_admin.put(f"{path}/{role['id']}").status_code == 204
     assert [each["id"] for each in as_admin.get(path).json["roles"]] == [role["id"]]
 
 
-def test_a_role_of_a_domain_only_stands_for_what_it_implies(as_admin: Api, client: Api) -> None:
-    domain = make(as_admin, "domain")
-    role = make(as_admin, "role", domain_id=domain["id"])
-    project = make(as_admin, "project", domain_id=domain["id"])
-    user = make(as_admin, "user", password="letmein")
+def test_a_domain_role_only_provides_implied_roles(as_admin: Api, client: Api) -> None:
+    domain = create(as_admin, "domain")
+    role = create(as_admin, "role", domain_id=domain["id"])
+    project = create(as_admin, "project", domain_id=domain["id"])
+    user = create(as_admin, "user", password="letmein")
     assert [each["id"] for each in as_admin.get(f"{V3}/roles?domain_id={domain['id']}").json["roles"]] == [role["id"]]
     assert role["id"] not in {each["id"] for each in as_admin.get(f"{V3}/roles").json["roles"]}
     elsewhere = f"{V3}/projects/{as_admin.project_id}/users/{user['id']}/roles/{role['id']}"
@@ -72,15 +72,15 @@ def test_a_role_of_a_domain_only_stands_for_what_it_implies(as_admin: Api, clien
     assert as_admin.put(f"{V3}/system/users/{user['id']}/roles/{role['id']}").status_code == 403
     assert as_admin.put(f"{V3}/projects/{project['id']}/users/{user['id']}/roles/{role['id']}").status_code == 204
     scope = {"project": {"id": project["id"]}}
-    assert authenticate(client, by_password(user["id"], "letmein"), scope).status_code == 401
-    assert as_admin.put(f"{V3}/roles/{role['id']}/implies/{role_id(as_admin, 'reader')}").status_code == 201
-    token = authenticate(client, by_password(user["id"], "letmein"), scope).json["token"]
+    assert authenticate(client, password_auth(user["id"], "letmein"), scope).status_code == 401
+    assert as_admin.put(f"{V3}/roles/{role['id']}/implies/{find_role_id(as_admin, 'reader')}").status_code == 201
+    token = authenticate(client, password_auth(user["id"], "letmein"), scope).json["token"]
     assert [each["name"] for each in token["roles"]] == ["reader"]
-    back = f"{V3}/roles/{role_id(as_admin, 'reader')}/implies/{role['id']}"
+    back = f"{V3}/roles/{find_role_id(as_admin, 'reader')}/implies/{role['id']}"
     assert as_admin.put(back).status_code == 403
 
 
-PLACES = [
+GRANT_PATHS = [
     "projects/{project}/users/{user}",
     "projects/{project}/groups/{group}",
     "domains/{domain}/users/{user}",
@@ -94,17 +94,17 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_roles_are_given_and_taken_everywhere(as_admin: Api, place: str) -> None:
+@pytest.mark.parametrize("grant_path", GRANT_PATHS)
+def test_roles_are_assigned_and_revoked_on_every_target(as_admin: Api, grant_path: str) -> None:
     ids = {
-        "project": make(as_admin, "project")["id"],
-        "domain": make(as_admin, "domain")["id"],
-        "user": make(as_admin, "user")["id"],
-        "group": make(as_admin, "group")["id"],
+        "project": create(as_admin, "project")["id"],
+        "domain": create(as_admin, "domain")["id"],
+        "user": create(as_admin, "user")["id"],
+        "group": create(as_admin, "group")["id"],
     }
-    suffix = "/inherited_to_projects" if "INHERIT" in place else ""
-    role = role_id(as_admin, "member")
-    roles = f"{V3}/{place.format(**ids)}/roles"
+    suffix = "/inherited_to_projects" if "INHERIT" in grant_path else ""
+    role = find_role_id(as_admin, "member")
+    roles = f"{V3}/{grant_path.format(**ids)}/roles"
     one = f"{roles}/{role}{suffix}"
     assert as_admin.get(one).status_code == 404
     assert as_admin.delete(one).status_code == 404
@@ -116,25 +116,25 @@ def test_roles_are_given_and_taken_everywhere(as_admin: Api, place: str) -> None
     assert as_admin.delete(one).status_code == 204
     assert as_admin.get(f"{roles}{suffix}").json["roles"] == []
     for name in ids:
-        if "{" + name + "}" in place:
-            wrong = f"{V3}/{place.format(**{**ids, name: 'd' * 32})}/roles"
+        if "{" + name + "}" in grant_path:
+            wrong = f"{V3}/{grant_path.format(**{**ids, name: 'd' * 32})}/roles"
             assert as_admin.put(f"{wrong}/{role}{suffix}").status_code == 404
             assert as_admin.get(f"{wrong}{suffix}").status_code == 404
     assert as_admin.put(f"{roles}/{'e' * 32}{suffix}").status_code == 404
 
 
 def assignments(api: Api, query: str = "") -> list[dict[str, Any]]:
-    answer = api.get(f"{V3}/role_assignments{query}")
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json["role_assignments"]
+    response = api.get(f"{V3}/role_assignments{query}")
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json["role_assignments"]
     return found
 
 
-def test_assignments_are_listed_as_they_were_given(as_admin: Api) -> None:
-    project, user = make(as_admin, "project"), make(as_admin, "user")
-    give(as_admin, f"projects/{project['id']}/users/{user['id']}", "member")
+def test_direct_assignments_are_listed(as_admin: Api) -> None:
+    project, user = create(as_admin, "project"), create(as_admin, "user")
+    assign_role(as_admin, f"projects/{project['id']}/users/{user['id']}", "member")
     (found,) = assignments(as_admin, f"?user.id={user['id']}")
-    member = role_id(as_admin, "member")
+    member = find_role_id(as_admin, "member")
     assert found == {
         "role": {"id": member},
         "user": {"id": user["id"]},
@@ -159,12 +159,12 @@ def test_assignments_on_domains_and_the_system_are_listed(as_admin: Api) -> None
     ]
 
 
-def test_effective_assignments_are_worked_out(as_admin: Api) -> None:
-    domain = make(as_admin, "domain")
-    project = make(as_admin, "project", domain_id=domain["id"])
-    user, group = make(as_admin, "user"), make(as_admin, "group")
+def test_effective_assignments_are_expanded(as_admin: Api) -> None:
+    domain = create(as_admin, "domain")
+    project = create(as_admin, "project", domain_id=domain["id"])
+    user, group = create(as_admin, "user"), create(as_admin, "group")
     as_admin.put(f"{V3}/groups/{group['id']}/users/{user['id']}")
-    inherit = f"{V3}/OS-INHERIT/domains/{domain['id']}/groups/{group['id']}/roles/{role_id(as_admin, 'member')}"
+    inherit = f"{V3}/OS-INHERIT/domains/{domain['id']}/groups/{group['id']}/roles/{find_role_id(as_admin, 'member')}"
     assert as_admin.put(f"{inherit}/inherited_to_projects").status_code == 204
     given = assignments(as_admin, f"?group.id={group['id']}")
     assert given[0]["scope"] == {"domain": {"id": domain["id"]}, "OS-INHERIT:inherited_to": "projects"}
@@ -175,16 +175,16 @@ def test_effective_assignments_are_worked_out(as_admin: Api) -> None:
         ("reader", project["id"]),
     }
     (implied,) = (each for each in found if each["role"]["name"] == "reader")
-    assert implied["links"]["prior_role"].endswith(role_id(as_admin, "member"))
+    assert implied["links"]["prior_role"].endswith(find_role_id(as_admin, "member"))
     assert implied["links"]["membership"].endswith(f"/groups/{group['id']}/users/{user['id']}")
     assert f"/OS-INHERIT/domains/{domain['id']}/groups/{group['id']}/" in implied["links"]["assignment"]
 
 
 def test_the_subtree_of_a_project_is_included_on_request(as_admin: Api) -> None:
-    top = make(as_admin, "project")
-    below = make(as_admin, "project", parent_id=top["id"])
-    user = make(as_admin, "user")
-    give(as_admin, f"projects/{below['id']}/users/{user['id']}", "member")
+    top = create(as_admin, "project")
+    below = create(as_admin, "project", parent_id=top["id"])
+    user = create(as_admin, "user")
+    assign_role(as_admin, f"projects/{below['id']}/users/{user['id']}", "member")
     assert assignments(as_admin, f"?scope.project.id={top['id']}") == []
     (found,) = assignments(as_admin, f"?scope.project.id={top['id']}&include_subtree=true")
     assert found["scope"]["project"]["id"] == below["id"]
@@ -199,12 +199,12 @@ def test_the_subtree_of_a_project_is_included_on_request(as_admin: Api) -> None:
         "?effective&scope.OS-INHERIT:inherited_to=projects",
     ],
 )
-def test_filters_that_contradict_each_other_are_a_400(as_admin: Api, query: str) -> None:
+def test_contradictory_filters_are_a_400(as_admin: Api, query: str) -> None:
     assert as_admin.get(f"{V3}/role_assignments{query}").status_code == 400
 
 
-def test_an_admin_may_give_up_its_last_role(as_admin: Api) -> None:
-    admin = role_id(as_admin, "admin")
+def test_an_admin_may_revoke_its_last_role(as_admin: Api) -> None:
+    admin = find_role_id(as_admin, "admin")
     path = f"{V3}/projects/{as_admin.project_id}/users/{as_admin.user_id}/roles/{admin}"
     assert as_admin.delete(path).status_code == 204
     assert as_admin.get(f"{V3}/users").status_code == 401

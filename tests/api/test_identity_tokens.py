@@ -1,4 +1,4 @@
-"""Tokens: every way to log in, every scope, validation and revocation."""
+"""Tokens: authentication methods, scopes, validation and revocation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +13,13 @@ from app.factory import create_app
 from tests.api.conftest import Api, Template
 from tests.api.identity_fixtures import (
     V3,
+    api_with_token,
+    assign_role,
     authenticate,
-    bearer,
-    by_password,
-    by_token,
-    give,
-    make,
-    member_of,
+    create,
+    create_member,
+    password_auth,
+    token_auth,
 )
 
 DEFAULT = {"id": "default"}
@@ -27,9 +27,9 @@ DEFAULT = {"id": "default"}
 
 @pytest.mark.parametrize("path", ["/identity", "/identity/"])
 def test_discovery_offers_the_one_version(client: Api, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == 300
-    (version,) = answer.json["versions"]["values"]
+    response = client.get(path)
+    assert response.status_code == 300
+    (version,) = response.json["versions"]["values"]
     assert version["id"] == "v3.14"
     assert version["status"] == "stable"
     assert version["links"] == [{"rel": "self", "href": "http://localhost/identity/v3/"}]
@@ -37,39 +37,39 @@ def test_discovery_offers_the_one_version(client: Api, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/identity/v3", "/identity/v3/"])
 def test_the_version_describes_itself_with_and_without_a_slash(client: Api, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == 200
-    assert answer.json["version"]["id"] == "v3.14"
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.json["version"]["id"] == "v3.14"
 
 
-def test_hrefs_follow_the_host_that_the_client_came_by(client: Api) -> None:
-    answer = client.get("/identity/v3", base_url="https://cloud.example.org")
-    assert answer.json["version"]["links"][0]["href"] == "https://cloud.example.org/identity/v3/"
+def test_links_follow_the_request_host(client: Api) -> None:
+    response = client.get("/identity/v3", base_url="https://cloud.example.org")
+    assert response.json["version"]["links"][0]["href"] == "https://cloud.example.org/identity/v3/"
 
 
-def test_public_url_is_what_all_links_start_with(
+def test_links_start_with_public_url(
     settings: Settings, database: Database, clock: ManualClock, template: Template
 ) -> None:
     changed = replace(settings, public_url="https://cloud.example.org:8443")
     client = Api(create_app(changed, database=database, clock=clock).test_client())
-    token = authenticate(client, password_of(template, "demo")).json["token"]
+    token = authenticate(client, named_password_auth(template, "demo")).json["token"]
     urls = {each["url"] for service in token["catalog"] for each in service["endpoints"]}
     assert all(url.startswith("https://cloud.example.org:8443/") for url in urls)
     refused = client.get(f"{V3}/auth/projects")
     assert refused.headers["WWW-Authenticate"] == 'Keystone uri="https://cloud.example.org:8443/identity/v3"'
 
 
-def password_of(template: Template, name: str, domain: dict[str, str] = DEFAULT) -> dict[str, Any]:
+def named_password_auth(template: Template, name: str, domain: dict[str, str] = DEFAULT) -> dict[str, Any]:
     user = {"name": name, "domain": domain, "password": template.passwords[name]}
     return {"methods": ["password"], "password": {"user": user}}
 
 
-def test_a_log_in_by_name_gives_a_token_for_the_default_project(client: Api, template: Template) -> None:
-    answer = authenticate(client, password_of(template, "demo"))
-    assert answer.status_code == 201
-    assert len(answer.headers["X-Subject-Token"]) <= 255
-    assert answer.headers["Vary"] == "X-Auth-Token"
-    token = answer.json["token"]
+def test_log_in_by_name_scopes_to_the_default_project(client: Api, template: Template) -> None:
+    response = authenticate(client, named_password_auth(template, "demo"))
+    assert response.status_code == 201
+    assert len(response.headers["X-Subject-Token"]) <= 255
+    assert response.headers["Vary"] == "X-Auth-Token"
+    token = response.json["token"]
     assert token["methods"] == ["password"]
     assert token["user"]["name"] == "demo"
     assert token["user"]["domain"] == {"id": "default", "name": "Default"}
@@ -82,28 +82,26 @@ def test_a_log_in_by_name_gives_a_token_for_the_default_project(client: Api, tem
     assert "id" not in token
 
 
-def test_a_domain_may_be_named_by_its_name(client: Api, template: Template) -> None:
+def test_a_domain_may_be_given_by_name(client: Api, template: Template) -> None:
     scope = {"project": {"name": "demo", "domain": {"name": "Default"}}}
-    assert authenticate(client, password_of(template, "demo", {"name": "Default"}), scope).status_code == 201
+    assert authenticate(client, named_password_auth(template, "demo", {"name": "Default"}), scope).status_code == 201
 
 
 @pytest.mark.parametrize("name", ["default", "DEFAULT"])
-def test_names_are_found_in_any_case(client: Api, template: Template, name: str) -> None:
-    proof = password_of(template, "demo", {"name": name})
+def test_names_are_case_insensitive(client: Api, template: Template, name: str) -> None:
+    proof = named_password_auth(template, "demo", {"name": name})
     proof["password"]["user"]["name"] = "Demo"
     for scope in ({"project": {"name": "DEMO", "domain": {"name": name}}}, None):
-        answer = authenticate(client, proof, scope)
-        assert answer.status_code == 201
-        assert answer.json["token"]["user"]["name"] == "demo"
-        assert answer.json["token"]["project"]["name"] == "demo"
-    admin = password_of(template, "admin", {"name": name})
+        response = authenticate(client, proof, scope)
+        assert response.status_code == 201
+        assert response.json["token"]["user"]["name"] == "demo"
+        assert response.json["token"]["project"]["name"] == "demo"
+    admin = named_password_auth(template, "admin", {"name": name})
     assert authenticate(client, admin, {"domain": {"name": name}}).status_code == 201
 
 
-def test_the_catalog_has_three_interfaces_of_each_service_with_both_region_keys(
-    client: Api, template: Template
-) -> None:
-    catalog = authenticate(client, password_of(template, "demo")).json["token"]["catalog"]
+def test_the_catalog_has_all_services_and_interfaces(client: Api, template: Template) -> None:
+    catalog = authenticate(client, named_password_auth(template, "demo")).json["token"]["catalog"]
     urls = {service["type"]: {each["url"] for each in service["endpoints"]} for service in catalog}
     assert urls == {
         "identity": {"http://localhost/identity"},
@@ -119,16 +117,14 @@ def test_the_catalog_has_three_interfaces_of_each_service_with_both_region_keys(
 
 
 def test_nocatalog_leaves_the_catalog_out(client: Api, template: Template) -> None:
-    answer = authenticate(client, password_of(template, "demo"), query="?nocatalog")
-    assert "catalog" not in answer.json["token"]
+    response = authenticate(client, named_password_auth(template, "demo"), query="?nocatalog")
+    assert "catalog" not in response.json["token"]
 
 
-def test_an_unscoped_token_has_no_roles_and_no_catalog_but_lists_where_one_may_go(
-    client: Api, template: Template
-) -> None:
-    answer = authenticate(client, password_of(template, "demo"), "unscoped")
-    assert not {"roles", "catalog", "project"} & set(answer.json["token"])
-    me = bearer(client, answer)
+def test_unscoped_tokens_list_available_scopes_only(client: Api, template: Template) -> None:
+    response = authenticate(client, named_password_auth(template, "demo"), "unscoped")
+    assert not {"roles", "catalog", "project"} & set(response.json["token"])
+    me = api_with_token(client, response)
     assert [project["name"] for project in me.get(f"{V3}/auth/projects").json["projects"]] == ["demo"]
     assert me.get(f"{V3}/auth/domains").json["domains"] == []
     assert me.get(f"{V3}/auth/system").json["system"] == []
@@ -137,25 +133,25 @@ def test_an_unscoped_token_has_no_roles_and_no_catalog_but_lists_where_one_may_g
 
 
 def test_a_user_without_default_project_gets_an_unscoped_token(client: Api, as_admin: Api) -> None:
-    user_id, password = member_of(as_admin, as_admin.project_id)
-    answer = authenticate(client, by_password(user_id, password))
-    assert answer.status_code == 201
-    assert "project" not in answer.json["token"]
+    user_id, password = create_member(as_admin, as_admin.project_id)
+    response = authenticate(client, password_auth(user_id, password))
+    assert response.status_code == 201
+    assert "project" not in response.json["token"]
 
 
-def test_a_default_project_that_is_gone_is_no_hindrance(client: Api, as_admin: Api) -> None:
-    user = make(as_admin, "user", password="letmein", default_project_id="a" * 32)
-    answer = authenticate(client, by_password(user["id"], "letmein"))
-    assert answer.status_code == 201
-    assert "project" not in answer.json["token"]
+def test_a_deleted_default_project_is_ignored(client: Api, as_admin: Api) -> None:
+    user = create(as_admin, "user", password="letmein", default_project_id="a" * 32)
+    response = authenticate(client, password_auth(user["id"], "letmein"))
+    assert response.status_code == 201
+    assert "project" not in response.json["token"]
 
 
-def test_an_admin_may_be_good_for_a_domain_or_the_system(client: Api, template: Template) -> None:
-    domain = authenticate(client, password_of(template, "admin"), {"domain": DEFAULT}).json["token"]
+def test_an_admin_may_scope_to_a_domain_or_the_system(client: Api, template: Template) -> None:
+    domain = authenticate(client, named_password_auth(template, "admin"), {"domain": DEFAULT}).json["token"]
     assert domain["domain"] == {"id": "default", "name": "Default"}
     assert {role["name"] for role in domain["roles"]} == {"admin", "manager", "member", "reader"}
     assert "project" not in domain
-    system = authenticate(client, password_of(template, "admin"), {"system": {"all": True}}).json["token"]
+    system = authenticate(client, named_password_auth(template, "admin"), {"system": {"all": True}}).json["token"]
     assert system["system"] == {"all": True}
 
 
@@ -170,19 +166,19 @@ def test_an_admin_may_be_good_for_a_domain_or_the_system(client: Api, template: 
     ],
 )
 def test_a_scope_without_a_role_there_is_refused(client: Api, template: Template, scope: object) -> None:
-    answer = authenticate(client, password_of(template, "demo"), scope)
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Keystone uri="http://localhost/identity/v3"'
-    assert answer.json["error"] == {
+    response = authenticate(client, named_password_auth(template, "demo"), scope)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Keystone uri="http://localhost/identity/v3"'
+    assert response.json["error"] == {
         "code": 401,
         "title": "Unauthorized",
         "message": "The request you have made requires authentication.",
     }
 
 
-def test_a_wrong_password_and_an_unknown_user_are_told_nothing_apart(client: Api, template: Template) -> None:
-    wrong = authenticate(client, by_password("c" * 32, "nonsense"))
-    identity = password_of(template, "demo")
+def test_wrong_passwords_and_unknown_users_look_equal(client: Api, template: Template) -> None:
+    wrong = authenticate(client, password_auth("c" * 32, "nonsense"))
+    identity = named_password_auth(template, "demo")
     identity["password"]["user"]["password"] = "nonsense"
     unknown = authenticate(client, identity)
     assert wrong.status_code == unknown.status_code == 401
@@ -209,41 +205,45 @@ def test_a_wrong_password_and_an_unknown_user_are_told_nothing_apart(client: Api
         {"identity": {"methods": ["application_credential"], "application_credential": {"name": "x", "secret": "y"}}},
     ],
 )
-def test_a_log_in_that_makes_no_sense_is_a_400_and_repeats_no_secret(client: Api, auth: object) -> None:
-    answer = client.post(f"{V3}/auth/tokens", json={"auth": auth})
-    assert answer.status_code == 400, answer.text
-    assert answer.json["error"]["code"] == 400
+def test_invalid_log_ins_are_a_400_without_the_secret(client: Api, auth: object) -> None:
+    response = client.post(f"{V3}/auth/tokens", json={"auth": auth})
+    assert response.status_code == 400, response.text
+    assert response.json["error"]["code"] == 400
 
 
 @pytest.mark.parametrize("methods", [["oauth1"], ["totp"], [], ["password", "nonsense"]])
-def test_methods_that_do_not_exist_are_a_401(client: Api, template: Template, methods: list[str]) -> None:
-    identity = {**password_of(template, "demo"), "methods": methods}
+def test_unknown_methods_are_a_401(client: Api, template: Template, methods: list[str]) -> None:
+    identity = {**named_password_auth(template, "demo"), "methods": methods}
     assert authenticate(client, identity).status_code == 401
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe"])
-def test_bytes_that_are_no_json_object_are_a_400(client: Api, data: bytes) -> None:
-    answer = client.post(f"{V3}/auth/tokens", data=data, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400
+def test_bodies_other_than_json_objects_are_a_400(client: Api, data: bytes) -> None:
+    response = client.post(f"{V3}/auth/tokens", data=data, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
 
 
 def test_password_and_token_together_must_be_of_one_user(client: Api, template: Template, as_admin: Api) -> None:
-    identity = {**password_of(template, "demo"), "methods": ["password", "token"], "token": {"id": as_admin.token}}
+    identity = {
+        **named_password_auth(template, "demo"),
+        "methods": ["password", "token"],
+        "token": {"id": as_admin.token},
+    }
     assert authenticate(client, identity).status_code == 401
-    mine = bearer(client, authenticate(client, password_of(template, "demo")))
+    mine = api_with_token(client, authenticate(client, named_password_auth(template, "demo")))
     identity["token"] = {"id": mine.token}
     assert set(authenticate(client, identity).json["token"]["methods"]) == {"password", "token"}
 
 
-def test_a_new_scope_by_token_keeps_the_end_and_continues_the_chain(
+def test_rescoping_keeps_expiry_and_audit_chain(
     client: Api, as_admin: Api, template: Template, clock: ManualClock
 ) -> None:
-    first = authenticate(client, password_of(template, "admin"), "unscoped")
+    first = authenticate(client, named_password_auth(template, "admin"), "unscoped")
     clock.advance(60)
     scope = {"project": {"id": as_admin.project_id}}
-    second = authenticate(client, by_token(first.headers["X-Subject-Token"]), scope)
+    second = authenticate(client, token_auth(first.headers["X-Subject-Token"]), scope)
     clock.advance(60)
-    third = authenticate(client, by_token(second.headers["X-Subject-Token"]), {"domain": DEFAULT})
+    third = authenticate(client, token_auth(second.headers["X-Subject-Token"]), {"domain": DEFAULT})
     for later in (second, third):
         token = later.json["token"]
         assert token["expires_at"] == first.json["token"]["expires_at"]
@@ -252,83 +252,84 @@ def test_a_new_scope_by_token_keeps_the_end_and_continues_the_chain(
     assert third.json["token"]["audit_ids"][0] != second.json["token"]["audit_ids"][0]
 
 
-def test_a_token_ends_when_its_time_is_over(log_in: Callable[[str], Api], clock: ManualClock) -> None:
-    somebody = log_in("demo")
+def test_a_token_expires(log_in: Callable[[str], Api], clock: ManualClock) -> None:
+    holder = log_in("demo")
     clock.advance(3599)
-    assert somebody.get(f"{V3}/auth/projects").status_code == 200
+    assert holder.get(f"{V3}/auth/projects").status_code == 200
     clock.advance(1)
-    assert somebody.get(f"{V3}/auth/projects").status_code == 401
+    assert holder.get(f"{V3}/auth/projects").status_code == 401
 
 
-def subject(token: str | None) -> dict[str, str]:
+def subject_headers(token: str | None) -> dict[str, str]:
     return {"X-Subject-Token": token or ""}
 
 
 def test_a_token_can_be_validated_by_its_owner_and_by_an_admin_only(as_member: Api, as_admin: Api, client: Api) -> None:
     for api in (as_member, as_admin):
-        answer = api.get(f"{V3}/auth/tokens", headers=subject(as_member.token))
-        assert answer.status_code == 200
-        assert answer.headers["X-Subject-Token"] == as_member.token
-        assert answer.json["token"]["user"]["name"] == "demo"
-        assert "catalog" in answer.json["token"]
-    head = as_admin.request("HEAD", f"{V3}/auth/tokens", headers=subject(as_member.token))
+        response = api.get(f"{V3}/auth/tokens", headers=subject_headers(as_member.token))
+        assert response.status_code == 200
+        assert response.headers["X-Subject-Token"] == as_member.token
+        assert response.json["token"]["user"]["name"] == "demo"
+        assert "catalog" in response.json["token"]
+    head = as_admin.request("HEAD", f"{V3}/auth/tokens", headers=subject_headers(as_member.token))
     assert (head.status_code, head.data) == (200, b"")
-    assert as_member.get(f"{V3}/auth/tokens", headers=subject(as_admin.token)).status_code == 403
-    assert "catalog" not in as_member.get(f"{V3}/auth/tokens?nocatalog", headers=subject(as_member.token)).json["token"]
+    assert as_member.get(f"{V3}/auth/tokens", headers=subject_headers(as_admin.token)).status_code == 403
+    assert (
+        "catalog"
+        not in as_member.get(f"{V3}/auth/tokens?nocatalog", headers=subject_headers(as_member.token)).json["token"]
+    )
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "gAAAAAnonsense", "x" * 5000])
-def test_validating_what_is_no_token_is_a_404(as_admin: Api, token: str) -> None:
-    answer = as_admin.get(f"{V3}/auth/tokens", headers=subject(token))
-    assert answer.status_code == 404
-    assert token == "" or token not in answer.json["error"]["message"]
+def test_validating_an_invalid_token_is_a_404(as_admin: Api, token: str) -> None:
+    response = as_admin.get(f"{V3}/auth/tokens", headers=subject_headers(token))
+    assert response.status_code == 404
+    assert token == "" or token not in response.json["error"]["message"]
 
 
-def test_only_allow_expired_validates_a_token_that_is_over(
+def test_allow_expired_validates_expired_tokens(
     client: Api, template: Template, as_member: Api, clock: ManualClock
 ) -> None:
     clock.advance(3600)
-    admin = bearer(client, authenticate(client, password_of(template, "admin")))
+    admin = api_with_token(client, authenticate(client, named_password_auth(template, "admin")))
     path = f"{V3}/auth/tokens"
-    assert admin.get(path, headers=subject(as_member.token)).status_code == 404
-    found = admin.get(f"{path}?allow_expired=1", headers=subject(as_member.token))
+    assert admin.get(path, headers=subject_headers(as_member.token)).status_code == 404
+    found = admin.get(f"{path}?allow_expired=1", headers=subject_headers(as_member.token))
     assert found.status_code == 200
     assert found.json["token"]["user"]["id"] == as_member.user_id
     clock.advance(49 * 3600)
-    admin = bearer(client, authenticate(client, password_of(template, "admin")))
-    assert admin.get(f"{path}?allow_expired=1", headers=subject(as_member.token)).status_code == 404
+    admin = api_with_token(client, authenticate(client, named_password_auth(template, "admin")))
+    assert admin.get(f"{path}?allow_expired=1", headers=subject_headers(as_member.token)).status_code == 404
 
 
 def test_a_service_user_may_validate_the_tokens_of_others(client: Api, as_admin: Api, as_member: Api) -> None:
-    user_id, password = member_of(as_admin, as_admin.project_id, "service")
-    service = bearer(
-        client, authenticate(client, by_password(user_id, password), {"project": {"id": as_admin.project_id}})
+    user_id, password = create_member(as_admin, as_admin.project_id, "service")
+    service = api_with_token(
+        client, authenticate(client, password_auth(user_id, password), {"project": {"id": as_admin.project_id}})
     )
-    assert service.get(f"{V3}/auth/tokens", headers=subject(as_member.token)).status_code == 200
-    assert service.delete(f"{V3}/auth/tokens", headers=subject(as_member.token)).status_code == 403
+    assert service.get(f"{V3}/auth/tokens", headers=subject_headers(as_member.token)).status_code == 200
+    assert service.delete(f"{V3}/auth/tokens", headers=subject_headers(as_member.token)).status_code == 403
 
 
-def test_a_revoked_token_is_refused_at_once_and_others_of_the_user_are_not(
-    log_in: Callable[[str], Api], as_admin: Api
-) -> None:
+def test_revocation_affects_one_token_at_once(log_in: Callable[[str], Api], as_admin: Api) -> None:
     first, second = log_in("demo"), log_in("demo")
     assert first.get("/compute/v2.1/flavors").status_code == 200
-    assert first.delete(f"{V3}/auth/tokens", headers=subject(first.token)).status_code == 204
+    assert first.delete(f"{V3}/auth/tokens", headers=subject_headers(first.token)).status_code == 204
     assert first.get("/compute/v2.1/flavors").status_code == 401
-    assert first.get(f"{V3}/auth/tokens", headers=subject(first.token)).status_code == 401
-    assert as_admin.get(f"{V3}/auth/tokens", headers=subject(first.token)).status_code == 404
-    assert authenticate(first, by_token(first.token)).status_code == 404
+    assert first.get(f"{V3}/auth/tokens", headers=subject_headers(first.token)).status_code == 401
+    assert as_admin.get(f"{V3}/auth/tokens", headers=subject_headers(first.token)).status_code == 404
+    assert authenticate(first, token_auth(first.token)).status_code == 404
     assert second.get("/compute/v2.1/flavors").status_code == 200
 
 
-def test_somebody_elses_token_cannot_be_revoked(as_member: Api, as_admin: Api) -> None:
-    assert as_member.delete(f"{V3}/auth/tokens", headers=subject(as_admin.token)).status_code == 403
-    assert as_admin.delete(f"{V3}/auth/tokens", headers=subject(as_member.token)).status_code == 204
+def test_tokens_of_other_users_cannot_be_revoked(as_member: Api, as_admin: Api) -> None:
+    assert as_member.delete(f"{V3}/auth/tokens", headers=subject_headers(as_admin.token)).status_code == 403
+    assert as_admin.delete(f"{V3}/auth/tokens", headers=subject_headers(as_member.token)).status_code == 204
 
 
-def test_the_catalog_fills_in_project_and_user_of_an_operators_endpoint(client: Api, as_admin: Api) -> None:
-    service = make(as_admin, "service", type="object-store")
-    make(
+def test_endpoint_urls_substitute_project_and_user(client: Api, as_admin: Api) -> None:
+    service = create(as_admin, "service", type="object-store")
+    create(
         as_admin,
         "endpoint",
         service_id=service["id"],
@@ -341,20 +342,20 @@ def test_the_catalog_fills_in_project_and_user_of_an_operators_endpoint(client: 
     assert endpoint["url"] == f"https://swift.example.org/v1/AUTH_{as_admin.project_id}"
 
 
-def test_head_answers_what_get_answers(as_member: Api) -> None:
+def test_head_returns_the_headers_of_get(as_member: Api) -> None:
     for path in ("auth/projects", "auth/domains", "auth/system", "auth/catalog"):
         assert as_member.request("HEAD", f"{V3}/{path}").status_code == 200
 
 
 def test_roles_of_groups_and_inherited_roles_count(client: Api, as_admin: Api) -> None:
-    user = make(as_admin, "user", password="letmein")
-    group = make(as_admin, "group")
+    user = create(as_admin, "user", password="letmein")
+    group = create(as_admin, "group")
     assert as_admin.put(f"{V3}/groups/{group['id']}/users/{user['id']}").status_code == 204
-    top = make(as_admin, "project")
-    below = make(as_admin, "project", parent_id=top["id"])
-    give(as_admin, f"projects/{top['id']}/groups/{group['id']}", "reader")
+    top = create(as_admin, "project")
+    below = create(as_admin, "project", parent_id=top["id"])
+    assign_role(as_admin, f"projects/{top['id']}/groups/{group['id']}", "reader")
     scope = {"project": {"id": top["id"]}}
-    identity = by_password(user["id"], "letmein")
+    identity = password_auth(user["id"], "letmein")
     assert [each["name"] for each in authenticate(client, identity, scope).json["token"]["roles"]] == ["reader"]
     scope = {"project": {"id": below["id"]}}
     assert authenticate(client, identity, scope).status_code == 401

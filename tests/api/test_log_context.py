@@ -16,7 +16,7 @@ from hypervisor.api.errors import HypervisorError
 from hypervisor.api.spec import MachineReport, MachineSpec
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
-from tests.api.identity_fixtures import V3, authenticate, by_password
+from tests.api.identity_fixtures import V3, authenticate, password_auth
 
 SERVERS = "/compute/v2.1/servers"
 GLOBAL_ID = "req-01234567-89ab-cdef-0123-456789abcdef"
@@ -60,7 +60,7 @@ def test_a_500_is_logged_with_the_request_that_users_report(
 @pytest.mark.parametrize("sent", ["", "req-1", "01234567-89ab-cdef-0123-456789abcdef", f"{GLOBAL_ID} admin logged in"])
 def test_other_ids_of_clients_are_not_logged(client: Api, lines: Callable[[], list[str]], sent: str) -> None:
     client.headers["X-OpenStack-Request-ID"] = sent
-    answer = authenticate(client, by_password("a" * 32, "wrong"))
+    answer = authenticate(client, password_auth("a" * 32, "wrong"))
     assert f"[request_id={answer.headers['X-Openstack-Request-Id']}]" in lines()[-1]
 
 
@@ -68,7 +68,7 @@ def test_a_line_of_one_request_does_not_name_another(
     client: Api, as_member: Api, lines: Callable[[], list[str]]
 ) -> None:
     assert as_member.get(f"{V3}/auth/projects").status_code == 200
-    authenticate(client, by_password("a" * 32, "wrong"))
+    authenticate(client, password_auth("a" * 32, "wrong"))
     assert "project_id" not in lines()[-1]
 
 

@@ -1,4 +1,4 @@
-"""An API process without any host, and the files that real clients read: clouds.yaml and tempest.conf."""
+"""An API process without hosts, and configuration for real clients: clouds.yaml."""
 
 import os
 import signal
@@ -18,12 +18,12 @@ import yaml
 from app.core import installation
 from app.core.settings import Settings
 
-ALL_OF_IT = {"system_scope": "all"}
+SYSTEM_SCOPE = {"system_scope": "all"}
 
 
 @dataclass(frozen=True)
 class IdentityCloud:
-    """Where it answers, and what its first users may log in with."""
+    """URL, working directory and credentials of a running cloud."""
 
     url: str
     work: Path
@@ -31,10 +31,10 @@ class IdentityCloud:
 
     @property
     def clouds_yaml(self) -> Path:
-        """clouds.yaml with the names that openstacksdk's tests use, and `system`, beside ours."""
+        """Write clouds.yaml with our clouds, `system`, and the names that openstacksdk's tests use."""
         admin, demo = self.clouds["sixstack-admin"], self.clouds["sixstack"]
         auth = {key: value for key, value in admin["auth"].items() if not key.startswith("project_")}
-        system = {**admin, "auth": {**auth, **ALL_OF_IT}}
+        system = {**admin, "auth": {**auth, **SYSTEM_SCOPE}}
         names = {
             **self.clouds,
             "system": system,
@@ -49,14 +49,14 @@ class IdentityCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For client processes."""
+        """Environment for client processes."""
         own = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
         return {**own, "OS_CLIENT_CONFIG_FILE": str(self.clouds_yaml), "PYTHONWARNINGS": "ignore"}
 
 
 @contextmanager
 def identity_cloud(work: Path, **more: Any) -> Iterator[IdentityCloud]:
-    """A new cloud in this directory, on a port of its own, with these settings; it ends with the context."""
+    """Run a new cloud in this directory on a free port with these settings; stopped at exit of the context."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

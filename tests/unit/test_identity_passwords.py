@@ -1,4 +1,4 @@
-"""How passwords are checked: right, wrong, nobody's, again, and too many at once."""
+"""Password verification: results, constant time, caching and concurrency limits."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ def wait_until(look: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were really hashed."""
+    """Passwords checked by a hash computation."""
     seen: list[str] = []
     real = passwords._matches
 
@@ -32,20 +32,20 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_only_the_right_password_fits() -> None:
+def test_only_the_right_password_matches() -> None:
     verifier, digest = Verifier(4), passwords.hash_password("right")
     assert verifier.verify(digest, "right", "user")
     assert not verifier.verify(digest, "wrong", "user")
     assert not verifier.verify("no hash at all", "right", "user")
 
 
-def test_a_password_of_nobody_costs_the_same_and_never_fits(hashes: list[str]) -> None:
+def test_unknown_users_cost_the_same_and_never_match(hashes: list[str]) -> None:
     verifier = Verifier(4)
     assert not verifier.verify(None, "x", "")
     assert hashes == ["x"]
 
 
-def test_a_check_that_is_not_admitted_costs_the_same_and_fails(hashes: list[str]) -> None:
+def test_checks_not_admitted_cost_the_same_and_fail(hashes: list[str]) -> None:
     verifier, digest = Verifier(4), passwords.hash_password("right")
     assert not verifier.verify(digest, "right", "user", "2001:db8::1", lambda: False)
     assert hashes == ["right"]
@@ -54,7 +54,7 @@ def test_a_check_that_is_not_admitted_costs_the_same_and_fails(hashes: list[str]
     assert not verifier.verify(digest, "right", "user", "2001:db8::2", lambda: False)
 
 
-def test_a_right_password_is_remembered_for_a_while_and_a_wrong_one_never(hashes: list[str]) -> None:
+def test_only_right_passwords_are_cached_until_expiry(hashes: list[str]) -> None:
     now = 0.0
     verifier, digest = Verifier(4, monotonic=lambda: now), passwords.hash_password("right")
     for _ in range(3):
@@ -66,7 +66,7 @@ def test_a_right_password_is_remembered_for_a_while_and_a_wrong_one_never(hashes
     assert hashes[-1] == "right"
 
 
-def test_a_new_hash_is_not_taken_for_the_old_one(hashes: list[str]) -> None:
+def test_a_new_hash_misses_the_cache(hashes: list[str]) -> None:
     verifier = Verifier(4)
     assert verifier.verify(passwords.hash_password("right"), "right", "user")
     assert not verifier.verify(passwords.hash_password("other"), "right", "user")
@@ -81,7 +81,7 @@ def test_generated_secrets_need_no_slow_hash(hashes: list[str]) -> None:
     assert hashes == []
 
 
-def test_a_burst_may_wait_and_comes_again_with_time() -> None:
+def test_the_token_bucket_refills_with_time() -> None:
     now = 0.0
     burst = passwords._TokenBucket(3, 2.0, lambda: now)
     assert [burst.take() for _ in range(4)] == [True, True, True, False]
@@ -91,8 +91,8 @@ def test_a_burst_may_wait_and_comes_again_with_time() -> None:
     assert [burst.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_flood_is_turned_away_and_leaves_threads_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three slow checks are under way: a fourth is refused at once, one that is under way already is waited for."""
+def test_excess_checks_are_rejected_with_429(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slow checks run: a fourth is rejected at once, an equal one waits for the running check."""
     release, begun = threading.Event(), threading.Semaphore(0)
 
     def slow(_digest: str, password: str) -> bool:

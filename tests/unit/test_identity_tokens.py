@@ -1,4 +1,4 @@
-"""What a token carries and the keys it is encrypted with."""
+"""Token payloads and token keys."""
 
 import os
 import threading
@@ -49,13 +49,13 @@ def test_the_largest_token_has_at_most_255_characters(tmp_path: Path) -> None:
         {"scope_id": "ü" * 32},
     ],
 )
-def test_a_payload_comes_back_as_it_was(changes: dict[str, object]) -> None:
+def test_payloads_are_restored_by_unpack(changes: dict[str, object]) -> None:
     packed = payload(**changes)
     assert Payload.unpack(packed.pack()) == packed
 
 
 @pytest.mark.parametrize("packed", [b"", b"\x01", msgpack.packb([99]), msgpack.packb([1, 2]), msgpack.packb({})])
-def test_what_is_no_payload_is_refused(packed: bytes) -> None:
+def test_invalid_payloads_are_refused(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Payload.unpack(packed)
 
@@ -65,7 +65,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(state=tmp_path)
 
 
-def test_keys_are_for_their_owner_only(settings: Settings) -> None:
+def test_keys_are_readable_by_their_owner_only(settings: Settings) -> None:
     where = keys.directory(settings)
     KeyRing(where).encrypt(b"x", 0)
     assert where.stat().st_mode & 0o777 == 0o700
@@ -74,7 +74,7 @@ def test_keys_are_for_their_owner_only(settings: Settings) -> None:
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
-def test_a_rotation_invalidates_no_token_and_every_process_follows(settings: Settings) -> None:
+def test_rotation_keeps_tokens_valid_in_every_process(settings: Settings) -> None:
     where = keys.directory(settings)
     one, other = KeyRing(where), KeyRing(where)
     tokens = [one.encrypt(b"0", 0)]
@@ -86,8 +86,8 @@ def test_a_rotation_invalidates_no_token_and_every_process_follows(settings: Set
         assert KeyRing(where).decrypt(tokens[0]) == b"0"
 
 
-def test_a_token_of_a_process_that_has_rotated_first_is_read_by_one_that_has_not_looked(settings: Settings) -> None:
-    """The staged key is known before it encrypts anything."""
+def test_the_staged_key_is_loaded_before_it_encrypts(settings: Settings) -> None:
+    """A process that has not reloaded its keys reads tokens of the next primary key."""
     where = keys.directory(settings)
     late = KeyRing(where)
     late.encrypt(b"x", 0)
@@ -98,7 +98,7 @@ def test_a_token_of_a_process_that_has_rotated_first_is_read_by_one_that_has_not
     assert known.decrypt(token) == b"y"
 
 
-def test_keys_go_when_no_token_of_theirs_can_be_live(settings: Settings) -> None:
+def test_keys_are_deleted_when_their_tokens_have_expired(settings: Settings) -> None:
     where = keys.directory(settings)
     keys.ensure_keys(where)
     keys.rotate(settings)
@@ -110,7 +110,7 @@ def test_keys_go_when_no_token_of_theirs_can_be_live(settings: Settings) -> None
     assert sorted(path.name for path in where.iterdir()) == ["0", "2", "3", "4"]
 
 
-def test_processes_that_start_together_make_one_set_of_keys(settings: Settings) -> None:
+def test_concurrent_processes_create_one_set_of_keys(settings: Settings) -> None:
     where = keys.directory(settings)
     made: list[bytes] = []
     threads = [threading.Thread(target=lambda: made.append(KeyRing(where).encrypt(b"x", 0))) for _ in range(8)]
