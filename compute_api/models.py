@@ -1,12 +1,14 @@
 """Compute tables: servers, operations, migrations, flavors, key pairs, hosts, aggregates, quotas."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from app.db.database import Base
+from network_api import server_revisions
 
 Seq = BigInteger().with_variant(Integer(), "sqlite")
 """A primary key in creation order."""
@@ -62,7 +64,7 @@ class Server(Base):
     deleted: Mapped[bool] = mapped_column(default=False)
     group_id: Mapped[str | None] = mapped_column(String(36), index=True)
     revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
-    """Incremented by every change that the API shows: of this row, and of its ports by triggers."""
+    """Incremented by every change of the row, and by `increment_revisions` when its ports change; caches compare it."""
 
     __table_args__ = (
         Index("ix_servers_project_seq", "project_id", "deleted", "seq"),
@@ -70,6 +72,19 @@ class Server(Base):
         Index("ix_servers_project_updated", "project_id", "updated_at"),
         Index("ix_servers_host", "host", "deleted"),
     )
+
+
+def increment_revisions(session: Session, server_ids: Iterable[str]) -> None:
+    """Increment the revisions of servers whose ports have changed."""
+    session.execute(
+        update(Server)
+        .where(Server.id.in_([*server_ids]))
+        .values(revision=Server.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+server_revisions.register(increment_revisions)
 
 
 class Operation(Base):

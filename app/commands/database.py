@@ -125,9 +125,6 @@ def copy_tables(reading: Connection, writing: Connection) -> int:
 
 
 def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
-    postgresql = writing.dialect.name == "postgresql"
-    if postgresql:  # what triggers would do to the rows has been done to them
-        writing.execute(text(f'ALTER TABLE "{table.name}" DISABLE TRIGGER USER'))
     query = select(table).order_by(*table.primary_key.columns)
     result = reading.execution_options(yield_per=ROWS).execute(query)
     rows: Iterator[Row] = (dict(row) for row in result.mappings())
@@ -148,8 +145,7 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
             raise OperatorError(f"table {table.name} changed while it was copied; end what uses it and try again.")
     if count:
         print()
-    if postgresql:
-        writing.execute(text(f'ALTER TABLE "{table.name}" ENABLE TRIGGER USER'))
+    if writing.dialect.name == "postgresql":
         _set_sequence(writing, table)
     return count
 

@@ -24,7 +24,7 @@ CREATE TEMPORARY TABLE copied (n bigint, id text, project_id text, host text, ad
 CREATE SEQUENCE pg_temp.numbers;
 SET LOCAL session_replication_role = replica
 """
-"""The last line keeps triggers and foreign keys out of it: what is copied is as they would leave it."""
+"""The last line disables checks of foreign keys, which the copied rows satisfy."""
 
 NEW = """
 TRUNCATE copied;

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import errors
@@ -15,6 +15,7 @@ from compute_api.states import SideTask, VmState
 from network_api.errors import IpAddressInUse, PortInUse
 from network_api.models import Port
 from network_api.resources import networks, ports
+from network_api.server_revisions import touch_servers
 
 ALLOWED_FROM = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
 
@@ -52,6 +53,7 @@ def attach(
     except (PortInUse, IpAddressInUse) as error:
         raise errors.BadRequest(error.message) from None
     session.flush()
+    touch_servers(session, Port.id == port.id)
     system_metadata.tag_nic(server, port.id, tag)
     _queue_task(session, now, caller, server, SideTask.ATTACH_INTERFACE, port.id, request_id)
     return port.id
@@ -73,25 +75,10 @@ def refresh(session: Session, now: datetime, server_ids: Iterable[str], request_
 
 
 def release_port(session: Session, now: datetime, server: Server, port_id: str) -> None:
-    """Release a port that is not plugged in: delete it if it was created with the server, unbind it otherwise."""
+    """Release a port that is not plugged in: delete it if it was created for the server, unbind it otherwise."""
     system_metadata.tag_nic(server, port_id, None)
-    mine = (Port.id == port_id, Port.device_id == server.id)
-    address = session.scalar(select(Port.ip_address).where(*mine))
-    session.execute(delete(Port).where(*mine, Port.of_server).execution_options(synchronize_session=False))
-    session.execute(
-        update(Port)
-        .where(*mine)
-        .values(
-            device_id="",
-            device_owner="",
-            binding_host=None,
-            attached=0,
-            status=ports.DOWN,
-            updated_at=now,
-            revision_number=Port.revision_number + 1,
-        )
-        .execution_options(synchronize_session=False)
-    )
+    address = session.scalar(select(Port.ip_address).where(Port.id == port_id, Port.device_id == server.id))
+    ports.release(session, now, server.id, port_id)
     if address and server.access_ipv6 == address:
         left = session.scalars(select(Port.ip_address).where(Port.device_id == server.id).order_by(Port.attached))
         server.access_ipv6 = next((other for other in left if other), "")

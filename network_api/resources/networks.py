@@ -14,6 +14,7 @@ from network_api import quotas
 from network_api.errors import NetworkAmbiguous, NetworkInUse, NetworkNotFound, NetworkShared
 from network_api.models import Network, Port
 from network_api.prefixes import allocate_segment
+from network_api.server_revisions import touch_servers
 from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 COLUMNS = Network.__table__.c
@@ -106,10 +107,13 @@ def change(session: Session, now: datetime, network: Network, changes: Mapping[s
         _refuse_default(network)
         if session.scalar(select(exists().where(Port.network_id == network.id, Port.project_id != network.project_id))):
             raise NetworkShared(network.id)
+    renamed = changes.get("name", network.name) != network.name
     for name, value in changes.items():
         setattr(network, name, value)
     network.updated_at = now
     session.flush()
+    if renamed:
+        touch_servers(session, Port.network_id == network.id)
 
 
 def delete(session: Session, network: Network) -> None:

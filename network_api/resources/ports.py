@@ -28,6 +28,7 @@ from network_api.errors import (
 )
 from network_api.models import Network, Port, Subnet
 from network_api.prefixes import is_local
+from network_api.server_revisions import touch_servers
 from network_api.visibility import CALLER_PROJECT, restrict_to_visible, visibility_parameters
 
 ACTIVE = "ACTIVE"
@@ -210,14 +211,16 @@ def rebind(session: Session, device_id: str, host: str | None) -> None:
     )
 
 
-def release(session: Session, now: datetime, device_id: str) -> None:
-    """Delete the ports created for a deleted server and unbind the others."""
-    session.execute(
-        delete(Port).where(Port.device_id == device_id, Port.of_server).execution_options(synchronize_session=False)
-    )
+def release(session: Session, now: datetime, device_id: str, port_id: str | None = None) -> None:
+    """Delete the server's ports that were created for it and unbind the others: all of them, or one. Idempotent."""
+    released = Port.device_id == device_id
+    if port_id is not None:
+        released &= Port.id == port_id
+    touch_servers(session, released)
+    session.execute(delete(Port).where(released, Port.of_server).execution_options(synchronize_session=False))
     session.execute(
         update(Port)
-        .where(Port.device_id == device_id)
+        .where(released)
         .values(
             device_id="",
             device_owner="",
@@ -263,6 +266,8 @@ def change(session: Session, now: datetime, port: Port, network: Network, change
         setattr(port, name, value)
     port.updated_at = now
     session.flush()
+    if "ipv4_address" in changes:
+        touch_servers(session, Port.id == port.id)
 
 
 def remove(session: Session, port: Port) -> None:

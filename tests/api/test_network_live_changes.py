@@ -172,3 +172,25 @@ def test_host_routes_reach_running_servers(as_member: Api, image: str, host: Hos
     assert [(str(destination), str(nexthop)) for destination, nexthop in routes_on_host] == [
         ("2001:db8:7::/48", gateway)
     ]
+
+
+def test_server_lists_follow_changes_of_ports_and_names(as_member: Api, image: str, host: Host) -> None:
+    network_id, other_id = make_network(as_member, "before"), make_network(as_member, "second")
+    server_id, _ = run_server(as_member, image, host, network_id)
+
+    def list_networks() -> set[str]:
+        [server] = as_member.get("/compute/v2.1/servers/detail").json["servers"]
+        return set(server["addresses"])
+
+    assert list_networks() == {"before"}
+    as_member.put(f"{V2}/networks/{network_id}", json={"network": {"name": "after"}})
+    assert list_networks() == {"after"}
+    port = as_member.post(f"{V2}/ports", json={"port": {"network_id": other_id}}).json["port"]
+    for body in ({"port_id": port["id"]}, {"net_id": other_id}):
+        interfaces = f"/compute/v2.1/servers/{server_id}/os-interface"
+        attached = as_member.post(interfaces, json={"interfaceAttachment": body}).json["interfaceAttachment"]
+        assert list_networks() == {"after", "second"}
+        host.work()
+        as_member.delete(f"{interfaces}/{attached['port_id']}")
+        host.work()
+        assert list_networks() == {"after"}

@@ -37,15 +37,11 @@ PREFIX = IPv6Network("2a0a:e5c1:111::/48")
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     database = Database(f"sqlite:///{tmp_path / 'network.db'}")
-    Base.metadata.create_all(database.writer, [table for table in Base.metadata.sorted_tables if _ours(table.name)])
+    Base.metadata.create_all(database.writer)
     with database.transaction() as session:
         bootstrap_cloud(session)
         yield session
     database.dispose()
-
-
-def _ours(table: str) -> bool:
-    return table in ("subnet_pools", "segment_ranges", "networks", "subnets", "ports", "network_quotas")
 
 
 def bootstrap_cloud(session: Session, prefix: IPv6Network = PREFIX) -> None:
