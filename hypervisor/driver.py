@@ -27,7 +27,7 @@ from hypervisor.guest_data import metadata
 from hypervisor.machines import diagnostics as machines_diagnostics
 from hypervisor.machines import hotplug
 from hypervisor.machines import suspend as machines_suspend
-from hypervisor.machines.console_log import console_tail, trim_console
+from hypervisor.machines.console_log import read_console_tail, trim_console
 from hypervisor.machines.launch import machine_identity
 from hypervisor.machines.machines import Machines
 from hypervisor.machines.remote_console import open_screen, open_serial
@@ -119,8 +119,8 @@ class QemuHypervisor:
             trim_console(paths.console)
             if self.machines.process_of(paths) is not None:
                 running.append(machine_id)
-                self.machines.mend_if_idle(machine_id)
-                self.machines.continue_if_room(machine_id)
+                self.machines.retry_under_tcg_if_idle(machine_id)
+                self.machines.resume_if_space(machine_id)
         self._raise_limits()
         self.segments.repair(running)
         if self.config.forward:
@@ -158,16 +158,16 @@ class QemuHypervisor:
         with self.machines.hold(spec.id) as paths:
             running = self.machines.process_of(paths)
             if running is not None:
-                found = self.machines.look(spec.id, paths)
+                found = self.machines.report(spec.id, paths)
                 if found.state in (MachineState.RUNNING, MachineState.PAUSED, MachineState.NO_SPACE):
                     return found
                 running.end()
-            return self.machines.launch(spec, paths, go_on=True)
+            return self.machines.launch(spec, paths, resume=True)
 
     def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:
         with self.machines.hold(machine_id) as paths:
             self.machines.stop(paths, grace_seconds)
-            return self.machines.look(machine_id, paths)
+            return self.machines.report(machine_id, paths)
 
     def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:
         with self.machines.hold(spec.id) as paths:
@@ -184,64 +184,64 @@ class QemuHypervisor:
         with self.machines.hold(machine_id) as paths:
             running = self.machines.process_of(paths)
             if running is not None:
-                hurry = self.machines.wait_for(machine_id)
-                machines_suspend.save(paths.qmp, paths.memory, hurry.is_set)
+                interrupted = self.machines.reset_interrupt(machine_id)
+                machines_suspend.save(paths.qmp, paths.memory, interrupted.is_set)
                 running.end()
             elif not paths.memory.exists():
                 raise HypervisorError(f"Machine {machine_id} does not run.")
-            return self.machines.look(machine_id, paths)
+            return self.machines.report(machine_id, paths)
 
     def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
         with self.machines.hold(spec.id) as paths:
-            if start and self.machines.runs_as(spec, paths):
-                return self.machines.look(spec.id, paths)
+            if start and self.machines.runs_generation(spec, paths):
+                return self.machines.report(spec.id, paths)
             self.machines.stop(paths, 0)
             known = self.machines.spec(spec.id)
             if known is None or known.generation != spec.generation:
                 for disk in known.disks if known else ():
                     if disk.name not in keep:
                         paths.disk(disk.name).unlink(missing_ok=True)
-            return self.machines.put(spec, paths, start)
+            return self.machines.provision(spec, paths, start)
 
     def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
         with self.machines.hold(spec.id) as paths:
-            before = self.machines.known(spec.id)
-            if start and self.machines.runs_as(spec, paths):
-                return self.machines.look(spec.id, paths)
+            before = self.machines.find_spec(spec.id)
+            if start and self.machines.runs_generation(spec, paths):
+                return self.machines.report(spec.id, paths)
             self.machines.check_free_disk()
             self.machines.stop(paths, grace_seconds)
-            kept = self.machines.own_disks(before, paths)
+            kept = self.machines.writable_disks(before, paths)
             try:
                 for disk in kept:
-                    snapshots.keep(disk)
+                    snapshots.create_checkpoint(disk)
                 sizes = {disk.name: disk_bytes(disk) for disk in spec.disks}
                 for disk in kept:
                     snapshots.grow(disk, sizes.get(disk.name, 0))
-                return self.machines.put(spec, paths, start)
+                return self.machines.provision(spec, paths, start)
             except HypervisorError:
                 for disk in kept:
                     with contextlib.suppress(HypervisorError):
-                        snapshots.restore(disk)
+                        snapshots.restore_checkpoint(disk)
                 write(paths.spec, before.model_dump_json().encode())
                 raise
 
     def confirm_resize(self, machine_id: str) -> None:
         with self.machines.hold(machine_id) as paths:
-            spec = self.machines.known(machine_id)
+            spec = self.machines.find_spec(machine_id)
             if self.machines.process_of(paths) is not None:
-                snapshots.forget_running(paths.qmp, 2 * len(spec.disks))
+                snapshots.delete_running_checkpoint(paths.qmp, 2 * len(spec.disks))
             else:
-                for disk in self.machines.own_disks(spec, paths):
-                    snapshots.forget(disk)
+                for disk in self.machines.writable_disks(spec, paths):
+                    snapshots.delete_checkpoint(disk)
 
     def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
         with self.machines.hold(spec.id) as paths:
-            if start and self.machines.runs_as(spec, paths):
-                return self.machines.look(spec.id, paths)
+            if start and self.machines.runs_generation(spec, paths):
+                return self.machines.report(spec.id, paths)
             self.machines.stop(paths, 0)
-            for disk in self.machines.own_disks(spec, paths):
-                snapshots.restore(disk)
-            return self.machines.put(spec, paths, start)
+            for disk in self.machines.writable_disks(spec, paths):
+                snapshots.restore_checkpoint(disk)
+            return self.machines.provision(spec, paths, start)
 
     def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
         with self.machines.hold(spec.id) as paths:
@@ -249,13 +249,13 @@ class QemuHypervisor:
                 raise HypervisorError(f"Machine {spec.id} is not here.")
             self.machines.check_free_disk()
             target = paths.snapshot(name)
-            root = next(iter(self.machines.own_disks(spec, paths)), None)
+            root = next(iter(self.machines.writable_disks(spec, paths)), None)
             if root is None:
                 raise HypervisorError("The machine has no disk of its own.")
             if self.machines.process_of(paths) is not None:
-                hurry = self.machines.wait_for(spec.id)
+                interrupted = self.machines.reset_interrupt(spec.id)
                 size = snapshots.virtual_bytes(root)
-                snapshots.copy_running(paths.qmp, size, target, hurry.is_set)
+                snapshots.copy_running(paths.qmp, size, target, interrupted.is_set)
             else:
                 snapshots.copy(root, target)
             return SnapshotFile(path=target, disk_format="qcow2")
@@ -265,7 +265,7 @@ class QemuHypervisor:
 
     def ensure_nics(self, spec: MachineSpec) -> None:
         with self.machines.hold(spec.id) as paths:
-            known = self.machines.known(spec.id)
+            known = self.machines.find_spec(spec.id)
             changed = known.model_copy(update={"nics": spec.nics})
             if self.machines.process_of(paths) is None:
                 write(paths.spec, changed.model_dump_json().encode())
@@ -273,7 +273,7 @@ class QemuHypervisor:
                 return
             wanted = {nic.port_id for nic in spec.nics}
             run = load_runtime_state(paths)
-            slots = hotplug.changed_slots(paths.qmp, run.slots, spec.nics)
+            slots = hotplug.extend_slots(paths.qmp, run.slots, spec.nics)
             replace(run, slots=slots).save(paths)
             hotplug.unplug(paths.qmp, [number for port, number in slots.items() if port not in wanted])
             self.segments.claim(spec.id, spec.nics)
@@ -289,7 +289,7 @@ class QemuHypervisor:
         if running is None or spec is None:
             raise HypervisorError(f"Machine {machine_id} does not run.")
         started_at = load_runtime_state(paths).started_at.timestamp()
-        return machines_diagnostics.diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
+        return machines_diagnostics.query_diagnostics(paths.qmp, running.pid, spec, self.links, started_at)
 
     def inject_nmi(self, machine_id: str) -> None:
         paths = self.paths.machine(machine_id)
@@ -309,13 +309,13 @@ class QemuHypervisor:
         self.machines.forget(machine_id)
 
     def report(self, machine_id: str) -> MachineReport:
-        return self.machines.look(machine_id, self.paths.machine(machine_id))
+        return self.machines.report(machine_id, self.paths.machine(machine_id))
 
     def reports(self) -> Sequence[MachineReport]:
         return [self.report(machine_id) for machine_id in self.paths.machine_ids()]
 
     def console_log(self, machine_id: str) -> bytes:
-        return console_tail(self.paths.machine(machine_id).console)
+        return read_console_tail(self.paths.machine(machine_id).console)
 
     def check_console(self, machine_id: str) -> None:
         paths = self.paths.machine(machine_id)
@@ -365,6 +365,6 @@ class QemuHypervisor:
 
     def _command(self, machine_id: str, command: str) -> MachineReport:
         with self.machines.hold(machine_id) as paths:
-            self.machines.running(machine_id, paths)
+            self.machines.find_process(machine_id, paths)
             qmp.execute(paths.qmp, command)
-            return self.machines.look(machine_id, paths)
+            return self.machines.report(machine_id, paths)

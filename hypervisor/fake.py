@@ -77,7 +77,7 @@ class FakeHypervisor:
     calls: list[tuple[str, str]] = field(default_factory=list)
     evictions: list[frozenset[str]] = field(default_factory=list)
     closed: bool = False
-    hurried: list[str] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
     current_progress: MigrationProgress | None = None
     passwords: dict[str, bytes] = field(default_factory=dict)
     consoles: list[tuple[str, ConsoleKind, socket.socket]] = field(default_factory=list)
@@ -335,7 +335,7 @@ class FakeHypervisor:
             machine.console += b"Uhhuh. NMI received for unknown reason 30 on CPU 0.\n"
 
     def interrupt(self, machine_id: str) -> None:
-        self.hurried.append(machine_id)
+        self.interrupted.append(machine_id)
 
     def remove(self, machine_id: str) -> None:
         self._enter("remove", machine_id)

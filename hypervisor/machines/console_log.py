@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
-def console_tail(path: Path) -> bytes:
+def read_console_tail(path: Path) -> bytes:
     """The last MiB of the console, or nothing."""
     try:
         with path.open("rb") as file:
@@ -41,7 +41,7 @@ def trim_console(path: Path) -> None:
             _libc.fallocate(file.fileno(), FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, length)
 
 
-def prepend(path: Path, before: bytes) -> None:
+def prepend_console(path: Path, before: bytes) -> None:
     """Put what the guest has said on another host before what it says here. qemu appends, wherever the end is."""
     with path.open("r+b") as file:
         since = file.read()

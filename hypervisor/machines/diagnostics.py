@@ -15,7 +15,7 @@ from hypervisor.qemu import qmp
 NANOSECONDS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def diagnostics(control: Path, pid: int, spec: MachineSpec, links: Links, started_at: float) -> Diagnostics:
+def query_diagnostics(control: Path, pid: int, spec: MachineSpec, links: Links, started_at: float) -> Diagnostics:
     """Raises HypervisorError when qemu does not answer."""
 
     async def converse(client: QMPClient) -> tuple[Any, Any, Any]:
@@ -26,14 +26,14 @@ def diagnostics(control: Path, pid: int, spec: MachineSpec, links: Links, starte
         )
 
     status, processors, devices = qmp.run_session(control, converse)
-    taps = _taps()
+    taps = _read_link_counters()
     return Diagnostics(
         state=str(status["status"]),
         uptime_seconds=max(0, int(time.time() - started_at)),
         memory_mib=spec.memory_mib,
         cpu_times=tuple(_thread_nanoseconds(pid, processor["thread-id"]) for processor in processors),
-        nics=tuple(_nic(nic.mac, taps.get(links.tap(nic.port_id))) for nic in spec.nics),
-        disks=tuple(_disk(device) for device in devices if "disk" in device.get("qdev", "")),
+        nics=tuple(_nic_counters(nic.mac, taps.get(links.tap(nic.port_id))) for nic in spec.nics),
+        disks=tuple(_disk_counters(device) for device in devices if "disk" in device.get("qdev", "")),
     )
 
 
@@ -45,7 +45,7 @@ def _thread_nanoseconds(pid: int, thread: int) -> int:
     return (int(fields[11]) + int(fields[12])) * NANOSECONDS_PER_TICK
 
 
-def _disk(device: dict[str, Any]) -> DiskCounters:
+def _disk_counters(device: dict[str, Any]) -> DiskCounters:
     found = re.search(r"disk(\d+)", device["qdev"])
     stats = device["stats"]
     return DiskCounters(
@@ -58,13 +58,13 @@ def _disk(device: dict[str, Any]) -> DiskCounters:
     )
 
 
-def _taps() -> dict[str, list[int]]:
+def _read_link_counters() -> dict[str, list[int]]:
     """Counters of every link, as /proc/net/dev has them: eight of what it received, eight of what it sent."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     return {name.strip(): [int(word) for word in rest.split()] for name, _, rest in (x.partition(":") for x in lines)}
 
 
-def _nic(mac: str, tap: list[int] | None) -> NicCounters:
+def _nic_counters(mac: str, tap: list[int] | None) -> NicCounters:
     """What a tap receives, its guest has sent."""
     if tap is None:
         return NicCounters(mac=mac)

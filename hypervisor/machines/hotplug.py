@@ -19,19 +19,19 @@ from hypervisor.qemu import qmp
 from hypervisor.qemu.command import SLOTS, nic_device, nic_name, nic_netdev
 
 
-def fresh_slots(nics: tuple[NicSpec, ...]) -> dict[str, int]:
+def assign_slots(nics: tuple[NicSpec, ...]) -> dict[str, int]:
     """Slots of a machine that starts, by port. Raises HypervisorError when there are too many interfaces."""
     if len(nics) > SLOTS:
         raise HypervisorError(f"A machine has at most {SLOTS} interfaces, {len(nics)} are wanted.")
     return {nic.port_id: number for number, nic in enumerate(nics)}
 
 
-def changed_slots(control: Path, slots: Mapping[str, int], nics: tuple[NicSpec, ...]) -> dict[str, int]:
+def extend_slots(control: Path, slots: Mapping[str, int], nics: tuple[NicSpec, ...]) -> dict[str, int]:
     """The slots with those for new interfaces; those of interfaces to be unplugged are still in it.
 
     Raises HypervisorError when none is free.
     """
-    present = qmp.run_session(control, _present)
+    present = qmp.run_session(control, _list_devices)
     taken = set(slots.values()) | {number for number in range(SLOTS) if nic_name(number) in present}
     free = [number for number in range(SLOTS) if number not in taken]
     chosen = dict(slots)
@@ -48,15 +48,15 @@ def unplug(control: Path, slots: list[int]) -> None:
 
     async def converse(client: QMPClient) -> None:
         for number in slots:
-            await _quietly(client, "device_del", {"id": nic_name(number)})
-            await _quietly(client, "netdev_del", {"id": f"net{number}"})
+            await _execute_unless_missing(client, "device_del", {"id": nic_name(number)})
+            await _execute_unless_missing(client, "netdev_del", {"id": f"net{number}"})
 
     qmp.run_session(control, converse)
 
 
 def plug(control: Path, links: Links, slots: Mapping[str, int], nics: tuple[NicSpec, ...], owner: int) -> None:
     """These interfaces are plugged in; one that is already is left alone."""
-    present = qmp.run_session(control, _present)
+    present = qmp.run_session(control, _list_devices)
     for nic in nics:
         number = slots[nic.port_id]
         if nic_name(number) not in present:
@@ -68,23 +68,23 @@ def plug(control: Path, links: Links, slots: Mapping[str, int], nics: tuple[NicS
 
 
 async def _plug(client: QMPClient, nic: NicSpec, number: int, tap: int) -> None:
-    await _quietly(client, "netdev_del", {"id": f"net{number}"})
+    await _execute_unless_missing(client, "netdev_del", {"id": f"net{number}"})
     client.send_fd_scm(tap)
     await client.execute("getfd", {"fdname": f"tap{number}"})
     await client.execute("netdev_add", nic_netdev(number, f"tap{number}"))
     try:
         await client.execute("device_add", nic_device(number, nic))
     except ExecuteError:
-        await _quietly(client, "netdev_del", {"id": f"net{number}"})
+        await _execute_unless_missing(client, "netdev_del", {"id": f"net{number}"})
         raise
 
 
-async def _present(client: QMPClient) -> set[str]:
+async def _list_devices(client: QMPClient) -> set[str]:
     devices: Any = await client.execute("qom-list", {"path": "/machine/peripheral"})
     return {device["name"] for device in devices}
 
 
-async def _quietly(client: QMPClient, command: str, arguments: dict[str, object]) -> None:
+async def _execute_unless_missing(client: QMPClient, command: str, arguments: dict[str, object]) -> None:
     """Content when it is gone, or on its way."""
     try:
         await client.execute(command, arguments)

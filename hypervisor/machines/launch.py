@@ -79,31 +79,31 @@ def start_qemu(
         try:
             process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
         except BaseException:
-            _end(paths)
+            _end_process(paths)
             raise
     try:
         if memory is not None:
-            suspend.go_on(paths.qmp)
-        state, word = _first_state(paths)
+            suspend.resume(paths.qmp)
+        state, word = _wait_for_state(paths)
         wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
         if word == INTERNAL_ERROR and accelerator == "kvm":
             raise AcceleratorFailed("The guest failed under KVM: internal-error.")
         if state is not wanted:
             raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
         if not frozen:
-            _limit(spec, paths, disks)
+            _apply_limits(spec, paths, disks)
     except HypervisorError as error:
-        _end(paths)
+        _end_process(paths)
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
         is_about_kvm = isinstance(error, AcceleratorFailed) or (accelerator == "kvm" and "kvm" in words.lower())
         raise (AcceleratorFailed if is_about_kvm else LaunchFailed)(f"qemu did not start: {error}") from error
     except BaseException:
-        _end(paths)
+        _end_process(paths)
         raise
 
 
-def _first_state(paths: MachinePaths) -> tuple[MachineState, str]:
+def _wait_for_state(paths: MachinePaths) -> tuple[MachineState, str]:
     """The state of a qemu that was just started. Raises HypervisorError when it has ended, or at LAUNCH_SECONDS."""
     deadline = time.monotonic() + LAUNCH_SECONDS
     while True:
@@ -115,26 +115,26 @@ def _first_state(paths: MachinePaths) -> tuple[MachineState, str]:
                 raise
 
 
-def _end(paths: MachinePaths) -> None:
+def _end_process(paths: MachinePaths) -> None:
     """End a qemu that was just started, if there is one."""
     running = process.wait_for_start(paths.pid, 0.5)
     if running is not None:
         running.end()
-    limits.forget(group_name(paths))
+    limits.remove_cgroup(cgroup_name(paths))
 
 
-def _limit(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> None:
+def _apply_limits(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile]) -> None:
     if spec.disk_limits is not None:
         numbers = [number for number, disk in enumerate(disks) if disk.name != "config" and not disk.cdrom]
-        limits.slow_down_disks(paths.qmp, numbers, spec.disk_limits)
+        limits.throttle_disks(paths.qmp, numbers, spec.disk_limits)
     if spec.cpu_limits is not None:
         running = process.wait_for_start(paths.pid, 0.5)
         if running is None:
             raise LaunchFailed("qemu went away.")
-        limits.confine(group_name(paths), running.pid, spec.cpu_limits, spec.vcpus)
+        limits.limit_cpu(cgroup_name(paths), running.pid, spec.cpu_limits, spec.vcpus)
 
 
-def group_name(paths: MachinePaths) -> str:
+def cgroup_name(paths: MachinePaths) -> str:
     """Of the control group of a machine that has limits: its id, which no other machine has."""
     return f"sixstack-{paths.directory.name}"
 

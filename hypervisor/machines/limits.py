@@ -19,12 +19,12 @@ from hypervisor.api.spec import CpuLimits, DiskLimits
 from hypervisor.qemu import qmp
 from hypervisor.qemu.command import disk_device
 
-USUAL_PERIOD_US = 100_000
+DEFAULT_PERIOD_US = 100_000
 # A process that has just ended stays in its group for a moment.
 EMPTYING_SECONDS = 2.0
 
 
-def slow_down_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -> None:
+def throttle_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -> None:
     """From now on, the disks with these places in the command line are no faster. Raises HypervisorError."""
     rates = {
         "bps": limits.total_bytes,
@@ -44,7 +44,7 @@ def slow_down_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -
 
 
 @dataclass(frozen=True)
-class Groups:
+class CgroupRoot:
     """Where machines may have control groups for processors; `version` is 1 or 2."""
 
     directory: Path
@@ -60,7 +60,7 @@ class Groups:
 
     def values(self, limits: CpuLimits, vcpus: int) -> dict[str, str]:
         """The files of a group and what is to be in them."""
-        period = limits.period_us or USUAL_PERIOD_US
+        period = limits.period_us or DEFAULT_PERIOD_US
         quota = limits.quota_us * vcpus if limits.quota_us else -1
         if self.version == 1:
             found = {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": str(quota)}
@@ -71,21 +71,21 @@ class Groups:
         return found
 
 
-def confine(name: str, pid: int, limits: CpuLimits, vcpus: int) -> None:
+def limit_cpu(name: str, pid: int, limits: CpuLimits, vcpus: int) -> None:
     """Give the machine's process its part of the processors. Raises LaunchFailed where this host cannot."""
-    for groups in usable_groups():
+    for groups in find_cpu_cgroups():
         try:
             groups.confine(name, pid, limits, vcpus)
         except OSError as error:
-            forget(name)
+            remove_cgroup(name)
             raise LaunchFailed(f"This host cannot limit a machine's processors: {error.strerror}.") from error
         return
     raise LaunchFailed("This host cannot limit a machine's processors: it has no control groups for them.")
 
 
-def forget(name: str) -> None:
+def remove_cgroup(name: str) -> None:
     """The group of a machine whose process has ended goes; content if it has none."""
-    for groups in usable_groups():
+    for groups in find_cpu_cgroups():
         deadline = time.monotonic() + EMPTYING_SECONDS
         while True:
             try:
@@ -97,7 +97,7 @@ def forget(name: str) -> None:
             break
 
 
-def usable_groups() -> list[Groups]:
+def find_cpu_cgroups() -> list[CgroupRoot]:
     """Below our own group if that is ours to divide, or at the top."""
     own = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -110,14 +110,14 @@ def usable_groups() -> list[Groups]:
         mount = Path(before.split(" ")[4])
         if kind == "cgroup2":
             places = [mount / own.get("", ""), mount]
-            found += [Groups(place, 2) for place in dict.fromkeys(places) if _divides_processors(place)]
+            found += [CgroupRoot(place, 2) for place in dict.fromkeys(places) if _has_cpu_controller(place)]
         elif kind == "cgroup" and "cpu" in options.split(","):
             mine = next((path for names, path in own.items() if "cpu" in names.split(",")), "")
-            found.append(Groups(mount / mine if (mount / mine).is_dir() else mount, 1))
+            found.append(CgroupRoot(mount / mine if (mount / mine).is_dir() else mount, 1))
     return found
 
 
-def _divides_processors(place: Path) -> bool:
+def _has_cpu_controller(place: Path) -> bool:
     with contextlib.suppress(OSError):
         return "cpu" in (place / "cgroup.subtree_control").read_text().split()
     return False

@@ -24,7 +24,7 @@ from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
 from hypervisor.guest_data.config_drive import config_drive
 from hypervisor.machines import hotplug, limits
 from hypervisor.machines.console_log import trim_console
-from hypervisor.machines.launch import INTERNAL_ERROR, group_name, start_qemu
+from hypervisor.machines.launch import INTERNAL_ERROR, cgroup_name, start_qemu
 from hypervisor.machines.processes import MachineProcess, find_machine_processes
 from hypervisor.network.links import Links
 from hypervisor.network.segments import Segments
@@ -35,9 +35,9 @@ from hypervisor.storage.disks import DiskFile, Disks
 log = logging.getLogger(__name__)
 
 # A guest that KVM cannot run falls over in its boot loader or early kernel.
-DOUBTFUL_SECONDS = 120.0
+KVM_TRIAL_SECONDS = 120.0
 # What has to be free before a guest that had no space left continues.
-CONTINUE_MIB = 16
+RESUME_MIB = 16
 # Pause between two presses of a guest's power button.
 POWER_BUTTON_SECONDS = 2.0
 
@@ -54,7 +54,7 @@ class Machines:
         self.accelerators = AcceleratorSelector(config.accelerator, paths.accelerator, config.qemu)
         self._locks: dict[str, threading.RLock] = {}
         self._locks_guard = threading.Lock()
-        self._hurries: dict[str, threading.Event] = defaultdict(threading.Event)
+        self._interrupts: dict[str, threading.Event] = defaultdict(threading.Event)
         self._images: dict[str, frozenset[str]] = {}
         self._machine_type: str | None = None
         self._without_space: set[str] = set()
@@ -103,11 +103,11 @@ class Machines:
         """
         found = find_machine_processes(self.config.installation, self.paths)
         for machine_id in sorted({one.machine_id for one in found if not self._is_named_by_pid_file(one)}):
-            with self._hold_if_idle(machine_id) as paths:
+            with self._try_hold(machine_id) as paths:
                 if paths is not None:
-                    self._settle_processes(machine_id, paths)
+                    self._repair_processes_of(machine_id, paths)
 
-    def _settle_processes(self, machine_id: str, paths: MachinePaths) -> None:
+    def _repair_processes_of(self, machine_id: str, paths: MachinePaths) -> None:
         for one in find_machine_processes(self.config.installation, self.paths, machine_id):
             if self._is_named_by_pid_file(one):
                 continue
@@ -123,7 +123,7 @@ class Machines:
     def _is_named_by_pid_file(self, one: MachineProcess) -> bool:
         return process.find(self.paths.machine(one.machine_id).pid) == one.process
 
-    def running(self, machine_id: str, paths: MachinePaths) -> Process:
+    def find_process(self, machine_id: str, paths: MachinePaths) -> Process:
         """The same. Raises HypervisorError when there is none."""
         running = self.process_of(paths)
         if running is None:
@@ -141,19 +141,19 @@ class Machines:
             log.exception("%s is not the document of a machine", path)
             return None
 
-    def known(self, machine_id: str) -> MachineSpec:
+    def find_spec(self, machine_id: str) -> MachineSpec:
         """The same. Raises HypervisorError when the machine is not here."""
         known = self.spec(machine_id)
         if known is None:
             raise HypervisorError(f"Machine {machine_id} is not here.")
         return known
 
-    def runs_as(self, spec: MachineSpec, paths: MachinePaths) -> bool:
+    def runs_generation(self, spec: MachineSpec, paths: MachinePaths) -> bool:
         """Whether it runs, and was told just this."""
         known = self.spec(spec.id)
         return known is not None and known.generation == spec.generation and self.process_of(paths) is not None
 
-    def look(self, machine_id: str, paths: MachinePaths) -> MachineReport:
+    def report(self, machine_id: str, paths: MachinePaths) -> MachineReport:
         """How it is, without a lock: a machine may be looked at while something is done to it."""
         if not paths.directory.is_dir() or not self.paths.is_owned(machine_id):
             return MachineReport(id=machine_id, state=MachineState.ABSENT)
@@ -166,7 +166,7 @@ class Machines:
             self._without_space.discard(machine_id)
             if state is MachineState.NO_SPACE:
                 self._without_space.add(machine_id)
-            if word == INTERNAL_ERROR and self._may_be_mended(run):
+            if word == INTERNAL_ERROR and self._may_retry_under_tcg(run):
                 state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
         except qmp.QmpUnavailable:
             running = self.process_of(paths)
@@ -179,7 +179,7 @@ class Machines:
             return MachineReport(id=machine_id, state=state)
         return MachineReport(id=machine_id, state=state, accelerator=run.accelerator, started_at=run.started_at)
 
-    def put(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
+    def provision(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
         """Start a machine that does not run, or only have everything ready for its start."""
         if start:
             return self.launch(spec, paths)
@@ -191,14 +191,14 @@ class Machines:
         self.segments.claim(spec.id, spec.nics)
         self._ensure_disks(spec, paths)
         write(paths.spec, spec.model_dump_json().encode())
-        return self.look(spec.id, paths)
+        return self.report(spec.id, paths)
 
     def launch(
-        self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, go_on: bool = False
+        self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, resume: bool = False
     ) -> MachineReport:
         """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails.
 
-        With `go_on` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
+        With `resume` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
         whose disk may have changed since.
         """
         accelerator = accelerator or self.accelerators.select().accelerator
@@ -214,9 +214,9 @@ class Machines:
             self.use_images(spec)
             self.segments.claim(spec.id, spec.nics)
             disks = self._ensure_disks(spec, paths)
-            memory = _take_memory(paths) if go_on else None
+            memory = _claim_memory(paths) if resume else None
             before = load_runtime_state(paths)
-            slots = before.slots if memory is not None else hotplug.fresh_slots(spec.nics)
+            slots = before.slots if memory is not None else hotplug.assign_slots(spec.nics)
             if memory is None or not paths.config_drive.exists():
                 write(paths.config_drive, config_drive(self.segments.guest_spec(spec), slots))
             accelerator = (memory and before.accelerator) or accelerator
@@ -251,7 +251,7 @@ class Machines:
         except (HypervisorError, OSError):
             log.exception("machine %s: its qemu cannot be ended, so its files stay", machine_id)
             return
-        limits.forget(group_name(paths))
+        limits.remove_cgroup(cgroup_name(paths))
         if is_new:
             remove_directory(paths.directory)
             self.release(machine_id)
@@ -281,27 +281,27 @@ class Machines:
         if running is not None and grace_seconds > 0:
             self._power_off(running, paths, grace_seconds)
         self.end_processes(paths.directory.name, paths)
-        limits.forget(group_name(paths))
+        limits.remove_cgroup(cgroup_name(paths))
         paths.memory.unlink(missing_ok=True)
 
     def _power_off(self, running: Process, paths: MachinePaths, grace_seconds: float) -> None:
         """Press the ACPI power button repeatedly, as a guest that still boots ignores it, and wait for the end of qemu.
 
-        Returns without it at the end of the grace period, when the machine is hurried, or when no guest runs.
+        Returns without it at the end of the grace period, when the machine is interrupted, or when no guest runs.
         """
-        hurry = self.wait_for(paths.directory.name)
+        interrupted = self.reset_interrupt(paths.directory.name)
         deadline = time.monotonic() + grace_seconds
-        while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+        while (left := deadline - time.monotonic()) > 0 and not interrupted.is_set():
             with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait notices
                 if qmp.query_state(paths.qmp)[0] is not MachineState.RUNNING:
                     return
                 qmp.execute(paths.qmp, "system_powerdown")
-            if _wait(running, min(left, POWER_BUTTON_SECONDS), hurry):
+            if _wait_for_end(running, min(left, POWER_BUTTON_SECONDS), interrupted):
                 return
 
-    def wait_for(self, machine_id: str) -> threading.Event:
+    def reset_interrupt(self, machine_id: str) -> threading.Event:
         """Set when somebody else waits for what begins now."""
-        event = self._hurries[machine_id]
+        event = self._interrupts[machine_id]
         event.clear()
         return event
 
@@ -320,7 +320,7 @@ class Machines:
         disks = [file for disk in spec.disks for file in self.disks.ensure(disk, paths)]
         return [*disks, DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True)]
 
-    def own_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
+    def writable_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
         """The disks that the guest writes to and that exist, in the order it sees them."""
         wanted = [disk for disk in spec.disks if disk.name != "rescue" and paths.disk(disk.name).exists()]
         files = [file for disk in wanted for file in self.disks.ensure(disk, paths)]
@@ -338,13 +338,13 @@ class Machines:
 
     def forget(self, machine_id: str) -> None:
         """Nothing is held for a machine that is gone."""
-        self._hurries.pop(machine_id, None)
+        self._interrupts.pop(machine_id, None)
         with self._locks_guard:
             self._locks.pop(machine_id, None)
 
     def interrupt(self, machine_id: str) -> None:
         """Whatever waits for the guest waits no longer."""
-        self._hurries[machine_id].set()
+        self._interrupts[machine_id].set()
 
     def uses_image(self, image_id: str) -> bool:
         """Whether a machine of this host stands on the image."""
@@ -363,39 +363,39 @@ class Machines:
                 f"accepted from {self.config.min_free_disk_mib} MiB on."
             )
 
-    def continue_if_room(self, machine_id: str) -> None:
+    def resume_if_space(self, machine_id: str) -> None:
         """Continue a guest that a full file system has paused, once there is room again. qemu repeats its writes."""
         if machine_id not in self._without_space:
             return
-        if host_facts.free_disk_mib(self.paths.machines) < CONTINUE_MIB:
+        if host_facts.free_disk_mib(self.paths.machines) < RESUME_MIB:
             return
-        with self._hold_if_idle(machine_id) as paths, contextlib.suppress(HypervisorError):
+        with self._try_hold(machine_id) as paths, contextlib.suppress(HypervisorError):
             if paths is not None and qmp.query_state(paths.qmp)[0] is MachineState.NO_SPACE:
                 qmp.execute(paths.qmp, "cont")
                 log.info("machine %s continues: its file system has room again", machine_id)
 
-    def mend_if_idle(self, machine_id: str) -> None:
+    def retry_under_tcg_if_idle(self, machine_id: str) -> None:
         """Start a guest again under TCG that fell into `internal-error` early under KVM.
 
         Not when the machine is being worked on, which may take a minute; the next call looks again.
         """
-        if not self._may_be_mended(load_runtime_state(self.paths.machine(machine_id))):
+        if not self._may_retry_under_tcg(load_runtime_state(self.paths.machine(machine_id))):
             return
-        with self._hold_if_idle(machine_id) as paths:
+        with self._try_hold(machine_id) as paths:
             if paths is not None:
                 try:
-                    self._mend(machine_id, paths)
+                    self._retry_under_tcg(machine_id, paths)
                 except HypervisorError:
                     log.exception("machine %s failed under KVM and cannot be started under TCG", machine_id)
 
-    def _may_be_mended(self, run: RuntimeState) -> bool:
+    def _may_retry_under_tcg(self, run: RuntimeState) -> bool:
         """Whether the run is under KVM and so young that KVM may be at fault, not the guest's later doings."""
         age = (datetime.now(UTC) - run.started_at).total_seconds()
-        return run.accelerator == "kvm" and age < DOUBTFUL_SECONDS and self.accelerators.may_fall_back()
+        return run.accelerator == "kvm" and age < KVM_TRIAL_SECONDS and self.accelerators.may_fall_back()
 
-    def _mend(self, machine_id: str, paths: MachinePaths) -> None:
+    def _retry_under_tcg(self, machine_id: str, paths: MachinePaths) -> None:
         running, spec = self.process_of(paths), self.spec(machine_id)
-        if running is None or spec is None or not self._may_be_mended(load_runtime_state(paths)):
+        if running is None or spec is None or not self._may_retry_under_tcg(load_runtime_state(paths)):
             return
         try:
             _, word = qmp.query_state(paths.qmp)
@@ -409,7 +409,7 @@ class Machines:
         self.accelerators.recheck()
 
     @contextlib.contextmanager
-    def _hold_if_idle(self, machine_id: str) -> Iterator[MachinePaths | None]:
+    def _try_hold(self, machine_id: str) -> Iterator[MachinePaths | None]:
         """`hold` without waiting: None while another thread holds the machine."""
         with self._locks_guard:
             lock = self._locks.setdefault(machine_id, threading.RLock())
@@ -423,7 +423,7 @@ class Machines:
             lock.release()
 
 
-def _take_memory(paths: MachinePaths) -> Path | None:
+def _claim_memory(paths: MachinePaths) -> Path | None:
     """The memory of a suspended guest, set aside so that nobody uses it again."""
     taken = paths.memory.with_name("memory-in-use")
     taken.unlink(missing_ok=True)
@@ -433,10 +433,10 @@ def _take_memory(paths: MachinePaths) -> Path | None:
     return taken
 
 
-def _wait(running: Process, timeout_seconds: float, hurry: threading.Event) -> bool:
-    """Wait until the process has ended (True), the time is over or the machine is hurried (False)."""
+def _wait_for_end(running: Process, timeout_seconds: float, interrupted: threading.Event) -> bool:
+    """Wait until the process has ended (True), the time is over or the machine is interrupted (False)."""
     deadline = time.monotonic() + timeout_seconds
-    while (left := deadline - time.monotonic()) > 0 and not hurry.is_set():
+    while (left := deadline - time.monotonic()) > 0 and not interrupted.is_set():
         if running.wait(min(left, 0.25)):
             return True
     return False

@@ -16,15 +16,15 @@ UNDER_WAY = ("setup", "active", "pre-switchover", "device")
 BYTES_PER_SECOND = 1 << 36  # as fast as the disk takes it
 
 
-def save(control: Path, target: Path, is_hurried: Callable[[], bool]) -> None:
+def save(control: Path, target: Path, is_interrupted: Callable[[], bool]) -> None:
     """The guest stands still and its memory is in the file, complete. Raises HypervisorError; then the guest runs."""
     if target.exists():  # it is only there when it is complete
         return
     partial = target.with_name(f".{target.name}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        qmp.run_session(control, lambda client: _save(client, descriptor, is_hurried), timeout_seconds=SAVE_SECONDS)
-        memory_is_saved(descriptor, partial, target)
+        qmp.run_session(control, lambda client: _save(client, descriptor, is_interrupted), timeout_seconds=SAVE_SECONDS)
+        publish_memory(descriptor, partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -32,18 +32,18 @@ def save(control: Path, target: Path, is_hurried: Callable[[], bool]) -> None:
         os.close(descriptor)
 
 
-def memory_is_saved(descriptor: int, partial: Path, target: Path) -> None:
+def publish_memory(descriptor: int, partial: Path, target: Path) -> None:
     """From now on the file has its name."""
     os.fsync(descriptor)
     os.rename(partial, target)
 
 
-async def _save(client: QMPClient, descriptor: int, is_hurried: Callable[[], bool]) -> None:
+async def _save(client: QMPClient, descriptor: int, is_interrupted: Callable[[], bool]) -> None:
     """Somebody before us may have died while qemu wrote to this very file: then we only wait.
 
     A qemu that went on from a file itself says of migration that it is completed; only its own state tells.
     """
-    status, progress = await _look(client)
+    status, progress = await _query_status(client)
     if status != "postmigrate" and progress.get("status") not in UNDER_WAY:
         os.ftruncate(descriptor, 0)
         await client.execute("stop")
@@ -52,7 +52,7 @@ async def _save(client: QMPClient, descriptor: int, is_hurried: Callable[[], boo
         await client.execute("getfd", {"fdname": "memory"})
         await client.execute("migrate", {"uri": "fd:memory"})
     while True:
-        status, progress = await _look(client)
+        status, progress = await _query_status(client)
         if status == "postmigrate" and progress.get("status") == "completed":
             if os.fstat(descriptor).st_size == 0:  # it was written to a file that somebody has removed since
                 await client.execute("cont")
@@ -62,18 +62,18 @@ async def _save(client: QMPClient, descriptor: int, is_hurried: Callable[[], boo
             await client.execute("cont")
             reason = progress.get("error-desc", progress["status"])
             raise HypervisorError(f"The guest's memory could not be saved: {reason}.")
-        if is_hurried():
+        if is_interrupted():
             await client.execute("migrate_cancel")
         await asyncio.sleep(0.1)
 
 
-async def _look(client: QMPClient) -> tuple[str, dict[str, Any]]:
+async def _query_status(client: QMPClient) -> tuple[str, dict[str, Any]]:
     status: Any = await client.execute("query-status")
     progress: Any = await client.execute("query-migrate")
     return status["status"], progress
 
 
-def go_on(control: Path, timeout_seconds: float = SAVE_SECONDS) -> None:
+def resume(control: Path, timeout_seconds: float = SAVE_SECONDS) -> None:
     """Wait until qemu has read the memory, and let the guest go on. Raises HypervisorError."""
 
     async def converse(client: QMPClient) -> None:

@@ -24,7 +24,7 @@ from hypervisor.api.spec import MachineReport, MachineSpec, disk_bytes
 from hypervisor.base import host_facts
 from hypervisor.base.paths import MachinePaths, private_directory, remove_directory, write
 from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
-from hypervisor.machines.console_log import console_tail, prepend
+from hypervisor.machines.console_log import prepend_console, read_console_tail
 from hypervisor.machines.launch import start_qemu
 from hypervisor.machines.machines import Machines
 from hypervisor.migration import source, target
@@ -45,16 +45,16 @@ class MigrationDriver:
         if self._machines.paths.shared is not None:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machines.hold(spec.id) as paths:
-            known = self._machines.known(spec.id)
+            known = self._machines.find_spec(spec.id)
             disks = tuple(
                 OfferedDisk(name=disk.name, size_bytes=snapshots.virtual_bytes(disk), alone=disk.base is None)
-                for disk in self._machines.own_disks(known, paths)
+                for disk in self._machines.writable_disks(known, paths)
             )
             if not live:
                 return MigrationOffer(disks=disks)
-            self._machines.running(spec.id, paths)
+            self._machines.find_process(spec.id, paths)
             run = load_runtime_state(paths)
-            machine_type, generation_id = source.described(paths.qmp)
+            machine_type, generation_id = source.query_machine_identity(paths.qmp)
             return MigrationOffer.model_validate(
                 {
                     "disks": disks,
@@ -76,16 +76,16 @@ class MigrationDriver:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machines.hold(spec.id) as paths:
             if self._machines.process_of(paths) is not None:
-                if (awaited := _awaited(paths, plan)) is not None:
+                if (awaited := _find_target(paths, plan)) is not None:
                     return awaited
                 if not paths.incoming.exists():
                     raise HypervisorError(f"Machine {spec.id} runs on this host.")
             self._check_offer(spec, plan, offer)
             self._machines.check_free_disk()
-            self._vanish(spec.id, paths)
+            self._remove_target(spec.id, paths)
             with ExitStack() as undo:
-                undo.callback(self._vanish, spec.id, paths)
-                landed = self._await(spec, plan, offer, paths)
+                undo.callback(self._remove_target, spec.id, paths)
+                landed = self._start_target(spec, plan, offer, paths)
                 undo.pop_all()
             return landed
 
@@ -93,18 +93,18 @@ class MigrationDriver:
         self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
     ) -> TransferResult:
         with self._machines.hold(spec.id) as paths:
-            known = self._machines.known(spec.id)
+            known = self._machines.find_spec(spec.id)
             if not plan.live:
-                self._send_cold(known, plan, landing, paths, grace_seconds)
+                self._perform_cold(known, plan, landing, paths, grace_seconds)
                 return TransferResult()
-            self._machines.running(spec.id, paths)
-            with self._sender(known, plan, landing, paths) as sender:
-                if not sender.has_left():
-                    if not sender.is_leaving():
-                        sender.send_disks()
+            self._machines.find_process(spec.id, paths)
+            with self._open_source(known, plan, landing, paths) as transfer:
+                if not transfer.is_transferred():
+                    if not transfer.is_sending_memory():
+                        transfer.send_disks()
                     self._machines.segments.mark_migrating(spec.id)
-                    sender.send_memory()
-            return TransferResult(console=pack(console_tail(paths.console)[-CONSOLE_BYTES:]))
+                    transfer.send_memory()
+            return TransferResult(console=pack(read_console_tail(paths.console)[-CONSOLE_BYTES:]))
 
     def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
         with self._machines.hold(spec.id) as paths:
@@ -112,43 +112,43 @@ class MigrationDriver:
                 known = self._machines.spec(spec.id)
                 is_here = known is not None and known.generation == spec.generation
                 if is_here and not plan.live and self._machines.process_of(paths) is None:
-                    self._machines.put(spec, paths, plan.start)
+                    self._machines.provision(spec, paths, plan.start)
                 return is_here
             if not plan.live and sent is not None:
                 self._machines.stop(paths, 0)
-                for disk in self._machines.own_disks(spec, paths):
+                for disk in self._machines.writable_disks(spec, paths):
                     snapshots.grow(disk, next(disk_bytes(one) for one in spec.disks if one.name == disk.name))
-                self._landed(paths)
-                self._machines.put(spec, paths, plan.start)
+                self._remove_target_files(paths)
+                self._machines.provision(spec, paths, plan.start)
                 return True
             is_here = plan.live and self._machines.process_of(paths) is not None
-            if not is_here or not target.has_arrived(paths.qmp, is_expected=sent is not None):
-                self._vanish(spec.id, paths)
+            if not is_here or not target.has_received_guest(paths.qmp, is_expected=sent is not None):
+                self._remove_target(spec.id, paths)
                 return False
-            target.settle(paths.qmp)
+            target.close_listeners(paths.qmp)
             self._machines.segments.claim(spec.id, spec.nics)
             neighbor_adverts.send_router_advertisements(self._machines.links, spec.nics)
             if sent is not None and sent.console is not None:
-                prepend(paths.console, unpack(sent.console))
+                prepend_console(paths.console, unpack(sent.console))
             write(paths.spec, spec.model_dump_json().encode())
-            self._landed(paths)
+            self._remove_target_files(paths)
             return True
 
     def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
         with self._machines.hold(spec.id) as paths:
             if plan.live:
                 if self._machines.process_of(paths) is not None:
-                    source.give_up(paths.qmp)
+                    source.cancel(paths.qmp)
                     if not plan.paused:
-                        source.go_on(paths.qmp)
-                    self._machines.segments.claim(spec.id, self._machines.known(spec.id).nics)
+                        source.resume(paths.qmp)
+                    self._machines.segments.claim(spec.id, self._machines.find_spec(spec.id).nics)
             elif _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
                 self._machines.stop(paths, 0)
                 paths.outgoing.unlink(missing_ok=True)
                 if plan.start:
-                    self._machines.launch(self._machines.known(spec.id), paths)
+                    self._machines.launch(self._machines.find_spec(spec.id), paths)
             tls.remove_key(paths.key)
-            return self._machines.look(spec.id, paths)
+            return self._machines.report(spec.id, paths)
 
     def migration_progress(self, machine_id: str) -> MigrationProgress | None:
         return self._progress.get(machine_id)
@@ -156,7 +156,7 @@ class MigrationDriver:
     def force_migration_completion(self, machine_id: str) -> None:
         source.force_migration_completion(self._machines.paths.machine(machine_id).qmp)
 
-    def _send_cold(
+    def _perform_cold(
         self,
         known: MachineSpec,
         plan: MigrationPlan,
@@ -169,17 +169,17 @@ class MigrationDriver:
             self._machines.stop(paths, grace_seconds)
             self._machines.segments.mark_migrating(known.id)
             write(paths.outgoing, plan.id.encode())
-            self._start_bare(known, paths, self._machines.own_disks(known, paths), frozen=True)
-        with self._sender(known, plan, landing, paths) as sender:
-            sender.send_disks()
-            sender.end_mirrors()
+            self._start_without_guest(known, paths, self._machines.writable_disks(known, paths), frozen=True)
+        with self._open_source(known, plan, landing, paths) as transfer:
+            transfer.send_disks()
+            transfer.end_mirrors()
         self._machines.stop(paths, 0)
 
     @contextlib.contextmanager
-    def _sender(
+    def _open_source(
         self, known: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, paths: MachinePaths
     ) -> Iterator[source.MigrationSource]:
-        hurry = self._machines.wait_for(known.id)
+        interrupted = self._machines.reset_interrupt(known.id)
         tls.write_key(paths.key, plan.key)
         try:
             yield source.MigrationSource(
@@ -187,22 +187,22 @@ class MigrationDriver:
                 paths.key,
                 landing,
                 self._machines.config.uplink,
-                {file.name: f"disk{number}" for number, file in self._numbered(known, paths, all_of=plan.live)},
-                hurry.is_set,
+                {file.name: f"disk{number}" for number, file in self._numbered_disks(known, paths, all_of=plan.live)},
+                interrupted.is_set,
                 lambda progress: self._progress.__setitem__(known.id, progress),
             )
         except HypervisorError:
             with contextlib.suppress(HypervisorError):  # whoever comes later does it again
-                source.give_up(paths.qmp)
+                source.cancel(paths.qmp)
             raise
         finally:
             self._progress.pop(known.id, None)
             tls.remove_key(paths.key)
 
-    def _numbered(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
+    def _numbered_disks(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
         """The disks that are sent, with their places in the command line."""
         files = [file for disk in spec.disks for file in self._machines.disks.ensure(disk, paths)]
-        present = files if all_of else self._machines.own_disks(spec, paths)
+        present = files if all_of else self._machines.writable_disks(spec, paths)
         return [(number, file) for number, file in enumerate(present) if not file.read_only]
 
     def _check_offer(self, spec: MachineSpec, plan: MigrationPlan, offer: MigrationOffer) -> None:
@@ -233,13 +233,13 @@ class MigrationDriver:
         """What a guest sees of the processor, apart from what it is emulated."""
         return self._machines.config.cpu_model or host_facts.cpu_model()
 
-    def _await(
+    def _start_target(
         self, spec: MachineSpec, plan: MigrationPlan, offer: MigrationOffer, paths: MachinePaths
     ) -> MigrationTarget:
         private_directory(paths.directory)
         write(paths.incoming, b"{}")
         self._machines.use_images(spec)
-        files = self._landing_disks(spec, offer, paths)
+        files = self._create_target_disks(spec, offer, paths)
         whole = frozenset(file.name for file in files if file.base is None)
         tls.write_key(paths.key, plan.key)
         write(paths.spec, spec.model_dump_json().encode())
@@ -265,7 +265,7 @@ class MigrationDriver:
                 consoles=run.consoles,
             )
         else:
-            self._start_bare(spec, paths, files, key_directory=paths.key)
+            self._start_without_guest(spec, paths, files, key_directory=paths.key)
         address = self._machines.config.migration_address or self._machines.links.underlay_address()
         exports = {file.name: f"disk{number}" for number, file in enumerate(files) if not file.read_only}
         disk_port, memory_port = target.listen(
@@ -275,7 +275,7 @@ class MigrationDriver:
         write(paths.incoming, json.dumps({"plan": plan.id, "landing": landed.model_dump(mode="json")}).encode())
         return landed
 
-    def _landing_disks(self, spec: MachineSpec, offer: MigrationOffer, paths: MachinePaths) -> list[DiskFile]:
+    def _create_target_disks(self, spec: MachineSpec, offer: MigrationOffer, paths: MachinePaths) -> list[DiskFile]:
         """Disks of the offered sizes, on the same images; where an image is gone it is sent with the disk."""
         offered = {disk.name: disk for disk in offer.disks}
         files: list[DiskFile] = []
@@ -290,7 +290,7 @@ class MigrationDriver:
             files += self._machines.disks.ensure(disk, paths)
         return files
 
-    def _start_bare(
+    def _start_without_guest(
         self,
         spec: MachineSpec,
         paths: MachinePaths,
@@ -314,11 +314,11 @@ class MigrationDriver:
             frozen=frozen,
         )
 
-    def _landed(self, paths: MachinePaths) -> None:
+    def _remove_target_files(self, paths: MachinePaths) -> None:
         tls.remove_key(paths.key)
         paths.incoming.unlink(missing_ok=True)
 
-    def _vanish(self, machine_id: str, paths: MachinePaths) -> None:
+    def _remove_target(self, machine_id: str, paths: MachinePaths) -> None:
         """Nothing of a machine that was awaited is left."""
         self._machines.stop(paths, 0)
         remove_directory(paths.directory)
@@ -330,7 +330,7 @@ def _is_outgoing(paths: MachinePaths, plan: MigrationPlan) -> bool:
     return paths.outgoing.exists() and paths.outgoing.read_text() == plan.id
 
 
-def _awaited(paths: MachinePaths, plan: MigrationPlan) -> MigrationTarget | None:
+def _find_target(paths: MachinePaths, plan: MigrationPlan) -> MigrationTarget | None:
     """Where the guest of this plan is awaited already."""
     try:
         document = json.loads(paths.incoming.read_bytes())

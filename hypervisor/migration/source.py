@@ -26,11 +26,11 @@ SEND_SECONDS = 8 * 3600.0
 SLICE_SECONDS = 2.0
 LOOK_SECONDS = 0.05
 BYTES_PER_SECOND = 1 << 36
-MAY_BE_GIVEN_UP = ("setup", "active", "pre-switchover")
-UNDER_WAY = (*MAY_BE_GIVEN_UP, "device")
+CANCELLABLE = ("setup", "active", "pre-switchover")
+UNDER_WAY = (*CANCELLABLE, "device")
 # How long a guest may stand still, in ms, when somebody wants the migration to end whatever the guest writes.
-AT_ANY_PRICE = 2_000_000
-USUAL_DOWNTIME = 300
+UNLIMITED_DOWNTIME_MS = 2_000_000
+DEFAULT_DOWNTIME_MS = 300
 CAPABILITIES = ("pause-before-switchover", "auto-converge")
 
 
@@ -44,13 +44,13 @@ class MigrationSource:
     landing: MigrationTarget
     scope: str
     disks: dict[str, str]
-    is_hurried: Callable[[], bool]
-    tell: Callable[[MigrationProgress], None]
+    is_interrupted: Callable[[], bool]
+    report_progress: Callable[[MigrationProgress], None]
 
     def send_disks(self) -> None:
         """All disks are in step with those of the other host, and are kept so. Raises HypervisorError."""
         self._talk(self._begin_mirrors)
-        self._until(self._mirrors_are_ready)
+        self._poll(self._are_mirrors_ready)
 
     def end_mirrors(self) -> None:
         """The other host has the disks as they are now."""
@@ -58,47 +58,47 @@ class MigrationSource:
 
     def send_memory(self) -> None:
         """The guest stands still and the other host has all of it. Raises HypervisorError; then it goes on here."""
-        if not self.is_leaving():
+        if not self.is_sending_memory():
             self._talk(self._begin_memory)
-        self._until(self._step)
+        self._poll(self._advance)
 
-    def has_left(self) -> bool:
+    def is_transferred(self) -> bool:
         """Whether everything was sent before, by one of us who could not say so any more."""
-        return bool(self._talk(_has_left))
+        return bool(self._talk(_is_transferred))
 
-    def is_leaving(self) -> bool:
+    def is_sending_memory(self) -> bool:
         """Whether memory is being sent, by one of us who was cut short."""
-        return bool(self._talk(_memory)["status"] in UNDER_WAY)
+        return bool(self._talk(_query_migration)["status"] in UNDER_WAY)
 
     async def _begin_mirrors(self, client: QMPClient) -> None:
-        present = {job["id"] for job in await _jobs(client)}
-        if all(_job(node) in present for node in self.disks.values()):
+        present = {job["id"] for job in await _query_mirrors(client)}
+        if all(_job_id(node) in present for node in self.disks.values()):
             return
         await clean_up(client)
         await tls.add_client_credentials(client, self.key_directory)
         where = {"type": "inet", "host": self._host(), "port": str(self.landing.disk_port)}
         for name, node in self.disks.items():
-            remote = {"driver": "nbd", "node-name": _remote(node), "server": where, "export": name}
+            remote = {"driver": "nbd", "node-name": _remote_node(node), "server": where, "export": name}
             await client.execute("blockdev-add", {**remote, "tls-creds": tls.OBJECT, "discard": "unmap"})
-            job = {"job-id": _job(node), "device": node, "target": _remote(node), "auto-dismiss": False}
+            job = {"job-id": _job_id(node), "device": node, "target": _remote_node(node), "auto-dismiss": False}
             how = {"sync": "full" if name in self.landing.whole else "top", "copy-mode": "write-blocking"}
             await client.execute("blockdev-mirror", job | how)
 
-    async def _mirrors_are_ready(self, client: QMPClient) -> bool:
-        self._stop_if_hurried()
-        return all(job["status"] == "ready" for job in await self._look_at_mirrors(client))
+    async def _are_mirrors_ready(self, client: QMPClient) -> bool:
+        self._raise_if_interrupted()
+        return all(job["status"] == "ready" for job in await self._check_mirrors(client))
 
-    async def _step(self, client: QMPClient) -> bool:
+    async def _advance(self, client: QMPClient) -> bool:
         """One step further, or none yet; True at the end."""
-        progress = await _memory(client)
+        progress = await _query_migration(client)
         match progress["status"]:
             case "completed":
                 return True
             case "setup" | "active":
-                self._stop_if_hurried()
-                await self._look_at_mirrors(client)
+                self._raise_if_interrupted()
+                await self._check_mirrors(client)
             case "pre-switchover":
-                self._stop_if_hurried()
+                self._raise_if_interrupted()
                 await self._end_mirrors(client)
                 await client.execute("migrate-continue", {"state": "pre-switchover"})
             case "none" | "failed" | "cancelled":
@@ -107,36 +107,36 @@ class MigrationSource:
         return False
 
     async def _begin_memory(self, client: QMPClient) -> None:
-        await _switch(client, on=True)
+        await _set_capabilities(client, on=True)
         await client.execute("migrate-set-parameters", {"tls-creds": tls.OBJECT, "max-bandwidth": BYTES_PER_SECOND})
         await client.execute("migrate", {"uri": f"tcp:[{self._host()}]:{self.landing.memory_port}"})
 
     async def _end_mirrors(self, client: QMPClient) -> None:
         """Nobody writes: what is in step stays so. A mirror that failed meanwhile fails the migration."""
-        await self._look_at_mirrors(client)
-        for job in await _jobs(client):
+        await self._check_mirrors(client)
+        for job in await _query_mirrors(client):
             if job["status"] == "ready":
                 await client.execute("block-job-cancel", {"device": job["id"]})
-        while any(job["status"] != "concluded" for job in await _jobs(client)):
+        while any(job["status"] != "concluded" for job in await _query_mirrors(client)):
             await asyncio.sleep(0.01)
-        for job in await _jobs(client):
+        for job in await _query_mirrors(client):
             if job.get("error"):
                 raise HypervisorError(f"A disk could not be sent: {job['error']}.")
             await client.execute("job-dismiss", {"id": job["id"]})
         for node in self.disks.values():
             with contextlib.suppress(ExecuteError):  # gone before
-                await client.execute("blockdev-del", {"node-name": _remote(node)})
+                await client.execute("blockdev-del", {"node-name": _remote_node(node)})
 
-    async def _look_at_mirrors(self, client: QMPClient) -> list[dict[str, Any]]:
-        jobs = await _jobs(client)
+    async def _check_mirrors(self, client: QMPClient) -> list[dict[str, Any]]:
+        jobs = await _query_mirrors(client)
         for job in jobs:
             if job.get("error") or job["status"] in ("aborting", "null"):
                 raise HypervisorError(f"A disk could not be sent: {job.get('error', 'the copy was given up')}.")
         if len(jobs) < len(self.disks):
             raise HypervisorError("A disk could not be sent: the copy has ended.")
-        memory = (await _memory(client)).get("ram", {})
+        memory = (await _query_migration(client)).get("ram", {})
         done, total = (sum(job[f"{word}-progress"] for job in jobs) for word in ("current", "total"))
-        self.tell(
+        self.report_progress(
             MigrationProgress(
                 memory_total=memory.get("total", 0),
                 memory_processed=memory.get("transferred", 0),
@@ -148,8 +148,8 @@ class MigrationSource:
         )
         return jobs
 
-    def _stop_if_hurried(self) -> None:
-        if self.is_hurried():
+    def _raise_if_interrupted(self) -> None:
+        if self.is_interrupted():
             raise HypervisorError("The migration was given up for something more urgent.")
 
     def _host(self) -> str:
@@ -157,7 +157,7 @@ class MigrationSource:
         address = self.landing.address
         return f"{address}%{self.scope}" if address.is_link_local else str(address)
 
-    def _until(self, step: Callable[[QMPClient], Any]) -> None:
+    def _poll(self, step: Callable[[QMPClient], Any]) -> None:
         """Step by step, in short conversations, so that others get a word in."""
         deadline = time.monotonic() + SEND_SECONDS
 
@@ -179,14 +179,14 @@ class MigrationSource:
 
 async def clean_up(client: QMPClient) -> None:
     """What this migration, or one that was cut short, has left in qemu. The guest goes on, unless it has left."""
-    if (await _memory(client))["status"] in MAY_BE_GIVEN_UP:
+    if (await _query_migration(client))["status"] in CANCELLABLE:
         await client.execute("migrate_cancel")
-    while (await _memory(client))["status"] in (*UNDER_WAY, "cancelling"):
+    while (await _query_migration(client))["status"] in (*UNDER_WAY, "cancelling"):
         await asyncio.sleep(0.02)
-    for job in await _jobs(client):
+    for job in await _query_mirrors(client):
         with contextlib.suppress(ExecuteError):
             await client.execute("block-job-cancel", {"device": job["id"], "force": True})
-    while jobs := await _jobs(client):
+    while jobs := await _query_mirrors(client):
         for job in jobs:
             if job["status"] == "concluded":
                 await client.execute("job-dismiss", {"id": job["id"]})
@@ -195,18 +195,18 @@ async def clean_up(client: QMPClient) -> None:
     for node in nodes:
         if node["node-name"].startswith("to-"):
             await client.execute("blockdev-del", {"node-name": node["node-name"]})
-    await _switch(client, on=False)
-    await client.execute("migrate-set-parameters", {"tls-creds": "", "downtime-limit": USUAL_DOWNTIME})
+    await _set_capabilities(client, on=False)
+    await client.execute("migrate-set-parameters", {"tls-creds": "", "downtime-limit": DEFAULT_DOWNTIME_MS})
     with contextlib.suppress(ExecuteError):  # there is none
         await client.execute("object-del", {"id": tls.OBJECT})
 
 
-def give_up(control: Path) -> None:
+def cancel(control: Path) -> None:
     """Nothing is sent any more. A guest that has left stands still, for it may run elsewhere."""
     qmp.run_session(control, clean_up, timeout_seconds=300)
 
 
-def go_on(control: Path) -> None:
+def resume(control: Path) -> None:
     """The guest goes on here; it is known not to run elsewhere."""
 
     async def converse(client: QMPClient) -> None:
@@ -221,12 +221,12 @@ def force_migration_completion(control: Path) -> None:
     """The guest may stand still for as long as it takes, so that the migration ends whatever it writes."""
 
     async def converse(client: QMPClient) -> None:
-        await client.execute("migrate-set-parameters", {"downtime-limit": AT_ANY_PRICE})
+        await client.execute("migrate-set-parameters", {"downtime-limit": UNLIMITED_DOWNTIME_MS})
 
     qmp.run_session(control, converse)
 
 
-def described(control: Path) -> tuple[str, str | None]:
+def query_machine_identity(control: Path) -> tuple[str, str | None]:
     """Machine type and generation id of a running qemu."""
 
     async def converse(client: QMPClient) -> tuple[str, str | None]:
@@ -237,18 +237,18 @@ def described(control: Path) -> tuple[str, str | None]:
     return qmp.run_session(control, converse)
 
 
-async def _switch(client: QMPClient, *, on: bool) -> None:
+async def _set_capabilities(client: QMPClient, *, on: bool) -> None:
     """What migration does beside sending; a guest that is only suspended must not stop before the end."""
     switches = [{"capability": name, "state": on} for name in CAPABILITIES]
     await client.execute("migrate-set-capabilities", {"capabilities": switches})
 
 
-async def _has_left(client: QMPClient) -> bool:
+async def _is_transferred(client: QMPClient) -> bool:
     status: Any = await client.execute("query-status")
-    return bool(status["status"] == "postmigrate" and (await _memory(client))["status"] == "completed")
+    return bool(status["status"] == "postmigrate" and (await _query_migration(client))["status"] == "completed")
 
 
-async def _memory(client: QMPClient) -> dict[str, Any]:
+async def _query_migration(client: QMPClient) -> dict[str, Any]:
     """How far the sending of memory is; a guest that was received itself has nothing to say of that."""
     answer: Any = await client.execute("query-migrate")
     status: Any = await client.execute("query-status")
@@ -257,14 +257,14 @@ async def _memory(client: QMPClient) -> dict[str, Any]:
     return {"status": "none", **answer}
 
 
-async def _jobs(client: QMPClient) -> list[dict[str, Any]]:
+async def _query_mirrors(client: QMPClient) -> list[dict[str, Any]]:
     jobs: Any = await client.execute("query-jobs")
     return [job for job in jobs if job["id"].startswith("mirror-")]
 
 
-def _job(node: str) -> str:
+def _job_id(node: str) -> str:
     return f"mirror-{node}"
 
 
-def _remote(node: str) -> str:
+def _remote_node(node: str) -> str:
     return f"to-{node}"

@@ -38,12 +38,12 @@ def listen(
             await client.execute("block-export-add", export)
         if not memory:
             return disk_port, None
-        return disk_port, await _try_ports(ports, lambda port: _await_memory(client, address, port))
+        return disk_port, await _try_ports(ports, lambda port: _listen_for_memory(client, address, port))
 
     return qmp.run_session(control, converse, timeout_seconds=60)
 
 
-def has_arrived(control: Path, *, is_expected: bool) -> bool:
+def has_received_guest(control: Path, *, is_expected: bool) -> bool:
     """Whether the guest is here, complete. One that `is_expected` has been sent and may still be read by qemu."""
 
     deadline = time.monotonic() + (ARRIVAL_SECONDS if is_expected else 0)
@@ -63,7 +63,7 @@ def has_arrived(control: Path, *, is_expected: bool) -> bool:
         return False
 
 
-def settle(control: Path) -> None:
+def close_listeners(control: Path) -> None:
     """Nobody can send disks any more."""
 
     async def converse(client: QMPClient) -> None:
@@ -81,7 +81,7 @@ async def _serve_disks(client: QMPClient, address: IPv6Address, port: int) -> No
     await client.execute("nbd-server-start", {"addr": where, "tls-creds": tls.OBJECT})
 
 
-async def _await_memory(client: QMPClient, address: IPv6Address, port: int) -> None:
+async def _listen_for_memory(client: QMPClient, address: IPv6Address, port: int) -> None:
     await client.execute("migrate-incoming", {"uri": f"tcp:[{address}]:{port}"})
 
 

@@ -71,7 +71,7 @@ class Disks:
     def ensure(self, disk: DiskSpec, paths: MachinePaths) -> list[DiskFile]:
         """The files of one disk; an existing overlay is kept. An ISO becomes a CD-ROM beside a blank disk."""
         is_cdrom = disk.cdrom or (disk.image is not None and disk.image.disk_format == "iso")
-        is_alone = not is_cdrom and stands_alone(paths.disk(disk.name))
+        is_alone = not is_cdrom and is_standalone(paths.disk(disk.name))
         base = None if disk.image is None or is_alone else self.ensure_base(disk.image)
         files: list[DiskFile] = []
         if base is None or not is_cdrom or disk.size_gib:
@@ -139,7 +139,7 @@ class Disks:
         temporary.unlink(missing_ok=True)
         try:
             source = self.images.local_path(image)
-            _take(source, temporary)
+            _link_or_copy(source, temporary)
             _verify(image, temporary)
             inspect(temporary, image.disk_format)
             if image.disk_format in CONVERTED:
@@ -192,7 +192,7 @@ def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
     return max(disk.size_gib * GIB, image.virtual_size_bytes)
 
 
-def stands_alone(path: Path) -> bool:
+def is_standalone(path: Path) -> bool:
     """Whether an overlay is there and has no base: it has come from another host with all that it stood on."""
     try:
         with path.open("rb") as file:
@@ -249,7 +249,7 @@ def inspect(path: Path, disk_format: str) -> None:
         return
     name = {"vpc": "vhd"}.get(disk_format, disk_format)
     with _parsing(disk_format):
-        inspector = _fed(_INSPECTORS[name](), path)
+        inspector = _feed(_INSPECTORS[name](), path)
         inspector.finish()
         inspector.safety_check()
 
@@ -261,7 +261,7 @@ def inspect_overlay(disk: DiskFile) -> int:
     """
     with _parsing("qcow2"):
         inspector = format_inspector.QcowInspector()
-        _fed(inspector, disk.path)
+        _feed(inspector, disk.path)
         if not inspector.format_match:
             raise ImageUnusable(f"The disk {disk.name} is not a qcow2 file.")
         try:
@@ -274,7 +274,7 @@ def inspect_overlay(disk: DiskFile) -> int:
         return inspector.virtual_size
 
 
-def _fed(inspector: format_inspector.FileInspector, path: Path) -> format_inspector.FileInspector:
+def _feed(inspector: format_inspector.FileInspector, path: Path) -> format_inspector.FileInspector:
     with path.open("rb") as file:
         while not inspector.complete and (chunk := file.read(1 << 16)):
             inspector.eat_chunk(chunk)
@@ -293,7 +293,7 @@ def _parsing(disk_format: str) -> Iterator[None]:
         raise ImageUnusable(f"The image is not a sound {disk_format} file: {error}") from error
 
 
-def _take(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Another name for the same bytes where that is possible, a clone or a copy where not.
 
     The directory of the store may belong to an unprivileged API: what is in it must be a plain file of the directory's

@@ -19,7 +19,7 @@ from hypervisor.qemu import qmp
 from hypervisor.storage import qemu_img
 from hypervisor.storage.disks import DiskFile, inspect_overlay
 
-NAME = "before-resize"
+CHECKPOINT = "before-resize"
 JOB = "snapshot"
 COPY_SECONDS = 4 * 3600.0
 
@@ -50,36 +50,36 @@ def virtual_bytes(disk: DiskFile) -> int:
 def has_checkpoint(disk: DiskFile) -> bool:
     with qemu_img.Run() as run:
         found = json.loads(run(["info", "--output=json", layers(disk, run, alone=True)], timeout_seconds=60))
-    return any(one["name"] == NAME for one in found.get("snapshots", ()))
+    return any(one["name"] == CHECKPOINT for one in found.get("snapshots", ()))
 
 
-def keep(disk: DiskFile) -> None:
+def create_checkpoint(disk: DiskFile) -> None:
     """Remember the disk as it is; one that is remembered already stays so."""
     if not has_checkpoint(disk):
-        _snapshot(disk, "-c")
+        _run_snapshot_command(disk, "-c")
 
 
-def restore(disk: DiskFile) -> None:
+def restore_checkpoint(disk: DiskFile) -> None:
     """The disk is again as it was remembered, size and all; then that is forgotten."""
     if has_checkpoint(disk):
-        _snapshot(disk, "-a")
-        forget(disk)
+        _run_snapshot_command(disk, "-a")
+        delete_checkpoint(disk)
 
 
-def forget(disk: DiskFile) -> None:
+def delete_checkpoint(disk: DiskFile) -> None:
     """Content when nothing is remembered."""
     if has_checkpoint(disk):
-        _snapshot(disk, "-d")
+        _run_snapshot_command(disk, "-d")
 
 
-def forget_running(control: Path, disks: int) -> None:
+def delete_running_checkpoint(control: Path, disks: int) -> None:
     """The same while the guest runs, for its first `disks` disks; there may be fewer."""
 
     async def converse(client: QMPClient) -> None:
         for number in range(disks):
             with contextlib.suppress(ExecuteError):  # there is none of that name
                 await client.execute(
-                    "blockdev-snapshot-delete-internal-sync", {"device": f"disk{number}", "name": NAME}
+                    "blockdev-snapshot-delete-internal-sync", {"device": f"disk{number}", "name": CHECKPOINT}
                 )
 
     qmp.run_session(control, converse, timeout_seconds=300)
@@ -100,7 +100,7 @@ def copy(disk: DiskFile, target: Path) -> None:
         run(words, timeout_seconds=COPY_SECONDS)
 
 
-def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Callable[[], bool]) -> None:
+def copy_running(control: Path, size_bytes: int, target: Path, is_interrupted: Callable[[], bool]) -> None:
     """The whole first disk of a running guest, as it is at one moment, while the guest goes on.
 
     Raises HypervisorError, also when somebody `is_hurried`.
@@ -120,7 +120,7 @@ def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Calla
             await client.execute("blockdev-add", node)
             job = {"job-id": JOB, "device": "disk0", "target": JOB, "sync": "full", "auto-dismiss": False}
             await client.execute("blockdev-backup", job)
-            await _wait(client, is_hurried)
+            await _wait_for_backup(client, is_interrupted)
         finally:
             await _clean_up(client)
 
@@ -130,14 +130,14 @@ def copy_running(control: Path, size_bytes: int, target: Path, is_hurried: Calla
         os.close(descriptor)
 
 
-async def _wait(client: QMPClient, is_hurried: Callable[[], bool]) -> None:
+async def _wait_for_backup(client: QMPClient, is_interrupted: Callable[[], bool]) -> None:
     while True:
         job = await _job(client)
         if job is None or job["status"] == "concluded":
             if job is None or job.get("error"):
                 raise HypervisorError(f"The disk could not be copied: {job['error'] if job else 'it was given up'}.")
             return
-        if is_hurried():
+        if is_interrupted():
             raise HypervisorError("The copy of the disk was given up for something more urgent.")
         await asyncio.sleep(0.1)
 
@@ -164,6 +164,6 @@ async def _clean_up(client: QMPClient) -> None:
             await client.execute("remove-fd", {"fdset-id": one["fdset-id"]})
 
 
-def _snapshot(disk: DiskFile, action: str) -> None:
+def _run_snapshot_command(disk: DiskFile, action: str) -> None:
     with qemu_img.Run() as run:
-        run(["snapshot", action, NAME, layers(disk, run)], timeout_seconds=300)
+        run(["snapshot", action, CHECKPOINT, layers(disk, run)], timeout_seconds=300)

@@ -191,7 +191,7 @@ def test_a_live_migration_is_aborted(
     step(host)
     step(other)
     assert as_admin.at("2.24").delete(path).status_code == 202
-    assert host.hypervisor.hurried == [server_id]
+    assert host.hypervisor.interrupted == [server_id]
     host.hypervisor.fail_next(
         "perform_migration", HypervisorError("The migration was given up for something more urgent.")
     )

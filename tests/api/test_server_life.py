@@ -622,7 +622,7 @@ def test_what_takes_too_long_has_failed(
     failed = shown(as_member, server_id)
     assert failed["status"] == "ERROR"
     assert "did not finish within" in failed["fault"]["message"]
-    assert host.hypervisor.hurried == [server_id]
+    assert host.hypervisor.interrupted == [server_id]
     host.conductor.finish(stuck, Outcome())
     assert shown(as_member, server_id)["status"] == "ERROR", "it comes too late"
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204

@@ -38,9 +38,9 @@ PURE_FUNCTIONS = re.compile(
     r"|SpoofingGuard\._(gateways|ways_out|table|segments|macs?|note)$)"
     r"|radvd\.(_interface|_parses|RouterAdvertiser\.running)"
     r"|segments\.Segments\.(bridges|told|_advertisement)|links\.Links\.(tap|bridge)$"
-    r"|disks\.(stands_alone|overlay_bytes)|qemu_img\._name"
-    r"|limits\.(_divides_processors|usable_groups)|launch\.(group_name|machine_identity)"
-    r"|source\.(_job|_remote|MigrationSource\._(host|stop_if_hurried))$|driver\.(_is_outgoing|_awaited|MigrationDriver\._processor)"
+    r"|disks\.(is_standalone|overlay_bytes)|qemu_img\._name"
+    r"|limits\.(_has_cpu_controller|find_cpu_cgroups)|launch\.(cgroup_name|machine_identity)"
+    r"|source\.(_job_id|_remote_node|MigrationSource\._(host|raise_if_interrupted))$|driver\.(_is_outgoing|_find_target|MigrationDriver\._processor)"
     r"|qmp\.(connect|_talk_once)$"
 )
 # Their caller has to close what they return, so the error is raised on entry.

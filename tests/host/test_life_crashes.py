@@ -63,17 +63,17 @@ DEEDS = {
     "unplug": lambda host, spec: host.ensure_nics(spec),
 }
 DEATHS = [
-    ("suspend", "hypervisor.machines.suspend._look", "before"),
-    ("suspend", "hypervisor.machines.suspend.memory_is_saved", "before"),
+    ("suspend", "hypervisor.machines.suspend._query_status", "before"),
+    ("suspend", "hypervisor.machines.suspend.publish_memory", "before"),
     ("suspend", "hypervisor.machines.suspend.save", "after"),
-    ("snapshot", "hypervisor.storage.snapshots._wait", "before"),
+    ("snapshot", "hypervisor.storage.snapshots._wait_for_backup", "before"),
     ("snapshot", "hypervisor.storage.snapshots.copy_running", "after"),
     ("rebuild", "hypervisor.machines.machines.start_qemu", "before"),
     ("rebuild", "hypervisor.machines.machines.start_qemu", "after"),
-    ("resize", "hypervisor.storage.snapshots.keep", "after"),
+    ("resize", "hypervisor.storage.snapshots.create_checkpoint", "after"),
     ("resize", "hypervisor.storage.snapshots.grow", "after"),
     ("resize", "hypervisor.machines.machines.start_qemu", "after"),
-    ("revert", "hypervisor.storage.snapshots.forget", "before"),
+    ("revert", "hypervisor.storage.snapshots.delete_checkpoint", "before"),
     ("revert", "hypervisor.machines.machines.start_qemu", "before"),
     ("plug", "hypervisor.machines.hotplug._plug", "before"),
     ("plug", "hypervisor.machines.hotplug.plug", "after"),
@@ -105,7 +105,7 @@ def test_what_was_cut_short_is_done_again(
     assert len(later.diagnostics(spec.id).nics) == (2 if deed == "plug" else 1)
     later.discard_snapshot(spec.id, "one")
     later.ensure_stopped(spec.id, grace_seconds=0)
-    (root,) = later.machines.own_disks(spec, later.paths.machine(spec.id))
+    (root,) = later.machines.writable_disks(spec, later.paths.machine(spec.id))
     assert snapshots.virtual_bytes(root) == (2 if deed == "resize" else 1) << 30
     assert snapshots.has_checkpoint(root) == (deed == "resize")
     later.remove(spec.id)

@@ -67,7 +67,7 @@ def test_a_guest_has_the_processors_disks_and_network_of_its_flavor(
 def test_a_machine_gets_its_part_of_the_processors(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
-    groups = next(iter(machines_limits.usable_groups()), None)
+    groups = next(iter(machines_limits.find_cpu_cgroups()), None)
     if groups is None:
         pytest.skip("there are no control groups for processors here")
     private, public = ssh_key

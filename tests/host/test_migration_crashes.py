@@ -58,12 +58,12 @@ STEPS = {
 }
 LIVE = [
     ("prepare", "hypervisor.migration.target.listen", "after"),
-    ("send", "hypervisor.migration.source.MigrationSource._mirrors_are_ready", "before"),
+    ("send", "hypervisor.migration.source.MigrationSource._are_mirrors_ready", "before"),
     ("send", "hypervisor.migration.source.MigrationSource._begin_memory", "after"),
     ("send", "hypervisor.migration.source.MigrationSource._end_mirrors", "before"),
     ("send", "hypervisor.migration.source.MigrationSource._end_mirrors", "after"),
     ("send", "hypervisor.migration.source.MigrationSource.send_memory", "after"),
-    ("take", "hypervisor.migration.target.settle", "after"),
+    ("take", "hypervisor.migration.target.close_listeners", "after"),
 ]
 COLD = [
     ("send", "hypervisor.migration.driver.start_qemu", "after"),
@@ -83,7 +83,7 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)
     two = make_host(OneImage(blank_image), state=tmp_path / "two")
     one = make_host(OneImage(blank_image))
-    one.machines.put(spec, one.paths.machine(spec.id), start=False)
+    one.machines.provision(spec, one.paths.machine(spec.id), start=False)
     mark(one, spec)
     one.ensure_running(spec)
     wanted = spec.model_copy(update={"generation": 1})

@@ -14,7 +14,7 @@ from hypervisor.api.spec import MachineSpec
 from hypervisor.base import paths, process
 from hypervisor.base.config import RouterTiming
 from hypervisor.fake import FakeHypervisor
-from hypervisor.machines.console_log import CONSOLE_BYTES, console_tail, trim_console
+from hypervisor.machines.console_log import CONSOLE_BYTES, read_console_tail, trim_console
 from hypervisor.machines.launch import machine_identity
 from hypervisor.network.links import Links
 from hypervisor.network.radvd import Advertisement, radvd_conf
@@ -39,19 +39,19 @@ def test_a_console_keeps_its_last_mebibyte_and_frees_the_rest(tmp_path: Path) ->
     console = tmp_path / "console"
     console.write_bytes(b"x" * (5 << 20) + b"the end")
     trim_console(console)
-    tail = console_tail(console)
+    tail = read_console_tail(console)
     assert len(tail) == CONSOLE_BYTES
     assert tail.endswith(b"xx" + b"the end")
     assert tail[:1] == b"x"
     assert console.stat().st_blocks * 512 <= CONSOLE_BYTES + 8192
     with console.open("ab") as file:
         file.write(b", and more")
-    assert console_tail(console).endswith(b"the end, and more")
+    assert read_console_tail(console).endswith(b"the end, and more")
 
 
 def test_no_console_is_an_empty_one(tmp_path: Path) -> None:
     trim_console(tmp_path / "console")
-    assert console_tail(tmp_path / "console") == b""
+    assert read_console_tail(tmp_path / "console") == b""
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")

@@ -79,10 +79,10 @@ def test_qemu_img_has_no_privileges_and_no_secrets(
 ) -> None:
     monkeypatch.setenv("SIXSTACK_DATABASE_URL", "postgresql://user:secret@host/cloud")
     disk = overlay(tmp_path)
-    snapshots.keep(disk)
+    snapshots.create_checkpoint(disk)
     snapshots.grow(disk, 5 * MIB)
     snapshots.copy(disk, tmp_path / "copy")
-    snapshots.restore(disk)
+    snapshots.restore_checkpoint(disk)
     seen = recording.read_text()
     uids = [set(line.split()[1:]) for line in seen.splitlines() if line.startswith("Uid:")]
     assert len(uids) >= 6
@@ -101,10 +101,10 @@ def test_qemu_img_has_no_privileges_and_no_secrets(
 @needs_qemu_img
 def test_checkpoints_restore_content_and_size(tmp_path: Path) -> None:
     disk = overlay(tmp_path)
-    snapshots.keep(disk)
+    snapshots.create_checkpoint(disk)
     snapshots.grow(disk, 8 * MIB)
     assert snapshots.virtual_bytes(disk) == 8 * MIB
-    snapshots.restore(disk)
+    snapshots.restore_checkpoint(disk)
     assert snapshots.virtual_bytes(disk) == 4 * MIB
     assert not snapshots.has_checkpoint(disk)
     snapshots.copy(disk, tmp_path / "copy")
@@ -118,7 +118,11 @@ def test_a_data_file_named_by_a_guest_is_refused(tmp_path: Path) -> None:
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", evil, "1M")
     secret.write_bytes(b"secret" * 1000)
     disk = DiskFile("root", evil, "qcow2")
-    for use in (snapshots.keep, snapshots.virtual_bytes, lambda one: snapshots.copy(one, tmp_path / "copy")):
+    for use in (
+        snapshots.create_checkpoint,
+        snapshots.virtual_bytes,
+        lambda one: snapshots.copy(one, tmp_path / "copy"),
+    ):
         with pytest.raises(ImageUnusable, match="data_file"):
             use(disk)
     assert not (tmp_path / "copy").exists() or b"secret" not in (tmp_path / "copy").read_bytes()
