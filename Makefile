@@ -67,6 +67,10 @@ SEED ?=
 fuzz: setup-tests ## mutated requests over every route: no 5xx, no slow answer (SECONDS=3600 SEED=7)
 	$(bin)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+.PHONY: chaos
+chaos: setup-tests image ## random faults while servers live, then everything must be consistent (SECONDS=3600 SEED=7; root)
+	$(bin)/python -m tests.chaos.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: tempest
 tempest: setup image ## tempest's required tests against a cloud of their own (needs root)
 	$(bin)/python -m tests.contract.tempest.run $(TESTS)
