@@ -1,5 +1,5 @@
-"""`sixstack db copy` takes a cloud from one database to another, as from SQLite to PostgreSQL, whole or not at all;
-`sixstack db purge` removes what is left of servers that were deleted long ago."""
+"""`sixstack db copy` copies all rows to another database, such as from SQLite to PostgreSQL, in one transaction;
+`sixstack db purge` deletes the rows of servers deleted long ago."""
 
 import argparse
 import fcntl
@@ -14,7 +14,7 @@ from typing import Any
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Integer, Table, exc, func, inspect, make_url, select, text
 
-import compute_api.models  # noqa: F401  all tables are to be known
+import compute_api.models  # noqa: F401  registers all tables in the metadata
 import identity_api.models  # noqa: F401
 import image_api.models  # noqa: F401
 import network_api.models  # noqa: F401
@@ -25,17 +25,17 @@ from app.db.database import Base, Database, error_reason
 from compute_api.operations import purge as operations_purge
 
 ROWS = 1000
-"""So many rows are read and written at a time."""
+"""Batch size of reads and inserts."""
 
 Row = Mapping[str, Any]
 
 
 def copy(settings: Settings, parsed: argparse.Namespace) -> int:
-    """Copy every row, show how far it is, and say what to set. Raises OperatorError, with the target as it was."""
+    """Copy all rows and show progress. Raises OperatorError; the target is then unchanged."""
     from_url = parsed.from_url or settings.database
     to_url = parsed.to_url or parsed.target
     if to_url is None or (parsed.to_url and parsed.target):
-        raise OperatorError("say which database to copy to: `sixstack db copy URL`, or with --from URL --to URL.")
+        raise OperatorError("name the target database: `sixstack db copy URL`, or with --from URL --to URL.")
     with ExitStack() as undo:
         _check_file(from_url)
         source = _open_database(from_url)
@@ -43,7 +43,7 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
         target = _open_database(to_url)
         undo.callback(target.dispose)
         if source.writer.url == target.writer.url:
-            raise OperatorError("that is the database to copy from.")
+            raise OperatorError("source and target are the same database.")
         undo.enter_context(_lock_state(source))
         try:
             reading = undo.enter_context(source.writer.connect())
@@ -55,15 +55,15 @@ def copy(settings: Settings, parsed: argparse.Namespace) -> int:
             bootstrap.upgrade(writing)
             rows = copy_tables(reading, writing)
         except exc.DBAPIError as error:
-            raise OperatorError(f"the database says: {error_reason(error)}") from None
-    print(f"All {rows} rows are there. Start the cloud with --database-url {target.writer.url},")
-    print("or with SIXSTACK_DATABASE_URL set to it, which keeps its password out of the list of processes.")
-    print("The old database is as it was; nothing uses it any more.")
+            raise OperatorError(f"database error: {error_reason(error)}") from None
+    print(f"Copied all {rows} rows. Start the cloud with --database-url {target.writer.url},")
+    print("or set SIXSTACK_DATABASE_URL to it, which keeps the password out of the process list.")
+    print("The old database is unchanged and no longer used.")
     return 0
 
 
 def purge(settings: Settings, parsed: argparse.Namespace) -> int:
-    """Remove rows of servers that were deleted before a day, while the cloud goes on; show how far it is."""
+    """Delete the rows of servers deleted before a day and show progress. The cloud may be running."""
     before = _parse_day(parsed.before) if parsed.before else _days_ago(parsed.days)
     _check_file(settings.database)
     database = _open_database(settings.database)
@@ -77,10 +77,10 @@ def purge(settings: Settings, parsed: argparse.Namespace) -> int:
             whole.rows += removed.rows
             print(f"\r{whole.servers:10} servers {whole.rows:12} rows", end="", flush=True)
             if not parsed.dry_run:
-                time.sleep(time.monotonic() - began)  # so that others have the database half of the time
+                time.sleep(time.monotonic() - began)  # leave half of the time to other writers
             began = time.monotonic()
     except exc.DBAPIError as error:
-        raise OperatorError(f"the database says: {error_reason(error)}") from None
+        raise OperatorError(f"database error: {error_reason(error)}") from None
     finally:
         if whole.rows:
             print()
@@ -91,16 +91,16 @@ def purge(settings: Settings, parsed: argparse.Namespace) -> int:
         return 0
     print(f"Removed {which}.")
     if not parsed.with_usage:
-        print("Usage reports still count them.")
+        print("Usage reports still include them.")
     return 0
 
 
 def _parse_day(text: str) -> datetime:
-    """A day, or a moment, in UTC unless it says otherwise."""
+    """Parse a date or datetime in ISO format; UTC unless it has an offset."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise OperatorError(f"--before wants a day, such as 2026-08-31, not {text!r}.") from None
+        raise OperatorError(f"--before must be a date such as 2026-08-31, not {text!r}.") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -110,14 +110,14 @@ def _days_ago(days: float) -> datetime:
             return datetime.now(UTC) - timedelta(days=days)
     except (OverflowError, ValueError):
         pass
-    raise OperatorError(f"--days wants a number of days, not {days:g}.")
+    raise OperatorError(f"--days must be a number of days, not {days:g}.")
 
 
 def copy_tables(reading: Connection, writing: Connection) -> int:
-    """Copy all tables, in an order that foreign keys allow, and check that all rows have arrived; returns how many."""
+    """Copy all tables in the order of their foreign keys, verify the counts, and return the number of rows."""
     tables = Base.metadata.sorted_tables
     for table in reversed(tables):
-        writing.execute(table.delete())  # what migrations have put there
+        writing.execute(table.delete())  # rows inserted by migrations
     total = 0
     for table in tables:
         total += _copy_table(reading, writing, table)
@@ -142,7 +142,7 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
         print(f"\r{table.name:40} {count:10} rows", end="", flush=True)
     for there in (reading, writing):
         if there.scalar(select(func.count()).select_from(table)) != count:
-            raise OperatorError(f"table {table.name} changed while it was copied; end what uses it and try again.")
+            raise OperatorError(f"table {table.name} changed during the copy; stop its clients and try again.")
     if count:
         print()
     if writing.dialect.name == "postgresql":
@@ -151,21 +151,21 @@ def _copy_table(reading: Connection, writing: Connection, table: Table) -> int:
 
 
 def _sort_parents_first(table: Table, rows: list[Row]) -> Iterable[Row]:
-    """Rows that refer to rows of the same table, after those."""
+    """Order rows of a self-referencing table so that referenced rows come first."""
     referring = [key.parent.name for key in table.foreign_keys if key.column.table is table]
     (key,) = table.primary_key.columns
     done: set[Any] = {None}
     while rows:
         ready = [row for row in rows if all(row[name] in done or row[name] == row[key.name] for name in referring)]
         if not ready:
-            raise OperatorError(f"rows of table {table.name} refer to each other in a circle.")
+            raise OperatorError(f"rows of table {table.name} refer to each other in a cycle.")
         yield from ready
         done |= {row[key.name] for row in ready}
         rows = [row for row in rows if row[key.name] not in done]
 
 
 def _set_sequence(writing: Connection, table: Table) -> None:
-    """The next row gets a number that no row has."""
+    """Set the sequence of the primary key to its highest value."""
     for column in table.primary_key.columns:
         if not isinstance(column.type, Integer):
             continue
@@ -177,28 +177,28 @@ def _set_sequence(writing: Connection, table: Table) -> None:
 
 
 def _check(reading: Connection, writing: Connection, source: Database) -> None:
-    """The source is of this version, the target is empty, and nobody else is at work in either."""
+    """Raise OperatorError unless the source has the current revision, the target is empty and neither has clients."""
     for connection in (reading, writing):
         if connection.dialect.name == "postgresql" and _has_other_clients(connection):
-            raise OperatorError(f"others are connected to {connection.engine.url}; end the cloud first.")
+            raise OperatorError(f"{connection.engine.url} has other clients; stop the cloud first.")
     _check_revision(reading, source)
     if there := inspect(writing).get_table_names():
-        raise OperatorError(f"the new database is not empty: it has a table {sorted(there)[0]}. Give an empty one.")
+        raise OperatorError(f"the new database is not empty: it has a table {sorted(there)[0]}. Use an empty one.")
 
 
 def _check_revision(connection: Connection, database: Database) -> None:
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None:
-        raise OperatorError(f"there is no cloud in {database.writer.url}.")
+        raise OperatorError(f"{database.writer.url} contains no cloud.")
     if revision != bootstrap.head():
         raise OperatorError(
-            f"the database is of another version of Sixstack ({revision}); start the cloud once with this version, "
-            "which brings it up to date."
+            f"the database is of another version of Sixstack ({revision}); start the cloud once with this version to "
+            "migrate it."
         )
 
 
 def _has_other_clients(connection: Connection) -> bool:
-    """Whether anybody but us is connected to this PostgreSQL database."""
+    """Whether this PostgreSQL database has other client connections."""
     query = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' "
         "AND pid <> pg_backend_pid()"
@@ -208,7 +208,7 @@ def _has_other_clients(connection: Connection) -> bool:
 
 @contextmanager
 def _lock_state(source: Database) -> Iterator[None]:
-    """Keep `sixstack up` away from a SQLite database as long as this lasts; refuse when it runs."""
+    """Hold the supervisor's lock of a SQLite database's state directory. Raises OperatorError while the cloud runs."""
     path = source.writer.url.database
     if not source.is_sqlite or not path:
         yield
@@ -219,12 +219,14 @@ def _lock_state(source: Database) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OperatorError("the cloud is running; end it first, with `sixstack down`. Its guests go on.") from None
+            raise OperatorError(
+                "the cloud is running; stop it first with `sixstack down`. Its guests keep running."
+            ) from None
         yield
 
 
 def _check_file(url: str) -> None:
-    """SQLite would make a database that is not there."""
+    """Raise OperatorError if a SQLite file does not exist: connecting would create it."""
     if _is_url(url) and make_url(url).get_backend_name() == "sqlite":
         path = make_url(url).database
         if not path or not Path(path).exists():

@@ -1,4 +1,4 @@
-"""`sixstack host add|list|remove`: hosts on other computers."""
+"""`sixstack host add|list|remove`: registration of remote compute hosts."""
 
 import argparse
 import re
@@ -25,12 +25,12 @@ from image_api.stores.factory import make_store
 
 
 def add(settings: Settings, parsed: argparse.Namespace) -> int:
-    """Make a host known to the broker and the image API, and print what to run there."""
+    """Register a host with the broker and the image API; print its credential and the commands to run there."""
     name: str = parsed.name
     if not topology.NAME.fullmatch(name):
-        raise OperatorError(f"A host's name is a DNS name, not {name!r}.")
+        raise OperatorError(f"A host name must be a DNS name, not {name!r}.")
     if settings.agent and name == settings.host_name:
-        raise OperatorError(f"{name} is this machine, which runs an agent already.")
+        raise OperatorError(f"{name} is this computer, which already runs an agent.")
     url = _broker(settings)
     management = Management(settings.broker_management_url, url)
     chosen = installation.load(settings)
@@ -60,16 +60,16 @@ def add(settings: Settings, parsed: argparse.Namespace) -> int:
     if parsed.only_credential:
         print(credential.document())
         return 0
-    print(f"# On {name}, as root (the same once more gives it new passwords):")
+    print(f"# On {name}, as root (repeat to renew its passwords):")
     print("sixstack agent join --state /var/lib/sixstack <<'END'")
     print(credential.document())
     print("END")
-    print("sixstack agent --state /var/lib/sixstack --uplink eth0    # the link that leads to the other hosts")
+    print("sixstack agent --state /var/lib/sixstack --uplink eth0    # the interface towards the other hosts")
     return 0
 
 
 def show(settings: Settings, _parsed: argparse.Namespace) -> int:
-    """Print every host, whether it is up, and how many servers it has."""
+    """Print each host with its state and number of servers."""
     database = Database(settings.database)
     now = SystemClock().now()
     try:
@@ -89,9 +89,9 @@ def show(settings: Settings, _parsed: argparse.Namespace) -> int:
 
 
 def remove(settings: Settings, parsed: argparse.Namespace) -> int:
-    """A host is forgotten: at the broker, at the image API, in lists. May be done again when it was broken off.
+    """Deregister a host from the broker, the image API and the database; idempotent, so it can be repeated.
 
-    The broker comes first, so that no host is left that may come although no list has it.
+    The broker comes first: an interruption leaves no unlisted host with access to it.
     """
     name: str = parsed.name
     url = _broker(settings)
@@ -100,7 +100,7 @@ def remove(settings: Settings, parsed: argparse.Namespace) -> int:
     lost = 0
     try:
         with database.transaction() as session:
-            _check_leaving(session, name, force=parsed.force)
+            _check_removable(session, name, force=parsed.force)
             known = host_removal.disable(session, name, "It is being removed") or host_credentials.is_registered(
                 session, name
             )
@@ -116,19 +116,19 @@ def remove(settings: Settings, parsed: argparse.Namespace) -> int:
             host_removal.delete_record(session, name)
     finally:
         database.dispose()
-    print(f"{name} is forgotten. What it runs goes on until it is ended there: sixstack agent down --servers")
+    print(f"{name} is removed. Its guests keep running until they are stopped there: sixstack agent down --servers")
     if lost:
-        print(f"{_servers(lost)} that it had {'is' if lost == 1 else 'are'} in ERROR, to be deleted by whose they are.")
+        print(f"{_servers(lost)} that it had {'is' if lost == 1 else 'are'} in ERROR; their owners can delete them.")
     return 0
 
 
-def _check_leaving(session: Session, name: str, *, force: bool) -> None:
+def _check_removable(session: Session, name: str, *, force: bool) -> None:
     now = SystemClock().now()
     if force:
         if hosts.may_be_alive(session, now, name):
             raise OperatorError(
-                f"{name} is not known to be down, and its servers would be lost: end its agent and wait until "
-                "`sixstack host list` has it down, or say so: openstack compute service set --down "
+                f"{name} is not known to be down, and its servers would be lost: stop its agent and wait until "
+                "`sixstack host list` shows it as down, or force it down: openstack compute service set --down "
                 f"{name} nova-compute"
             )
         return
@@ -136,10 +136,10 @@ def _check_leaving(session: Session, name: str, *, force: bool) -> None:
         host_removal.check_empty(session, name)
     except Conflict:
         count = session.scalar(select(func.count()).where(Server.host == name, Server.deleted.is_(False))) or 0
-        what = _servers(count) if count else "something of servers that come or go"
+        what = _servers(count) if count else "migrations or operations in progress"
         raise OperatorError(
-            f"{name} has {what}: delete what is there, or migrate it to other hosts, first. When it is lost for good, "
-            "evacuate what is to be kept; `--force` gives the rest up."
+            f"{name} has {what}: delete its servers or migrate them to other hosts first. If the host is lost, "
+            "evacuate the servers to keep; `--force` sets the others to ERROR."
         ) from None
 
 
@@ -149,7 +149,7 @@ def _servers(count: int) -> str:
 
 def _broker(settings: Settings) -> str:
     if settings.broker_url is None:
-        raise OperatorError("Hosts on other computers need a broker: set SIXSTACK_BROKER_URL (docs/many-hosts.md).")
+        raise OperatorError("Remote hosts require a broker: set SIXSTACK_BROKER_URL (docs/many-hosts.md).")
     return settings.broker_url
 
 
@@ -159,11 +159,11 @@ def _api_url(settings: Settings) -> str:
     host, port = settings.address
     if re.fullmatch(r"127\..*|::1|localhost", host):
         raise OperatorError(
-            f"The API listens at {settings.listen} only, where no other computer finds it: set SIXSTACK_PUBLIC_URL, or "
-            "say --api-url."
+            f"The API listens at {settings.listen}, which other computers cannot reach: set SIXSTACK_PUBLIC_URL or "
+            "--api-url."
         )
     if host in ("0.0.0.0", "::"):  # noqa: S104
-        raise OperatorError("Where do hosts find the API? Set SIXSTACK_PUBLIC_URL, or say --api-url.")
+        raise OperatorError("The URL of the API for hosts is unknown: set SIXSTACK_PUBLIC_URL or --api-url.")
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

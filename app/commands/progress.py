@@ -1,4 +1,4 @@
-"""A progress bar for people; one line at the end for logs."""
+"""Progress bar on terminals; one final line in logs."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """Shows how many bytes of how many have passed, and how fast. `total` may be unknown."""
+    """Shows transferred bytes, the share of `total` if it is known, and the rate."""
 
     def __init__(self, what: str, total: int | None, out: TextIO = sys.stderr) -> None:
         self._what, self._total, self._out = what, total, out
@@ -17,7 +17,7 @@ class Progress:
         self._start = self._drawn = time.monotonic()
 
     def advance(self, count: int) -> None:
-        """So many more bytes."""
+        """Add `count` bytes."""
         self._count += count
         now = time.monotonic()
         if self._out.isatty() and now - self._drawn >= REDRAW_SECONDS:
@@ -26,7 +26,7 @@ class Progress:
             self._out.flush()
 
     def end(self) -> None:
-        """Leave the last line standing."""
+        """Print the final line."""
         self._out.write(f"\r{self._line()}\n" if self._out.isatty() else f"{self._line()}\n")
         self._out.flush()
 
@@ -41,5 +41,5 @@ class Progress:
 
 
 def mib(count: int) -> str:
-    """Bytes in MiB, one digit after the point while that says something."""
+    """Format bytes in MiB, with one decimal below 100 MiB."""
     return f"{count / (1 << 20):.1f}" if count < 100 << 20 else f"{count / (1 << 20):.0f}"

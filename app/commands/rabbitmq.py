@@ -1,4 +1,4 @@
-"""RabbitMQ's management API: the users of hosts and what each may do."""
+"""Client of RabbitMQ's management API: broker users of hosts and their permissions."""
 
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,7 +13,7 @@ ADVICE = "Set SIXSTACK_BROKER_MANAGEMENT_URL to http://USER:PASSWORD@HOST:15672 
 
 
 class Management:
-    """Speaks to the management plugin. Raises OperatorError for whatever an operator must see to."""
+    """Client of the management plugin. Raises OperatorError when it is unreachable or rejects a request."""
 
     def __init__(self, url: str | None, broker_url: str) -> None:
         if url is None:
@@ -26,17 +26,17 @@ class Management:
         self._http = urllib3.PoolManager(timeout=TIMEOUT_SECONDS, retries=False)
 
     def add_user(self, host: str, password: str) -> None:
-        """The host's user, with this password and the permissions of a host; made anew when it is there."""
+        """Create or replace the host's user, with this password and the permissions of a host."""
         user = topology.broker_user(host)
         self._call("PUT", f"/users/{user}", {"password": password, "tags": ""})
         self._call("PUT", f"/permissions/{self._vhost}/{user}", topology.permissions(host))
-        # A topic exchange also asks for the routing keys that may be written.
+        # Topic exchanges also check permissions for routing keys.
         allowed = rf"^({topology.KEY_CONDUCTOR}|{topology.KEY_HEARTBEAT}|{topology.KEY_REPLY}\..*)$"
         topic = {"exchange": topology.host_exchange(host), "write": allowed, "read": "^$"}
         self._call("PUT", f"/topic-permissions/{self._vhost}/{user}", topic)
 
     def remove_user(self, host: str) -> bool:
-        """The user goes, and with it every connection that it has; False when there was none."""
+        """Delete the user, which closes its connections; False when there is none."""
         return self._call("DELETE", f"/users/{topology.broker_user(host)}", None, also=(404,)) != 404
 
     def _call(self, method: str, path: str, body: Any, also: tuple[int, ...] = ()) -> int:
@@ -47,7 +47,7 @@ class Management:
                 f"RabbitMQ's management API does not answer at {self._base}: {error}. {ADVICE}"
             ) from None
         if answer.status == 401:
-            raise OperatorError(f"RabbitMQ's management API refuses the user or the password. {ADVICE}")
+            raise OperatorError(f"RabbitMQ's management API rejects the user or password. {ADVICE}")
         if answer.status >= 300 and answer.status not in also:
             raise OperatorError(f"RabbitMQ's management API answered {answer.status} to {method} {path}.")
         return int(answer.status)

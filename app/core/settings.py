@@ -1,4 +1,4 @@
-"""Every knob and its default. Read once, from the command line over SIXSTACK_* over the defaults, then passed down."""
+"""Settings with their defaults, overridden by SIXSTACK_* variables and then by command line options."""
 
 import os
 import socket
@@ -18,167 +18,167 @@ class Settings:
     """All settings. Times are in seconds, sizes carry their unit in the name."""
 
     state: Path = Path("var")
-    """Everything this installation keeps: database, images, machines, keys, clouds.yaml."""
+    """State directory: database, images, machines, keys, clouds.yaml."""
     user: str = ""
-    """The user that the API, the console proxy and the DNS process run as when `sixstack up` starts as root; a number
-    of the installation's own when empty, `root` to give up no privileges."""
+    """User of the API, the console proxy and the DNS sync when `sixstack up` starts as root; an unused uid derived from
+    the installation when empty, `root` to keep root."""
     listen: str = "127.0.0.1:8774"
-    """ADDRESS:PORT of the one port; IPv6 addresses in brackets."""
+    """ADDRESS:PORT of the APIs; IPv6 addresses in brackets."""
     public_url: str | None = None
-    """What hrefs start with, such as https://cloud.example.org; the request's own Host when unset."""
+    """Base of links in responses, such as https://cloud.example.org; the request's Host header when unset."""
     allowed_hosts: str = ""
-    """Names in Host headers that requests are answered for besides that of `public_url`, the address of `listen` and
-    loopback, comma-separated; any name while both this and `public_url` are unset."""
+    """Accepted Host headers besides the host of `public_url`, the address of `listen` and loopback, comma-separated.
+    Any host is accepted while both this and `public_url` are unset."""
     console_listen: str | None = None
-    """ADDRESS:PORT where browsers open consoles; beside the API, at the port after its own, when unset."""
+    """ADDRESS:PORT of the console proxy; the address of the API and the next port when unset."""
     console_url: str | None = None
-    """What URLs of consoles start with, such as https://consoles.example.org, where a proxy brings TLS to them."""
+    """Base of console URLs, such as https://consoles.example.org, behind a reverse proxy with TLS."""
     console_host_url: str | None = None
-    """How hosts on other computers reach the console proxy of this machine, and of no other; `console_url` when unset,
-    or the address that consoles are served at."""
+    """URL at which remote hosts reach the console proxy of this API machine only; when unset, `console_url` or the
+    address of the console proxy."""
     database_url: str | None = None
     """An SQLAlchemy URL; a SQLite file in the state directory when unset."""
     database_connections: int = 16
-    """Connections to PostgreSQL that an API worker may have at most, half of them for reads; see docs/many-hosts.md."""
+    """Maximum PostgreSQL connections of an API worker, half of them for reads; see docs/many-hosts.md."""
     broker_url: str | None = None
-    """RabbitMQ, when there are hosts on other computers: amqp://USER:PASSWORD@HOST//, or amqps:// for TLS."""
+    """URL of RabbitMQ, required for remote hosts: amqp://USER:PASSWORD@HOST//, or amqps:// for TLS."""
     broker_management_url: str | None = None
     """RabbitMQ's management API, for `sixstack host add`: http://USER:PASSWORD@HOST:15672."""
     broker_authority: str | None = None
-    """The file of the certificate authority that the broker's certificate is from; the system's own when unset."""
+    """CA certificate file that verifies the broker's certificate; the system's CA store when unset."""
     agent: bool = True
-    """Run machines on this computer, too."""
+    """Whether to run a compute agent on this computer."""
     region: str = "RegionOne"
     host_name: str = socket.gethostname()
     """The name of this host, as `openstack hypervisor list` shows it."""
     availability_zone: str = "nova"
     workers: int = 1
-    """API worker processes. One does thousands of requests a second; more help on many cores."""
+    """API worker processes. One handles thousands of requests per second; more use more cores."""
     worker_threads: int = 8
-    """Threads of each API worker: how many slow requests (log-ins) may be under way."""
+    """Threads of each API worker for requests other than transfers."""
     transfer_threads: int = 32
-    """Uploads and downloads of images that may be under way in each API worker, besides other requests."""
+    """Concurrent uploads and downloads of images in each API worker."""
     transfer_min_kib: int = 64
-    """KiB per second that an upload or download must reach, or it is ended; 0 is without limit."""
+    """Minimum rate of uploads and downloads in KiB/s; slower ones are aborted. 0 disables the limit."""
     transfer_grace_seconds: float = 30.0
-    """Seconds that a transfer may be slower than that, or pause."""
+    """Seconds for which a transfer may be slower than the minimum rate."""
     request_body_seconds: float = 10.0
-    """Seconds in which the body of a request other than an upload must arrive."""
+    """Timeout for receiving the body of a request other than an upload."""
     agent_threads: int = 4
-    """Machines that are being started or ended at the same time."""
+    """Operations on machines that the agent executes concurrently."""
 
     prefix: str | None = None
-    """An IPv6 prefix, /48 to /64, that networks get their /64 from; a random ULA /48 when unset."""
+    """IPv6 prefix, /16 to /64, that networks get a /64 of; a random ULA /48 when unset."""
     uplink: str = "lo"
-    """The link VXLAN packets leave by; `lo` sends nothing out."""
+    """Network interface for VXLAN traffic; `lo` connects guests of this host only."""
     reserved_prefixes: str = ""
-    """IPv6 prefixes, comma-separated, that users cannot choose for their networks, such as those of the operator's own
-    name servers, databases and offices. Prefixes of `peers` and name servers of the settings are reserved as well."""
+    """IPv6 prefixes, comma-separated, that users cannot choose for their networks, such as those of the operator's
+    name servers, databases and offices. `peers` and configured name servers are reserved as well."""
     peers: str = ""
-    """Underlay addresses of all hosts, comma-separated, where the underlay has no multicast."""
+    """Underlay addresses of all hosts, comma-separated; required if the underlay has no multicast."""
     isolate_guests: bool = False
-    """Guests of one network reach their router and what is behind it, but not each other."""
+    """Block traffic between guests of a network; they reach only their router and networks behind it."""
     guests_reach_host: bool = False
-    """Let guests reach every service of their host; otherwise only metadata, the resolver and `guests_reach_ports`."""
+    """Allow guests to reach all ports of their host; otherwise metadata, the resolver and `guests_reach_ports` only."""
     guests_reach_ports: str = ""
     """TCP ports of hosts that guests may reach, such as 8774 for the API, comma-separated."""
     forward: bool = False
-    """Let the kernel pass guests' packets on between networks and to the uplink; `nat64` does so too."""
+    """Forward guests' packets between networks and to the uplink; implied by `nat64`."""
     nat64: bool = False
-    """Give guests a way to IPv4: tayga translates, unbound names."""
+    """Give guests access to IPv4 with NAT64 (tayga) and DNS64 (unbound)."""
     nat64_prefix: str = "64:ff9b::/96"
-    """What IPv4 addresses are embedded in; one of your own is needed to reach private IPv4 addresses."""
+    """NAT64 prefix; private IPv4 addresses require one other than the well-known prefix (RFC 6052)."""
     nat64_pool: str = "192.168.240.0/20"
-    """IPv4 addresses that guests have inside the translator; they leave as the host's own."""
+    """IPv4 addresses of guests inside the translator; the host then masquerades them."""
     nat64_map: str = ""
-    """IPv4 addresses that belong to one guest each, such as 192.0.2.7=2001:db8::7, comma-separated."""
+    """Static IPv4 addresses of guests, such as 192.0.2.7=2001:db8::7, comma-separated."""
     nat64_allow: str = ""
     """Private IPv4 networks that guests may reach through NAT64, such as 10.1.0.0/16, comma-separated."""
     dns_forwarders: str = ""
-    """Name servers that the host's DNS64 resolver asks, comma-separated; the root when empty."""
+    """Forwarders of the host's DNS64 resolver, comma-separated; the root servers when empty."""
     dns_zone: str = ""
-    """The zone that servers get names in, such as cloud.example.org."""
+    """DNS zone of servers' names, such as cloud.example.org."""
     dns_reverse_zones: str = ""
-    """The reverse zones of the prefixes, such as 0.0.0.1.8.b.d.0.1.0.0.2.ip6.arpa, comma-separated."""
+    """Reverse zones of the prefixes, such as 0.0.0.1.8.b.d.0.1.0.0.2.ip6.arpa, comma-separated."""
     dns_server: str = ""
-    """ADDRESS or ADDRESS:PORT of the zones' primary name server, which takes updates and lets the zones be read."""
+    """ADDRESS or ADDRESS:PORT of the zones' primary name server, which must allow updates and zone transfers."""
     dns_key_file: Path | None = None
-    """The key that it knows us by, as tsig-keygen writes it."""
+    """File with the TSIG key for that name server, in the format of tsig-keygen."""
     dns_sync_seconds: float = 10.0
-    """How often `sixstack up` brings that name server up to date; 0 leaves it to `sixstack dns sync`."""
+    """Interval at which `sixstack up` updates that name server; 0 leaves it to `sixstack dns sync`."""
     dns_servers: str = ""
-    """Addresses of name servers that guests are told, comma-separated."""
+    """Addresses of guests' name servers, comma-separated."""
     dns_search: str = ""
-    """Search domains that guests are told, comma-separated."""
+    """Guests' DNS search domains, comma-separated."""
     ra_interval_seconds: int = 100
-    """The longest time between two router advertisements."""
+    """Maximum interval between router advertisements (MaxRtrAdvInterval)."""
     ra_lifetime_seconds: int = 1800
-    """How long guests believe in a router and its name servers that they hear no more of."""
+    """Lifetime of the default router and its name servers in router advertisements."""
     ra_preferred_seconds: int = 14_400
-    """How long guests begin connections from an address whose prefix they hear no more of."""
+    """Preferred lifetime of the prefix in router advertisements."""
     ra_valid_seconds: int = 86_400
-    """How long they keep such an address."""
+    """Valid lifetime of the prefix in router advertisements."""
     accelerator: str = "auto"
-    """auto, kvm or tcg."""
+    """Accelerator of qemu: auto, kvm or tcg."""
     cpu_model: str = ""
-    """What guests see of the processor under KVM, such as Haswell-noTSX: one that all hosts have lets them move between
-    hosts that differ. The host's own when empty."""
+    """qemu's CPU model under KVM, such as Haswell-noTSX; the host's own when empty. Live migration between different
+    hosts requires a model that all support."""
     shared_machines: str = ""
-    """A directory that all hosts share, such as one on NFS or CephFS, with the disks of all machines: servers of a host
-    that is down are then evacuated with their disks. Each host's own when empty."""
+    """Directory on shared storage, such as NFS or CephFS, for the disks of all machines: evacuation then keeps disks.
+    Each host stores disks locally when empty."""
     migration_ports: str = "49152-49215"
-    """Ports by which guests come from other hosts: two for each that is on its way."""
+    """Ports for incoming live migrations, two for each."""
     migration_address: str = ""
-    """The address of this host by which guests come from other hosts; the uplink's own when empty."""
+    """Address of this host for incoming live migrations; the uplink's address when empty."""
     reserved_memory_mib: int = 512
-    """Memory of the host that is never given to machines."""
+    """Memory of the host that is reserved, not available to machines."""
     min_free_disk_mib: int = 1024
-    """What has to be free of a host's disk for new servers, migrations to it, resizes and snapshots."""
+    """Free disk space that a host must keep for new servers, incoming migrations, resizes and snapshots."""
     cpu_ratio: float = 16.0
     memory_ratio: float = 1.0
     disk_ratio: float = 1.0
     soft_reboot_seconds: float = 60.0
-    """How long a guest may take to obey the power button before it is forced, for stop and soft reboot."""
+    """Timeout for a guest's ACPI shutdown on stop and soft reboot, after which it is forced."""
 
     image_max_gib: int = 1024
-    """The largest image, and the largest disk that one may hold, in GiB."""
+    """Maximum size of an image and of its virtual disk, in GiB."""
     image_quota_gib: int = -1
-    """What all images of a project may take together, in GiB; -1 is without limit."""
+    """Quota of the images of a project, in GiB; -1 is unlimited."""
     image_store: str = ""
-    """Where images are kept: s3://BUCKET/PREFIX?endpoint=URL&region=NAME; files in the state directory when empty."""
+    """Image store: s3://BUCKET/PREFIX?endpoint=URL&region=NAME; files in the state directory when empty."""
     image_cache_gib: int = 20
-    """How much a host keeps of images that none of its servers stands on, in GiB: the next server from one of them need
-    not wait for it. Those wanted longest ago go first, and all of them while less than a tenth of the disk is free."""
+    """Maximum size of a host's cache of base images that none of its servers uses, in GiB. The least recently used are
+    evicted first, and all of them while less than a tenth of the disk is free."""
     image_import_ports: str = "80,443"
-    """Ports that images may be downloaded from, comma-separated; empty allows any."""
+    """Allowed ports in URLs of web-download imports, comma-separated; empty allows any."""
     image_import_allow: str = ""
-    """Networks that images may be downloaded from although they are not public, such as 10.0.0.0/8, comma-separated."""
+    """Private networks that web-download imports may connect to, such as 10.0.0.0/8, comma-separated."""
 
     token_seconds: int = 3600
-    """How long a token is valid."""
+    """Lifetime of tokens."""
     lockout_attempts: int = 10
-    """Wrong passwords in a row, from one source address, that lock a user out there; 0 is never."""
+    """Consecutive failed logins of a user from one source address that lock the user out there; 0 disables lockout."""
     lockout_seconds: int = 60
-    """How long a lockout lasts, and how long wrong passwords count."""
+    """Duration of a lockout, and the period in which failed logins count."""
     trusted_proxies: str = ""
-    """Addresses or networks of reverse proxies whose X-Forwarded-For names the client, comma-separated."""
+    """Addresses or networks of reverse proxies whose X-Forwarded-For is trusted, comma-separated."""
     password_pattern: str = ""
-    """A regular expression that new passwords must match as a whole; any password will do when empty."""
+    """Regular expression that new passwords must match as a whole; any password is allowed when empty."""
     password_pattern_description: str = ""
-    """What the pattern means, for people whose password does not match it."""
+    """Description of the pattern in errors for users."""
     password_expires_days: float = 0.0
-    """How long a password is good before it must be changed; 0 is forever."""
+    """Lifetime of passwords; 0 is unlimited."""
     password_minimum_days: float = 0.0
-    """How long a user must keep a new password before changing it again."""
+    """Minimum age of a password before its user may change it."""
     keep_deleted_days: float = 90.0
-    """How long rows of deleted servers are kept, for lists of deleted servers and their actions; 0 is for ever. Usage
-    reports count them for ever, either way."""
+    """Retention of the rows of deleted servers, for lists of deleted servers and their actions; 0 keeps them forever.
+    Usage reports include deleted servers in either case."""
     sqlite_synchronous: str = "NORMAL"
-    """NORMAL may lose the last commits when the power fails (never when a process dies); FULL does not."""
+    """PRAGMA synchronous: NORMAL may lose the last commits on power failure (never when a process dies), FULL not."""
 
     @property
     def api_directory(self) -> Path:
-        """What the API's processes write: the database and run-time files. Earlier releases had the state directory."""
+        """Directory of the database and run-time files of the API's processes; the state directory in old releases."""
         directory = self.state / "api"
         return directory if directory.is_dir() else self.state
 
@@ -188,12 +188,12 @@ class Settings:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of `listen`. Raises OperatorError when it is not ADDRESS:PORT."""
+        """Host and port of `listen`. Raises OperatorError if malformed."""
         return _parse_address("--listen", self.listen)
 
     @property
     def console_address(self) -> tuple[str, int]:
-        """Host and port of `console_listen`. Raises OperatorError when it is not ADDRESS:PORT."""
+        """Host and port of `console_listen` or its default. Raises OperatorError if malformed."""
         if self.console_listen:
             return _parse_address("--console-listen", self.console_listen)
         host, port = self.address
@@ -201,12 +201,15 @@ class Settings:
 
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """The networks of `trusted_proxies`. Raises OperatorError."""
+        """Networks of `trusted_proxies`. Raises OperatorError if malformed."""
         return _parse_networks("SIXSTACK_TRUSTED_PROXIES", self.trusted_proxies)
 
     @classmethod
     def read(cls, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Self:
-        """`given` (None means not given) wins over SIXSTACK_NAME in the environment, which wins over the default."""
+        """Read each setting from `given` (None counts as absent), then SIXSTACK_NAME in `environ`, then its default.
+
+        Raises OperatorError for a value that cannot be converted.
+        """
         values: dict[str, Any] = {}
         hints = get_type_hints(cls)
         for field in fields(cls):
@@ -217,7 +220,7 @@ class Settings:
         return cls(**values)
 
     def environ(self) -> dict[str, str]:
-        """The SIXSTACK_* variables from which `read` makes the same settings again, for child processes."""
+        """Return the SIXSTACK_* variables from which `read` restores these settings, for child processes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {f"SIXSTACK_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
@@ -240,7 +243,7 @@ BOOLEANS = {
 def _parse_address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise OperatorError(f"{option} wants ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {text!r}")
+        raise OperatorError(f"{option} must be ADDRESS:PORT, such as 127.0.0.1:8774 or [::]:8774, not {text!r}")
     return host.strip("[]"), int(port)
 
 
@@ -257,9 +260,9 @@ def _parse(name: str, kind: Any, text: str) -> Any:
         kind = get_args(kind)[0]
     if kind is bool:
         if (word := text.lower()) not in BOOLEANS:
-            raise OperatorError(f"SIXSTACK_{name.upper()} is true or false, not {text!r}.")
+            raise OperatorError(f"SIXSTACK_{name.upper()} must be true or false, not {text!r}.")
         return BOOLEANS[word]
     try:
         return kind(text)
     except ValueError:
-        raise OperatorError(f"SIXSTACK_{name.upper()} wants {kind.__name__}, not {text!r}.") from None
+        raise OperatorError(f"SIXSTACK_{name.upper()} must be of type {kind.__name__}, not {text!r}.") from None

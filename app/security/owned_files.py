@@ -1,18 +1,18 @@
-"""Files that root creates in directories of another user, such as the API's: they get that directory's owner."""
+"""Files that root creates in directories of another user, such as the API's, with the owner of the directory."""
 
 import os
 from pathlib import Path
 
 
 def inherit_owner(descriptor: int, directory: Path) -> None:
-    """Give a file that this process has just created to the owner of its directory; does nothing unless root."""
+    """Change the owner of a newly created file to the owner of its directory; does nothing unless root."""
     if os.geteuid() == 0:
         owner = directory.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def open_or_create(path: Path, mode: int = 0o600) -> int:
-    """Open a file for reading and writing, which is created if it is missing. Follows no symbolic link."""
+    """Open a file for reading and writing, creating it if missing. Follows no symbolic link."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         try:
@@ -27,7 +27,7 @@ def open_or_create(path: Path, mode: int = 0o600) -> int:
 
 
 def ensure_directory(path: Path) -> None:
-    """Ensure a directory that only its owner, who is that of its parent, may look into."""
+    """Ensure a directory of mode 0700 with the owner of its parent."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:

@@ -1,7 +1,7 @@
-"""The unprivileged account of API, console proxy, DNS process and desk server when `sixstack up` starts as root.
+"""Privilege separation: runs API, console proxy, DNS sync and conductor under an unprivileged account.
 
-The supervisor and the agent stay root. The account is a number that no user of the computer has, worked out from the
-installation, or the user that `user` names. It owns `api_directories` and may only traverse the rest.
+Applies when `sixstack up` starts as root; the supervisor and the agent stay root. The account is an unused uid derived
+from the installation's id, or the user of the setting `user`. It owns `api_directories` and can only traverse the rest.
 """
 
 import compileall
@@ -33,7 +33,7 @@ PACKAGES = (
     "volume_api",
 )
 READ_FILES = ("installation.json", "policy.yaml")
-"""In the state directory: root's, and read by the account."""
+"""Files in the state directory that root owns and the account reads."""
 PRIVILEGED_PORTS = 1024
 
 # Directories that the account cannot traverse, such as /root with a checkout in it, are replaced in a mount namespace
@@ -62,15 +62,15 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Account:
-    """A user and group by number; `name` is that of a user of this computer, whose other groups it then has."""
+    """Numeric user and group; `name` is set for an existing user, whose supplementary groups are used as well."""
 
     uid: int
     gid: int
     name: str | None = None
 
     def command(self, *, port: int | None = None) -> list[str]:
-        """The words before a command line that run it as this account, without capabilities, or with the one that a
-        privileged `port` needs."""
+        """Return the setpriv command prefix that drops to this account and all capabilities, except
+        CAP_NET_BIND_SERVICE for a privileged `port`."""
         kept = ",+net_bind_service" if port is not None and port < PRIVILEGED_PORTS else ""
         return [
             *("setpriv", "--reuid", str(self.uid), "--regid", str(self.gid)),
@@ -82,7 +82,7 @@ class Account:
 
 
 def account(settings: Settings, chosen: Installation) -> Account | None:
-    """The account of this installation; None when processes keep their user. Raises OperatorError."""
+    """Return the account of this installation; None when processes keep their user. Raises OperatorError."""
     if os.geteuid() != 0 or settings.user == "root":
         return None
     if not settings.user:
@@ -98,13 +98,13 @@ def account(settings: Settings, chosen: Installation) -> Account | None:
 
 
 def api_directories(settings: Settings) -> tuple[str, ...]:
-    """Directories of the account, relative to the state directory: the database and run-time files, token keys, and
+    """Return the account's directories relative to the state directory: database and run-time files, token keys, and
     the image store unless images are in object storage."""
     return ("api", "keys") if settings.image_store else ("api", "keys", "images/store")
 
 
 def change_owners(settings: Settings, who: Account | None) -> None:
-    """Give the account its directories, with what an earlier release or another account left in them; idempotent.
+    """Change the owner of the account's directories, with the files of earlier releases or accounts; idempotent.
 
     Call it as root while nothing else runs; does nothing otherwise. Raises OperatorError.
     """
@@ -127,13 +127,13 @@ def change_owners(settings: Settings, who: Account | None) -> None:
                 (state / name).chmod(0o640)
     except OSError as error:
         raise OperatorError(
-            f"{error.filename or state} cannot be given to the user {owner.uid}: {error.strerror}. Keep the state "
-            "directory on a file system with owners, or run everything as root with --user root."
+            f"the owner of {error.filename or state} cannot be changed to {owner.uid}: {error.strerror}. Use a file "
+            "system that supports owners for the state directory, or run everything as root with --user root."
         ) from None
 
 
 def copy_root_files(settings: Settings, who: Account) -> dict[str, str]:
-    """Copies of files that only root may read, for the account. Returns the SIXSTACK_* variables that name them."""
+    """Copy files that only root can read for the account. Returns the SIXSTACK_* variables that name the copies."""
     named = {"dns_key_file": settings.dns_key_file, "broker_authority": settings.broker_authority}
     changed = {}
     for name, path in named.items():
@@ -154,15 +154,15 @@ def copy_root_files(settings: Settings, who: Account) -> dict[str, str]:
 
 
 def compile_bytecode() -> None:
-    """Write the bytecode of our own modules where it is missing or old: the account cannot, and each of its processes
-    would compile them again."""
+    """Compile our modules' bytecode if missing or stale: the account cannot write it, so each of its processes would
+    compile the modules again."""
     top = Path(app.__file__).parents[1]
     for name in PACKAGES:
         compileall.compile_dir(top / name, quiet=2)
 
 
 def command(settings: Settings, who: Account, words: list[str], *, port: int | None = None) -> list[str]:
-    """The command line that runs `words`, a Python of ours, as the account."""
+    """Return the command line that runs the Python command `words` as the account."""
     confined = list(_confine_arguments(settings, who))
     unshare = ["unshare", "--mount", "--propagation", "private", "--"]
     before = [*unshare, "sh", "-euc", _CONFINE_SCRIPT, "sh", *confined, "--"]
@@ -170,22 +170,22 @@ def command(settings: Settings, who: Account, words: list[str], *, port: int | N
 
 
 def check(settings: Settings, who: Account, environment: dict[str, str]) -> None:
-    """Raise OperatorError, with what to do, when the account cannot run our programs on the state directory."""
+    """Raise OperatorError when the account cannot import our modules or read its directory."""
     look = "import os, sys, app.core.settings; os.listdir(sys.argv[1])"
     words = [sys.executable, "-c", look, str(settings.api_directory.absolute())]
     done = subprocess.run(
         command(settings, who, words), env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise OperatorError(
-            f"the API cannot run as the user {who.name or who.uid}: {said}. Let that user read {sys.prefix} and reach "
-            f"{settings.state}, or run everything as root with --user root."
+            f"the API cannot run as the user {who.name or who.uid}: {reason}. Give that user read access to "
+            f"{sys.prefix} and {settings.state}, or run everything as root with --user root."
         )
 
 
 def _confine_arguments(settings: Settings, who: Account) -> Iterator[str]:
-    """Arguments of _CONFINE: each hidden directory, and what is needed below it."""
+    """Arguments of _CONFINE_SCRIPT: each hidden directory with the number and paths of entries needed below it."""
     state = settings.state.absolute()
     needed = [Path(each) for each in (*sys.path, sys.prefix, sys.base_prefix) if each and Path(each).is_dir()]
     needed += [Path(sys.executable).parent, Path(sys.executable).resolve().parent, state]
@@ -210,8 +210,11 @@ def _may_traverse(directory: Path, who: Account) -> bool:
 
 
 def _chown_tree(directory: Path, owner: Account) -> None:
-    """Give a directory with all that is in it. The directory itself comes last: in one that has the owner, who may have
-    put links there, only files directly in it are given that root has written since, such as with an older release."""
+    """Change the owner of a directory and its contents; the directory itself comes last.
+
+    A directory that already has the owner may contain links that the owner made: there only files directly in it that
+    root has written since, such as with an older release, are changed.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid == owner.uid:
         for path in directory.iterdir():
@@ -230,7 +233,7 @@ def _entries(directory: Path) -> Iterable[Path]:
 
 
 def _chown_file(path: Path, owner: Account) -> None:
-    """Give a plain file that has no other name: one with another name may be a link to a file of root's elsewhere."""
+    """Change the owner of a regular file with one link: a file with several may be a hard link to root's elsewhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -128,7 +128,7 @@ def test_it_can_be_copied_back(
     assert {**moved, "servers": []} == {**kept, "servers": []}
 
 
-def test_a_database_that_is_not_there_is_one_clear_line(
+def test_unreachable_database_prints_one_line(
     settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = f"postgresql://nobody@/nothing?host={tmp_path}"
@@ -142,7 +142,7 @@ def test_a_database_that_is_not_there_is_one_clear_line(
         assert said.count("\n") == 1
 
 
-def test_what_is_refused_leaves_the_new_database_as_it_was(
+def test_failed_copy_leaves_the_target_unchanged(
     database: Database, settings: Settings, empty: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = ["--state", str(settings.state)]
@@ -154,19 +154,19 @@ def test_what_is_refused_leaves_the_new_database_as_it_was(
         assert said.startswith("sixstack: ")
         return said
 
-    assert "say which database" in refused(*state)
+    assert "name the target database" in refused(*state)
     assert "there is no database" in refused(empty, "--state", str(tmp_path / "nothing"))
     assert "is not a database URL" in refused("nonsense", *state)
     assert "cannot be used" in refused("oracle://somewhere/x", *state)
-    assert "the database says" in refused(f"postgresql+psycopg://nobody@/nothing?host={tmp_path}", *state)
-    assert "that is the database to copy from" in refused(settings.database, *state)
+    assert "database error" in refused(f"postgresql+psycopg://nobody@/nothing?host={tmp_path}", *state)
+    assert "source and target are the same database" in refused(settings.database, *state)
     with (settings.state / "up.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "the cloud is running" in refused(empty, *state)
     target = Database(empty)
     with target.writer.begin() as connection:
         connection.execute(text("CREATE TABLE something (id int)"))
-        assert "others are connected" in refused(empty, *state)
+        assert "has other clients" in refused(empty, *state)
     target.writer.dispose()
     assert "not empty: it has a table something" in refused(empty, *state)
     with target.writer.begin() as connection:

@@ -239,13 +239,13 @@ def test_the_cloud_purges_by_itself(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--before", "yesterday"], "--before wants a day, such as 2026-08-31, not 'yesterday'."),
-        (["--days", "-1"], "--days wants a number of days, not -1."),
-        (["--days", "nan"], "--days wants a number of days, not nan."),
-        (["--days", "1e9"], "--days wants a number of days, not 1e+09."),
+        (["--before", "yesterday"], "--before must be a date such as 2026-08-31, not 'yesterday'."),
+        (["--days", "-1"], "--days must be a number of days, not -1."),
+        (["--days", "nan"], "--days must be a number of days, not nan."),
+        (["--days", "1e9"], "--days must be a number of days, not 1e+09."),
     ],
 )
-def test_what_is_no_day_is_said(
+def test_invalid_dates_are_rejected(
     purge: Callable[..., int], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert purge(*arguments) == 1

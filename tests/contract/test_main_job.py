@@ -168,7 +168,7 @@ def test_an_api_process_that_dies_is_started_again(other_cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--listen", "nonsense"], "--listen wants ADDRESS:PORT"),
+        (["--listen", "nonsense"], "--listen must be ADDRESS:PORT"),
         (["--prefix", "10.0.0.0/8"], "--prefix"),
         (["--uplink", "nolink0"], "There is no link nolink0"),
     ],

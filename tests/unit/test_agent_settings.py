@@ -44,7 +44,7 @@ def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
 
 def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
     assert not Settings.read({}, {"SIXSTACK_AGENT": "False"}).agent
-    with pytest.raises(OperatorError, match="SIXSTACK_ISOLATE_GUESTS is true or false, not 'ture'"):
+    with pytest.raises(OperatorError, match="SIXSTACK_ISOLATE_GUESTS must be true or false, not 'ture'"):
         Settings.read({}, {"SIXSTACK_ISOLATE_GUESTS": "ture"})
 
 
