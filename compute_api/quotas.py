@@ -80,6 +80,12 @@ def user_limits(session: Session, project_id: str, user_id: str) -> dict[str, in
     return dict(session.execute(_USER_LIMITS, {"project": project_id, "user": user_id}).all())
 
 
+def effective_limits(session: Session, project_id: str, user_id: str | None) -> dict[str, int]:
+    """Return the limits of a project, or with `user_id` those of a user in it."""
+    own = {} if user_id is None else user_limits(session, project_id, user_id)
+    return limits(session, project_id) | own
+
+
 def set_user_limits(session: Session, project_id: str, user_id: str, wanted: Mapping[str, int]) -> None:
     """Limit what one user may use of the project's quota."""
     own = (UserQuotaLimit.project_id == project_id, UserQuotaLimit.user_id == user_id)

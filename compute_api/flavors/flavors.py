@@ -129,6 +129,13 @@ def create(session: Session, new: NewFlavor) -> Flavor:
     return flavor
 
 
+def update(session: Session, caller: Caller, flavor_id: str, *, description: str | None) -> Flavor:
+    """Change the flavor's description. Raises NotFound."""
+    flavor = find(session, caller, flavor_id)
+    flavor.description = description
+    return flavor
+
+
 def delete(session: Session, caller: Caller, flavor_id: str) -> None:
     """Delete the flavor. Its servers keep their copy of it. Raises NotFound."""
     session.delete(find(session, caller, flavor_id))

@@ -283,6 +283,14 @@ def find(session: Session, name_or_id: str) -> Host:
     return found
 
 
+def find_by_name(session: Session, name: str) -> Host:
+    """Return a host by its name only. Raises NotFound."""
+    host = find(session, name)
+    if host.name != name:
+        raise errors.NotFound(f"Compute host {name} could not be found.")
+    return host
+
+
 def is_zone(session: Session, zone: str) -> bool:
     """Return whether the zone has a host."""
     return session.scalar(select(Host.seq).where(Host.zone == zone).limit(1)) is not None

@@ -1,4 +1,4 @@
-"""The routes of compute, under /compute/v2.1; with a project id in the path too, as old clients have it."""
+"""Routes of the compute API below /compute/v2.1."""
 
 from collections.abc import Iterable
 
@@ -68,24 +68,24 @@ __all__ = [
 
 
 def configure(app: Flask) -> None:
-    """Give the application what compute's routes reach for."""
+    """Install the notifier, the RPC client of hosts, the server cache and the port change hook in the application."""
     dependencies: Dependencies = app.extensions["sixstack"]
     here = dependencies.settings.host_name if dependencies.settings.agent else None
-    notify, ask = make_remote_clients(dependencies.settings)
+    notify, remote_client = make_remote_clients(dependencies.settings)
     app.extensions[context.NOTIFY] = Notifier(here, LocalNotifier(dependencies.settings.state), notify)
-    app.extensions[context.ASK] = HostClient(here, LocalHostClient(dependencies.settings.state), ask)
+    app.extensions[context.HOST_CLIENT] = HostClient(here, LocalHostClient(dependencies.settings.state), remote_client)
     app.extensions[context.ENTRIES] = EntryCache()
     app.extensions[PORT_CHANGE_HOOK] = _refresh_interfaces
 
 
 def _refresh_interfaces(session: Session, server_ids: Iterable[str]) -> None:
-    """After the commit, the hosts of these servers apply what the database has for their ports."""
+    """Queue operations that apply the ports of the servers on their hosts."""
     session.info["notify"] = current_app.extensions[context.NOTIFY]
     interfaces.refresh(session, clock().now(), server_ids, context.request_id())
 
 
 def register(app: Flask) -> None:
-    """Everything under /compute."""
+    """Register all routes below /compute."""
     app.register_blueprint(versions.blueprint)
     app.register_blueprint(blueprint.compute)
     app.wsgi_app = strip_project(app.wsgi_app)  # type: ignore[assignment,method-assign]

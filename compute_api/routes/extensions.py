@@ -1,4 +1,4 @@
-"""GET /extensions: the aliases by which clients older than microversions look for parts of Nova.
+"""Routes of extensions: aliases by which clients older than microversions discover features of Nova.
 
 Nova lists the same aliases at every microversion, those of removed APIs included.
 """
@@ -114,7 +114,7 @@ NAMES = {
     "os-volume-attachment-update": "VolumeAttachmentUpdate",
     "os-volumes": "Volumes",
 }
-"""Names by alias, in Nova's order."""
+"""Extension names by alias, in Nova's order."""
 
 NAMESPACE = "http://docs.openstack.org/compute/ext/fake_xml"
 UPDATED = "2014-12-03T00:00:00Z"

@@ -1,87 +1,27 @@
-"""Routes of flavors, their extra specs and who may use them."""
+"""Routes of flavors, their access lists and extra specs."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Response, request
-from pydantic import Field
 
 from app.core import errors
 from app.core.numbers import parse_integer
-from app.web.bodies import Body, json_body, parse, since
+from app.web.bodies import json_body, parse
 from app.web.context import caller, database
 from app.web.links import url
 from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
-from compute_api.flavors import extra_specs as flavors_extra_specs
-from compute_api.flavors import flavors
-from compute_api.models import Flavor
+from compute_api.flavors import extra_specs, flavors
 from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
-from compute_api.routes.base.context import transaction, version
-from compute_api.schemas.fields import Boolean, Integer, Name
+from compute_api.routes.base.context import check_available, transaction, version
+from compute_api.schemas.flavors import AddAccess, CreateFlavor, ExtraSpecs, RemoveAccess, UpdateFlavor
 from compute_api.views import flavors as views
 
-
-class FlavorFields(Body):
-    """The flavor of POST /flavors."""
-
-    name: Name
-    ram: Annotated[Integer, Field(ge=1, le=2**31 - 1)]
-    vcpus: Annotated[Integer, Field(ge=1, le=2**31 - 1)]
-    disk: Annotated[Integer, Field(ge=0, le=2**31 - 1)]
-    id: Annotated[str | int | None, Field()] = None
-    swap: Annotated[Integer, Field(ge=0)] = 0
-    ephemeral: Annotated[Integer, Field(ge=0, alias="OS-FLV-EXT-DATA:ephemeral")] = 0
-    rxtx_factor: float | str = 1.0
-    is_public: Annotated[Boolean, Field(alias="os-flavor-access:is_public")] = True
-    description: Annotated[str | None, Field(max_length=65535), since("2.55")] = None
-
-
-class CreateFlavor(Body):
-    """POST /flavors."""
-
-    flavor: FlavorFields
-
-    def new_flavor(self) -> flavors.NewFlavor:
-        asked = self.flavor
-        try:
-            factor = float(asked.rxtx_factor)
-            if not 0 < factor < float("inf"):
-                raise ValueError
-        except ValueError:
-            raise errors.BadRequest(
-                f"Invalid input for field/attribute rxtx_factor. Value: {asked.rxtx_factor}."
-            ) from None
-        flavor_id = None if asked.id is None or asked.id == "auto" else str(asked.id)
-        if flavor_id is not None and not 1 <= len(flavor_id.strip()) <= 255:
-            raise errors.BadRequest("Invalid input for field/attribute id. It has 1 to 255 characters.")
-        return flavors.NewFlavor(
-            id=flavor_id,
-            name=asked.name,
-            vcpus=asked.vcpus,
-            ram=asked.ram,
-            disk=asked.disk,
-            swap=asked.swap,
-            ephemeral=asked.ephemeral,
-            rxtx_factor=factor,
-            is_public=asked.is_public,
-            description=asked.description,
-        )
-
-
-class UpdateFields(Body):
-    """What PUT /flavors/{id} may change."""
-
-    description: Annotated[str | None, Field(max_length=65535)]
-
-
-class UpdateFlavor(Body):
-    """PUT /flavors/{id}."""
-
-    flavor: UpdateFields
+ACCESS_CHECK_SINCE, VALIDATION_SINCE = v("2.7"), v("2.86")
 
 
 @compute.get("/flavors")
@@ -98,27 +38,27 @@ def list_flavors_detail() -> Response:
 
 def _list(path: str, view: Any) -> Response:
     list_params.check_known("is_public", "minRam", "minDisk", "sort_key", "sort_dir", "limit", "marker")
-    asked = page(request.args)
+    paging = page(request.args)
     with database().reading() as session:
         found = flavors.list_flavors(
             session,
             caller(),
-            is_public=_is_public(request.args.get("is_public", "true")) if caller().is_admin else True,
-            min_ram=_number("minRam"),
-            min_disk=_number("minDisk"),
+            is_public=_parse_is_public(request.args.get("is_public", "true")) if caller().is_admin else True,
+            min_ram=_parse_number("minRam"),
+            min_disk=_parse_number("minDisk"),
             sort_key=request.args.get("sort_key", "flavorid"),
-            descending=_descending(),
-            limit=asked.limit,
-            marker=asked.marker,
+            descending=_is_descending(),
+            limit=paging.limit,
+            marker=paging.marker,
         )
     body: dict[str, Any] = {"flavors": [view(flavor) for flavor in found]}
-    if found and len(found) == asked.limit and "limit" in request.args:
+    if found and len(found) == paging.limit and "limit" in request.args:
         href = url(f"/compute/v2.1{path}?{query_after(found[-1].id)}")
         body["flavors_links"] = [{"rel": "next", "href": href}]
     return json(body)
 
 
-def _is_public(text: str) -> bool | None:
+def _parse_is_public(text: str) -> bool | None:
     match text.lower():
         case "none":
             return None
@@ -129,7 +69,7 @@ def _is_public(text: str) -> bool | None:
     raise errors.BadRequest(f"Invalid is_public filter [{text}]")
 
 
-def _number(name: str) -> int:
+def _parse_number(name: str) -> int:
     text = request.args.get(name, "0")
     try:
         return parse_integer(text)
@@ -137,7 +77,7 @@ def _number(name: str) -> int:
         raise errors.BadRequest(f"Invalid {name} filter [{text}]") from None
 
 
-def _descending() -> bool:
+def _is_descending() -> bool:
     text = request.args.get("sort_dir", "asc")
     if text not in ("asc", "desc"):
         raise errors.BadRequest(f"Invalid input for query parameters sort_dir. Value: {text}. It is asc or desc.")
@@ -149,27 +89,25 @@ def _descending() -> bool:
 def create_flavor() -> Response:
     body = parse(CreateFlavor, json_body(), version())
     with transaction() as session:
-        made = flavors.create(session, body.new_flavor())
-        return _one(made)
+        flavor = flavors.create(session, body.new_flavor())
+        return json({"flavor": views.show(flavor, version())})
 
 
 @compute.get("/flavors/<flavor_id>")
 @require("os_compute_api:flavors:list")
 def show_flavor(flavor_id: str) -> Response:
     with database().reading() as session:
-        return _one(flavors.find(session, caller(), flavor_id))
+        return json({"flavor": views.show(flavors.find(session, caller(), flavor_id), version())})
 
 
 @compute.put("/flavors/<flavor_id>")
 @require("os_compute_api:os-flavor-manage:update")
 def update_flavor(flavor_id: str) -> Response:
-    if version() < v("2.55"):
-        raise errors.NotFound("The resource could not be found.")
+    check_available(since=views.DESCRIPTION_SINCE)
     body = parse(UpdateFlavor, json_body(), version())
     with transaction() as session:
-        flavor = flavors.find(session, caller(), flavor_id)
-        flavor.description = body.flavor.description
-        return _one(flavor)
+        flavor = flavors.update(session, caller(), flavor_id, description=body.flavor.description)
+        return json({"flavor": views.show(flavor, version())})
 
 
 @compute.delete("/flavors/<flavor_id>")
@@ -180,37 +118,15 @@ def delete_flavor(flavor_id: str) -> Response:
     return empty(HTTPStatus.ACCEPTED)
 
 
-def _one(flavor: Flavor) -> Response:
-    return json({"flavor": views.show(flavor, version())})
-
-
 @compute.get("/flavors/<flavor_id>/os-flavor-access")
 @require("os_compute_api:os-flavor-access")
 def list_flavor_access(flavor_id: str) -> Response:
     with database().reading() as session:
-        return _access(flavor_id, flavors.list_access(session, caller(), flavor_id))
+        return _render_access(flavor_id, flavors.list_access(session, caller(), flavor_id))
 
 
-def _access(flavor_id: str, projects: list[str]) -> Response:
+def _render_access(flavor_id: str, projects: list[str]) -> Response:
     return json({"flavor_access": [{"flavor_id": flavor_id, "tenant_id": project} for project in projects]})
-
-
-class Tenant(Body):
-    """Which project gains or loses access."""
-
-    tenant: str
-
-
-class AddAccess(Body):
-    """The addTenantAccess action."""
-
-    add: Annotated[Tenant, Field(alias="addTenantAccess")]
-
-
-class RemoveAccess(Body):
-    """The removeTenantAccess action."""
-
-    remove: Annotated[Tenant, Field(alias="removeTenantAccess")]
 
 
 @compute.post("/flavors/<flavor_id>/action")
@@ -221,23 +137,17 @@ def flavor_action(flavor_id: str) -> Response:
         if isinstance(body, dict) and "addTenantAccess" in body:
             enforce("os_compute_api:os-flavor-access:add_tenant_access")
             project = parse(AddAccess, body).add.tenant
-            if version() >= v("2.7") and flavors.find(session, caller(), flavor_id).is_public:
+            if version() >= ACCESS_CHECK_SINCE and flavors.find(session, caller(), flavor_id).is_public:
                 raise errors.Conflict("Can not add access to a public flavor.")
             flavors.grant_access(session, caller(), flavor_id, project)
         else:
             enforce("os_compute_api:os-flavor-access:remove_tenant_access")
             project = parse(RemoveAccess, body).remove.tenant
-            if version() >= v("2.7") and flavors.find(session, caller(), flavor_id).is_public:
+            if version() >= ACCESS_CHECK_SINCE and flavors.find(session, caller(), flavor_id).is_public:
                 raise errors.Conflict("Can not remove access to a public flavor.")
             flavors.revoke_access(session, caller(), flavor_id, project)
         session.flush()
-        return _access(flavor_id, flavors.list_access(session, caller(), flavor_id))
-
-
-class ExtraSpecs(Body):
-    """POST of extra specs."""
-
-    extra_specs: dict[str, str | int | float]
+        return _render_access(flavor_id, flavors.list_access(session, caller(), flavor_id))
 
 
 @compute.get("/flavors/<flavor_id>/os-extra_specs")
@@ -250,11 +160,10 @@ def list_extra_specs(flavor_id: str) -> Response:
 @compute.post("/flavors/<flavor_id>/os-extra_specs")
 @require("os_compute_api:os-flavor-extra-specs:create")
 def create_extra_specs(flavor_id: str) -> Response:
-    wanted = parse(ExtraSpecs, json_body()).extra_specs
+    specs = {key: str(value) for key, value in parse(ExtraSpecs, json_body()).extra_specs.items()}
     with transaction() as session:
-        specs = {key: str(value) for key, value in wanted.items()}
-        if version() >= v("2.86"):
-            flavors_extra_specs.validate(specs)
+        if version() >= VALIDATION_SINCE:
+            extra_specs.validate(specs)
         flavors.set_extra_specs(session, caller(), flavor_id, specs)
     return json({"extra_specs": specs})
 
@@ -275,8 +184,8 @@ def update_extra_spec(flavor_id: str, key: str) -> Response:
     body = json_body()
     if not isinstance(body, dict) or list(body) != [key] or not isinstance(body[key], str | int | float):
         raise errors.BadRequest("Request body and URI mismatch")
-    if version() >= v("2.86"):
-        flavors_extra_specs.validate({key: str(body[key])})
+    if version() >= VALIDATION_SINCE:
+        extra_specs.validate({key: str(body[key])})
     with transaction() as session:
         flavors.set_extra_specs(session, caller(), flavor_id, {key: str(body[key])})
     return json({key: str(body[key])})

@@ -1,4 +1,4 @@
-"""Limits: what the project may use and what it uses."""
+"""Route of limits: the project's quotas and usage."""
 
 from flask import Response, request
 

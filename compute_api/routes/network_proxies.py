@@ -1,11 +1,11 @@
 """Nova's proxy APIs for networks, floating IPs, security groups and volumes; they end with microversion 2.35.
 
-Networks come from the network service. Of the other resources this cloud has none: lists are empty, and a create is
-refused with the status that Nova gives where a quota is exhausted.
+Networks come from the network service. The other resources do not exist: lists are empty, and create requests fail
+with the status of an exceeded quota.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from flask import Response
@@ -16,70 +16,55 @@ from app.web.microversion import v
 from app.web.policy import require
 from app.web.responses import json
 from compute_api.routes.base.blueprint import compute
-from compute_api.routes.base.context import version
-from network_api.models import Network
+from compute_api.routes.base.context import check_available
+from compute_api.views import networks as views
 from network_api.resources import networks
 
 LAST_PROXY = v("2.35")
 
-USER_FIELDS = ("cidr", "netmask", "gateway", "broadcast", "dns1", "dns2", "cidr_v6", "gateway_v6", "netmask_v6")
-ADMIN_FIELDS = (
-    *("created_at", "updated_at", "deleted_at", "deleted", "injected", "bridge", "vlan", "vpn_public_address"),
-    *("vpn_public_port", "vpn_private_address", "dhcp_start", "project_id", "host", "bridge_interface", "multi_host"),
-    *("priority", "rxtx_base", "mtu", "dhcp_server", "enable_dhcp", "share_address"),
-)
-"""Fields of nova-network's networks; null since Nova reads networks from Neutron."""
 
-
-def _route(method: str, path: str, rule: str, answer: Callable[..., Response]) -> None:
+def _route(method: str, path: str, rule: str, handler: Callable[..., Response]) -> None:
     """Register a route that is not found from 2.36 on. `rule` is the policy name without its service."""
 
     @require(f"os_compute_api:{rule}")
     def view(**ids: str) -> Response:
-        if version() > LAST_PROXY:
-            raise errors.NotFound("The resource could not be found.")
-        return answer(**ids)
+        check_available(until=LAST_PROXY)
+        return handler(**ids)
 
     compute.add_url_rule(path, f"{method} {path}".replace(".", ""), view, methods=[method])
 
 
 def _list_networks() -> Response:
-    return json({"networks": [_network(one) for one in _visible_networks()]})
+    with database().reading() as session:
+        found = networks.list_visible(session, caller())
+    return json({"networks": [views.show(network, is_admin=caller().is_admin) for network in found]})
 
 
 def _show_network(network_id: str) -> Response:
-    return json({"network": _network(_find_network(network_id))})
+    with _missing_network(), database().reading() as session:
+        network = networks.find(session, caller(), network_id)
+    return json({"network": views.show(network, is_admin=caller().is_admin)})
 
 
 def _list_tenant_networks() -> Response:
-    return json({"networks": [_tenant_network(one) for one in _visible_networks()]})
+    with database().reading() as session:
+        found = networks.list_visible(session, caller())
+    return json({"networks": [views.tenant_network(network) for network in found]})
 
 
 def _show_tenant_network(network_id: str) -> Response:
-    return json({"network": _tenant_network(_find_network(network_id))})
+    with _missing_network(), database().reading() as session:
+        network = networks.find(session, caller(), network_id)
+    return json({"network": views.tenant_network(network)})
 
 
-def _visible_networks() -> list[Network]:
-    with database().reading() as session:
-        return networks.list_visible(session, caller())
-
-
-def _find_network(network_id: str) -> Network:
-    with database().reading() as session:
-        try:
-            return networks.find(session, caller(), network_id)
-        except errors.NotFound:
-            raise errors.NotFound("Network not found") from None
-
-
-def _network(network: Network) -> dict[str, Any]:
-    fields = (*USER_FIELDS, *ADMIN_FIELDS) if caller().is_admin else USER_FIELDS
-    return {"id": network.id, "label": network.name, **dict.fromkeys(fields)}
-
-
-def _tenant_network(network: Network) -> dict[str, Any]:
-    """`cidr` is the text None in Nova's answers too."""
-    return {"id": network.id, "label": network.name, "cidr": "None"}
+@contextmanager
+def _missing_network() -> Iterator[None]:
+    """Replace NotFound of the network service with Nova's message."""
+    try:
+        yield
+    except errors.NotFound:
+        raise errors.NotFound("Network not found") from None
 
 
 def _empty(key: str) -> Callable[[], Response]:
@@ -87,10 +72,10 @@ def _empty(key: str) -> Callable[[], Response]:
 
 
 def _absent(message: str) -> Callable[..., Response]:
-    def answer(key: str = "") -> Response:
+    def handler(key: str = "") -> Response:
         raise errors.NotFound(message.format(key))
 
-    return answer
+    return handler
 
 
 def _absent_group(key: str) -> Response:
@@ -102,10 +87,10 @@ def _absent_group(key: str) -> Response:
 
 
 def _exhausted(message: str) -> Callable[[], Response]:
-    def answer() -> Response:
+    def handler() -> Response:
         raise errors.QuotaExceeded(message)
 
-    return answer
+    return handler
 
 
 _route("GET", "/os-networks", "os-networks:list", _list_networks)

@@ -1,10 +1,9 @@
-"""Routes of quotas: of a project, of a user in it, the defaults, and the class `default` that changes those."""
+"""Routes of quotas: of projects and their users, the defaults, and the class `default` that sets the defaults."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Response, request
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.core.numbers import parse_integer
@@ -31,7 +30,14 @@ def show_quota(project_id: str) -> Response:
     list_params.check_known("user_id")
     enforce("os_compute_api:os-quota-sets:show", {"project_id": project_id})
     with database().reading() as session:
-        return json({"quota_set": {"id": project_id, **_shown(_limits(session, project_id))}})
+        return json(
+            {
+                "quota_set": {
+                    "id": project_id,
+                    **_filter_limits(quotas.effective_limits(session, project_id, _user_id())),
+                }
+            }
+        )
 
 
 @compute.get("/os-quota-sets/<project_id>/detail")
@@ -40,8 +46,10 @@ def show_quota_detail(project_id: str) -> Response:
     list_params.check_known("user_id")
     enforce("os_compute_api:os-quota-sets:detail", {"project_id": project_id})
     with database().reading() as session:
-        limits = _shown(_limits(session, project_id))
-        used = _usage(session, project_id) | {"server_groups": server_groups.count(session, project_id)}
+        limits = _filter_limits(quotas.effective_limits(session, project_id, _user_id()))
+        used = claims.usage(session, project_id, _user_id()) | {
+            "server_groups": server_groups.count(session, project_id)
+        }
     detail = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     return json({"quota_set": {"id": project_id, **detail}})
 
@@ -50,26 +58,26 @@ def show_quota_detail(project_id: str) -> Response:
 @require("os_compute_api:os-quota-sets:defaults")
 def show_quota_defaults(project_id: str) -> Response:
     with database().reading() as session:
-        return json({"quota_set": {"id": project_id, **_shown(quotas.defaults(session))}})
+        return json({"quota_set": {"id": project_id, **_filter_limits(quotas.defaults(session))}})
 
 
 @compute.put("/os-quota-sets/<project_id>")
 @require("os_compute_api:os-quota-sets:update")
 def update_quota(project_id: str) -> Response:
     list_params.check_known("user_id")
-    asked = _asked("quota_set")
-    force = list_params.parse_boolean(str(asked.pop("force", "false")))
-    asked.pop("tenant_id", None)
-    wanted = _numbers(asked, set(_shown(quotas.DEFAULTS)))
+    fields = _parse_object("quota_set")
+    force = list_params.parse_boolean(str(fields.pop("force", "false")))
+    fields.pop("tenant_id", None)
+    limits = _parse_limits(fields, set(_filter_limits(quotas.DEFAULTS)))
     with transaction() as session:
         if not force:
-            _check_range(session, project_id, wanted)
+            claims.check_limits(session, project_id, _user_id(), limits)
         if (user_id := _user_id()) is None:
-            quotas.set_limits(session, project_id, wanted)
+            quotas.set_limits(session, project_id, limits)
         else:
-            quotas.set_user_limits(session, project_id, user_id, wanted)
+            quotas.set_user_limits(session, project_id, user_id, limits)
         session.flush()
-        return json({"quota_set": _shown(_limits(session, project_id))})
+        return json({"quota_set": _filter_limits(quotas.effective_limits(session, project_id, _user_id()))})
 
 
 @compute.delete("/os-quota-sets/<project_id>")
@@ -86,23 +94,21 @@ def delete_quota(project_id: str) -> Response:
 
 @compute.get("/os-quota-class-sets/<name>")
 @require("os_compute_api:os-quota-class-sets:show")
-def show_quota_class(name: str) -> Response:
+def show_quota_filter_class_limits(name: str) -> Response:
     with database().reading() as session:
-        return json({"quota_class_set": {"id": name, **_class(quotas.defaults(session))}})
+        return json({"quota_class_set": {"id": name, **_filter_class_limits(quotas.defaults(session))}})
 
 
 @compute.put("/os-quota-class-sets/<name>")
 @require("os_compute_api:os-quota-class-sets:update")
-def update_quota_class(name: str) -> Response:
+def update_quota_filter_class_limits(name: str) -> Response:
     if name != "default":
-        raise errors.BadRequest(
-            "There is one quota class, default: the limits of projects that have none of their own."
-        )
-    wanted = _numbers(_asked("quota_class_set"), set(_class(quotas.DEFAULTS)))
+        raise errors.BadRequest("The only quota class is default: the limits of projects without limits of their own.")
+    limits = _parse_limits(_parse_object("quota_class_set"), set(_filter_class_limits(quotas.DEFAULTS)))
     with transaction() as session:
-        quotas.set_limits(session, quotas.DEFAULT_PROJECT, wanted)
+        quotas.set_limits(session, quotas.DEFAULT_PROJECT, limits)
         session.flush()
-        return json({"quota_class_set": _class(quotas.defaults(session))})
+        return json({"quota_class_set": _filter_class_limits(quotas.defaults(session))})
 
 
 def _user_id() -> str | None:
@@ -113,47 +119,18 @@ def _user_id() -> str | None:
     return user_id or None
 
 
-def _limits(session: Session, project_id: str) -> dict[str, int]:
-    """Return the limits of the project, or of the user in it that the request names."""
-    user_id = _user_id()
-    own = {} if user_id is None else quotas.user_limits(session, project_id, user_id)
-    return quotas.limits(session, project_id) | own
-
-
-def _usage(session: Session, project_id: str) -> dict[str, int]:
-    user_id = _user_id()
-    if user_id is None:
-        return quotas.usage(session, project_id)
-    return claims.user_usage(session, project_id, user_id)
-
-
-def _check_range(session: Session, project_id: str, wanted: Mapping[str, int]) -> None:
-    """Raise BadRequest for limits below what is used, or above what the project leaves to the user."""
-    user_id = _user_id()
-    used = _usage(session, project_id)
-    largest = {} if user_id is None else quotas.largest_user_limits(session, project_id, user_id)
-    for name, limit in wanted.items():
-        if 0 <= limit < used.get(name, 0):
-            raise errors.BadRequest(
-                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
-                f"{used[name]}."
-            )
-        if (most := largest.get(name, -1)) >= 0 and (limit < 0 or limit > most):
-            raise errors.BadRequest(f"Quota limit {limit} for {name} must be less than or equal to {most}.")
-
-
-def _asked(key: str) -> dict[str, Any]:
+def _parse_object(key: str) -> dict[str, Any]:
     body = json_body()
-    asked = body.get(key) if isinstance(body, dict) else None
-    if not isinstance(asked, dict):
+    fields = body.get(key) if isinstance(body, dict) else None
+    if not isinstance(fields, dict):
         raise errors.BadRequest(f"Invalid input for field/attribute body. '{key}' is a required property")
-    return dict(asked)
+    return dict(fields)
 
 
-def _numbers(asked: Mapping[str, Any], known: set[str]) -> dict[str, int]:
-    """Limits, as numbers or digits. Raises BadRequest for what is none, and for limits that are not known."""
-    wanted: dict[str, int] = {}
-    for name, value in asked.items():
+def _parse_limits(fields: Mapping[str, Any], known: set[str]) -> dict[str, int]:
+    """Parse limits, which are numbers or digits. Raises BadRequest for other values and unknown names."""
+    limits: dict[str, int] = {}
+    for name, value in fields.items():
         if name not in known:
             raise errors.BadRequest(f"Additional properties are not allowed ('{name}' was unexpected)")
         try:
@@ -167,11 +144,12 @@ def _numbers(asked: Mapping[str, Any], known: set[str]) -> dict[str, int]:
         if not -1 <= number <= MAXIMUM:
             limit = "less than the minimum of -1" if number < -1 else f"greater than the maximum of {MAXIMUM}"
             raise errors.BadRequest(f"Invalid input for field/attribute {name}. Value: {value}. {number} is {limit}")
-        wanted[name] = number
-    return wanted
+        limits[name] = number
+    return limits
 
 
-def _shown(limits: Mapping[str, int]) -> dict[str, int]:
+def _filter_limits(limits: Mapping[str, int]) -> dict[str, int]:
+    """Omit the limits that later microversions removed."""
     hidden: set[str] = set()
     if version() > NETWORK_PROXY_UNTIL:
         hidden |= NETWORK
@@ -180,8 +158,8 @@ def _shown(limits: Mapping[str, int]) -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if name not in hidden}
 
 
-def _class(limits: Mapping[str, int]) -> dict[str, int]:
-    """As of a project, but networks went and server groups came with 2.50."""
+def _filter_class_limits(limits: Mapping[str, int]) -> dict[str, int]:
+    """Omit limits by microversion: in classes, 2.50 removed networks and added server groups."""
     hidden = NETWORK if version() >= CLASS_GROUPS_SINCE else {"server_groups", "server_group_members"}
     if version() > FILES_UNTIL:
         hidden = hidden | FILES

@@ -1,4 +1,4 @@
-"""Routes that Nova removed: 410 at every microversion."""
+"""Routes of APIs that Nova removed: 410 at every microversion."""
 
 from flask import Response
 
@@ -19,7 +19,7 @@ REMOVED = (
 )
 """Resources that Nova answers with 410 at every microversion."""
 
-EVERYTHING = ["GET", "POST", "PUT", "DELETE"]
+METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 
 def removed(rest: str = "") -> Response:  # noqa: ARG001
@@ -29,8 +29,8 @@ def removed(rest: str = "") -> Response:  # noqa: ARG001
 removed.rule = "os_compute_api:extensions"  # type: ignore[attr-defined]
 
 for name in REMOVED:
-    compute.add_url_rule(f"/{name}", "removed", removed, methods=EVERYTHING)
-    compute.add_url_rule(f"/{name}/<path:rest>", "removed", removed, methods=EVERYTHING)
+    compute.add_url_rule(f"/{name}", "removed", removed, methods=METHODS)
+    compute.add_url_rule(f"/{name}/<path:rest>", "removed", removed, methods=METHODS)
 compute.add_url_rule("/servers/<rest>/os-virtual-interfaces", "removed", removed, methods=["GET"])
 compute.add_url_rule("/servers/<rest>/consoles", "removed", removed, methods=["GET", "POST"])
 compute.add_url_rule("/os-networks", "removed", removed, methods=["POST"])

@@ -1,4 +1,4 @@
-"""Version documents of compute.
+"""Version documents of the compute API.
 
 https://docs.openstack.org/api-ref/compute/#api-versions
 """
@@ -16,7 +16,7 @@ blueprint = Blueprint("compute_versions", __name__, url_prefix="/compute")
 
 
 def _legacy() -> dict[str, Any]:
-    """v2.0 is v2.1 without microversions."""
+    """Return the entry of v2.0, which is v2.1 without microversions."""
     return {
         "id": "v2.0",
         "status": "SUPPORTED",
@@ -47,16 +47,16 @@ def versions() -> Response:
 @blueprint.get("/v2")
 @public
 def legacy_version() -> Response:
-    return _whole(_legacy(), "2")
+    return _render(_legacy(), "2")
 
 
 @blueprint.get("/v2.1")
 @public
 def version() -> Response:
-    return _whole(_version(), "2.1")
+    return _render(_version(), "2.1")
 
 
-def _whole(document: dict[str, Any], number: str) -> Response:
+def _render(document: dict[str, Any], number: str) -> Response:
     document["links"].append(
         {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/api-ref/compute/"}
     )

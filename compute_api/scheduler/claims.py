@@ -1,6 +1,6 @@
 """Resource claims of a server on its project's quota and its hosts, also during resize and migration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypedDict
@@ -162,3 +162,22 @@ def release(session: Session, server: Server) -> None:
     quotas.add(session, server.project_id, instances=-1, cores=-holds["vcpus"], ram=-holds["memory_mib"])
     for host, taken in resources_by_host(server).items():
         hosts.release(session, host, **taken)
+
+
+def usage(session: Session, project_id: str, user_id: str | None) -> dict[str, int]:
+    """Return the resources that a project uses, or with `user_id` those of a user in it."""
+    return quotas.usage(session, project_id) if user_id is None else user_usage(session, project_id, user_id)
+
+
+def check_limits(session: Session, project_id: str, user_id: str | None, limits: Mapping[str, int]) -> None:
+    """Raise BadRequest for limits below the usage, or for a user's limits above the project's."""
+    used = usage(session, project_id, user_id)
+    largest = {} if user_id is None else quotas.largest_user_limits(session, project_id, user_id)
+    for name, limit in limits.items():
+        if 0 <= limit < used.get(name, 0):
+            raise errors.BadRequest(
+                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
+                f"{used[name]}."
+            )
+        if (maximum := largest.get(name, -1)) >= 0 and (limit < 0 or limit > maximum):
+            raise errors.BadRequest(f"Quota limit {limit} for {name} must be less than or equal to {maximum}.")

@@ -55,6 +55,11 @@ def create(
     return made
 
 
+def delete(session: Session, caller: Caller, group_id: str) -> None:
+    """Delete a server group. Raises NotFound."""
+    session.delete(find(session, caller, group_id))
+
+
 def count(session: Session, project_id: str) -> int:
     """Return the number of the project's groups."""
     query = select(func.count()).select_from(ServerGroup).where(ServerGroup.project_id == project_id)

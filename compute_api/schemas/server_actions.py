@@ -162,3 +162,30 @@ class FloatingIp(Body):
 
     address: Address
     fixed_address: Address | None = None
+
+
+TargetHost = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Migrate(Body):
+    """migrate."""
+
+    host: Annotated[TargetHost | None, since("2.56")] = None
+
+
+class MigrateLive(Body):
+    """os-migrateLive. `block_migration`: whether disks are sent, which here they always are."""
+
+    host: TargetHost | None
+    block_migration: Boolean | Literal["auto"]
+    disk_over_commit: Annotated[Boolean | None, until("2.24")] = None
+    force: Annotated[Boolean, since("2.30"), until("2.67")] = False
+
+
+class Evacuate(Body):
+    """evacuate."""
+
+    host: TargetHost | None = None
+    admin_pass: Annotated[Text | None, Field(alias="adminPass")] = None
+    on_shared_storage: Annotated[Boolean | None, Field(alias="onSharedStorage"), until("2.13")] = None
+    force: Annotated[Boolean, since("2.29"), until("2.67")] = False

@@ -300,3 +300,9 @@ class MetaBody(Body):
     """PUT of one metadata item."""
 
     meta: Metadata
+
+
+class Tags(Body):
+    """PUT of all tags."""
+
+    tags: list[Tag]

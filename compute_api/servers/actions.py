@@ -54,6 +54,16 @@ class Rebuild:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """Fields of a createBackup request. `rotation` is the number of backups of the type to keep."""
+
+    name: str
+    metadata: Mapping[str, str]
+    backup_type: str
+    rotation: int
+
+
 def rebuild(session: Session, now: datetime, caller: Caller, server: Server, request: Rebuild, request_id: str) -> str:
     """Recreate the server's disks from an image; ports and addresses are kept. Returns the new password."""
     was_stopped = server.vm_state == VmState.STOPPED
@@ -86,7 +96,16 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, req
     return server.admin_pass
 
 
-def resize(session: Session, now: datetime, caller: Caller, server: Server, flavor_id: str, request_id: str) -> None:
+def resize(
+    session: Session,
+    now: datetime,
+    caller: Caller,
+    server: Server,
+    flavor_id: str,
+    request_id: str,
+    *,
+    disk_config: str,
+) -> None:
     """Change the server's flavor, to be confirmed or reverted. Raises BadRequest, Conflict.
 
     Disks cannot shrink. The server moves to another host when its own has no room for the flavor.
@@ -117,7 +136,7 @@ def resize(session: Session, now: datetime, caller: Caller, server: Server, flav
         {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
     )
     history.record_old_flavor(session, now, server)
-    server.flavor, server.flavor_id = after, flavor.id
+    server.flavor, server.flavor_id, server.disk_config = after, flavor.id, disk_config
     if not claims.claim_growth(session, now, server, before):
         migrations.resize_to_other_host(session, now, caller, server, request_id)
         return
@@ -191,22 +210,18 @@ def create_image(
 
 
 def create_backup(
-    session: Session,
-    now: datetime,
-    caller: Caller,
-    server: Server,
-    name: str,
-    metadata: Mapping[str, str],
-    request_id: str,
-    *,
-    backup_type: str,
-    rotation: int,
+    session: Session, now: datetime, caller: Caller, server: Server, backup: Backup, request_id: str
 ) -> str:
     """Create an image of kind backup, after which all but the newest `rotation` backups of the type are deleted."""
-    servers.check_metadata_quota(session, caller, dict(metadata))
-    properties = {**metadata, "backup_type": backup_type}
-    image = snapshots.create_image(session, now, caller, server, name, properties, kind="backup")
-    arguments = {"image_id": image.id, "owner": image.owner, "backup_type": backup_type, "rotation": rotation}
+    servers.check_metadata_quota(session, caller, dict(backup.metadata))
+    properties = {**backup.metadata, "backup_type": backup.backup_type}
+    image = snapshots.create_image(session, now, caller, server, backup.name, properties, kind="backup")
+    arguments = {
+        "image_id": image.id,
+        "owner": image.owner,
+        "backup_type": backup.backup_type,
+        "rotation": backup.rotation,
+    }
     servers.start_action(session, now, caller, server, BACKUP, request_id, arguments)
     return image.id
 

@@ -205,7 +205,7 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
         except HypervisorError as error:
             raise Conflict(str(error)) from None
 
-    app.extensions[context.ASK] = ask
+    app.extensions[context.HOST_CLIENT] = ask
     return Host(hypervisor, conductor)
 
 

@@ -18,7 +18,7 @@ from app.db.database import Database
 from app.security.secret_cipher import SecretCipher
 from compute_api.access import console_tokens, host_credentials
 from compute_api.models import ConsoleToken, Server
-from compute_api.routes.base.context import ASK
+from compute_api.routes.base.context import HOST_CLIENT
 from tests.api.conftest import Api, Host
 from tests.api.identity_fixtures import V3, create_user_api, revoke_role
 
@@ -132,7 +132,7 @@ def test_a_host_on_another_computer_has_consoles_once_it_was_added(
         session.execute(update(Server).where(Server.id == server_id).values(host="elsewhere"))
     path = f"{SERVERS}/{server_id}/remote-consoles"
     set_(app, broker_url="memory://")
-    app.extensions[ASK] = lambda *_: None
+    app.extensions[HOST_CLIENT] = lambda *_: None
     refused = as_member.at("2.6").post(path, json=NOVNC)
     assert (refused.status_code, refused.json["badRequest"]["message"]) == (
         400,

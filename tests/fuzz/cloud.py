@@ -68,7 +68,7 @@ class Cloud:
         self.hypervisor = FakeHypervisor(name="fake-host")
         self.conductor = LocalConductor(self.database, clock, settings)
         self.conductor.register(self.hypervisor.describe())
-        self.app.extensions[context.ASK] = self._ask
+        self.app.extensions[context.HOST_CLIENT] = self._ask
         self.tokens = {name: self._log_in(name) for name in USERS}
 
     def works(self) -> bool:

@@ -1,4 +1,4 @@
-"""The blueprint that every route of /compute/v2.1 hangs on."""
+"""Blueprint of all routes below /compute/v2.1."""
 
 from flask import Blueprint
 

@@ -1,4 +1,4 @@
-"""Query strings: what may be asked, at which microversion, and `GET /servers?…` as a `Wanted`."""
+"""Query parameters: known names by microversion, parsing, and the `ServerFilter` of GET /servers."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ COLUMN_FILTERS = {
     "reservation_id": "reservation_id",
     "launch_index": "launch_index",
 }
-"""Filters for everybody that are one column."""
+"""Filters by a column for all users: column names by parameter."""
 
 COLUMN_FILTERS_SINCE_2_83 = {
     "availability_zone": "availability_zone",
@@ -37,7 +37,7 @@ COLUMN_FILTERS_SINCE_2_83 = {
     "vm_state": "vm_state",
     "task_state": "task_state",
 }
-"""For admins, and from 2.83 on for everybody; passed over before."""
+"""Filters by a column for admins, and from 2.83 on for all users; ignored below."""
 
 ADMIN_COLUMN_FILTERS = {
     "host": "host",
@@ -54,19 +54,19 @@ IGNORED_FILTERS = {
     "kernel_id", "ramdisk_id", "launched_at", "terminated_at", "root_device_name", "auto_disk_config", "progress",
     "soft_deleted", "created_at", "cell_name",
 }  # fmt: skip
-"""Nova's filters that would match everything or nothing here."""
+"""Filters of Nova for values that servers here do not have; ignored."""
 
 REFUSED_FILTERS = {
     "block_device_mapping", "services", "system_metadata", "info_cache", "security_groups", "pci_devices",
 }  # fmt: skip
-"""Names of Nova's tables, which it refuses."""
+"""Names of Nova's tables, which Nova rejects as filters."""
 
 IGNORED_SORT_KEYS = {
     "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at",
     "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on", "memory_mb", "os_type",
     "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
 }  # fmt: skip
-"""Passed over below 2.75 and refused from there on."""
+"""Sort keys that are ignored below 2.75 and rejected from then on."""
 
 SERVER_PARAMETERS = (
     set(COLUMN_FILTERS) | set(COLUMN_FILTERS_SINCE_2_83) | set(ADMIN_COLUMN_FILTERS) | IGNORED_FILTERS | REFUSED_FILTERS
@@ -77,7 +77,7 @@ SERVER_PARAMETERS = (
 
 
 def check_known(*known: str) -> None:
-    """From 2.75 on, parameters that nobody knows are refused; they were passed over before."""
+    """Raise BadRequest for unknown query parameters from 2.75 on; below they are ignored."""
     if version() >= STRICT and (unknown := sorted(set(request.args) - set(known))):
         names = ", ".join(f"'{name}'" for name in unknown)
         were = "was" if len(unknown) == 1 else "were"
@@ -87,7 +87,7 @@ def check_known(*known: str) -> None:
 
 
 def parse_boolean(text: str) -> bool:
-    """A boolean in a query string; none at all after the name means true. Raises BadRequest."""
+    """Parse a boolean of a query string; an empty value means true. Raises BadRequest."""
     lowered = text.strip().lower()
     if lowered in ("", "1", "t", "true", "on", "y", "yes"):
         return True
@@ -100,7 +100,7 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_time(name: str) -> datetime | None:
-    """A time in a query string. Raises BadRequest."""
+    """Parse a time of a query string; None when it is missing. Raises BadRequest."""
     text = request.args.get(name)
     if text is None:
         return None
@@ -115,11 +115,11 @@ def parse_time(name: str) -> datetime | None:
 
 
 def server_filter(rule: str) -> ServerFilter:
-    """What GET /servers or /servers/detail asks for. `rule` is index or detail."""
+    """Parse the query of GET /servers or /servers/detail. `rule` is index or detail. Raises BadRequest, Forbidden."""
     check_known(*SERVER_PARAMETERS)
     arguments = request.args
     admin = caller().is_admin
-    later = admin or version() >= MORE_FOR_ALL
+    sees_later_filters = admin or version() >= MORE_FOR_ALL
     for name in arguments:
         if (name in REFUSED_FILTERS or name.startswith("_")) and admin:
             raise errors.BadRequest(f"Invalid filter field: {name}.")
@@ -133,7 +133,7 @@ def server_filter(rule: str) -> ServerFilter:
         raise errors.BadRequest("The value of changes-since must be less than or equal to changes-before.")
     statuses = tuple(arguments.getlist("status"))
     equal: dict[str, Any] = _column_filters(COLUMN_FILTERS)
-    if later:
+    if sees_later_filters:
         equal |= _column_filters(COLUMN_FILTERS_SINCE_2_83)
         if "power_state" in arguments:
             equal["power_state"] = _parse_power_state(arguments["power_state"])
@@ -143,14 +143,14 @@ def server_filter(rule: str) -> ServerFilter:
         equal |= _column_filters(ADMIN_COLUMN_FILTERS)
     if "locked" in arguments and version() >= LOCKED:
         equal["locked"] = parse_boolean(arguments["locked"])
-    asked = page(arguments)
+    paging = page(arguments)
     return ServerFilter(
         project_id=project,
         deleted=_deleted_filter(statuses, since, before),
         name=arguments.get("name") or arguments.get("display_name"),
         statuses=_check_statuses(statuses),
         equal=equal,
-        key_name=arguments.get("key_name") if later else None,
+        key_name=arguments.get("key_name") if sees_later_filters else None,
         ip6=arguments.get("ip6") if admin or version() >= IP6_FOR_ALL else None,
         ip=arguments.get("ip"),
         changed_since=since,
@@ -161,13 +161,13 @@ def server_filter(rule: str) -> ServerFilter:
         not_tags_any=_parse_tags("not-tags-any"),
         metadata=_parse_metadata(),
         sort=_parse_sort(),
-        limit=asked.limit,
-        marker=asked.marker,
+        limit=paging.limit,
+        marker=paging.marker,
     )
 
 
 def _column_filters(columns: dict[str, str]) -> dict[str, Any]:
-    """Filters that were given; flavors and images may be given as links, as old clients do."""
+    """Return the given column filters. Old clients send flavors and images as links."""
     return {
         column: request.args[name].rsplit("/", 1)[-1] if name in ("image", "flavor") else request.args[name]
         for name, column in columns.items()
@@ -207,17 +207,17 @@ def _parse_tags(name: str) -> tuple[str, ...]:
 
 
 def _parse_metadata() -> dict[str, str]:
-    """JSON, as in metadata={"role":"ci"}."""
+    """Parse the metadata filter, a JSON object such as {"role":"ci"}. Raises BadRequest."""
     text = request.args.get("metadata")
     if text is None:
         return {}
     try:
-        asked = orjson.loads(text)
+        metadata = orjson.loads(text)
     except orjson.JSONDecodeError:
-        asked = None
-    if not isinstance(asked, dict) or not all(isinstance(value, str) for value in asked.values()):
+        metadata = None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise errors.BadRequest(f"Invalid filter field: metadata. Value: {text}. It is a JSON object of strings.")
-    return asked
+    return metadata
 
 
 def _parse_sort() -> tuple[tuple[str, bool], ...]:
@@ -230,7 +230,7 @@ def _parse_sort() -> tuple[tuple[str, bool], ...]:
     ignored = IGNORED_SORT_KEYS | ({"locked"} if version() < LOCKED else set())
     first = directions[0] if directions else "desc"
     sort = []
-    for at, name in enumerate(names):
+    for index, name in enumerate(names):
         if name in ignored and version() < STRICT:
             continue
         if name not in SORT_KEYS or name in ignored:
@@ -238,5 +238,5 @@ def _parse_sort() -> tuple[tuple[str, bool], ...]:
                 f"Invalid input for query parameters sort_key. Value: {name}. '{name}' is not one of "
                 f"{sorted(set(SORT_KEYS) - ignored)}"
             )
-        sort.append((name, (directions[at] if at < len(directions) else first) == "desc"))
+        sort.append((name, (directions[index] if index < len(directions) else first) == "desc"))
     return tuple(sort) or (("created_at", True),)

@@ -1,7 +1,7 @@
-"""Older paths: /compute/v2.1/{project_id}/servers and /compute/v2/servers are /compute/v2.1/servers.
+"""WSGI middleware for older paths: maps /compute/v2.1/{project_id}/… and /compute/v2/… to /compute/v2.1/….
 
-A project's id is taken out of the path before anything is routed, and must be that of the token's project. v2 is v2.1
-without microversions.
+The project id is removed from the path before routing and must match the token's project. v2 is v2.1 without
+microversions.
 """
 
 import re
@@ -20,7 +20,7 @@ _PATH = re.compile(r"/compute/v2\.1/([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}
 
 
 def strip_project(application: Wsgi) -> Wsgi:
-    """The application, which no longer sees the project in the path."""
+    """Wrap the application and remove the project from the path of each request."""
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ.get("PATH_INFO", "")
@@ -28,24 +28,21 @@ def strip_project(application: Wsgi) -> Wsgi:
             path = environ["PATH_INFO"] = f"/compute/v2.1{path[len('/compute/v2') :]}"
             for header in ("HTTP_OPENSTACK_API_VERSION", "HTTP_X_OPENSTACK_NOVA_API_VERSION"):
                 environ.pop(header, None)
-        if path.startswith("/compute/v2.1/") and (found := _PATH.match(path)):
-            environ[PROJECT] = found[1]
-            environ["PATH_INFO"] = f"/compute/v2.1{path[found.end() :]}"
+        if path.startswith("/compute/v2.1/") and (match := _PATH.match(path)):
+            environ[PROJECT] = match[1]
+            environ["PATH_INFO"] = f"/compute/v2.1{path[match.end() :]}"
         return application(environ, start_response)
 
     return call
 
 
 def check_path() -> None:
-    """Before each request: a project in the path is the caller's own, and no id is left out at the path's end.
-
-    Raises BadRequest in Nova's words, NotFound.
-    """
+    """Raise BadRequest when the project in the path is not the caller's, NotFound when the path ends with a slash."""
     if request.path.endswith("/"):
         raise errors.NotFound("The resource could not be found.")
-    asked = request.environ.get(PROJECT)
-    if asked is not None and asked != caller().project_id:
+    project_id = request.environ.get(PROJECT)
+    if project_id is not None and project_id != caller().project_id:
         raise errors.BadRequest(
-            f"Malformed request URL: URL's project_id '{asked}' doesn't match Context's project_id "
+            f"Malformed request URL: URL's project_id '{project_id}' doesn't match Context's project_id "
             f"'{caller().project_id}'"
         )

@@ -1,15 +1,12 @@
-"""Routes of hypervisors, one a host: 2.28 (cpu_info an object), 2.33 (pages), 2.53 (UUIDs, servers), 2.88 (less)."""
+"""Routes of hypervisors, one for each host: lists, details, statistics, uptime and servers."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
 from flask import Response, request
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.web.context import clock, database, settings
@@ -18,15 +15,15 @@ from app.web.microversion import v
 from app.web.pagination import page, query_after
 from app.web.policy import require
 from app.web.responses import json
-from compute_api.hosts import hosts, liveness
-from compute_api.models import Host, Server
+from compute_api.hosts import hosts, hypervisors, liveness, load
+from compute_api.hosts.load import HostLoad
 from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
-from compute_api.routes.base.context import version
-from compute_api.states import PowerState
+from compute_api.routes.base.context import check_available, version
+from compute_api.views import hypervisors as views
+from compute_api.views.hypervisors import USAGE_UNTIL, UUID_SINCE, HypervisorContext
 
-CPU_OBJECT_SINCE, PAGES_SINCE, UUID_SINCE, LESS_SINCE = v("2.28"), v("2.33"), v("2.53"), v("2.88")
-SHOW_SERVERS_SINCE = v("2.75")
+PAGES_SINCE, EMPTY_SERVERS_SINCE, SEARCH_UNTIL = v("2.33"), v("2.75"), v("2.52")
 
 
 @compute.get("/os-hypervisors")
@@ -44,43 +41,28 @@ def list_hypervisors_detail() -> Response:
 def _list(path: str, *, detail: bool) -> Response:
     list_params.check_known("limit", "marker", "hypervisor_hostname_pattern", "with_servers")
     pattern = request.args.get("hypervisor_hostname_pattern") if version() >= UUID_SINCE else None
-    asked = page(request.args)
-    paged = version() >= PAGES_SINCE
-    if paged and pattern and ("limit" in request.args or "marker" in request.args):
+    paging = page(request.args)
+    is_paged = version() >= PAGES_SINCE
+    if is_paged and pattern and ("limit" in request.args or "marker" in request.args):
         raise errors.BadRequest(
             "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."
         )
     with database().reading() as session:
-        known = hosts.list_hosts(session)
-        if pattern is not None:
-            known = [host for host in known if pattern in host.name]
-            if not known:
-                raise errors.NotFound(f"No hypervisor matching '{pattern}' could be found.")
-        if paged:
-            known = _after(known, asked.marker)[: asked.limit]
-        loads = _loads(session, known) if detail else {}
-        silent_before = liveness.down_before(session, clock().now())
-        shown = [_shown(host, silent_before, loads, detail=detail) for host in known]
-        if _with_servers():
-            servers = _servers(session, known)
-            for host, body in zip(known, shown, strict=True):
-                body["servers"] = servers[host.name]
-                if not body["servers"] and version() < SHOW_SERVERS_SINCE:
-                    del body["servers"]
-    listed: dict[str, Any] = {"hypervisors": shown}
-    if paged and known and len(known) == asked.limit and "limit" in request.args:
-        href = url(f"/compute/v2.1{path}?{query_after(str(_id(known[-1])))}")
-        listed["hypervisors_links"] = [{"rel": "next", "href": href}]
-    return json(listed)
-
-
-def _after(known: Sequence[Host], marker: str | None) -> list[Host]:
-    if marker is None:
-        return list(known)
-    for at, host in enumerate(known):
-        if str(_id(host)) == marker:
-            return list(known[at + 1 :])
-    raise errors.BadRequest(f"marker [{marker}] not found")
+        known = hosts.list_hosts(session) if pattern is None else hypervisors.search(session, pattern)
+        if is_paged:
+            known = hypervisors.list_after(known, paging.marker, by_uuid=version() >= UUID_SINCE)[: paging.limit]
+        loads = load.count_machines(session, known) if detail and version() <= USAGE_UNTIL else {}
+        context = _make_context(liveness.down_before(session, clock().now()), loads)
+        servers = load.list_servers(session, known) if _with_servers() else {}
+    shown = [views.show(host, context) if detail else views.brief(host, context) for host in known]
+    for host, body in zip(known, shown, strict=True):
+        if host.name in servers and (servers[host.name] or version() >= EMPTY_SERVERS_SINCE):
+            body["servers"] = views.servers(servers[host.name])
+    response: dict[str, Any] = {"hypervisors": shown}
+    if is_paged and known and len(known) == paging.limit and "limit" in request.args:
+        href = url(f"/compute/v2.1{path}?{query_after(str(views.identify(known[-1], version())))}")
+        response["hypervisors_links"] = [{"rel": "next", "href": href}]
+    return json(response)
 
 
 def _with_servers() -> bool:
@@ -90,18 +72,11 @@ def _with_servers() -> bool:
 @compute.get("/os-hypervisors/statistics")
 @require("os_compute_api:os-hypervisors:statistics")
 def show_hypervisor_statistics() -> Response:
-    if version() >= LESS_SINCE:
-        raise errors.NotFound("The resource could not be found.")
+    check_available(until=USAGE_UNTIL)
     with database().reading() as session:
         known = [host for host in hosts.list_hosts(session) if not host.disabled]
-        loads = _loads(session, known)
-        sizes = [_sizes(host, loads) for host in known]
-    names = (
-        "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "local_gb", "local_gb_used", "free_ram_mb",
-        "free_disk_gb", "disk_available_least", "current_workload", "running_vms",
-    )  # fmt: skip
-    totals = {name: sum(one[name] for one in sizes) for name in names}
-    return json({"hypervisor_statistics": {"count": len(known), **totals}})
+        loads = load.count_machines(session, known)
+    return json({"hypervisor_statistics": views.statistics(known, loads)})
 
 
 @compute.get("/os-hypervisors/<hypervisor_id>")
@@ -109,158 +84,81 @@ def show_hypervisor_statistics() -> Response:
 def show_hypervisor(hypervisor_id: str) -> Response:
     list_params.check_known("with_servers")
     with database().reading() as session:
-        host = _find(session, hypervisor_id)
-        silent_before = liveness.down_before(session, clock().now())
-        body = _shown(host, silent_before, _loads(session, [host]), detail=True)
+        host = hypervisors.find(session, _check_id(hypervisor_id), by_uuid=version() >= UUID_SINCE)
+        loads = load.count_machines(session, [host]) if version() <= USAGE_UNTIL else {}
+        body = views.show(host, _make_context(liveness.down_before(session, clock().now()), loads))
         if _with_servers():
-            body["servers"] = _servers(session, [host])[host.name]
+            body["servers"] = views.servers(load.list_servers(session, [host])[host.name])
     return json({"hypervisor": body})
 
 
 @compute.get("/os-hypervisors/<hypervisor_id>/uptime")
 @require("os_compute_api:os-hypervisors:uptime")
 def show_hypervisor_uptime(hypervisor_id: str) -> Response:
-    if version() >= LESS_SINCE:
-        raise errors.NotFound("The resource could not be found.")
+    check_available(until=USAGE_UNTIL)
     with database().reading() as session:
-        host = _find(session, hypervisor_id)
-        body = _shown(host, liveness.down_before(session, clock().now()), {}, detail=False)
-    if (text := _uptime(host)) is None:
-        raise errors.NotSupported("Only this machine's own uptime is known.")
-    return json({"hypervisor": {**body, "uptime": text}})
+        host = hypervisors.find(session, _check_id(hypervisor_id), by_uuid=version() >= UUID_SINCE)
+        context = _make_context(liveness.down_before(session, clock().now()))
+    if host.name not in context.uptimes:
+        raise errors.NotSupported("The uptime of remote hosts is not available.")
+    return json({"hypervisor": {**views.brief(host, context), "uptime": context.uptimes[host.name]}})
 
 
 @compute.get("/os-hypervisors/<pattern>/search")
 @require("os_compute_api:os-hypervisors:search")
 def search_hypervisors(pattern: str) -> Response:
+    check_available(until=SEARCH_UNTIL)
     with database().reading() as session:
-        silent_before = liveness.down_before(session, clock().now())
-        shown = [_shown(host, silent_before, {}, detail=False) for host in _matching(session, pattern)]
-    return json({"hypervisors": shown})
+        known = hypervisors.search(session, pattern)
+        context = _make_context(liveness.down_before(session, clock().now()))
+    return json({"hypervisors": [views.brief(host, context) for host in known]})
 
 
 @compute.get("/os-hypervisors/<pattern>/servers")
 @require("os_compute_api:os-hypervisors:servers")
 def list_hypervisor_servers(pattern: str) -> Response:
-    shown = []
+    check_available(until=SEARCH_UNTIL)
     with database().reading() as session:
-        known = _matching(session, pattern)
-        servers = _servers(session, known)
-        silent_before = liveness.down_before(session, clock().now())
-        for host in known:
-            body = _shown(host, silent_before, {}, detail=False)
-            if servers[host.name]:
-                body["servers"] = servers[host.name]
-            shown.append(body)
+        known = hypervisors.search(session, pattern)
+        context = _make_context(liveness.down_before(session, clock().now()))
+        servers = load.list_servers(session, known)
+    shown = [views.brief(host, context) for host in known]
+    for host, body in zip(known, shown, strict=True):
+        if servers[host.name]:
+            body["servers"] = views.servers(servers[host.name])
     return json({"hypervisors": shown})
 
 
-def _matching(session: Session, pattern: str) -> list[Host]:
-    if version() >= UUID_SINCE:
-        raise errors.NotFound("The resource could not be found.")
-    found = [host for host in hosts.list_hosts(session) if pattern in host.name]
-    if not found:
-        raise errors.NotFound(f"No hypervisor matching '{pattern}' could be found.")
-    return found
-
-
-def _id(host: Host) -> int | str:
-    return host.id if version() >= UUID_SINCE else host.seq
-
-
-def _find(session: Session, hypervisor_id: str) -> Host:
+def _check_id(hypervisor_id: str) -> str:
+    """Return the id. Raises BadRequest from 2.53 on when it is no UUID."""
     if version() >= UUID_SINCE and not re.fullmatch(
         r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", hypervisor_id
     ):
         raise errors.BadRequest(f"Invalid uuid {hypervisor_id}")
-    for host in hosts.list_hosts(session):
-        if str(_id(host)) == hypervisor_id.lower():
-            return host
-    raise errors.NotFound(f"Hypervisor with ID '{hypervisor_id}' could not be found.")
+    return hypervisor_id
 
 
-def _here(known: Sequence[Host]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return Server.host.in_([host.name for host in known]), Server.deleted.is_(False)
+def _make_context(down_before: datetime, loads: Mapping[str, HostLoad] | None = None) -> HypervisorContext:
+    return HypervisorContext(
+        version=version(),
+        down_before=down_before,
+        host_ip=_api_address(),
+        loads=loads or {},
+        uptimes={settings().host_name: _read_uptime()},
+    )
 
 
-def _servers(session: Session, known: Sequence[Host]) -> dict[str | None, list[dict[str, str]]]:
-    """The servers of each host, by its name."""
-    query = select(Server.host, Server.id, Server.name).where(*_here(known)).order_by(Server.seq)
-    found: dict[str | None, list[dict[str, str]]] = {host.name: [] for host in known}
-    for host, server_id, name in session.execute(query):
-        found[host].append({"uuid": server_id, "name": name})
-    return found
-
-
-class _Load(NamedTuple):
-    """How many machines of a host run, and how many something is being done to."""
-
-    running: int = 0
-    busy: int = 0
-
-
-def _loads(session: Session, known: Sequence[Host]) -> dict[str | None, _Load]:
-    """By the host's name; hosts without servers are left out. Nothing where it is not shown any more."""
-    if version() >= LESS_SINCE:
-        return {}
-    running = func.count().filter(Server.power_state == PowerState.RUNNING)
-    busy = func.count().filter(Server.task_state.is_not(None))
-    query = select(Server.host, running, busy).where(*_here(known)).group_by(Server.host)
-    return {host: _Load(*counts) for host, *counts in session.execute(query)}
-
-
-def _shown(host: Host, silent_before: datetime, loads: Mapping[str | None, _Load], *, detail: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "id": _id(host),
-        "hypervisor_hostname": host.name,
-        "state": "up" if hosts.is_up(host, silent_before) else "down",
-        "status": "disabled" if host.disabled else "enabled",
-    }
-    if not detail:
-        return body
-    body["hypervisor_type"] = "QEMU"
-    body["hypervisor_version"] = host.hypervisor_version
-    body["host_ip"] = _address()
-    body["service"] = {"id": _id(host), "host": host.name, "disabled_reason": host.disabled_reason}
-    if version() >= LESS_SINCE:
-        body["uptime"] = _uptime(host)
-        return body
-    body |= _sizes(host, loads)
-    cpu = {"model": host.cpu_model, "accelerator": host.accelerator}
-    body["cpu_info"] = cpu if version() >= CPU_OBJECT_SINCE else orjson.dumps(cpu).decode()
-    return body
-
-
-def _sizes(host: Host, loads: Mapping[str | None, _Load]) -> dict[str, int]:
-    load = loads.get(host.name, _Load())
-    return {
-        "vcpus": host.vcpus,
-        "vcpus_used": host.vcpus_used,
-        "memory_mb": host.memory_mib,
-        "memory_mb_used": host.memory_mib_used,
-        "local_gb": host.disk_gib,
-        "local_gb_used": host.disk_gib_used,
-        "free_ram_mb": host.memory_mib - host.memory_mib_used,
-        "free_disk_gb": host.disk_gib - host.disk_gib_used,
-        "disk_available_least": 0 if host.disk_is_low else host.disk_gib_limit - host.disk_gib_used,
-        "current_workload": load.busy,
-        "running_vms": load.running,
-    }
-
-
-def _address() -> str:
-    """Where the cloud listens, which is this host; ::1 when that is every address."""
+def _api_address() -> str:
+    """Return the address of the API, which is the local host's; ::1 when it listens on all addresses."""
     address = settings().address[0]
     return address if re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*", address) and address != "::" else "::1"
 
 
-def _uptime(host: Host) -> str | None:
-    """As `uptime` prints it; None for a host that is not this machine."""
-    if host.name != settings().host_name:
-        return None
+def _read_uptime() -> str:
+    """Return the local host's uptime in the format of `uptime`."""
     seconds = float(Path("/proc/uptime").read_text().split()[0])
-    load = ", ".join(Path("/proc/loadavg").read_text().split()[:3])
+    averages = ", ".join(Path("/proc/loadavg").read_text().split()[:3])
     days, rest = divmod(int(seconds) // 60, 24 * 60)
     hours, minutes = divmod(rest, 60)
     up = (f"{days} days, " if days else "") + f"{hours}:{minutes:02}"
-    return f" {clock().now():%H:%M:%S} up {up},  0 users,  load average: {load}"
+    return f" {clock().now():%H:%M:%S} up {up},  0 users,  load average: {averages}"

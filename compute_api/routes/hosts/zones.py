@@ -1,4 +1,4 @@
-"""Routes of availability zones: where hosts are, and for admins which."""
+"""Routes of availability zones, with their hosts for admins."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ from compute_api.views.servers import format_microseconds
 def list_zones() -> Response:
     with database().reading() as session:
         known = hosts.list_hosts(session)
-        silent_before = liveness.down_before(session, clock().now())
+        down_before = liveness.down_before(session, clock().now())
     zones = sorted({host.zone for host in known})
-    available = {host.zone for host in known if hosts.is_up(host, silent_before) and not host.disabled}
+    available = {host.zone for host in known if hosts.is_up(host, down_before) and not host.disabled}
     shown = [{"zoneName": zone, "zoneState": {"available": zone in available}, "hosts": None} for zone in zones]
     return json({"availabilityZoneInfo": shown})
 
@@ -29,12 +29,12 @@ def list_zones() -> Response:
 def list_zones_detail() -> Response:
     with database().reading() as session:
         known = hosts.list_hosts(session)
-        silent_before = liveness.down_before(session, clock().now())
+        down_before = liveness.down_before(session, clock().now())
     zones: dict[str, dict[str, Any]] = {}
     for host in known:
         service = {
             "available": not host.disabled,
-            "active": hosts.is_up(host, silent_before),
+            "active": hosts.is_up(host, down_before),
             "updated_at": format_microseconds(host.last_seen),
         }
         zones.setdefault(host.zone, {})[host.name] = {"nova-compute": service}

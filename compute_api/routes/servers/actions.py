@@ -1,27 +1,23 @@
-"""POST /servers/{id}/action: one body key names the action; each has its rule and its body."""
+"""Route of server actions (POST /servers/{id}/action): the only key of the body names the action."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, g
-from sqlalchemy.orm import Session
 
 from app.core import errors
-from app.core.caller import Caller
 from app.web.bodies import MALFORMED, json_body, parse
 from app.web.context import caller, clock, database
 from app.web.links import url
 from app.web.microversion import v
 from app.web.policy import enforce, require
 from app.web.responses import empty, json
-from compute_api.models import Server
 from compute_api.operations import interfaces
 from compute_api.routes.base import unsupported
 from compute_api.routes.base.blueprint import compute
-from compute_api.routes.base.context import ask, request_id, transaction, version
+from compute_api.routes.base.context import host_client, request_id, transaction, version
 from compute_api.routes.servers import consoles, diagnostics, migrations
 from compute_api.schemas.server_actions import (
     ChangePassword,
@@ -34,7 +30,8 @@ from compute_api.schemas.server_actions import (
     Unshelve,
 )
 from compute_api.schemas.servers import ConsoleOutput, Lock, Reboot
-from compute_api.servers import actions, servers
+from compute_api.servers import actions, attributes, servers
+from compute_api.servers.actions import Backup
 from compute_api.states import (
     PAUSE,
     REBOOT_HARD,
@@ -51,105 +48,102 @@ from compute_api.views import servers as views
 from network_api.resources import ports
 
 IMAGE_ID_SINCE = v("2.45")
+Handler = Callable[[str, Any], Response]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An action of the API: who may, and what it does with the body's value."""
+    """An action of the API: its policy rule and its handler, called with the server's id and the key's value."""
 
     rule: str
-    act: Callable[[str, Any], Response]
+    handler: Handler
 
 
-def _simple(action: Action) -> Callable[[str, Any], Response]:
-    def act(server_id: str, body: Any) -> Response:
+def _simple(action: Action) -> Handler:
+    """Return the handler of an action without arguments, which an operation carries out."""
+
+    def handler(server_id: str, body: Any) -> Response:
         if body not in (None, {}):
             raise errors.BadRequest(
                 f"Invalid input for field/attribute {action.name}. Value: {body}. It takes nothing."
             )
-        return _begin(server_id, action)
+        return _start(server_id, action)
 
-    return act
+    return handler
 
 
-def _begin(server_id: str, action: Action, arguments: dict[str, Any] | None = None) -> Response:
+def _start(server_id: str, action: Action) -> Response:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        servers.start_action(session, clock().now(), caller(), server, action, request_id(), arguments)
+        servers.start_action(session, clock().now(), caller(), server, action, request_id())
     return empty(HTTPStatus.ACCEPTED)
 
 
 def _reboot(server_id: str, body: Any) -> Response:
     kind = parse(Reboot, body).type.upper()
-    return _begin(server_id, REBOOT_SOFT if kind == "SOFT" else REBOOT_HARD)
+    return _start(server_id, REBOOT_SOFT if kind == "SOFT" else REBOOT_HARD)
 
 
-def _act(server_id: str, act: Callable[[Session, datetime, Caller, Server, str], None]) -> Response:
-    """An action of the domain that takes nothing but the server."""
-    with transaction() as session:
-        act(session, clock().now(), caller(), servers.find(session, caller(), server_id), request_id())
-    return empty(HTTPStatus.ACCEPTED)
+def _plain(act: Callable[..., None]) -> Handler:
+    """Return the handler of a domain function that takes nothing but the server."""
 
+    def handler(server_id: str, _body: Any) -> Response:
+        with transaction() as session:
+            act(session, clock().now(), caller(), servers.find(session, caller(), server_id), request_id())
+        return empty(HTTPStatus.ACCEPTED)
 
-def _plain(act: Callable[[Session, datetime, Caller, Server, str], None]) -> Callable[[str, Any], Response]:
-    return lambda server_id, _body: _act(server_id, act)
+    return handler
 
 
 def _rebuild(server_id: str, body: Any) -> Response:
-    asked = parse(RebuildBody, body, version()).rebuild()
+    fields = parse(RebuildBody, body, version()).rebuild()
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        password = actions.rebuild(session, clock().now(), caller(), server, asked, request_id())
+        password = actions.rebuild(session, clock().now(), caller(), server, fields, request_id())
         nics = ports.list_nics(session, [server.id]).get(server.id, ())
         shown = views.rebuilt(server, nics, version(), caller(), password)
     return json({"server": shown}, HTTPStatus.ACCEPTED, {"Location": url(f"/compute/v2.1/servers/{server_id}")})
 
 
 def _resize(server_id: str, body: Any) -> Response:
-    asked = parse(Resize, body)
-    flavor_id = str(asked.flavor_ref).rsplit("/", 1)[-1]
-
-    def act(session: Session, now: datetime, who: Caller, server: Server, request: str) -> None:
-        actions.resize(session, now, who, server, flavor_id, request)
-        server.disk_config = asked.disk_config or server.disk_config
-
-    return _act(server_id, act)
+    fields = parse(Resize, body)
+    flavor_id = str(fields.flavor_ref).rsplit("/", 1)[-1]
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        disk_config = fields.disk_config or server.disk_config
+        actions.resize(session, clock().now(), caller(), server, flavor_id, request_id(), disk_config=disk_config)
+    return empty(HTTPStatus.ACCEPTED)
 
 
 def _confirm_resize(server_id: str, _body: Any) -> Response:
-    _act(server_id, actions.confirm_resize)
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        actions.confirm_resize(session, clock().now(), caller(), server, request_id())
     return empty()
 
 
 def _create_image(server_id: str, body: Any) -> Response:
-    asked = parse(CreateImage, body)
+    fields = parse(CreateImage, body)
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
         image_id = actions.create_image(
-            session, clock().now(), caller(), server, asked.name, asked.metadata, request_id()
+            session, clock().now(), caller(), server, fields.name, fields.metadata, request_id()
         )
-    return _image_made(image_id)
+    return _render_image_id(image_id)
 
 
 def _create_backup(server_id: str, body: Any) -> Response:
-    asked = parse(CreateBackup, body)
+    fields = parse(CreateBackup, body)
+    backup = Backup(
+        name=fields.name, metadata=fields.metadata, backup_type=fields.backup_type, rotation=fields.rotation
+    )
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        image_id = actions.create_backup(
-            session,
-            clock().now(),
-            caller(),
-            server,
-            asked.name,
-            asked.metadata,
-            request_id(),
-            backup_type=asked.backup_type,
-            rotation=asked.rotation,
-        )
-    return _image_made(image_id) if asked.rotation else empty(HTTPStatus.ACCEPTED)
+        image_id = actions.create_backup(session, clock().now(), caller(), server, backup, request_id())
+    return _render_image_id(image_id) if fields.rotation else empty(HTTPStatus.ACCEPTED)
 
 
-def _image_made(image_id: str) -> Response:
+def _render_image_id(image_id: str) -> Response:
     if version() >= IMAGE_ID_SINCE:
         return json({"image_id": image_id}, HTTPStatus.ACCEPTED)
     response = empty(HTTPStatus.ACCEPTED)
@@ -158,7 +152,7 @@ def _image_made(image_id: str) -> Response:
 
 
 def _rescue(server_id: str, body: Any) -> Response:
-    asked = parse(Rescue, body or {})
+    fields = parse(Rescue, body or {})
     with transaction() as session:
         password = actions.rescue(
             session,
@@ -166,28 +160,28 @@ def _rescue(server_id: str, body: Any) -> Response:
             caller(),
             servers.find(session, caller(), server_id),
             request_id(),
-            image_id=asked.rescue_image_ref,
-            admin_pass=asked.admin_pass,
+            image_id=fields.rescue_image_ref,
+            admin_pass=fields.admin_pass,
         )
     return json({"adminPass": password})
 
 
 def _unshelve(server_id: str, body: Any) -> Response:
-    asked = parse(Unshelve, body or {}, version())
+    fields = parse(Unshelve, body or {}, version())
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        zone = asked.availability_zone
-        actions.unshelve(session, clock().now(), caller(), server, request_id(), zone=zone, host=asked.host)
+        zone = fields.availability_zone
+        actions.unshelve(session, clock().now(), caller(), server, request_id(), zone=zone, host=fields.host)
     return empty(HTTPStatus.ACCEPTED)
 
 
 def _shelve_offload(server_id: str, _body: Any) -> Response:
-    """Shelving offloads at once, so nothing is ever left to be offloaded."""
+    """Raise Conflict: shelving offloads at once."""
     return _refuse(server_id, "shelveOffload")
 
 
 def _restore(server_id: str, _body: Any) -> Response:
-    """Deleted servers are deleted at once, so there is never one to restore."""
+    """Raise Conflict: there is no deferred deletion."""
     return _refuse(server_id, "restore")
 
 
@@ -198,7 +192,7 @@ def _refuse(server_id: str, name: str) -> Response:
 
 
 def _change_password(server_id: str, body: Any) -> Response:
-    """Nova needs an agent in the guest for this; nobody here has one."""
+    """Raise Conflict: guests have no QEMU guest agent, which Nova needs for this."""
     parse(ChangePassword, body)
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
@@ -209,14 +203,14 @@ def _change_password(server_id: str, body: Any) -> Response:
 
 def _reset_state(server_id: str, body: Any) -> Response:
     state = VmState(parse(ResetState, body).state)
-    return _act(
-        server_id,
-        lambda session, now, who, server, request: actions.reset_state(session, now, who, server, state, request),
-    )
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        actions.reset_state(session, clock().now(), caller(), server, state, request_id())
+    return empty(HTTPStatus.ACCEPTED)
 
 
 def _inject_network_info(server_id: str, _body: Any) -> Response:
-    """Have the host apply the server's ports again; guests read them from the config drive and metadata service."""
+    """Reapply the server's ports on its host; guests read them from the config drive and the metadata service."""
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
         interfaces.refresh(session, clock().now(), [server.id], request_id())
@@ -225,38 +219,27 @@ def _inject_network_info(server_id: str, _body: Any) -> Response:
 
 def _lock(server_id: str, body: Any) -> Response:
     reason = parse(Lock, body or {}, version()).locked_reason
-    return _change(server_id, lambda server: _set_lock(server, reason))
-
-
-def _set_lock(server: Server, reason: str | None) -> None:
-    server.locked, server.locked_reason = True, reason
-    server.locked_by = "admin" if caller().is_admin else "owner"
-
-
-def _unlock(server_id: str, _body: Any) -> Response:
-    def act(server: Server) -> None:
-        if server.locked_by == "admin":
-            enforce("os_compute_api:os-lock-server:unlock:unlock_override")
-        server.locked, server.locked_by, server.locked_reason = False, None, None
-
-    return _change(server_id, act)
-
-
-def _change(server_id: str, change: Callable[[Server], None]) -> Response:
     with transaction() as session:
-        server = servers.find(session, caller(), server_id)
-        change(server)
-        server.updated_at = clock().now()
+        attributes.lock(clock().now(), caller(), servers.find(session, caller(), server_id), reason)
     return empty(HTTPStatus.ACCEPTED)
 
 
-def _console(server_id: str, body: Any) -> Response:
+def _unlock(server_id: str, _body: Any) -> Response:
+    with transaction() as session:
+        server = servers.find(session, caller(), server_id)
+        if server.locked_by == "admin":
+            enforce("os_compute_api:os-lock-server:unlock:unlock_override")
+        attributes.unlock(clock().now(), server)
+    return empty(HTTPStatus.ACCEPTED)
+
+
+def _console_output(server_id: str, body: Any) -> Response:
     length = parse(ConsoleOutput, body or {}).length
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
     if server.host is None or server.launched_at is None:
         raise errors.Conflict(f"Instance {server_id} is not ready")
-    text = ask()(server.host, "console_log", server.id)
+    text = host_client()(server.host, "console_log", server.id)
     if length is not None and length >= 0:
         text = "\n".join(text.splitlines()[-length:]) if length else ""
     return json({"output": text})
@@ -301,7 +284,7 @@ ACTIONS: dict[str, Route] = {
     "os-getRDPConsole": Route("os_compute_api:os-remote-consoles", consoles.old_console),
     "os-getSPICEConsole": Route("os_compute_api:os-remote-consoles", consoles.old_console),
     "os-getSerialConsole": Route("os_compute_api:os-remote-consoles", consoles.old_console),
-    "os-getConsoleOutput": Route("os_compute_api:os-console-output", _console),
+    "os-getConsoleOutput": Route("os_compute_api:os-console-output", _console_output),
 }
 
 
@@ -316,4 +299,4 @@ def server_action(server_id: str) -> Response:
         raise errors.BadRequest(f"There is no such action: {name}")
     g.action = name
     enforce(ACTIONS[name].rule)
-    return ACTIONS[name].act(server_id, value)
+    return ACTIONS[name].handler(server_id, value)

@@ -1,4 +1,4 @@
-"""Routes that reach into a server's machine: interfaces plugged in and out, diagnostics, crash dumps."""
+"""Routes that change or inspect a running machine: interface attach and detach, diagnostics, crash dumps."""
 
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from app.web.policy import require
 from app.web.responses import empty, json
 from compute_api.operations import interfaces, operations
 from compute_api.routes.base.blueprint import compute
-from compute_api.routes.base.context import ask, request_id, transaction, version
+from compute_api.routes.base.context import check_available, host_client, request_id, transaction, version
 from compute_api.routes.servers import subresources
 from compute_api.schemas.server_actions import AttachInterface
 from compute_api.servers import crash_dumps, servers
@@ -27,10 +27,10 @@ CRASH_DUMP_SINCE = v("2.17")
 @compute.post("/servers/<server_id>/os-interface")
 @require("os_compute_api:os-attach-interfaces:create")
 def attach_interface(server_id: str) -> Response:
-    asked = parse(AttachInterface, json_body() or {}, version()).interface
-    if asked.net_id and asked.port_id:
+    fields = parse(AttachInterface, json_body() or {}, version()).interface
+    if fields.net_id and fields.port_id:
         raise errors.BadRequest("Must not input both network_id and port_id")
-    if asked.fixed_ips and not asked.net_id:
+    if fields.fixed_ips and not fields.net_id:
         raise errors.BadRequest("Must input network_id when request IP address")
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
@@ -40,13 +40,13 @@ def attach_interface(server_id: str) -> Response:
             clock().now(),
             caller(),
             server,
-            port_id=asked.port_id,
-            network_id=asked.net_id,
-            address=asked.fixed_ips[0].ip_address if asked.fixed_ips else None,
-            tag=asked.tag,
+            port_id=fields.port_id,
+            network_id=fields.net_id,
+            address=fields.fixed_ips[0].ip_address if fields.fixed_ips else None,
+            tag=fields.tag,
             request_id=request_id(),
         )
-    shown = next(one for one in subresources.interfaces(server_id) if one["port_id"] == port_id)
+    shown = next(shown for shown in subresources.render_interfaces(server_id) if shown["port_id"] == port_id)
     return json({"interfaceAttachment": shown})
 
 
@@ -69,14 +69,13 @@ def show_diagnostics(server_id: str) -> Response:
         raise errors.Conflict(
             f"Cannot 'get_diagnostics' instance {server.id} while it is in vm_state {server.vm_state}"
         )
-    counted = ask()(server.host, "diagnostics", server.id)
-    return json(views.show(counted) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.libvirt_counters(counted))
+    counters = host_client()(server.host, "diagnostics", server.id)
+    return json(views.show(counters) if version() >= DIAGNOSTICS_SCHEMA_SINCE else views.libvirt_counters(counters))
 
 
 def trigger_crash_dump(server_id: str, body: Any) -> Response:
-    """An action: the guest gets a non-maskable interrupt, now or not at all."""
-    if version() < CRASH_DUMP_SINCE:
-        raise errors.NotFound("The resource could not be found.")
+    """Inject a non-maskable interrupt into the guest; the request fails when the host does not answer."""
+    check_available(since=CRASH_DUMP_SINCE)
     if body is not None:
         raise errors.BadRequest(
             f"Invalid input for field/attribute {crash_dumps.NAME}. Value: {body}. {body!r} is not of type 'null'"
@@ -85,13 +84,13 @@ def trigger_crash_dump(server_id: str, body: Any) -> Response:
         server = servers.find(session, caller(), server_id)
         crash_dumps.record_start(session, clock().now(), caller(), server, request_id())
         host = server.host
-    why = None
+    failure = None
     try:
-        ask()(host, "inject_nmi", server_id)
+        host_client()(host, "inject_nmi", server_id)
     except errors.SixstackError as error:
-        why = error
+        failure = error
     with transaction() as session:
-        operations.end_action(session, clock().now(), server_id, request_id(), why.message if why else None)
-    if why:
-        raise why
+        operations.end_action(session, clock().now(), server_id, request_id(), failure.message if failure else None)
+    if failure:
+        raise failure
     return empty(HTTPStatus.ACCEPTED)

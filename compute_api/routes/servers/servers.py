@@ -1,4 +1,4 @@
-"""Routes of servers themselves: create, list, show, change, delete, metadata, tags and addresses."""
+"""Routes of servers: create, list, show, update, delete, metadata and addresses."""
 
 from http import HTTPStatus
 from typing import Any
@@ -19,8 +19,7 @@ from compute_api.routes.base import list_params
 from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import entries, request_id, transaction, version
 from compute_api.schemas.servers import CreateServer, MetaBody, MetadataBody, UpdateServer
-from compute_api.servers import creation, servers
-from compute_api.servers import queries as servers_queries
+from compute_api.servers import attributes, creation, queries, servers
 from compute_api.servers.queries import ServerFilter
 from compute_api.views import servers as views
 from compute_api.views.entries import Variant
@@ -44,55 +43,55 @@ def create_server() -> Response:
     if new.host:
         enforce("os_compute_api:servers:create:forced_host")
     with transaction() as session:
-        made = creation.create(session, clock().now(), caller(), new, request_id())
-        shown = views.created(made)
+        created = creation.create(session, clock().now(), caller(), new, request_id())
+        shown = views.created(created)
     if body.server.return_reservation_id:
-        return json({"reservation_id": made.reservation_id}, HTTPStatus.ACCEPTED)
-    location = {"Location": url(f"/compute/v2.1/servers/{made.servers[0].id}")}
+        return json({"reservation_id": created.reservation_id}, HTTPStatus.ACCEPTED)
+    location = {"Location": url(f"/compute/v2.1/servers/{created.servers[0].id}")}
     return json(shown, HTTPStatus.ACCEPTED, location)
 
 
 @compute.get("/servers")
 @require("os_compute_api:servers:index")
 def list_servers() -> Response:
-    wanted = list_params.server_filter("index")
-    found = servers_queries.list_names(database(), wanted)
+    filters = list_params.server_filter("index")
+    found = queries.list_names(database(), filters)
     base = base_url()
     shown = [orjson.dumps(views.brief(server_id, name, base)) for server_id, name in found]
-    return _page("/servers", shown, found[-1][0] if found else "", wanted)
+    return _page("/servers", shown, found[-1][0] if found else "", filters)
 
 
 @compute.get("/servers/detail")
 @require("os_compute_api:servers:detail")
 def list_servers_detail() -> Response:
-    wanted = list_params.server_filter("detail")
-    found = servers_queries.list_keys(database(), wanted)
+    filters = list_params.server_filter("detail")
+    found = queries.list_keys(database(), filters)
     shown = entries().get(database(), caller(), _variant(single=False), found)
-    return _page("/servers/detail", shown, found[-1][1] if found else "", wanted)
+    return _page("/servers/detail", shown, found[-1][1] if found else "", filters)
 
 
-def _page(path: str, shown: list[bytes], last: str, wanted: ServerFilter) -> Response:
+def _page(path: str, shown: list[bytes], marker: str, filters: ServerFilter) -> Response:
     body = b'{"servers":[' + b",".join(shown) + b"]"
-    if shown and len(shown) == wanted.limit:
-        link = {"rel": "next", "href": url(f"/compute/v2.1{path}?{query_after(last)}")}
+    if shown and len(shown) == filters.limit:
+        link = {"rel": "next", "href": url(f"/compute/v2.1{path}?{query_after(marker)}")}
         body += b',"servers_links":' + orjson.dumps([link])
     return raw_json(body + b"}")
 
 
 def _variant(*, single: bool) -> Variant:
-    """What this request's answers depend on beside the servers."""
-    admin, at = caller().is_admin, version()
+    """Return everything besides the servers that responses to this request depend on."""
+    admin = caller().is_admin
     states: tuple[tuple[str, str], ...] = ()
-    if admin and at >= views.HOST_STATUS_SINCE:
+    if admin and version() >= views.HOST_STATUS_SINCE:
         with database().reading() as session:
             states = hosts.states(session, clock().now())
-    return Variant(at, admin, base_url(), single, states)
+    return Variant(version(), admin, base_url(), single, states)
 
 
 @compute.get("/servers/<server_id>")
 @require("os_compute_api:servers:show")
 def show_server(server_id: str) -> Response:
-    found = servers_queries.find_key(database(), caller(), server_id)
+    found = queries.find_key(database(), caller(), server_id)
     shown = entries().get(database(), caller(), _variant(single=True), [found])
     if not shown:
         raise errors.NotFound(f"Instance {server_id} could not be found.")
@@ -102,15 +101,11 @@ def show_server(server_id: str) -> Response:
 @compute.put("/servers/<server_id>")
 @require("os_compute_api:servers:update")
 def update_server(server_id: str) -> Response:
-    asked = parse(UpdateServer, json_body(), version()).server
+    fields = parse(UpdateServer, json_body(), version()).server
+    changes = {name: getattr(fields, name) for name in fields.model_fields_set}
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        for name in asked.model_fields_set:
-            value = getattr(asked, name)
-            if value is not None or name == "description":
-                setattr(server, name, value)
-        server.updated_at = clock().now()
-        session.flush()
+        attributes.update(session, clock().now(), server, changes)
         nics = ports.list_nics(session, [server.id]).get(server.id, ())
         return json({"server": views.updated(server, nics, version(), caller())})
 
@@ -126,19 +121,19 @@ def delete_server(server_id: str) -> Response:
 @compute.get("/servers/<server_id>/ips")
 @require("os_compute_api:ips:index")
 def list_ips(server_id: str) -> Response:
-    return json({"addresses": _ips(server_id)})
+    return json({"addresses": _read_addresses(server_id)})
 
 
 @compute.get("/servers/<server_id>/ips/<label>")
 @require("os_compute_api:ips:show")
 def show_ips(server_id: str, label: str) -> Response:
-    addresses = _ips(server_id)
+    addresses = _read_addresses(server_id)
     if label not in addresses:
         raise errors.NotFound(f"Instance is not a member of specified network {label}")
     return json({label: addresses[label]})
 
 
-def _ips(server_id: str) -> dict[str, list[dict[str, Any]]]:
+def _read_addresses(server_id: str) -> dict[str, list[dict[str, Any]]]:
     with database().reading() as session:
         server = servers.find(session, caller(), server_id)
         shown = views.addresses(ports.list_nics(session, [server.id]).get(server.id, ()))
@@ -158,24 +153,19 @@ def list_metadata(server_id: str) -> Response:
 @compute.post("/servers/<server_id>/metadata")
 @require("os_compute_api:server-metadata:create")
 def add_metadata(server_id: str) -> Response:
-    return json({"metadata": _set_metadata(server_id, parse(MetadataBody, json_body()).metadata)})
+    return json({"metadata": _update_metadata(server_id, parse(MetadataBody, json_body()).metadata)})
 
 
 @compute.put("/servers/<server_id>/metadata")
 @require("os_compute_api:server-metadata:update_all")
 def replace_metadata(server_id: str) -> Response:
-    return json({"metadata": _set_metadata(server_id, parse(MetadataBody, json_body()).metadata, replace=True)})
+    return json({"metadata": _update_metadata(server_id, parse(MetadataBody, json_body()).metadata, replace=True)})
 
 
-def _set_metadata(server_id: str, wanted: dict[str, str], *, replace: bool = False) -> dict[str, Any]:
+def _update_metadata(server_id: str, items: dict[str, str], *, replace: bool = False) -> dict[str, str]:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        servers.check_lock(caller(), server)
-        metadata = wanted if replace else {**server.metadata_, **wanted}
-        servers.check_metadata_quota(session, caller(), metadata)
-        server.metadata_ = metadata
-        server.updated_at = clock().now()
-    return metadata
+        return attributes.update_metadata(session, clock().now(), caller(), server, items, replace=replace)
 
 
 @compute.get("/servers/<server_id>/metadata/<key>")
@@ -194,7 +184,7 @@ def update_metadata(server_id: str, key: str) -> Response:
     meta = parse(MetaBody, json_body()).meta
     if list(meta) != [key]:
         raise errors.BadRequest("Request body and URI mismatch")
-    _set_metadata(server_id, meta)
+    _update_metadata(server_id, meta)
     return json({"meta": meta})
 
 
@@ -203,9 +193,5 @@ def update_metadata(server_id: str, key: str) -> Response:
 def delete_metadata(server_id: str, key: str) -> Response:
     with transaction() as session:
         server = servers.find(session, caller(), server_id)
-        servers.check_lock(caller(), server)
-        if key not in server.metadata_:
-            raise errors.NotFound("Metadata item was not found")
-        server.metadata_ = {name: value for name, value in server.metadata_.items() if name != key}
-        server.updated_at = clock().now()
+        attributes.delete_metadata_item(clock().now(), caller(), server, key)
     return empty()
