@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Starts a cloud (unless it runs), boots a server in it with the openstack command, and logs in by ssh.
-# May be run again: what is there already is used.
+# Starts a cloud (unless it runs), boots a server in it with the openstack command, and logs in with ssh.
+# Idempotent: existing images, keys and servers are reused.
 #
-#   STATE=./var              everything the cloud keeps, and the demo's key
-#   LISTEN=127.0.0.1:8774    where its API answers
-#   SSH_SECONDS=180          how long the server may take to let us in
+#   STATE=./var              state directory of the cloud, also of the demo's key
+#   LISTEN=127.0.0.1:8774    address of the API
+#   SSH_SECONDS=180          timeout of the ssh login
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
@@ -17,7 +17,7 @@ SSH_SECONDS=${SSH_SECONDS:-180}
 image_file=${TINY_IMAGE:-var/images/tiny.qcow2}
 began=$SECONDS
 
-[ "$(id -u)" = 0 ] || die "The demo needs root: it makes network devices." "Run: sudo make demo"
+[ "$(id -u)" = 0 ] || die "The demo requires root to create network devices." "Run: sudo make demo"
 mkdir -p "$STATE"
 STATE=$(cd "$STATE" && pwd)
 log=$STATE/sixstack.log
@@ -31,17 +31,17 @@ start_cloud() {
     before=$(stat -c %s "$log")
     setsid nohup .venv/bin/sixstack up --state "$STATE" --listen "$LISTEN" </dev/null >>"$log" 2>&1 &
     cloud=$!
-    # It prints one line when the API and the agent both answer.
+    # It prints one line when both the API and the agent are ready.
     until tail -c "+$((before + 1))" "$log" | grep -q '^Sixstack answers'; do
         kill -0 "$cloud" 2>/dev/null || {
             tail -n 5 "$log" | sed 's/^/    | /' >&2
-            die "The cloud did not start; its last words are above." \
+            die "The cloud did not start; the end of its log is above." \
                 "Another address: make demo LISTEN=127.0.0.1:8784" "The whole log: $log"
         }
-        [ $((SECONDS - waited)) -lt 60 ] || die "The cloud does not answer after a minute." "The log: $log"
+        [ $((SECONDS - waited)) -lt 60 ] || die "The cloud did not answer within a minute." "The log: $log"
         sleep 0.1
     done
-    note "it answers after $(seconds_since "$waited") s"
+    note "ready after $(seconds_since "$waited") s"
 }
 
 if [ -e "$STATE/clouds.yaml" ] && .venv/bin/sixstack status --state "$STATE" >/dev/null 2>&1; then
@@ -53,7 +53,7 @@ fi
 # ------------------------------------------------------------------ a server, with the openstack command
 
 export OS_CLIENT_CONFIG_FILE=$STATE/clouds.yaml OS_CLOUD=sixstack
-# Nothing from a shell that is set up for another cloud may get in the way.
+# Unset OpenStack variables of the calling shell.
 for name in $(compgen -e OS_); do
     case $name in OS_CLIENT_CONFIG_FILE | OS_CLOUD) ;; *) unset "$name" ;; esac
 done
@@ -87,7 +87,7 @@ create_server() {
     local booting=$SECONDS
     run server create --flavor tiny --image tiny --key-name demo --wait -c id -c name -c status demo ||
         die "The server could not be created: $(ask server show demo -c fault)" "The cloud's log: $log" \
-            "Once it is mended: make demo"
+            "After fixing the cause: make demo"
     note "ACTIVE after $(seconds_since "$booting") s"
 }
 
@@ -99,7 +99,7 @@ SHUTOFF)
     run server start demo
     ;;
 ERROR)
-    step "The server demo is in ERROR, making it anew: $(ask server show demo -c fault)"
+    step "The server demo is in ERROR, recreating it: $(ask server show demo -c fault)"
     run server delete --wait demo
     create_server
     ;;
@@ -117,19 +117,19 @@ address=$(sed -n 's/^ *| accessIPv6 *| *\([0-9a-fA-F:]*\) *|.*/\1/p' "$STATE/dem
 step "Logging in: root@$address"
 ssh_options=(-i "$key" -o "UserKnownHostsFile=$STATE/demo_known_hosts" -o StrictHostKeyChecking=accept-new)
 waited=$SECONDS
-# A long time for the banner and one try a second: a guest that boots must not be kept busy by those who ask.
+# A long timeout for the banner and one attempt per second, so as not to slow down a booting guest.
 until answer=$(ssh "${ssh_options[@]}" -o BatchMode=yes -o ConnectTimeout=20 "root@$address" uname -a 2>"$STATE/demo_ssh.err"); do
     [ $((SECONDS - waited)) -lt "$SSH_SECONDS" ] || {
         sed 's/^/    | /' "$STATE/demo_ssh.err" >&2
         "$openstack" console log show --lines 20 demo | sed 's/^/    | /' >&2 || true
-        die "The server did not let us in within $SSH_SECONDS s; what ssh and its console say is above." \
+        die "ssh login failed within $SSH_SECONDS s; the output of ssh and the console is above." \
             "See also: $environment openstack console log show demo" "The cloud's log: $log"
     }
     sleep 1
 done
 rm -f "$STATE/demo_ssh.err" "$STATE/demo.txt"
 note "${bold}$answer$plain"
-note "in after $(seconds_since "$waited") s; all of it took $(seconds_since "$began") s"
+note "logged in after $(seconds_since "$waited") s; the demo took $(seconds_since "$began") s"
 
 cat <<END
 
@@ -148,5 +148,5 @@ Try next:
     openstack server create --flavor tiny --image tiny --key-name demo --max 5 --wait many
     openstack server stop demo && openstack server list
 
-make stop ends it all; make clean also forgets it.
+make stop stops everything; make clean also deletes it.
 END

@@ -1,4 +1,4 @@
-# What the scripts share: plain messages (coloured on a terminal only), and apt that updates its lists at most once.
+# Shared functions of the scripts: messages (colored on terminals only), and an apt-get update at most once per run.
 # shellcheck shell=bash
 
 if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ] && [ -z "${NO_COLOR:-}" ]; then
@@ -11,7 +11,7 @@ step() { printf '%s==>%s %s\n' "$bold" "$plain" "$*"; }
 note() { printf '    %s\n' "$*"; }
 faint() { printf '    %s%s%s\n' "$dim" "$*" "$plain"; }
 
-# die MESSAGE [WHAT TO DO]...: one clear line, then what to do about it.
+# die MESSAGE [HINT]...: prints the error and hints, and exits with status 1.
 die() {
     printf '%sError:%s %s\n' "$red" "$plain" "$1" >&2
     shift
@@ -19,8 +19,7 @@ die() {
     exit 1
 }
 
-# Where a long step writes what it says; shown only when the step fails.
-# quietly LOG COMMAND...
+# quietly LOG COMMAND...: writes the command's output to LOG and shows its end only on failure.
 quietly() {
     local log=$1
     shift
@@ -32,7 +31,7 @@ quietly() {
 
 seconds_since() { echo $((SECONDS - $1)); }
 
-# Package lists are refreshed once in a run, and only when apt cannot do without.
+# Refreshes the package lists once per run; call it only when apt lacks a package.
 lists_are_fresh=''
 refresh_package_lists() {
     [ -z "$lists_are_fresh" ] || return 0

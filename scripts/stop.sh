@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends the cloud in $STATE and all its servers. With --remove-state also removes what it kept.
+# Stops the cloud in $STATE and all its servers. With --remove-state also deletes the state directory.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
@@ -12,15 +12,15 @@ if [ ! -d "$STATE" ]; then
     exit 0
 fi
 if [ -e "$STATE/installation.json" ]; then
-    [ -x .venv/bin/sixstack ] || die ".venv is missing, so the servers in $STATE cannot be ended." "Run: make setup"
-    step "Ending the cloud in $STATE and its servers"
+    [ -x .venv/bin/sixstack ] || die ".venv is missing, so the servers in $STATE cannot be stopped." "Run: make setup"
+    step "Stopping the cloud in $STATE and its servers"
     .venv/bin/sixstack down --servers --state "$STATE"
 else
     note "nothing to stop: no cloud was started in $STATE"
 fi
 [ "${1:-}" = --remove-state ] || exit 0
 
-# A directory that is not ours is left alone, whatever STATE says.
+# Delete only a directory that contains files of Sixstack.
 is_ours() {
     local name
     [ -n "$(ls -A "$STATE")" ] || return 0
@@ -29,6 +29,6 @@ is_ours() {
     done
     return 1
 }
-is_ours || die "$STATE does not look like the state of a Sixstack; it is left as it is."
+is_ours || die "$STATE does not look like the state of a Sixstack; it was not deleted."
 rm -rf -- "${STATE:?}"
 note "removed $STATE"

@@ -1,4 +1,4 @@
-"""The `openstack` command, without the second that Python needs to read it: `openstack_forks` has read it once."""
+"""Runs the `openstack` command in forks of a preloaded process (`openstack_forks`), which saves a second each."""
 
 import atexit
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. The status is negative when a signal ended it: SIGALRM when it took too long."""
+    """Result of a command. The status is negative for a signal, such as SIGALRM on timeout."""
 
     status: int
     output: str
@@ -23,7 +23,7 @@ _processes: list[subprocess.Popen[str]] = []
 
 
 def run(words: Sequence[str], environment: Mapping[str, str]) -> Done:
-    """Run `openstack WORDS…` in that environment and nothing else."""
+    """Run `openstack WORDS…` with exactly that environment."""
     with _lock:
         process = _forks()
         assert process.stdin is not None

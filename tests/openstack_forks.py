@@ -1,6 +1,6 @@
-"""A process that has read all of the `openstack` command; each command that it is asked for is a fork of it.
+"""Process with all modules of the `openstack` command loaded, which forks for each command.
 
-A line of its input is a command, `[words, environment]`, a line of its output how it went: `[status, output, errors]`.
+Each input line is a command, `[words, environment]`; each output line its result, `[status, output, errors]`.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ SECONDS = 300
 
 def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        OpenStackShell().run(["complete"])  # reads every command there is
+        OpenStackShell().run(["complete"])  # loads all commands
     for line in sys.stdin:
         out, err = os.memfd_create("output"), os.memfd_create("errors")
         child = os.fork()

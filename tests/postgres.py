@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: in a temporary directory, on a Unix socket, gone afterwards."""
+"""PostgreSQL server for tests: in a temporary directory, on a Unix socket, removed afterwards."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ QUICK = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 
 
 def why_not() -> str | None:
-    """The reason why PostgreSQL cannot be started here, or None."""
+    """Return the reason why PostgreSQL cannot be started here, or None."""
     if os.geteuid() != 0:
         return "PostgreSQL is started as another user, which needs root"
     if not _programs():
@@ -25,19 +25,19 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server with one database, which is put back to what it was at `remember` before each test."""
+    """A running server with one database; `reset` restores the rows that `take_snapshot` saved."""
 
     directory: Path
     options: str = ""
 
     def start(self) -> None:
-        """Return once it takes connections."""
+        """Start the server; returns once it accepts connections."""
         log = str(self.directory / "log")
         options = f"-k {self.directory} -c listen_addresses='' -c max_connections=200 {self.options}"
         subprocess.run([*self._control, "-w", "-s", "-l", log, "-o", options, "start"], check=True, cwd="/")
 
     def stop(self, how: str = "fast") -> None:
-        """Everybody's connections end; what was committed is kept, unless `how` is immediate."""
+        """Stop the server and close all connections; `how` is a mode of pg_ctl, immediate may lose commits."""
         subprocess.run([*self._control, "-w", "-s", "-m", how, "stop"], check=True, cwd="/")
 
     @property
@@ -51,8 +51,8 @@ class Postgres:
         """The SQLAlchemy URL of the database."""
         return f"postgresql+psycopg://{USER}@/postgres?host={self.directory}"
 
-    def remember(self) -> None:
-        """Keep a copy of every table and sequence."""
+    def take_snapshot(self) -> None:
+        """Save a copy of all tables and sequences."""
         with self._connect() as connection:
             connection.execute("CREATE SCHEMA remembered")
             for table in _names(connection, "pg_tables", "tablename"):
@@ -65,7 +65,7 @@ class Postgres:
                 connection.execute(keep.encode())
 
     def reset(self) -> None:
-        """Put the copy back; everybody else's connections end first."""
+        """Restore the copy; closes all other connections first."""
         with self._connect() as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -90,9 +90,9 @@ def _names(connection: psycopg.Connection[tuple[str, ...]], catalog: str, column
 
 @contextmanager
 def postgres(directory: Path, options: str = QUICK) -> Iterator[Postgres]:
-    """Start a server in the directory, which must be short enough for a socket's name.
+    """Start a server in the directory, whose path must be short enough for a socket name.
 
-    It forgets what it was told when the machine dies, unless the options are others.
+    The default options disable fsync.
     """
     directory.mkdir(exist_ok=True)
     shutil.chown(directory, USER, USER)
@@ -107,6 +107,6 @@ def postgres(directory: Path, options: str = QUICK) -> Iterator[Postgres]:
 
 
 def _programs() -> Path | None:
-    """Where the newest installed PostgreSQL keeps its programs."""
+    """Return the program directory of the newest installed PostgreSQL."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None

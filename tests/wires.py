@@ -1,8 +1,8 @@
-"""A wire between network namespaces: one for each computer, all on one Ethernet segment that carries multicast.
+"""Test network: one network namespace per computer, connected by an Ethernet segment with multicast.
 
-    root namespace (the control plane, and the world outside) ── wire ── h1, h2, h3
+    root namespace (control plane, external network) ── wire ── h1, h2, h3
 
-The names of the namespaces can be used with `ip netns exec`. Everything is gone when the context ends.
+Namespaces can be used with `ip netns exec` and are removed when the context ends.
 """
 
 import secrets
@@ -15,29 +15,29 @@ from pathlib import Path
 
 
 def ip(*words: object) -> str:
-    """What the `ip` command prints."""
+    """Run the `ip` command and return its output."""
     return subprocess.run(["ip", *map(str, words)], check=True, capture_output=True, text=True).stdout
 
 
 @dataclass(frozen=True)
 class Computer:
-    """One namespace with its link `eth0`."""
+    """A network namespace with an interface `eth0`."""
 
     namespace: str
     address: IPv6Address
 
     def command(self, *words: object) -> list[str]:
-        """The command, to be run on this computer."""
+        """Return the command line that runs a command in the namespace."""
         return ["ip", "netns", "exec", self.namespace, *map(str, words)]
 
     def run(self, *words: object) -> str:
-        """What the command prints."""
+        """Run a command in the namespace and return its output."""
         return subprocess.run(self.command(*words), check=True, capture_output=True, text=True).stdout
 
 
 @dataclass(frozen=True)
 class Wire:
-    """The segment: this side's address, the computers on it, and its prefix."""
+    """The Ethernet segment with its prefix, computers, and the address of the root namespace."""
 
     name: str
     prefix: IPv6Network
@@ -45,7 +45,7 @@ class Wire:
     computers: dict[str, Computer]
 
     def route(self, destination: object, computer: str | None) -> None:
-        """Packets for the destination go to that computer; None takes the route away."""
+        """Route the destination by that computer; None deletes the route."""
         if computer is None:
             ip("route", "del", destination, "dev", self.name)
         else:
@@ -54,7 +54,7 @@ class Wire:
 
 @contextmanager
 def wire(names: Sequence[str]) -> Iterator[Wire]:
-    """Make the namespaces and connect them; each one's default route leads here."""
+    """Create and connect the namespaces; their default route is the root namespace."""
     tag = secrets.token_hex(2)
     prefix = IPv6Network((0xFD << 120 | secrets.randbits(40) << 80, 64))
     core, here = f"sx{tag}-wire", f"sx{tag}"
@@ -71,7 +71,7 @@ def wire(names: Sequence[str]) -> Iterator[Wire]:
         for number, name in enumerate(names, 1):
             computer = Computer(f"sx{tag}-{name}", prefix[0x10 + number])
             _namespace(stack, computer.namespace)
-            # A real card keeps its address, too.
+            # A fixed MAC address, as on hardware.
             card = f"02:00:{tag[:2]}:{tag[2:]}:00:{number:02x}"
             peer = ["peer", "name", "eth0", "address", card, "netns", computer.namespace]
             ip("-n", core, "link", "add", f"to{number}", "type", "veth", *peer)
@@ -88,4 +88,4 @@ def _namespace(stack: ExitStack, name: str) -> None:
     stack.callback(subprocess.run, ["ip", "netns", "del", name], capture_output=True)
     ip("-n", name, "link", "set", "lo", "up")
     if not Path(f"/run/netns/{name}").exists():
-        raise AssertionError(f"the namespace {name} did not come")
+        raise AssertionError(f"the namespace {name} was not created")

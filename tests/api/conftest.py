@@ -137,7 +137,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask, server: Po
     logins = {name: authenticated(routed, name, password, name) for name, password in passwords.items()}
     database.dispose()
     if server:
-        server.remember()
+        server.take_snapshot()
     return Template(state, passwords, logins)
 
 

@@ -65,7 +65,7 @@ def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def test_a_copied_cloud_goes_on(
+def test_copied_cloud_works(
     as_member: Api,
     as_admin: Api,
     make_server: Callable[..., str],

@@ -32,7 +32,7 @@ LISTED = {"allowed_hosts": "one.example, Two.Example"}
         (PUBLIC | LISTED, "evil.example", 400),
     ],
 )
-def test_hosts_that_are_answered(
+def test_known_host_headers_are_accepted(
     settings: Settings, database: Database, clock: ManualClock, changes: dict[str, str], host: str, status: int
 ) -> None:
     app = create_app(replace(settings, **changes), database=database, clock=clock)  # type: ignore[arg-type]

@@ -64,9 +64,7 @@ def test_other_ids_of_clients_are_not_logged(client: Api, lines: Callable[[], li
     assert f"[request_id={answer.headers['X-Openstack-Request-Id']}]" in lines()[-1]
 
 
-def test_a_line_of_one_request_does_not_name_another(
-    client: Api, as_member: Api, lines: Callable[[], list[str]]
-) -> None:
+def test_log_lines_do_not_mix_requests(client: Api, as_member: Api, lines: Callable[[], list[str]]) -> None:
     assert as_member.get(f"{V3}/auth/projects").status_code == 200
     authenticate(client, password_auth("a" * 32, "wrong"))
     assert "project_id" not in lines()[-1]
@@ -91,7 +89,7 @@ class Broken(FakeHypervisor):
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_hosts_log_the_request_that_asked_for_it(
+def test_hosts_log_the_request_id_of_operations(
     as_member: Api,
     host: Host,
     make_server: Callable[..., str],

@@ -134,7 +134,7 @@ def test_purged_servers_are_gone_but_for_usage(
     assert {server["name"] for server in used()[1]} == {"young", "living"}
 
 
-def test_what_a_host_still_has_to_do_stays(
+def test_queued_operations_are_not_purged(
     as_member: Api,
     make_server: Callable[..., str],
     delete_server: Callable[[str], None],
@@ -152,7 +152,7 @@ def test_what_a_host_still_has_to_do_stays(
     assert sum(one.servers for one in operations_purge.purge(database, clock.now())) == 0
 
 
-def test_numbers_are_not_given_again(
+def test_ids_are_not_reused(
     make_server: Callable[..., str],
     delete_server: Callable[[str], None],
     host: Host,
@@ -177,7 +177,7 @@ def test_numbers_are_not_given_again(
     assert sum(one.servers for one in operations_purge.purge(database, clock.now())) == 2
 
 
-def test_two_may_purge_at_once_and_one_may_be_killed(
+def test_concurrent_purges_survive_a_killed_one(
     make_server: Callable[..., str],
     as_member: Api,
     host: Host,
@@ -212,7 +212,7 @@ def test_two_may_purge_at_once_and_one_may_be_killed(
         assert session.scalar(select(func.count()).select_from(PastServer)) == 8
 
 
-def test_the_cloud_purges_by_itself(
+def test_cloud_purges_periodically(
     make_server: Callable[..., str],
     delete_server: Callable[[str], None],
     database: Database,

@@ -1,4 +1,4 @@
-"""A whole cloud, as a user has it: `sixstack up` as a process, real qemu, real clients on loopback."""
+"""Fixtures of a complete cloud: `sixstack up` as a process, real qemu, real clients on loopback."""
 
 import os
 import random
@@ -29,16 +29,16 @@ SSH = ["ssh", "-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=
 
 
 def wait_until(look: Callable[[], Found], *, seconds: float = 120, pause: float = 0.2) -> Found:
-    """What `look` returns once it is true; fails when it never is."""
+    """Poll `look` until it returns a true value and return that; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < until, "what was waited for did not come"
+        assert time.monotonic() < until, "timeout waiting for a condition"
         time.sleep(pause)
     return found
 
 
 def free_port() -> int:
-    """A port nobody has, below those that the kernel gives to outgoing connections, so that it stays free."""
+    """Return a free TCP port below the kernel's ephemeral range, so that it stays free."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe:
             try:
@@ -79,7 +79,7 @@ class Cloud:
             self.process = None
 
     def kill(self) -> None:
-        """kill -9 of every process of ours, not of guests."""
+        """Kill all processes of the installation with SIGKILL, except guests."""
         while ours := self.pids():
             for pid in ours:
                 with suppress(ProcessLookupError):
@@ -90,7 +90,7 @@ class Cloud:
         wait_until(lambda: not self.pids(), seconds=10, pause=0.02)
 
     def pids(self) -> list[int]:
-        """Supervisor, API and agent of this installation, found by what they were told."""
+        """Return the pids of supervisor, API and agent of this installation, found by environment and command line."""
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
@@ -99,10 +99,10 @@ class Cloud:
                 state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            told = f"SIXSTACK_STATE={self.state}\0".encode() in environment
+            is_installation = f"SIXSTACK_STATE={self.state}\0".encode() in environment
             ours = b"compute_agent" in command or b"app.server" in command or b"multiprocessing" in command
             if state != "Z" and (
-                (told and ours) or (b"sixstack\0up" in command and str(self.state).encode() in command)
+                (is_installation and ours) or (b"sixstack\0up" in command and str(self.state).encode() in command)
             ):
                 found.append(int(directory.name))
         return found
@@ -121,7 +121,7 @@ class Cloud:
         return Connection(config=config.get_one(cloud=name))
 
     def cli(self, *arguments: str, cloud: str = "sixstack", check: bool = True) -> str:
-        """The `openstack` command; returns what it prints."""
+        """Run the `openstack` command and return its output."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         environment |= {"OS_CLIENT_CONFIG_FILE": str(self.state / "clouds.yaml"), "OS_CLOUD": cloud}
         done = openstack_command.run(arguments, environment)
@@ -130,11 +130,11 @@ class Cloud:
         return done.output if check else done.output + done.errors
 
     def links(self) -> list[str]:
-        """Network links of this installation on the machine."""
+        """Return the names of this installation's network links."""
         return [path.name for path in Path("/sys/class/net").iterdir() if path.name[2:6] == self.installation]
 
     def guests(self) -> list[int]:
-        """Process ids of this installation's qemu processes."""
+        """Return the pids of this installation's qemu processes."""
         name = f"guest={self.installation}-".encode()
         return [
             int(path.parent.name)
@@ -152,13 +152,13 @@ def _read(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Key:
-    """A key pair: the private file for ssh, and the public line."""
+    """A key pair: the private key file for ssh and the public key."""
 
     private: Path
     public: str
 
     def ssh(self, address: str, *command: str, seconds: float = 120) -> str:
-        """What the command prints in the guest, waiting until the guest lets us in."""
+        """Run a command in the guest, retrying until ssh connects, and return its output."""
         login = [*SSH, "-o", "ConnectTimeout=20", "-i", str(self.private), f"root@{IPv6Address(address)}"]
 
         def try_once() -> subprocess.CompletedProcess[str] | None:
@@ -185,7 +185,7 @@ def need_a_host() -> None:
 
 
 def configure(cloud: Cloud, key: Key) -> None:
-    """The tiny image, public, and the demo user's key."""
+    """Upload the tiny image as public and create the demo user's key pair."""
     with cloud.connect("sixstack-admin") as admin:
         admin.create_image(
             "tiny",
@@ -201,7 +201,7 @@ def configure(cloud: Cloud, key: Key) -> None:
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cloud]:
-    """A running cloud with image `tiny` and key pair `key`; nothing of it is left afterwards."""
+    """A running cloud with image `tiny` and key pair `key`; fails if links or processes are left."""
     need_a_host()
     made = Cloud(tmp_path_factory.mktemp("cloud") / "state", f"127.0.0.1:{free_port()}")
     try:
@@ -217,7 +217,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Iterator[Cloud]
 
 @pytest.fixture
 def other_cloud(tmp_path: Path, key: Key) -> Iterator[Cloud]:
-    """A cloud of the test's own, to be killed and started again."""
+    """A cloud for one test, which may kill and restart it."""
     need_a_host()
     made = Cloud(tmp_path / "state", f"127.0.0.1:{free_port()}")
     try:
@@ -233,7 +233,7 @@ def other_cloud(tmp_path: Path, key: Key) -> Iterator[Cloud]:
 
 @pytest.fixture
 def connection(cloud: Cloud) -> Iterator[Connection]:
-    """openstacksdk as the demo user; servers that the test left are deleted."""
+    """openstacksdk connection of the demo user; deletes remaining servers afterwards."""
     with cloud.connect() as made:
         yield made
         for server in made.list_servers():
@@ -243,10 +243,10 @@ def connection(cloud: Cloud) -> Iterator[Connection]:
 
 @pytest.fixture
 def boot(connection: Connection) -> Callable[..., Any]:
-    """`boot("name")`: an ACTIVE tiny server."""
+    """`boot("name")` creates a tiny server and returns it when ACTIVE."""
 
     def create(name: str, **more: Any) -> Any:
-        asked = {"image": "tiny", "flavor": "tiny", "key_name": "key", "wait": True, "auto_ip": True, **more}
-        return connection.create_server(name, **asked)
+        arguments = {"image": "tiny", "flavor": "tiny", "key_name": "key", "wait": True, "auto_ip": True, **more}
+        return connection.create_server(name, **arguments)
 
     return create

@@ -54,7 +54,7 @@ def drain(client: ClientConnection) -> None:
         client.recv(SECONDS)
 
 
-def test_a_guest_is_seen_and_typed_into(cloud: Cloud, connection: Connection, boot: Callable[..., Any]) -> None:
+def test_guest_screen_and_keyboard_work(cloud: Cloud, connection: Connection, boot: Callable[..., Any]) -> None:
     server = boot("seen")
     serial_url, page = url(cloud, "--serial", "seen"), url(cloud, "--novnc", "seen")
     if static_files.directory() is not None:

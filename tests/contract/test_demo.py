@@ -61,7 +61,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         shell.run("stop.sh", "--remove-state")
 
 
-def test_the_demo_ends_in_a_guest_can_be_repeated_and_leaves_nothing(shell: Shell) -> None:
+def test_demo_boots_a_guest_is_repeatable_and_leaves_nothing(shell: Shell) -> None:
     links = shell.links()
 
     first = shell.run("demo.sh")
@@ -89,7 +89,7 @@ def test_the_demo_ends_in_a_guest_can_be_repeated_and_leaves_nothing(shell: Shel
     assert shell.processes() == []
 
 
-def test_a_busy_port_is_said_in_one_line_and_nothing_is_left(shell: Shell) -> None:
+def test_busy_port_is_a_one_line_error_and_leaves_nothing(shell: Shell) -> None:
     links = shell.links()
     host, port = LISTEN.split(":")
     with socket.create_server((host, int(port))):
@@ -102,7 +102,7 @@ def test_a_busy_port_is_said_in_one_line_and_nothing_is_left(shell: Shell) -> No
     assert shell.links() == links
 
 
-def test_a_directory_that_is_not_ours_is_never_removed(shell: Shell) -> None:
+def test_foreign_directories_are_never_deleted(shell: Shell) -> None:
     shell.state.mkdir()
     (shell.state / "thesis.tex").write_text("years of work")
     refused = shell.run("stop.sh", "--remove-state")

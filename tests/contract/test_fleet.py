@@ -11,7 +11,7 @@ from tests import postgres, rabbitmq
 SMALL = ["--hosts", "5", "--servers", "300", "--projects", "24", "--patience", "0.02", "engine"]
 
 
-def test_a_small_fleet_is_measured() -> None:
+def test_small_fleet_benchmark_runs() -> None:
     if (reason := postgres.why_not() or rabbitmq.why_not()) is not None:
         pytest.skip(reason)
     command = [sys.executable, "-m", "benchmarks.fleet", *SMALL]

@@ -178,7 +178,7 @@ def new_servers(pair: Pair, name: str, count: int = 1) -> dict[str, Any]:
     return {"server": body}
 
 
-def test_what_one_process_changes_the_other_knows_at_once(pair: Pair) -> None:
+def test_changes_of_one_process_are_visible_to_the_other_at_once(pair: Pair) -> None:
     pair.conductor.heartbeat()
     token = pair.one.log_in().headers["X-Subject-Token"]
     other = replace(pair.two, token=token)
@@ -214,7 +214,7 @@ def test_what_one_process_changes_the_other_knows_at_once(pair: Pair) -> None:
         assert replace(api, token=token).ask("GET", "/compute/v2.1/servers").status == 401
 
 
-def test_a_quota_holds_for_both_together(pair: Pair) -> None:
+def test_quota_is_enforced_across_processes(pair: Pair) -> None:
     pair.conductor.heartbeat()
     admin = replace(pair.one, token=pair.one.log_in("admin").headers["X-Subject-Token"])
     project = pair.one.log_in().body["token"]["project"]["id"]
@@ -239,7 +239,7 @@ def test_a_quota_holds_for_both_together(pair: Pair) -> None:
     assert pair.one.ask("GET", "/compute/v2.1/servers").body["servers"] == []
 
 
-def test_what_hosts_have_is_claimed_to_the_last_of_it_and_no_more(pair: Pair) -> None:
+def test_resources_of_hosts_are_claimed_exactly_to_the_limit(pair: Pair) -> None:
     settings, clock = pair.one.settings, SystemClock()
     names = [f"small-{number}" for number in range(3)]
     with pair.database.transaction() as session:
@@ -268,7 +268,7 @@ def test_what_hosts_have_is_claimed_to_the_last_of_it_and_no_more(pair: Pair) ->
     pair.ask_database("DELETE FROM hosts WHERE name LIKE 'small-%' RETURNING 1")
 
 
-def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -> None:
+def test_conductors_with_the_same_hosts_do_not_deadlock(pair: Pair) -> None:
     settings, clock = pair.one.settings, SystemClock()
     names = [f"heard-{number}" for number in range(50)]
     with pair.database.transaction() as session:
@@ -298,7 +298,7 @@ def test_desks_that_hear_the_same_hosts_do_not_lock_each_other_out(pair: Pair) -
     pair.ask_database("DELETE FROM listening RETURNING 1")
 
 
-def test_without_the_database_every_service_says_503_in_its_own_words_and_recovers_by_itself(pair: Pair) -> None:
+def test_services_return_503_without_database_and_recover(pair: Pair) -> None:
     assert pair.one.ask("GET", "/compute/v2.1/servers").status == 200
     before = [api.process.pid for api in (pair.one, pair.two) if api.process]
     reads = {
@@ -343,7 +343,7 @@ def test_without_the_database_every_service_says_503_in_its_own_words_and_recove
     assert [api.process.pid for api in (pair.one, pair.two) if api.process] == before
 
 
-def test_requests_that_a_restart_breaks_into_are_answered_503_or_done_but_nothing_else(pair: Pair) -> None:
+def test_requests_during_a_database_restart_succeed_or_get_503(pair: Pair) -> None:
     pair.conductor.heartbeat()
     ended = threading.Event()
     statuses: list[tuple[str, int]] = []
@@ -382,7 +382,7 @@ def test_requests_that_a_restart_breaks_into_are_answered_503_or_done_but_nothin
     assert pair.ask_database("SELECT instances, cores, ram FROM project_usage WHERE instances <> 0") == []
 
 
-def test_what_a_host_did_while_the_database_was_away_is_not_lost(pair: Pair) -> None:
+def test_completions_during_a_database_outage_are_not_lost(pair: Pair) -> None:
     begun, goes_on = threading.Event(), threading.Event()
 
     def before(method: str, _machine_id: str) -> None:
@@ -432,7 +432,7 @@ def kill_while_it_writes(pair: Pair, name: str) -> None:
     wait_until(lambda: not pair.ask_database(WRITING), seconds=30)
 
 
-def test_an_api_process_that_dies_in_a_request_leaves_no_half_of_it(pair: Pair) -> None:
+def test_api_process_killed_in_a_request_leaves_no_partial_changes(pair: Pair) -> None:
     """Its transaction has written something, and is not over, when the process is killed."""
     for attempt in range(3):
         pair.conductor.heartbeat()

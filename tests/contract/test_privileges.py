@@ -98,7 +98,7 @@ def test_the_api_user_cannot_read_machines_passwords_or_shadow(running: Cloud) -
         assert "ermission denied" in as_the_api(running, *command), command
 
 
-def test_commands_of_root_leave_every_file_to_the_api(running: Cloud) -> None:
+def test_commands_run_by_root_keep_files_owned_by_the_api(running: Cloud) -> None:
     user = (running.state / "api").stat().st_uid
     for words in (("status",), ("keys", "rotate"), ("host", "list"), ("db", "purge", "--days", "1")):
         sixstack(running, *words)
@@ -107,7 +107,7 @@ def test_commands_of_root_leave_every_file_to_the_api(running: Cloud) -> None:
     running.cli("token", "issue")
 
 
-def test_a_state_directory_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
+def test_state_directory_of_an_earlier_release_works(tmp_path: Path) -> None:
     need_a_host()
     cloud = Cloud(tmp_path / "state", f"127.0.0.1:{free_port()}")
     image = tmp_path / "image"

@@ -9,7 +9,7 @@ UNITS = Path(__file__).parents[2] / "docs" / "systemd"
 
 
 @pytest.mark.parametrize("name", ["sixstack.service", "sixstack-agent.service"])
-def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path, name: str) -> None:
+def test_systemd_verifies_the_unit(tmp_path: Path, name: str) -> None:
     unit = tmp_path / name
     # Where the documentation puts the command there is none on this computer.
     unit.write_text((UNITS / name).read_text().replace("/opt/sixstack/.venv/bin/sixstack", "/bin/true"))

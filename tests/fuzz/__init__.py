@@ -1,1 +1,1 @@
-"""Fuzzing: mutated valid requests over every route of a whole application in this process."""
+"""Fuzzing of all routes with mutated valid requests, in-process."""

@@ -1,4 +1,4 @@
-"""A cloud to send requests to: the application on SQLite with a host in memory, and two users' tokens."""
+"""Target of the fuzzer: the application on SQLite with a fake hypervisor, and tokens of two users."""
 
 import shutil
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ USERS = ("admin", "demo")
 
 @dataclass
 class Cloud:
-    """A cloud in a directory of its own; `fresh` starts again from the state after bootstrap."""
+    """A cloud in a directory of its own; `restore` returns to the state after bootstrap."""
 
     app: Flask
     directory: Path
@@ -48,14 +48,14 @@ class Cloud:
         made = yaml.safe_load((self.template / "clouds.yaml").read_text())["clouds"].values()
         self.passwords = {cloud["auth"]["username"]: cloud["auth"]["password"] for cloud in made}
         self.database: Database | None = None
-        self.fresh()
+        self.restore()
 
     @property
     def client(self) -> FlaskClient:
         return self.app.test_client()
 
-    def fresh(self) -> None:
-        """Everything as it was after bootstrap."""
+    def restore(self) -> None:
+        """Restore the state after bootstrap."""
         if self.database is not None:
             self.database.dispose()
         state = self.directory / "state"
@@ -72,13 +72,13 @@ class Cloud:
         self.tokens = {name: self._log_in(name) for name in USERS}
 
     def works(self) -> bool:
-        """Whether the users may still log in and are still let in."""
+        """Whether the users' tokens are still accepted."""
         paths = {"admin": "/identity/v3/users", "demo": "/compute/v2.1/servers"}
         answers = [self.client.get(path, headers={"X-Auth-Token": self.tokens[name]}) for name, path in paths.items()]
         return all(answer.status_code == 200 for answer in answers)
 
     def work(self) -> None:
-        """Carry out what waits for the host."""
+        """Execute the host's queued operations."""
         for operation_id in self.conductor.waiting():
             work = self.conductor.claim(operation_id)
             if work is not None:

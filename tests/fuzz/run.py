@@ -188,7 +188,7 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 def _start_again(cloud: Cloud, mutator: Mutator) -> None:
-    cloud.fresh()
+    cloud.restore()
     mutator.forget()
     _stock(cloud, mutator)
 

@@ -29,26 +29,26 @@ from compute_agent.host_config import make_hypervisor
         ({"SIXSTACK_RA_PREFERRED_SECONDS": "99999999"}, "RA_PREFERRED"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, environ: dict[str, str], words: str) -> None:
+def test_errors_name_the_invalid_setting(tmp_path: Path, environ: dict[str, str], words: str) -> None:
     settings = Settings.read({"state": tmp_path}, environ)
     with pytest.raises(OperatorError, match=words):
         make_hypervisor(settings, Installation(id="0123", prefix="fd00::/48", vni_base=4096, mtu=1430))
 
 
-def test_settings_survive_the_way_to_the_agent(tmp_path: Path) -> None:
+def test_settings_round_trip_through_the_environment(tmp_path: Path) -> None:
     settings = Settings.read(
         {"state": tmp_path, "nat64": True, "peers": "fd00::1,fd00::2", "guests_reach_ports": "8774"}, {}
     )
     assert Settings.read({}, settings.environ()) == settings
 
 
-def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+def test_invalid_booleans_are_rejected() -> None:
     assert not Settings.read({}, {"SIXSTACK_AGENT": "False"}).agent
     with pytest.raises(OperatorError, match="SIXSTACK_ISOLATE_GUESTS must be true or false, not 'ture'"):
         Settings.read({}, {"SIXSTACK_ISOLATE_GUESTS": "ture"})
 
 
-def test_a_command_beside_the_environment_of_its_cloud_says_what_is_missing(
+def test_missing_database_url_is_named_in_the_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SIXSTACK_DATABASE_URL", raising=False)

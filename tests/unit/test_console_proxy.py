@@ -88,7 +88,7 @@ async def received(guest: socket.socket) -> bytes:
     return await asyncio.get_running_loop().sock_recv(guest, 100)
 
 
-def test_bytes_pass_both_ways_and_both_sides_end_together() -> None:
+def test_bytes_are_relayed_and_both_streams_close() -> None:
     served = Served()
 
     async def visit() -> None:
@@ -105,7 +105,7 @@ def test_bytes_pass_both_ways_and_both_sides_end_together() -> None:
     served.run(visit)
 
 
-def test_the_console_is_let_go_when_the_browser_leaves() -> None:
+def test_console_is_closed_when_the_browser_disconnects() -> None:
     served = Served()
 
     async def visit() -> None:
@@ -119,7 +119,7 @@ def test_the_console_is_let_go_when_the_browser_leaves() -> None:
 
 
 @pytest.mark.parametrize("token", ["bad", ""])
-def test_a_wrong_token_opens_nothing(token: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_tokens_are_rejected(token: str, caplog: pytest.LogCaptureFixture) -> None:
     served = Served()
     caplog.set_level("DEBUG")
 
@@ -132,7 +132,7 @@ def test_a_wrong_token_opens_nothing(token: str, caplog: pytest.LogCaptureFixtur
     assert not [record for record in caplog.records if record.name.startswith("sixstack")]
 
 
-def test_a_page_from_elsewhere_opens_nothing() -> None:
+def test_other_origins_are_rejected() -> None:
     served = Served()
 
     async def visit() -> None:
@@ -162,7 +162,7 @@ def test_there_is_a_limit() -> None:
     served.run(visit)
 
 
-def test_a_console_that_cannot_be_opened_says_why() -> None:
+def test_failed_console_closes_with_the_reason() -> None:
     served = Served()
 
     async def visit() -> None:
@@ -176,7 +176,7 @@ def test_a_console_that_cannot_be_opened_says_why() -> None:
     served.run(visit)
 
 
-def test_pages_are_served_and_nothing_beside_them(tmp_path: Path) -> None:
+def test_only_pages_of_novnc_are_served(tmp_path: Path) -> None:
     root = tmp_path / "novnc"
     (root / "core").mkdir(parents=True)
     (root / "vnc_lite.html").write_text("<html>")
@@ -207,7 +207,7 @@ def test_pages_are_served_and_nothing_beside_them(tmp_path: Path) -> None:
     served.run(visit)
 
 
-def test_the_agent_hands_over_what_it_opened() -> None:
+def test_agent_hands_over_the_console_socket() -> None:
     hypervisor = FakeHypervisor()
     with pytest.raises(HypervisorError):
         open_console(hypervisor, "nowhere", "vnc")
@@ -277,7 +277,7 @@ def test_host_cannot_use_the_session_of_another_host(host: HostCredential) -> No
     served.run(visit)
 
 
-def test_a_session_is_good_once_and_while_somebody_waits() -> None:
+def test_session_is_valid_once_while_the_proxy_waits() -> None:
     served = Served(host=a_host())
     sessions: list[str] = []
 
@@ -308,7 +308,7 @@ def test_a_session_is_good_once_and_while_somebody_waits() -> None:
 
 
 @pytest.mark.parametrize("host", [None, a_host()])
-def test_what_a_browser_does_not_read_is_not_heaped_up(host: HostCredential | None) -> None:
+def test_slow_browsers_cause_backpressure(host: HostCredential | None) -> None:
     served = Served(host=host)
     chunk, chunks, most = bytes(1 << 20), 96, 48
     sent = 0
@@ -347,11 +347,11 @@ def test_what_a_browser_does_not_read_is_not_heaped_up(host: HostCredential | No
         ({"console_url": "https://all.example", "console_host_url": "https://one.example"}, "https://one.example"),
     ],
 )
-def test_hosts_are_told_where_this_proxy_is(more: dict[str, str], url: str | None) -> None:
+def test_hosts_get_the_url_of_this_proxy(more: dict[str, str], url: str | None) -> None:
     assert endpoint.host_facing_url(Settings(**more), 8775) == url  # type: ignore[arg-type]
 
 
-def test_a_taken_port_matters_only_to_who_chose_it(tmp_path: Path) -> None:
+def test_taken_port_is_an_error_only_if_configured(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as api, socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(OSError, match="in use"):

@@ -16,7 +16,7 @@ from app.core.errors import OperatorError
 from app.db.database import ConnectionOwner, Database, UtcDateTime, is_unreachable
 
 
-def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) -> None:
+def test_connections_of_ended_threads_return_to_the_pool(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/some.db", pool_size=1)
     keeping = threading.local()
 
@@ -34,7 +34,7 @@ def test_threads_that_end_give_back_the_connections_they_held(tmp_path: Path) ->
     database.dispose()
 
 
-def test_dispose_closes_what_is_held(tmp_path: Path) -> None:
+def test_dispose_closes_pinned_connections(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/some.db", pool_size=1)
     owner = ConnectionOwner()
     held = database.pin_connection(owner)
@@ -58,11 +58,11 @@ def test_dispose_closes_what_is_held(tmp_path: Path) -> None:
         (ValueError("no"), False),
     ],
 )
-def test_what_may_help_to_be_tried_again(error: Exception, helps: bool) -> None:
+def test_retryable_errors_are_recognized(error: Exception, helps: bool) -> None:
     assert is_unreachable(error) is helps
 
 
-def test_sqlite_that_is_locked_is_not_a_mistake_and_a_mistake_is(tmp_path: Path) -> None:
+def test_locked_sqlite_is_unreachable_and_invalid_sql_is_not(tmp_path: Path) -> None:
     with ExitStack() as undo:
         one, two = (undo.enter_context(closing(sqlite3.connect(tmp_path / "some.db", timeout=0))) for _ in range(2))
         with pytest.raises(sqlite3.OperationalError) as wrong:
@@ -75,12 +75,12 @@ def test_sqlite_that_is_locked_is_not_a_mistake_and_a_mistake_is(tmp_path: Path)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle://somewhere/x", "nosuch://x"])
-def test_a_url_that_means_nothing_is_said_so(url: str) -> None:
+def test_unsupported_urls_are_rejected(url: str) -> None:
     with pytest.raises(OperatorError, match="postgresql"):
         Database(url)
 
 
-def test_times_are_utc_whatever_zone_postgresql_is_set_to() -> None:
+def test_times_are_utc_for_any_postgresql_time_zone() -> None:
     there = datetime(2026, 11, 21, 18, tzinfo=ZoneInfo("Asia/Tokyo"))
     read = UtcDateTime().process_result_value(there, DefaultDialect())
     assert read is not None

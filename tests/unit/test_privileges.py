@@ -62,7 +62,7 @@ def test_the_database_of_an_earlier_release_is_moved_and_found(settings: Setting
         assert Path(settings.database.removeprefix("sqlite:///")).parent == settings.state / "api"
 
 
-def test_a_move_that_was_interrupted_is_finished(settings: Settings) -> None:
+def test_interrupted_move_is_completed(settings: Settings) -> None:
     content = old_database(settings)
     (settings.state / ".api").mkdir()
     os.link(settings.state / "sixstack.db", settings.state / ".api" / "sixstack.db")
@@ -75,7 +75,7 @@ def test_a_move_that_was_interrupted_is_finished(settings: Settings) -> None:
 
 
 @needs_root
-def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_path: Path) -> None:
+def test_owner_of_root_files_is_changed_once(settings: Settings, tmp_path: Path) -> None:
     old_database(settings)
     installation.prepare(settings)
     store, secret = settings.state / "images/store", tmp_path / "secret"
@@ -103,7 +103,7 @@ def test_files_of_root_are_given_to_the_account_once(settings: Settings, tmp_pat
 
 
 @needs_root
-def test_no_image_store_is_made_beside_object_storage(settings: Settings) -> None:
+def test_object_storage_needs_no_local_image_store(settings: Settings) -> None:
     settings = replace(settings, image_store="s3://images")
     privileges.change_owners(settings, WHO)
     assert not (settings.state / "images/store").exists()
@@ -123,7 +123,7 @@ def test_the_account_is_a_uid_of_the_installation_or_a_named_user(settings: Sett
 
 @needs_root
 @pytest.mark.parametrize("is_hidden", [False, True])
-def test_the_account_reaches_what_it_needs_and_nothing_beside(reachable: Path, is_hidden: bool) -> None:
+def test_account_reaches_only_the_directories_it_needs(reachable: Path, is_hidden: bool) -> None:
     home = reachable / "home"
     (home / "state").mkdir(parents=True)
     (home / "secret").write_text("secret")
@@ -148,7 +148,7 @@ def test_the_account_reaches_what_it_needs_and_nothing_beside(reachable: Path, i
 
 
 @needs_root
-def test_a_key_that_only_root_may_read_is_copied_for_the_account(settings: Settings, tmp_path: Path) -> None:
+def test_files_readable_only_by_root_are_copied_for_the_account(settings: Settings, tmp_path: Path) -> None:
     installation.prepare(settings)
     privileges.change_owners(settings, WHO)
     key = tmp_path / "dns.key"

@@ -9,13 +9,13 @@ from app.core.processes import notify_systemd
 from compute_agent.host_config import BOOT_ID, RESTART_MARK, clear_restart_mark, should_restart_machines
 
 
-def test_the_first_start_of_all_finds_nothing_to_start_again(tmp_path: Path) -> None:
+def test_first_start_restarts_no_machines(tmp_path: Path) -> None:
     assert not should_restart_machines(tmp_path)
     clear_restart_mark(tmp_path)
     assert not should_restart_machines(tmp_path)
 
 
-def test_a_reboot_is_remembered_until_machines_were_started(tmp_path: Path) -> None:
+def test_reboot_is_recorded_until_machines_are_started(tmp_path: Path) -> None:
     (tmp_path / BOOT_ID).write_text("another boot\n")
     assert should_restart_machines(tmp_path)
     assert should_restart_machines(tmp_path), "an agent that ended while the control plane was away forgot the reboot"
@@ -23,7 +23,7 @@ def test_a_reboot_is_remembered_until_machines_were_started(tmp_path: Path) -> N
     assert not should_restart_machines(tmp_path)
 
 
-def test_machines_that_an_operator_ended_are_started_once(tmp_path: Path) -> None:
+def test_machines_stopped_by_the_operator_are_started_once(tmp_path: Path) -> None:
     clear_restart_mark(tmp_path)
     (tmp_path / RESTART_MARK).touch()
     assert should_restart_machines(tmp_path)
@@ -32,7 +32,7 @@ def test_machines_that_an_operator_ended_are_started_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "abstract"])
-def test_systemd_hears_that_the_cloud_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_systemd_is_notified_when_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     address = str(tmp_path / "notify") if kind == "file" else f"@{tmp_path}/notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address.replace("@", "\0", 1))
