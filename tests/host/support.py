@@ -22,6 +22,7 @@ from hypervisor.base.config import HostConfig
 from hypervisor.driver import QemuHypervisor
 
 CLONE_NEWNET = 0x40000000
+RTF_LOCAL = 0x80000000
 TINY_IMAGE = Path(__file__).parents[2] / "var/images/tiny.qcow2"
 PREFIX = IPv6Interface("fd00:6:6:6::/64")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,16 +80,29 @@ def inside(namespace: int) -> Iterator[None]:
 
 
 def wait_for_source(address: IPv6Address, peer: IPv6Address, interface: str = "") -> None:
-    """Wait until packets to `peer` leave from an address that was just added: its routes come from a work queue."""
+    """Wait until packets to `peer` leave from an address that was just added, and replies to it are delivered.
+
+    The kernel adds an address with its prefix route at once, but its local route from a work queue. Until then, packets
+    to the address are answered with "network unreachable".
+    """
     scope = socket.if_nametoindex(interface) if interface else 0
     deadline = time.monotonic() + 30
     while True:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
             probe.connect((str(peer), 9, 0, scope))
-            if IPv6Address(probe.getsockname()[0].partition("%")[0]) == address:
+            source = IPv6Address(probe.getsockname()[0].partition("%")[0])
+            if source == address and has_local_route(address):
                 return
         assert time.monotonic() < deadline, f"{address} is not used for {peer}"
         time.sleep(0.01)
+
+
+def has_local_route(address: IPv6Address) -> bool:
+    """Whether packets to the address are delivered in this thread's network namespace."""
+    routes = (line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines())
+    return any(
+        (route[0], route[1]) == (address.packed.hex(), "80") and int(route[8], 16) & RTF_LOCAL for route in routes
+    )
 
 
 class OneImage:
