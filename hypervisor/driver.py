@@ -1,4 +1,4 @@
-"""A host that runs machines with qemu: what `Hypervisor` says, done with files, links and processes."""
+"""QemuHypervisor: runs machines with qemu, kernel links and files."""
 
 import contextlib
 import logging
@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 
 class QemuHypervisor:
-    """Implements `Hypervisor`. Files are the only memory: a second one, started later, finds what a first one left."""
+    """Implements `Hypervisor`. All state is in files and processes, so that a restarted agent finds it."""
 
     def __init__(self, config: HostConfig, images: ImageSource) -> None:
         if not re.fullmatch(r"[0-9a-f]{4}", config.installation):
-            raise ValueError(f"an installation is four hex digits, not {config.installation!r}")
+            raise ValueError(f"an installation id is four hex digits, not {config.installation!r}")
         self.config = config
         self.paths = HostPaths(config.state.resolve(), config.shared_machines, config.host_name)
         self.links = Links(config.installation, config.uplink, host_name=config.host_name, peers=config.peers)
@@ -86,7 +86,7 @@ class QemuHypervisor:
     # --- the host ---------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise HostUnfit, saying what to do, when this computer cannot run machines for this user."""
+        """Raise HostUnfit, with a remedy, when this computer cannot run machines for this user."""
         host_facts.check_requirements(self.config.qemu)
         self.machines.accelerators.select()
         self.translator.check()
@@ -128,10 +128,10 @@ class QemuHypervisor:
         try:
             self.translator.ensure()
         except HypervisorError as error:
-            log.error("Guests have no way to IPv4: %s", error)
+            log.error("NAT64 is unavailable: %s", error)
 
     def _raise_limits(self) -> None:
-        """Once: a container may forbid it, and guests run all the same."""
+        """Raise the kernel's neighbor table limits once; containers may forbid it."""
         if not self._limits_raised:
             self._limits_raised = True
             try:
@@ -149,7 +149,7 @@ class QemuHypervisor:
         self.translator.close_down()
 
     def close(self) -> None:
-        """Let go of what this object holds. Machines, links and radvd go on."""
+        """Close sockets of this process. Machines, links and radvd continue."""
         self.links.close()
 
     # --- machines ---------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class QemuHypervisor:
             target = paths.snapshot(name)
             root = next(iter(self.machines.writable_disks(spec, paths)), None)
             if root is None:
-                raise HypervisorError("The machine has no disk of its own.")
+                raise HypervisorError("The machine has no writable disk.")
             if self.machines.process_of(paths) is not None:
                 interrupted = self.machines.reset_interrupt(spec.id)
                 size = snapshots.virtual_bytes(root)
@@ -338,7 +338,7 @@ class QemuHypervisor:
     def spec(self, machine_id: str) -> MachineSpec | None:
         return self.machines.spec(machine_id)
 
-    # --- from and to other hosts ------------------------------------------------------------------------------------
+    # --- migration --------------------------------------------------------------------------------------------------
 
     def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
         return self._migrations.begin_migration(spec, live=live)

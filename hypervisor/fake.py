@@ -1,4 +1,4 @@
-"""A host in memory: the same behaviour as the real one, at once, with handles for tests to make things go wrong."""
+"""FakeHypervisor: an in-memory host for tests, with failure injection."""
 
 import os
 import socket
@@ -33,14 +33,14 @@ from hypervisor.api.spec import (
     SnapshotFile,
 )
 
-# Where fakes of one process await machines of each other, by plan; machines of other processes come with fresh disks.
+# Incoming machines of all fakes in this process, by plan; machines of other processes arrive with fresh disks.
 _AWAITED: dict[str, "FakeMachine"] = {}
 ALIVE = frozenset({MachineState.RUNNING, MachineState.PAUSED, MachineState.NO_SPACE, MachineState.CRASHED})
 
 
 @dataclass
 class FakeMachine:
-    """What a real host would keep in a directory and a process."""
+    """State of one machine, which a real host keeps in a directory and a process."""
 
     spec: MachineSpec
     state: MachineState = MachineState.SHUTOFF
@@ -50,16 +50,16 @@ class FakeMachine:
     disk: bytes = b"fresh"
     before_resize: bytes | None = None
     suspended: bool = False
-    awaited: str | None = None  # the plan by which it is to come from another host
-    sent: str | None = None  # the plan by which it has left
+    awaited: str | None = None  # plan of its incoming migration
+    sent: str | None = None  # plan of its completed outgoing migration
 
 
 @dataclass
 class FakeHypervisor:
     """Implements `Hypervisor`.
 
-    `machines` may be handed in, so that a second fake finds what a first one left: a restart. `before` is called with
-    the method's name and the machine's id at the start of every call; it may sleep, wait for an event or raise.
+    `machines` may be passed to a second fake to simulate a restart of the agent. `before` is called with the method's
+    name and the machine's id at the start of each call; it may sleep, wait for an event or raise.
     """
 
     name: str = "fake-host"
@@ -67,7 +67,7 @@ class FakeHypervisor:
     memory_mib: int = 262_144
     disk_gib: int = 10_000
     accelerator: str = "tcg"
-    accelerator_reason: str | None = "this host is not real"
+    accelerator_reason: str | None = "fake host"
     disk_is_low: bool = False
     images: ImageSource | None = None
     machines: dict[str, FakeMachine] = field(default_factory=dict)
@@ -84,36 +84,36 @@ class FakeHypervisor:
     _failures: dict[str, list[HypervisorError]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    # --- handles for tests ------------------------------------------------------------------------------------------
+    # --- test controls ----------------------------------------------------------------------------------------------
 
     def fail_next(self, method: str, error: HypervisorError, times: int = 1) -> None:
         """The next `times` calls of `method` raise `error`."""
         self._failures.setdefault(method, []).extend([error] * times)
 
     def guest_powers_off(self, machine_id: str) -> None:
-        """As if somebody had typed `poweroff` in the guest."""
+        """Simulate `poweroff` in the guest."""
         with self._lock:
             self._end(self.machines[machine_id])
 
     def guest_crashes(self, machine_id: str) -> None:
-        """qemu is there, the guest cannot go on."""
+        """Simulate a crashed guest in a running qemu."""
         with self._lock:
             self.machines[machine_id].state = MachineState.CRASHED
 
     def fill_disk(self, machine_id: str) -> None:
-        """The host has no room for what the guest writes, nor for new work."""
+        """Simulate a full file system: the guest is paused and new work is refused."""
         self.disk_is_low = True
         with self._lock:
             self.machines[machine_id].state = MachineState.NO_SPACE
 
     def free_disk(self, machine_id: str) -> None:
-        """There is room again, and the guest has continued."""
+        """Simulate free space: the guest continues."""
         self.disk_is_low = False
         with self._lock:
             self.machines[machine_id].state = MachineState.RUNNING
 
     def lose(self, machine_id: str) -> None:
-        """As if disk and process had vanished from the host."""
+        """Simulate the loss of disk and process."""
         with self._lock:
             self.machines.pop(machine_id, None)
 

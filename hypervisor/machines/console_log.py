@@ -1,4 +1,4 @@
-"""The serial console's file: only ever appended to by qemu, and kept from filling the host's disk by us."""
+"""Serial console log: qemu appends to it, the agent limits the disk space that it uses."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 def read_console_tail(path: Path) -> bytes:
-    """The last MiB of the console, or nothing."""
+    """Return the last MiB of the console log; empty without one."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - CONSOLE_BYTES))
@@ -24,10 +24,10 @@ def read_console_tail(path: Path) -> bytes:
 
 
 def trim_console(path: Path) -> None:
-    """Give the blocks before the last MiB back to the file system.
+    """Punch a hole before the last MiB of the log.
 
-    The file keeps its length and becomes sparse, so qemu's appending is not disturbed and no byte at the end is lost.
-    A file system without holes keeps the whole file.
+    The file keeps its length and becomes sparse, so qemu can append at the same time. A file system without holes keeps
+    the whole file.
     """
     try:
         status = path.stat()
@@ -42,7 +42,7 @@ def trim_console(path: Path) -> None:
 
 
 def prepend_console(path: Path, before: bytes) -> None:
-    """Put what the guest has said on another host before what it says here. qemu appends, wherever the end is."""
+    """Insert the console log of the migration source at the beginning. qemu opens the log with O_APPEND."""
     with path.open("r+b") as file:
         since = file.read()
         file.seek(0)

@@ -1,4 +1,4 @@
-"""What a running machine has used: from qemu, from the processes' times and from its taps."""
+"""Diagnostics of a running machine: qemu block statistics, CPU times of vCPU threads, tap counters."""
 
 import os
 import re
@@ -16,7 +16,7 @@ NANOSECONDS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def query_diagnostics(control: Path, pid: int, spec: MachineSpec, links: Links, started_at: float) -> Diagnostics:
-    """Raises HypervisorError when qemu does not answer."""
+    """Query qemu, /proc and the taps. Raises HypervisorError when qemu does not answer."""
 
     async def converse(client: QMPClient) -> tuple[Any, Any, Any]:
         return (
@@ -59,13 +59,13 @@ def _disk_counters(device: dict[str, Any]) -> DiskCounters:
 
 
 def _read_link_counters() -> dict[str, list[int]]:
-    """Counters of every link, as /proc/net/dev has them: eight of what it received, eight of what it sent."""
+    """Return the counters of each link in /proc/net/dev: eight for received, then eight for sent packets."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     return {name.strip(): [int(word) for word in rest.split()] for name, _, rest in (x.partition(":") for x in lines)}
 
 
 def _nic_counters(mac: str, tap: list[int] | None) -> NicCounters:
-    """What a tap receives, its guest has sent."""
+    """Swap directions: a tap receives what the guest sends."""
     if tap is None:
         return NicCounters(mac=mac)
     return NicCounters(

@@ -1,7 +1,7 @@
-"""Interfaces that are plugged into a running machine, and out of it.
+"""Hotplug and unplug of network interfaces.
 
-Every interface sits in a slot of its own, a PCIe root port that is there from the start. Which port is in which slot is
-written down before anything is done, so that whoever comes after a crash knows what was wanted.
+Each interface has its own slot, a PCIe root port created at launch. The assignment of ports to slots is stored before
+qemu is changed, so that a retry after a crash uses the same slots.
 """
 
 import os
@@ -20,16 +20,16 @@ from hypervisor.qemu.command import SLOTS, nic_device, nic_name, nic_netdev
 
 
 def assign_slots(nics: tuple[NicSpec, ...]) -> dict[str, int]:
-    """Slots of a machine that starts, by port. Raises HypervisorError when there are too many interfaces."""
+    """Assign a slot to each port of a new qemu. Raises HypervisorError when there are too many interfaces."""
     if len(nics) > SLOTS:
-        raise HypervisorError(f"A machine has at most {SLOTS} interfaces, {len(nics)} are wanted.")
+        raise HypervisorError(f"A machine has at most {SLOTS} interfaces, {len(nics)} are requested.")
     return {nic.port_id: number for number, nic in enumerate(nics)}
 
 
 def extend_slots(control: Path, slots: Mapping[str, int], nics: tuple[NicSpec, ...]) -> dict[str, int]:
-    """The slots with those for new interfaces; those of interfaces to be unplugged are still in it.
+    """Return the slots with those of new interfaces added; interfaces to be unplugged keep theirs.
 
-    Raises HypervisorError when none is free.
+    Raises HypervisorError when no slot is free.
     """
     present = qmp.run_session(control, _list_devices)
     taken = set(slots.values()) | {number for number in range(SLOTS) if nic_name(number) in present}
@@ -44,7 +44,7 @@ def extend_slots(control: Path, slots: Mapping[str, int], nics: tuple[NicSpec, .
 
 
 def unplug(control: Path, slots: list[int]) -> None:
-    """The interfaces in these slots reach nothing any more; a guest that obeys does not see them either."""
+    """Disconnect the interfaces in these slots and request their unplug from the guest."""
 
     async def converse(client: QMPClient) -> None:
         for number in slots:
@@ -55,7 +55,7 @@ def unplug(control: Path, slots: list[int]) -> None:
 
 
 def plug(control: Path, links: Links, slots: Mapping[str, int], nics: tuple[NicSpec, ...], owner: int) -> None:
-    """These interfaces are plugged in; one that is already is left alone."""
+    """Plug in the interfaces that are not plugged in yet."""
     present = qmp.run_session(control, _list_devices)
     for nic in nics:
         number = slots[nic.port_id]
@@ -85,7 +85,7 @@ async def _list_devices(client: QMPClient) -> set[str]:
 
 
 async def _execute_unless_missing(client: QMPClient, command: str, arguments: dict[str, object]) -> None:
-    """Content when it is gone, or on its way."""
+    """Ignore errors for devices that are missing or being unplugged."""
     try:
         await client.execute(command, arguments)
     except ExecuteError as error:

@@ -1,4 +1,4 @@
-"""Starting a machine's qemu: as somebody without rights, with every file it needs already open."""
+"""Launch of a machine's qemu as an unprivileged user that inherits every file as an open descriptor."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ from hypervisor.storage.disks import DiskFile
 
 log = logging.getLogger(__name__)
 
-# Above what systemd and containers hand out, below 2**31: no account and no container has these numbers.
+# Above the uid ranges of systemd and containers, below 2**31: no account and no container uses these uids.
 FIRST_UID = 0x7000_0000
 UIDS = 0x0F00_0000
 LAUNCH_SECONDS = 30.0
@@ -53,7 +53,7 @@ def start_qemu(
     has its disks open. One with `consoles` has a screen and lets others take part in its serial console. Raises
     LaunchFailed; then qemu is gone again."""
     identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
-    with ExitStack() as mine:  # qemu has its own copies of these descriptors
+    with ExitStack() as mine:  # qemu inherits copies of these descriptors
         listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
         serial = mine.enter_context(contextlib.closing(qmp.listen(paths.serial))) if consoles else None
         files = OpenFiles(
@@ -89,13 +89,13 @@ def start_qemu(
         if word == INTERNAL_ERROR and accelerator == "kvm":
             raise AcceleratorFailed("The guest failed under KVM: internal-error.")
         if state is not wanted:
-            raise LaunchFailed(f"The guest did not start to run, qemu says {word}.")
+            raise LaunchFailed(f"The guest did not start, qemu reports {word}.")
         if not frozen:
             _apply_limits(spec, paths, disks)
     except HypervisorError as error:
         _end_process(paths)
         words = process.log_tail(paths.log)
-        log.error("machine %s does not start: %s; qemu says: %s", spec.id, error, words)
+        log.error("machine %s does not start: %s; qemu log: %s", spec.id, error, words)
         is_about_kvm = isinstance(error, AcceleratorFailed) or (accelerator == "kvm" and "kvm" in words.lower())
         raise (AcceleratorFailed if is_about_kvm else LaunchFailed)(f"qemu did not start: {error}") from error
     except BaseException:
@@ -104,7 +104,7 @@ def start_qemu(
 
 
 def _wait_for_state(paths: MachinePaths) -> tuple[MachineState, str]:
-    """The state of a qemu that was just started. Raises HypervisorError when it has ended, or at LAUNCH_SECONDS."""
+    """Return the first state that a new qemu reports. Raises HypervisorError when it ends, or after LAUNCH_SECONDS."""
     deadline = time.monotonic() + LAUNCH_SECONDS
     while True:
         try:
@@ -116,7 +116,7 @@ def _wait_for_state(paths: MachinePaths) -> tuple[MachineState, str]:
 
 
 def _end_process(paths: MachinePaths) -> None:
-    """End a qemu that was just started, if there is one."""
+    """End a qemu that was just started, if it exists."""
     running = process.wait_for_start(paths.pid, 0.5)
     if running is not None:
         running.end()
@@ -130,12 +130,12 @@ def _apply_limits(spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile])
     if spec.cpu_limits is not None:
         running = process.wait_for_start(paths.pid, 0.5)
         if running is None:
-            raise LaunchFailed("qemu went away.")
+            raise LaunchFailed("qemu exited during its start.")
         limits.limit_cpu(cgroup_name(paths), running.pid, spec.cpu_limits, spec.vcpus)
 
 
 def cgroup_name(paths: MachinePaths) -> str:
-    """Of the control group of a machine that has limits: its id, which no other machine has."""
+    """Name of the control group of a machine with CPU limits."""
     return f"sixstack-{paths.directory.name}"
 
 
@@ -146,10 +146,10 @@ def _open_nic(mine: ExitStack, links: Links, nic: NicSpec, owner: int, slot: int
 
 
 def machine_identity(installation: str, machine_id: str, groups: tuple[int, ...] = ()) -> Identity:
-    """The user a machine's qemu runs as.
+    """Return the user that a machine's qemu runs as.
 
-    Each machine has a number of its own, worked out from its id: a guest that breaks out of its qemu can neither signal
-    nor trace another one, which one shared account would allow. No account needs to be created or cleaned up.
+    Each machine has its own uid, derived from its id: a guest that escapes its qemu can neither signal nor trace
+    another qemu, as it could under a shared account. No account has to be created or removed.
     """
     digest = hashlib.sha256(f"{installation}/{machine_id}".encode()).digest()
     number = FIRST_UID + int.from_bytes(digest[:8], "big") % UIDS

@@ -1,7 +1,7 @@
-"""Limits of a running machine: what each of its disks may do in a second, and its part of the host's processors.
+"""QoS limits of a running machine: disk throughput and IOPS, CPU quota and shares.
 
-Disks are slowed down by qemu itself. Processors are the kernel's: a machine with limits has a control group of its own,
-of whichever of the two versions this host has the processors in. Where it has neither, such a machine does not start.
+qemu throttles disks. CPU limits use a control group per machine, cgroup v1 or v2, wherever this host has the cpu
+controller. A machine with CPU limits fails to start on a host without it.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from hypervisor.qemu import qmp
 from hypervisor.qemu.command import disk_device
 
 DEFAULT_PERIOD_US = 100_000
-# A process that has just ended stays in its group for a moment.
+# How long an ended process may stay in its control group.
 EMPTYING_SECONDS = 2.0
 
 
 def throttle_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) -> None:
-    """From now on, the disks with these places in the command line are no faster. Raises HypervisorError."""
+    """Throttle the disks with these indexes in the command line. Raises HypervisorError."""
     rates = {
         "bps": limits.total_bytes,
         "bps_rd": limits.read_bytes,
@@ -45,13 +45,13 @@ def throttle_disks(control: Path, numbers: Iterable[int], limits: DiskLimits) ->
 
 @dataclass(frozen=True)
 class CgroupRoot:
-    """Where machines may have control groups for processors; `version` is 1 or 2."""
+    """A cgroup directory with the cpu controller; `version` is 1 or 2."""
 
     directory: Path
     version: int
 
     def confine(self, name: str, pid: int, limits: CpuLimits, vcpus: int) -> None:
-        """This process and all of its threads get no more than that."""
+        """Move the process with all of its threads into a new group with these limits."""
         group = self.directory / name
         group.mkdir(exist_ok=True)
         for file, value in self.values(limits, vcpus).items():
@@ -59,20 +59,20 @@ class CgroupRoot:
         (group / "cgroup.procs").write_text(str(pid))
 
     def values(self, limits: CpuLimits, vcpus: int) -> dict[str, str]:
-        """The files of a group and what is to be in them."""
+        """Return the contents of the group's files by name."""
         period = limits.period_us or DEFAULT_PERIOD_US
         quota = limits.quota_us * vcpus if limits.quota_us else -1
         if self.version == 1:
             found = {"cpu.cfs_period_us": str(period), "cpu.cfs_quota_us": str(quota)}
             return found | ({"cpu.shares": str(limits.shares)} if limits.shares else {})
         found = {"cpu.max": f"{'max' if quota < 0 else quota} {period}"}
-        if limits.shares:  # 2 to 262144 become 1 to 10000, as everybody does it
+        if limits.shares:  # maps 2-262144 to 1-10000, like systemd and runc
             found["cpu.weight"] = str(1 + (min(max(limits.shares, 2), 262144) - 2) * 9999 // 262142)
         return found
 
 
 def limit_cpu(name: str, pid: int, limits: CpuLimits, vcpus: int) -> None:
-    """Give the machine's process its part of the processors. Raises LaunchFailed where this host cannot."""
+    """Limit the CPU time of the machine's process. Raises LaunchFailed when this host cannot."""
     for groups in find_cpu_cgroups():
         try:
             groups.confine(name, pid, limits, vcpus)
@@ -84,7 +84,7 @@ def limit_cpu(name: str, pid: int, limits: CpuLimits, vcpus: int) -> None:
 
 
 def remove_cgroup(name: str) -> None:
-    """The group of a machine whose process has ended goes; content if it has none."""
+    """Remove the group of a machine whose process has ended, if it has one."""
     for groups in find_cpu_cgroups():
         deadline = time.monotonic() + EMPTYING_SECONDS
         while True:
@@ -98,7 +98,7 @@ def remove_cgroup(name: str) -> None:
 
 
 def find_cpu_cgroups() -> list[CgroupRoot]:
-    """Below our own group if that is ours to divide, or at the top."""
+    """Return the usable cgroup directories: below the agent's own group if delegated, and at the root."""
     own = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

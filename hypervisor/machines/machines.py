@@ -1,4 +1,4 @@
-"""The machines of a host: who may touch one, its qemu process, how it is started, ended and looked at."""
+"""Lifecycle of the machines of a host: locks, launch, shutdown, state reports and repair of qemu processes."""
 
 import contextlib
 import logging
@@ -34,9 +34,9 @@ from hypervisor.storage.disks import DiskFile, Disks
 
 log = logging.getLogger(__name__)
 
-# A guest that KVM cannot run falls over in its boot loader or early kernel.
+# A guest that KVM cannot run crashes in its boot loader or early kernel.
 KVM_TRIAL_SECONDS = 120.0
-# What has to be free before a guest that had no space left continues.
+# Free disk space required before a guest paused by ENOSPC is resumed.
 RESUME_MIB = 16
 # Pause between two presses of a guest's power button.
 POWER_BUTTON_SECONDS = 2.0
@@ -68,7 +68,10 @@ class Machines:
 
     @contextlib.contextmanager
     def hold(self, machine_id: str) -> Iterator[MachinePaths]:
-        """One thing at a time for one machine: the agent sees to that itself, but our own watchers act as well."""
+        """Serialize changes of one machine: the agent does so itself, but periodic repair changes machines as well.
+
+        Raises HypervisorError for OSError in the block.
+        """
         with self._locks_guard:
             lock = self._locks.setdefault(machine_id, threading.RLock())
         with lock:
@@ -80,26 +83,26 @@ class Machines:
                 raise HypervisorError(f"The host's files are in the way: {error.strerror}{where}.") from error
 
     def process_of(self, paths: MachinePaths) -> Process | None:
-        """The machine's qemu. A socket that accepts without a pid file is one that was started this very moment."""
+        """Return the machine's qemu, or None. A QMP socket that accepts without a pid file: qemu is starting."""
         running = process.find(paths.pid)
         if running is None and paths.qmp.exists() and qmp.is_listening(paths.qmp):
             running = process.wait_for_start(paths.pid, 2)
         return running
 
     def end_processes(self, machine_id: str, paths: MachinePaths) -> None:
-        """End every qemu of the machine, also one that no pid file names. Raises HypervisorError when one stays."""
+        """End every qemu of the machine, also without a pid file. Raises HypervisorError when one remains."""
         running = process.find(paths.pid)
         if running is not None:
-            # On SIGTERM qemu writes back what it holds, and ends.
+            # On SIGTERM qemu flushes its caches and exits.
             running.end()
         for one in find_machine_processes(self.config.installation, self.paths, machine_id):
             one.process.end()
 
     def repair_processes(self) -> None:
-        """Compare the qemu processes of this host with the files of its machines, and settle what does not match.
+        """Reconcile the qemu processes of this host with the files of its machines.
 
-        A process that uses the files of its machine gets its pid file back; any other one that no pid file names is
-        an orphan and is ended. Machines that are being worked on are left alone until the next call.
+        A process that uses the files of its machine gets its pid file back; any other process without a pid file is
+        an orphan and is ended. Locked machines are skipped until the next call.
         """
         found = find_machine_processes(self.config.installation, self.paths)
         for machine_id in sorted({one.machine_id for one in found if not self._is_named_by_pid_file(one)}):
@@ -113,48 +116,50 @@ class Machines:
                 continue
             is_known = paths.spec.exists() and self.paths.is_owned(machine_id)
             if is_known and process.find(paths.pid) is None and one.writes_console_of(paths):
-                log.warning("machine %s: process %d has lost its pid file; written again", machine_id, one.process.pid)
-                with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                log.warning("machine %s: process %d had no pid file; restored", machine_id, one.process.pid)
+                with contextlib.suppress(FileNotFoundError):  # the process has ended
                     process.write_pid_file(paths.pid, one.process)
                 continue
-            log.error("machine %s: process %d belongs to no machine of this host; ended", machine_id, one.process.pid)
+            log.error(
+                "machine %s: process %d belongs to no machine of this host; terminating", machine_id, one.process.pid
+            )
             one.process.end()
 
     def _is_named_by_pid_file(self, one: MachineProcess) -> bool:
         return process.find(self.paths.machine(one.machine_id).pid) == one.process
 
     def find_process(self, machine_id: str, paths: MachinePaths) -> Process:
-        """The same. Raises HypervisorError when there is none."""
+        """Return the machine's qemu. Raises HypervisorError when the machine does not run."""
         running = self.process_of(paths)
         if running is None:
             raise HypervisorError(f"Machine {machine_id} does not run.")
         return running
 
     def spec(self, machine_id: str) -> MachineSpec | None:
-        """What the machine was last told to be."""
+        """Return the stored spec of the machine, or None."""
         path = self.paths.machine(machine_id).spec
         try:
             return MachineSpec.from_file(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError:
-            log.exception("%s is not the document of a machine", path)
+            log.exception("%s is not a valid machine spec", path)
             return None
 
     def find_spec(self, machine_id: str) -> MachineSpec:
-        """The same. Raises HypervisorError when the machine is not here."""
+        """Return the stored spec. Raises HypervisorError when the machine is not here."""
         known = self.spec(machine_id)
         if known is None:
             raise HypervisorError(f"Machine {machine_id} is not here.")
         return known
 
     def runs_generation(self, spec: MachineSpec, paths: MachinePaths) -> bool:
-        """Whether it runs, and was told just this."""
+        """Whether the machine runs with the generation of this spec."""
         known = self.spec(spec.id)
         return known is not None and known.generation == spec.generation and self.process_of(paths) is not None
 
     def report(self, machine_id: str, paths: MachinePaths) -> MachineReport:
-        """How it is, without a lock: a machine may be looked at while something is done to it."""
+        """Report the state of a machine without its lock, so that long operations do not block reports."""
         if not paths.directory.is_dir() or not self.paths.is_owned(machine_id):
             return MachineReport(id=machine_id, state=MachineState.ABSENT)
         trim_console(paths.console)
@@ -167,12 +172,12 @@ class Machines:
             if state is MachineState.NO_SPACE:
                 self._without_space.add(machine_id)
             if word == INTERNAL_ERROR and self._may_retry_under_tcg(run):
-                state = MachineState.RUNNING  # as it will again, under TCG, from the next repair on
+                state = MachineState.RUNNING  # the next repair restarts it under TCG
         except qmp.QmpUnavailable:
             running = self.process_of(paths)
             state = MachineState.SHUTOFF if running is None or running.wait(5) else MachineState.CRASHED
         except HypervisorError as error:
-            # Busy or stuck, but there: the guest most likely goes on.
+            # qemu is busy or stuck; the guest is assumed to run.
             log.warning("machine %s: %s", machine_id, error)
             state = MachineState.RUNNING
         if state is MachineState.SHUTOFF:
@@ -180,7 +185,7 @@ class Machines:
         return MachineReport(id=machine_id, state=state, accelerator=run.accelerator, started_at=run.started_at)
 
     def provision(self, spec: MachineSpec, paths: MachinePaths, start: bool) -> MachineReport:
-        """Start a machine that does not run, or only have everything ready for its start."""
+        """Create or update a machine that does not run; start it if `start`."""
         if start:
             return self.launch(spec, paths)
         if not paths.spec.exists():
@@ -196,10 +201,10 @@ class Machines:
     def launch(
         self, spec: MachineSpec, paths: MachinePaths, accelerator: str | None = None, *, resume: bool = False
     ) -> MachineReport:
-        """Start a machine that does not run. Keeps the disks it has; leaves nothing new behind when it fails.
+        """Start a machine that does not run. Keeps existing disks; a failed launch removes what it created.
 
-        With `resume` a suspended guest goes on. Its memory is good once: whoever comes after a crash boots the guest,
-        whose disk may have changed since.
+        With `resume` a suspended guest continues from its saved memory. The memory is used once: a retry after a
+        crash boots the guest, because its disk may have changed since the memory was saved.
         """
         accelerator = accelerator or self.accelerators.select().accelerator
         is_new = not paths.spec.exists()
@@ -232,7 +237,7 @@ class Machines:
                     raise
                 if not isinstance(error, AcceleratorFailed) or not self.accelerators.may_fall_back():
                     raise
-                log.warning("machine %s: %s It is started under TCG.", spec.id, error)
+                log.warning("machine %s: %s Starting it under TCG.", spec.id, error)
                 accelerator = "tcg"
                 run = replace(run, accelerator=accelerator)
                 run.save(paths)
@@ -245,11 +250,11 @@ class Machines:
         return MachineReport(id=spec.id, state=MachineState.RUNNING, accelerator=accelerator, started_at=started_at)
 
     def _undo_launch(self, machine_id: str, paths: MachinePaths, *, is_new: bool, owner: str | None) -> None:
-        """End the process first: while it runs, its files are what it is found by."""
+        """End the process first: a running process is found by its files."""
         try:
             self.end_processes(machine_id, paths)
         except (HypervisorError, OSError):
-            log.exception("machine %s: its qemu cannot be ended, so its files stay", machine_id)
+            log.exception("machine %s: qemu cannot be terminated; keeping its files", machine_id)
             return
         limits.remove_cgroup(cgroup_name(paths))
         if is_new:
@@ -276,7 +281,7 @@ class Machines:
         )
 
     def stop(self, paths: MachinePaths, grace_seconds: float) -> None:
-        """The process is gone after this: asked to power off first, when there is time for that."""
+        """End the machine's process, after an ACPI shutdown if `grace_seconds` is positive."""
         running = self.process_of(paths)
         if running is not None and grace_seconds > 0:
             self._power_off(running, paths, grace_seconds)
@@ -287,12 +292,12 @@ class Machines:
     def _power_off(self, running: Process, paths: MachinePaths, grace_seconds: float) -> None:
         """Press the ACPI power button repeatedly, as a guest that still boots ignores it, and wait for the end of qemu.
 
-        Returns without it at the end of the grace period, when the machine is interrupted, or when no guest runs.
+        Returns at the end of the grace period, when the machine is interrupted, or when no guest runs.
         """
         interrupted = self.reset_interrupt(paths.directory.name)
         deadline = time.monotonic() + grace_seconds
         while (left := deadline - time.monotonic()) > 0 and not interrupted.is_set():
-            with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait notices
+            with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait detects
                 if qmp.query_state(paths.qmp)[0] is not MachineState.RUNNING:
                     return
                 qmp.execute(paths.qmp, "system_powerdown")
@@ -300,19 +305,19 @@ class Machines:
                 return
 
     def reset_interrupt(self, machine_id: str) -> threading.Event:
-        """Set when somebody else waits for what begins now."""
+        """Return the cleared interrupt event of the machine; `interrupt` sets it."""
         event = self._interrupts[machine_id]
         event.clear()
         return event
 
     def _newest_machine_type(self) -> str:
-        """Asked once: it is what a guest that is to move or to be resumed must find again."""
+        """Return the versioned machine type that `q35` stands for; migrated and resumed guests need the same one."""
         if self._machine_type is None:
             self._machine_type = host_facts.machine_type(self.config.qemu)
         return self._machine_type
 
     def _ensure_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
-        """The disks of the spec, made where they are missing; files of disks that it has no longer go."""
+        """Create missing disks of the spec, delete disk files that the spec no longer has, and return all disks."""
         names = {disk.name for disk in spec.disks}
         for path in paths.directory.glob("*.qcow2"):
             if path.stem not in names:
@@ -321,41 +326,41 @@ class Machines:
         return [*disks, DiskFile(name="config", path=paths.config_drive, format="raw", read_only=True)]
 
     def writable_disks(self, spec: MachineSpec, paths: MachinePaths) -> list[DiskFile]:
-        """The disks that the guest writes to and that exist, in the order it sees them."""
+        """Return the existing writable disks except the rescue disk, in the order of the guest."""
         wanted = [disk for disk in spec.disks if disk.name != "rescue" and paths.disk(disk.name).exists()]
         files = [file for disk in wanted for file in self.disks.ensure(disk, paths)]
         return [file for file in files if not file.read_only]
 
     def release(self, machine_id: str) -> None:
-        """Its links and images may go."""
+        """Release the machine's links and images."""
         self.segments.release(machine_id)
         self._images.pop(machine_id, None)
         self._without_space.discard(machine_id)
 
     def use_images(self, spec: MachineSpec) -> None:
-        """The images of the spec are not evicted while the machine is here."""
+        """Protect the images of the spec from eviction while the machine exists."""
         self._images[spec.id] = frozenset(disk.image.id for disk in spec.disks if disk.image is not None)
 
     def forget(self, machine_id: str) -> None:
-        """Nothing is held for a machine that is gone."""
+        """Drop the lock and the interrupt event of a removed machine."""
         self._interrupts.pop(machine_id, None)
         with self._locks_guard:
             self._locks.pop(machine_id, None)
 
     def interrupt(self, machine_id: str) -> None:
-        """Whatever waits for the guest waits no longer."""
+        """Interrupt operations that wait for the guest."""
         self._interrupts[machine_id].set()
 
     def uses_image(self, image_id: str) -> bool:
-        """Whether a machine of this host stands on the image."""
+        """Whether a disk of a machine on this host uses the image."""
         return any(image_id in ids for ids in list(self._images.values()))
 
     def disk_is_low(self) -> bool:
-        """Whether less of the machines' file system is free than new work needs."""
+        """Whether the machines' file system has less free space than new work needs."""
         return host_facts.free_disk_mib(self.paths.machines) < self.config.min_free_disk_mib
 
     def check_free_disk(self) -> None:
-        """Raise HypervisorError when the disk is too full for more work; machines that are here go on."""
+        """Raise HypervisorError when the disk is too full for new work."""
         free = host_facts.free_disk_mib(self.paths.machines)
         if free < self.config.min_free_disk_mib:
             raise HypervisorError(
@@ -364,7 +369,7 @@ class Machines:
             )
 
     def resume_if_space(self, machine_id: str) -> None:
-        """Continue a guest that a full file system has paused, once there is room again. qemu repeats its writes."""
+        """Resume a guest paused by ENOSPC once the file system has space. qemu retries the failed writes."""
         if machine_id not in self._without_space:
             return
         if host_facts.free_disk_mib(self.paths.machines) < RESUME_MIB:
@@ -372,12 +377,12 @@ class Machines:
         with self._try_hold(machine_id) as paths, contextlib.suppress(HypervisorError):
             if paths is not None and qmp.query_state(paths.qmp)[0] is MachineState.NO_SPACE:
                 qmp.execute(paths.qmp, "cont")
-                log.info("machine %s continues: its file system has room again", machine_id)
+                log.info("machine %s resumed: its file system has space again", machine_id)
 
     def retry_under_tcg_if_idle(self, machine_id: str) -> None:
-        """Start a guest again under TCG that fell into `internal-error` early under KVM.
+        """Restart a guest under TCG that entered `internal-error` soon after its start under KVM.
 
-        Not when the machine is being worked on, which may take a minute; the next call looks again.
+        Skips locked machines, which may stay locked for a minute; the next call retries.
         """
         if not self._may_retry_under_tcg(load_runtime_state(self.paths.machine(machine_id))):
             return
@@ -386,10 +391,10 @@ class Machines:
                 try:
                     self._retry_under_tcg(machine_id, paths)
                 except HypervisorError:
-                    log.exception("machine %s failed under KVM and cannot be started under TCG", machine_id)
+                    log.exception("machine %s failed under KVM and cannot be restarted under TCG", machine_id)
 
     def _may_retry_under_tcg(self, run: RuntimeState) -> bool:
-        """Whether the run is under KVM and so young that KVM may be at fault, not the guest's later doings."""
+        """Whether the run is under KVM and recent enough to blame KVM instead of the guest."""
         age = (datetime.now(UTC) - run.started_at).total_seconds()
         return run.accelerator == "kvm" and age < KVM_TRIAL_SECONDS and self.accelerators.may_fall_back()
 
@@ -403,7 +408,7 @@ class Machines:
             return
         if word != INTERNAL_ERROR:
             return
-        log.warning("machine %s: internal-error under KVM; it is started again under TCG", machine_id)
+        log.warning("machine %s: internal-error under KVM; restarting under TCG", machine_id)
         running.end()
         self.launch(spec, paths, accelerator="tcg")
         self.accelerators.recheck()
@@ -424,7 +429,7 @@ class Machines:
 
 
 def _claim_memory(paths: MachinePaths) -> Path | None:
-    """The memory of a suspended guest, set aside so that nobody uses it again."""
+    """Rename the saved memory of a suspended guest so that it is used once; None without one."""
     taken = paths.memory.with_name("memory-in-use")
     taken.unlink(missing_ok=True)
     if not paths.memory.exists():
@@ -434,7 +439,7 @@ def _claim_memory(paths: MachinePaths) -> Path | None:
 
 
 def _wait_for_end(running: Process, timeout_seconds: float, interrupted: threading.Event) -> bool:
-    """Wait until the process has ended (True), the time is over or the machine is interrupted (False)."""
+    """Wait for the end of the process (True), the timeout or an interrupt (False)."""
     deadline = time.monotonic() + timeout_seconds
     while (left := deadline - time.monotonic()) > 0 and not interrupted.is_set():
         if running.wait(min(left, 0.25)):

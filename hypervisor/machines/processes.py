@@ -1,12 +1,12 @@
-"""Finds the qemu processes of one host by command line and open files: what remains when a pid file is lost.
+"""Discovers the qemu processes of one host by command line and open files, for when a pid file is lost.
 
-A process counts as one of ours when all of these hold:
+A process belongs to this host when all of these hold:
 
 - its command line names this installation and a machine (`-name guest=INSTALLATION-ID` and `-uuid ID`);
-- it runs as that machine's uid, or still as the agent's, before it becomes qemu;
-- it has a file open under the machine's directory, deleted or not.
+- it runs as that machine's uid, or as the agent's before it executes qemu;
+- it has an open file under the machine's directory, deleted or not.
 
-So processes of other installations, of other hosts of this installation on the same computer, and of other programs are
+Processes of other installations, of other hosts of this installation on the same computer, and of other programs are
 never matched.
 """
 
@@ -26,28 +26,30 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class MachineProcess:
-    """A process that is, or is about to become, the qemu of a machine."""
+    """The qemu process of a machine, or its launcher before it executes qemu."""
 
     machine_id: str
     process: Process
 
     def writes_console_of(self, paths: MachinePaths) -> bool:
-        """Whether its files are those in the machine's directory, not ones that were removed meanwhile."""
+        """Whether the process has the present console log of the machine open, not a deleted one."""
         return any(_is_same_file(link, paths.console) for link in _descriptors(self.process.pid))
 
 
 def find_machine_processes(installation: str, paths: HostPaths, machine_id: str | None = None) -> list[MachineProcess]:
-    """The qemu processes of this host, or of one of its machines, whatever its files say."""
+    """Return the qemu processes of this host, or of one machine, without reading pid files."""
     label = f"guest={installation}-{machine_id or ''}".encode()
     found = []
     for entry in os.scandir(PROC):
         if not entry.name.isdigit():
             continue
         pid = int(entry.name)
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             if label not in Path(entry.path, "cmdline").read_bytes():
                 continue
-            started = process.start_time(pid)  # read before all that is checked, and compared after it
+            started = process.start_time(
+                pid
+            )  # read before the checks and compared after them, in case the pid is reused
             one = _machine_id(Path(entry.path, "cmdline").read_bytes(), installation)
             if one is None or started is None or not _is_ours(pid, installation, one, paths):
                 continue
@@ -75,7 +77,7 @@ def _is_ours(pid: int, installation: str, machine_id: str, paths: HostPaths) -> 
 
 
 def _is_in_our_network_namespace(pid: int) -> bool:
-    """Hosts that share a directory differ in nothing else, if they are on one computer."""
+    """Distinguish hosts on one computer that share a directory: they differ in their network namespaces only."""
     return os.path.samefile(PROC / str(pid) / "ns/net", PROC / "thread-self/ns/net")
 
 
@@ -86,7 +88,7 @@ def _descriptors(pid: int) -> list[Path]:
 
 
 def _target(link: Path) -> str:
-    with contextlib.suppress(OSError):  # it was closed meanwhile
+    with contextlib.suppress(OSError):  # the descriptor has been closed
         return os.readlink(link)
     return ""
 

@@ -1,7 +1,7 @@
-"""Ways to a guest's screen and serial console: connected sockets, made by qemu's control socket and by no listener.
+"""Connections to a guest's screen and serial console.
 
-qemu is handed one end of a pair for its VNC server, so no port and no path leads to a screen. The serial console is a
-socket in the machine's directory that takes one client at a time; qemu writes to the log whether there is one or not.
+qemu receives one end of a socket pair for its VNC server over QMP, so the screen has no listener. The serial console is
+a Unix socket in the machine's directory with one client at a time; qemu writes the console log in either case.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def open_screen(control: Path) -> socket.socket:
-    """A connection to the guest's VNC server, which asks for no password. Raises as `qmp.run_session` does."""
+    """Connect to the guest's VNC server without a password. Raises as `qmp.run_session` does."""
     ours, theirs = socket.socketpair()
     with theirs:
 
@@ -36,7 +36,7 @@ def open_screen(control: Path) -> socket.socket:
 
 
 def open_serial(control: Path, path: Path) -> socket.socket:
-    """A connection to the guest's serial console. Raises HypervisorError when somebody else has it."""
+    """Connect to the guest's serial console. Raises HypervisorError when it is in use."""
 
     async def converse(client: QMPClient) -> bool:
         devices: Any = await client.execute("query-chardev")

@@ -1,4 +1,4 @@
-"""A guest's memory in a file: qemu writes it as if it sent it to another host, and reads it when the guest goes on."""
+"""Suspend to disk: qemu migrates a guest's memory to a file and reads it on resume."""
 
 import asyncio
 import os
@@ -13,12 +13,12 @@ from hypervisor.qemu import qmp
 
 SAVE_SECONDS = 1800.0
 UNDER_WAY = ("setup", "active", "pre-switchover", "device")
-BYTES_PER_SECOND = 1 << 36  # as fast as the disk takes it
+BYTES_PER_SECOND = 1 << 36  # unlimited
 
 
 def save(control: Path, target: Path, is_interrupted: Callable[[], bool]) -> None:
-    """The guest stands still and its memory is in the file, complete. Raises HypervisorError; then the guest runs."""
-    if target.exists():  # it is only there when it is complete
+    """Pause the guest and save its memory to the file. Raises HypervisorError; the guest then continues."""
+    if target.exists():  # complete files only have this name
         return
     partial = target.with_name(f".{target.name}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -33,15 +33,15 @@ def save(control: Path, target: Path, is_interrupted: Callable[[], bool]) -> Non
 
 
 def publish_memory(descriptor: int, partial: Path, target: Path) -> None:
-    """From now on the file has its name."""
+    """Sync the file and rename it to its final name."""
     os.fsync(descriptor)
     os.rename(partial, target)
 
 
 async def _save(client: QMPClient, descriptor: int, is_interrupted: Callable[[], bool]) -> None:
-    """Somebody before us may have died while qemu wrote to this very file: then we only wait.
+    """Start the migration to the file, or wait for one that an agent started before it crashed.
 
-    A qemu that went on from a file itself says of migration that it is completed; only its own state tells.
+    A resumed qemu reports a completed migration as well, so the run state decides.
     """
     status, progress = await _query_status(client)
     if status != "postmigrate" and progress.get("status") not in UNDER_WAY:
@@ -54,7 +54,7 @@ async def _save(client: QMPClient, descriptor: int, is_interrupted: Callable[[],
     while True:
         status, progress = await _query_status(client)
         if status == "postmigrate" and progress.get("status") == "completed":
-            if os.fstat(descriptor).st_size == 0:  # it was written to a file that somebody has removed since
+            if os.fstat(descriptor).st_size == 0:  # written to a file that has been deleted
                 await client.execute("cont")
                 raise HypervisorError("The guest's memory could not be saved: its file is gone.")
             return
@@ -74,7 +74,7 @@ async def _query_status(client: QMPClient) -> tuple[str, dict[str, Any]]:
 
 
 def resume(control: Path, timeout_seconds: float = SAVE_SECONDS) -> None:
-    """Wait until qemu has read the memory, and let the guest go on. Raises HypervisorError."""
+    """Wait until qemu has read the memory and resume the guest. Raises HypervisorError."""
 
     async def converse(client: QMPClient) -> None:
         while True:

@@ -1,5 +1,7 @@
-"""A machine goes to another host or comes from one: what `Hypervisor` says of it, with qemu. `sending` and `landing`
-speak with the two qemu processes; here are files, plans and who may go on after a crash."""
+"""Migration of machines between hosts: the migration phases of `Hypervisor`, their files and their crash recovery.
+
+`source` and `target` control the two qemu processes over QMP.
+"""
 
 import contextlib
 import json
@@ -35,7 +37,7 @@ from hypervisor.storage.disks import DiskFile, create_overlay
 
 
 class MigrationDriver:
-    """The part of a host that sends machines and takes them in."""
+    """Source and target side of migrations on one host. Methods are documented in `Hypervisor`."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -71,7 +73,7 @@ class MigrationDriver:
     def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
         offer = plan.offer
         if offer is None:
-            raise HypervisorError("Nothing is known of the machine that is to come.")
+            raise HypervisorError("The migration plan has no offer of the source host.")
         if self._machines.paths.shared is not None:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
         with self._machines.hold(spec.id) as paths:
@@ -164,7 +166,7 @@ class MigrationDriver:
         paths: MachinePaths,
         grace_seconds: float,
     ) -> None:
-        """The guest is off and all of its disks are there; it stays off, and its disks stay."""
+        """Stop the guest and send its disks from a qemu without a guest. The local disks are kept."""
         if not _is_outgoing(paths, plan) or self._machines.process_of(paths) is None:
             self._machines.stop(paths, grace_seconds)
             self._machines.segments.mark_migrating(known.id)
@@ -192,7 +194,7 @@ class MigrationDriver:
                 lambda progress: self._progress.__setitem__(known.id, progress),
             )
         except HypervisorError:
-            with contextlib.suppress(HypervisorError):  # whoever comes later does it again
+            with contextlib.suppress(HypervisorError):  # cancel_migration repeats it
                 source.cancel(paths.qmp)
             raise
         finally:
@@ -200,26 +202,26 @@ class MigrationDriver:
             tls.remove_key(paths.key)
 
     def _numbered_disks(self, spec: MachineSpec, paths: MachinePaths, *, all_of: bool) -> list[tuple[int, DiskFile]]:
-        """The disks that are sent, with their places in the command line."""
+        """Return the disks to send with their indexes in the command line."""
         files = [file for disk in spec.disks for file in self._machines.disks.ensure(disk, paths)]
         present = files if all_of else self._machines.writable_disks(spec, paths)
         return [(number, file) for number, file in enumerate(present) if not file.read_only]
 
     def _check_offer(self, spec: MachineSpec, plan: MigrationPlan, offer: MigrationOffer) -> None:
-        """Raises HypervisorError when this host cannot go on with that machine, or should not."""
+        """Raise HypervisorError when this host cannot run the offered machine or must not accept it."""
         for disk in offer.disks:
             wanted = next((one for one in spec.disks if one.name == disk.name), None)
             image_bytes = wanted.image.virtual_size_bytes if wanted is not None and wanted.image else 0
             if wanted is not None and disk.size_bytes > max(disk_bytes(wanted), image_bytes):
-                raise HypervisorError(f"The disk {disk.name} is larger than it should be.")
+                raise HypervisorError(f"The disk {disk.name} is larger than its spec allows.")
         offered = {disk.name for disk in offer.disks}
         for one in spec.disks:
             if one.image is not None and one.image.disk_format != "iso" and one.name not in offered:
-                raise HypervisorError(f"The disk {one.name} is not where the machine comes from.")
+                raise HypervisorError(f"The disk {one.name} is missing on the source host.")
         if not plan.live:
             return
         if offer.accelerator is None or offer.machine_type is None or offer.config_drive is None:
-            raise HypervisorError("The machine does not run where it comes from.")
+            raise HypervisorError("The machine does not run on the source host.")
         if offer.accelerator == "kvm":
             if self._machines.accelerators.select().accelerator != "kvm":
                 raise HypervisorError("The guest runs under KVM, and this host has none.")
@@ -230,7 +232,7 @@ class MigrationDriver:
                 )
 
     def _processor(self) -> str:
-        """What a guest sees of the processor, apart from what it is emulated."""
+        """Return the CPU model that guests see under KVM."""
         return self._machines.config.cpu_model or host_facts.cpu_model()
 
     def _start_target(
@@ -276,7 +278,7 @@ class MigrationDriver:
         return landed
 
     def _create_target_disks(self, spec: MachineSpec, offer: MigrationOffer, paths: MachinePaths) -> list[DiskFile]:
-        """Disks of the offered sizes, on the same images; where an image is gone it is sent with the disk."""
+        """Create disks of the offered sizes on the same images; without its image a disk is transferred whole."""
         offered = {disk.name: disk for disk in offer.disks}
         files: list[DiskFile] = []
         for disk in spec.disks:
@@ -299,7 +301,7 @@ class MigrationDriver:
         key_directory: Path | None = None,
         frozen: bool = False,
     ) -> None:
-        """A qemu that only has the disks open, to send or to receive them: no guest will run in it."""
+        """Start a qemu that only opens the disks to send or receive them; no guest runs in it."""
         alone = {"nics": (), "topology": None, "cpu_limits": None, "disk_limits": None}
         bare = spec.model_copy(update={**alone, "vcpus": 1, "memory_mib": 32})
         start_qemu(
@@ -319,19 +321,19 @@ class MigrationDriver:
         paths.incoming.unlink(missing_ok=True)
 
     def _remove_target(self, machine_id: str, paths: MachinePaths) -> None:
-        """Nothing of a machine that was awaited is left."""
+        """Remove everything of an incoming machine."""
         self._machines.stop(paths, 0)
         remove_directory(paths.directory)
         self._machines.release(machine_id)
 
 
 def _is_outgoing(paths: MachinePaths, plan: MigrationPlan) -> bool:
-    """Whether the disks of the machine are being sent, or were sent, by this very plan."""
+    """Whether this migration sends or has sent the disks of the machine."""
     return paths.outgoing.exists() and paths.outgoing.read_text() == plan.id
 
 
 def _find_target(paths: MachinePaths, plan: MigrationPlan) -> MigrationTarget | None:
-    """Where the guest of this plan is awaited already."""
+    """Return the target that was already prepared for this migration, or None."""
     try:
         document = json.loads(paths.incoming.read_bytes())
     except FileNotFoundError:

@@ -1,11 +1,12 @@
-"""The source of a migration: disks are mirrored while the guest writes, then its memory follows, then it stands still.
+"""Migration source: mirrors disks of the running guest, sends its memory, and hands over while the guest is paused.
 
-    mirror ─▶ all in step ─▶ memory ─▶ pre-switchover ─▶ mirrors end ─▶ continue ─▶ completed: the guest is elsewhere
-                                       (stands still)
-      └──────────── may be given up ─────────────┘
+    mirror ─▶ mirrors ready ─▶ memory ─▶ pre-switchover ─▶ mirrors end ─▶ continue ─▶ completed: runs on the target
+                                         (guest paused)
+      └──────────── cancellable ───────────────────┘
 
-Once `migrate-continue` is said nothing is given up: the other side goes on by itself when it has everything, and two
-copies of a guest must never run. Whoever comes after a crash looks how far qemu has got, and goes on there.
+After `migrate-continue` the migration is not cancellable: the target resumes the guest as soon as it has received
+everything, and two copies of a guest must never run. After a crash of the agent a retry queries the state of qemu and
+continues from there.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ LOOK_SECONDS = 0.05
 BYTES_PER_SECOND = 1 << 36
 CANCELLABLE = ("setup", "active", "pre-switchover")
 UNDER_WAY = (*CANCELLABLE, "device")
-# How long a guest may stand still, in ms, when somebody wants the migration to end whatever the guest writes.
+# Maximum downtime of a forced completion.
 UNLIMITED_DOWNTIME_MS = 2_000_000
 DEFAULT_DOWNTIME_MS = 300
 CAPABILITIES = ("pause-before-switchover", "auto-converge")
@@ -36,7 +37,7 @@ CAPABILITIES = ("pause-before-switchover", "auto-converge")
 
 @dataclass(frozen=True)
 class MigrationSource:
-    """One machine that is sent. `disks` are names of exports and the nodes here; `is_hurried` says that it should be
+    """One outgoing migration. `disks` are names of exports and the nodes here; `is_hurried` says that it should be
     given up; `tell` is told how far it is."""
 
     control: Path
@@ -48,26 +49,26 @@ class MigrationSource:
     report_progress: Callable[[MigrationProgress], None]
 
     def send_disks(self) -> None:
-        """All disks are in step with those of the other host, and are kept so. Raises HypervisorError."""
+        """Mirror all disks and return when the mirrors are ready. Raises HypervisorError."""
         self._talk(self._begin_mirrors)
         self._poll(self._are_mirrors_ready)
 
     def end_mirrors(self) -> None:
-        """The other host has the disks as they are now."""
+        """Complete the mirrors: the target has the present content of the disks."""
         self._talk(self._end_mirrors)
 
     def send_memory(self) -> None:
-        """The guest stands still and the other host has all of it. Raises HypervisorError; then it goes on here."""
+        """Send the memory and hand over the guest, paused. Raises HypervisorError; the guest then continues here."""
         if not self.is_sending_memory():
             self._talk(self._begin_memory)
         self._poll(self._advance)
 
     def is_transferred(self) -> bool:
-        """Whether everything was sent before, by one of us who could not say so any more."""
+        """Whether an earlier attempt has completed the transfer."""
         return bool(self._talk(_is_transferred))
 
     def is_sending_memory(self) -> bool:
-        """Whether memory is being sent, by one of us who was cut short."""
+        """Whether an earlier attempt has started to send memory."""
         return bool(self._talk(_query_migration)["status"] in UNDER_WAY)
 
     async def _begin_mirrors(self, client: QMPClient) -> None:
@@ -89,7 +90,7 @@ class MigrationSource:
         return all(job["status"] == "ready" for job in await self._check_mirrors(client))
 
     async def _advance(self, client: QMPClient) -> bool:
-        """One step further, or none yet; True at the end."""
+        """Advance the migration by at most one phase; True when it is completed."""
         progress = await _query_migration(client)
         match progress["status"]:
             case "completed":
@@ -112,7 +113,7 @@ class MigrationSource:
         await client.execute("migrate", {"uri": f"tcp:[{self._host()}]:{self.landing.memory_port}"})
 
     async def _end_mirrors(self, client: QMPClient) -> None:
-        """Nobody writes: what is in step stays so. A mirror that failed meanwhile fails the migration."""
+        """Complete the mirrors of a paused guest. A failed mirror fails the migration."""
         await self._check_mirrors(client)
         for job in await _query_mirrors(client):
             if job["status"] == "ready":
@@ -124,14 +125,14 @@ class MigrationSource:
                 raise HypervisorError(f"A disk could not be sent: {job['error']}.")
             await client.execute("job-dismiss", {"id": job["id"]})
         for node in self.disks.values():
-            with contextlib.suppress(ExecuteError):  # gone before
+            with contextlib.suppress(ExecuteError):  # removed before
                 await client.execute("blockdev-del", {"node-name": _remote_node(node)})
 
     async def _check_mirrors(self, client: QMPClient) -> list[dict[str, Any]]:
         jobs = await _query_mirrors(client)
         for job in jobs:
             if job.get("error") or job["status"] in ("aborting", "null"):
-                raise HypervisorError(f"A disk could not be sent: {job.get('error', 'the copy was given up')}.")
+                raise HypervisorError(f"A disk could not be sent: {job.get('error', 'the copy was cancelled')}.")
         if len(jobs) < len(self.disks):
             raise HypervisorError("A disk could not be sent: the copy has ended.")
         memory = (await _query_migration(client)).get("ram", {})
@@ -150,15 +151,15 @@ class MigrationSource:
 
     def _raise_if_interrupted(self) -> None:
         if self.is_interrupted():
-            raise HypervisorError("The migration was given up for something more urgent.")
+            raise HypervisorError("The migration was cancelled by a more urgent operation.")
 
     def _host(self) -> str:
-        """A link-local address needs the link it is on, and that is ours."""
+        """Return the address of the target; a link-local address gets the local interface as scope."""
         address = self.landing.address
         return f"{address}%{self.scope}" if address.is_link_local else str(address)
 
     def _poll(self, step: Callable[[QMPClient], Any]) -> None:
-        """Step by step, in short conversations, so that others get a word in."""
+        """Run the step until it returns True, in short QMP sessions: the socket takes one client at a time."""
         deadline = time.monotonic() + SEND_SECONDS
 
         async def converse(client: QMPClient) -> bool:
@@ -178,7 +179,7 @@ class MigrationSource:
 
 
 async def clean_up(client: QMPClient) -> None:
-    """What this migration, or one that was cut short, has left in qemu. The guest goes on, unless it has left."""
+    """Remove the jobs and nodes of this or an interrupted migration. The guest continues unless it is transferred."""
     if (await _query_migration(client))["status"] in CANCELLABLE:
         await client.execute("migrate_cancel")
     while (await _query_migration(client))["status"] in (*UNDER_WAY, "cancelling"):
@@ -197,17 +198,17 @@ async def clean_up(client: QMPClient) -> None:
             await client.execute("blockdev-del", {"node-name": node["node-name"]})
     await _set_capabilities(client, on=False)
     await client.execute("migrate-set-parameters", {"tls-creds": "", "downtime-limit": DEFAULT_DOWNTIME_MS})
-    with contextlib.suppress(ExecuteError):  # there is none
+    with contextlib.suppress(ExecuteError):  # no such object
         await client.execute("object-del", {"id": tls.OBJECT})
 
 
 def cancel(control: Path) -> None:
-    """Nothing is sent any more. A guest that has left stands still, for it may run elsewhere."""
+    """Cancel the migration. A transferred guest stays paused, because it may run on the target."""
     qmp.run_session(control, clean_up, timeout_seconds=300)
 
 
 def resume(control: Path) -> None:
-    """The guest goes on here; it is known not to run elsewhere."""
+    """Resume the guest. Only for guests that do not run on the target."""
 
     async def converse(client: QMPClient) -> None:
         status: Any = await client.execute("query-status")
@@ -218,7 +219,7 @@ def resume(control: Path) -> None:
 
 
 def force_migration_completion(control: Path) -> None:
-    """The guest may stand still for as long as it takes, so that the migration ends whatever it writes."""
+    """Allow unlimited downtime, so that the migration converges however much the guest writes."""
 
     async def converse(client: QMPClient) -> None:
         await client.execute("migrate-set-parameters", {"downtime-limit": UNLIMITED_DOWNTIME_MS})
@@ -227,7 +228,7 @@ def force_migration_completion(control: Path) -> None:
 
 
 def query_machine_identity(control: Path) -> tuple[str, str | None]:
-    """Machine type and generation id of a running qemu."""
+    """Return machine type and VM generation id of a running qemu."""
 
     async def converse(client: QMPClient) -> tuple[str, str | None]:
         machine: Any = await client.execute("qom-get", {"path": "/machine", "property": "type"})
@@ -238,7 +239,7 @@ def query_machine_identity(control: Path) -> tuple[str, str | None]:
 
 
 async def _set_capabilities(client: QMPClient, *, on: bool) -> None:
-    """What migration does beside sending; a guest that is only suspended must not stop before the end."""
+    """Set the migration capabilities. They are cleared afterwards: a suspend must not pause at the switchover."""
     switches = [{"capability": name, "state": on} for name in CAPABILITIES]
     await client.execute("migrate-set-capabilities", {"capabilities": switches})
 
@@ -249,7 +250,7 @@ async def _is_transferred(client: QMPClient) -> bool:
 
 
 async def _query_migration(client: QMPClient) -> dict[str, Any]:
-    """How far the sending of memory is; a guest that was received itself has nothing to say of that."""
+    """Query the outgoing migration. The completed incoming migration of a received guest counts as none."""
     answer: Any = await client.execute("query-migrate")
     status: Any = await client.execute("query-status")
     if answer.get("status") == "completed" and status["status"] not in ("postmigrate", "finish-migrate"):

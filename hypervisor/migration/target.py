@@ -1,7 +1,7 @@
-"""The destination of a migration: a qemu that awaits disks and memory over TLS, and whether a guest has come.
+"""Migration target: a qemu that receives disks and memory over TLS.
 
-It is started with `-incoming defer`. When it has received everything it lets the guest go on at once, by itself:
-nobody has to ask anybody while the guest stands still. One that has not received everything never runs.
+It is started with `-incoming defer`. It resumes the guest as soon as it has received everything, without a command from
+the control plane, which keeps the downtime short. A guest that is not completely received never runs.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ ARRIVAL_SECONDS = 120.0
 def listen(
     control: Path, address: IPv6Address, ports: range, disks: Mapping[str, str], *, memory: bool
 ) -> tuple[Port, Port | None]:
-    """Await the disks (name → node), and memory if wanted; returns the ports.
+    """Listen for the disks (export name → node), and for memory if `memory`; return the ports.
 
-    Raises HypervisorError when none is free.
+    Raises HypervisorError when no port is free.
     """
 
     async def converse(client: QMPClient) -> tuple[int, int | None]:
@@ -44,7 +44,7 @@ def listen(
 
 
 def has_received_guest(control: Path, *, is_expected: bool) -> bool:
-    """Whether the guest is here, complete. One that `is_expected` has been sent and may still be read by qemu."""
+    """Whether the guest is completely received. Waits for a guest that `is_expected`: qemu may still read it."""
 
     deadline = time.monotonic() + (ARRIVAL_SECONDS if is_expected else 0)
 
@@ -64,10 +64,10 @@ def has_received_guest(control: Path, *, is_expected: bool) -> bool:
 
 
 def close_listeners(control: Path) -> None:
-    """Nobody can send disks any more."""
+    """Close the listeners for disks and memory."""
 
     async def converse(client: QMPClient) -> None:
-        with contextlib.suppress(ExecuteError):  # it was stopped before
+        with contextlib.suppress(ExecuteError):  # stopped before
             await client.execute("nbd-server-stop")
         await client.execute("migrate-set-parameters", {"tls-creds": ""})
         with contextlib.suppress(ExecuteError):
@@ -86,7 +86,7 @@ async def _listen_for_memory(client: QMPClient, address: IPv6Address, port: int)
 
 
 async def _try_ports(ports: range, listen_on: Any) -> int:
-    """Some other migration, or somebody else, may have any of them."""
+    """Listen on a random free port of the range; other migrations and programs may use some of them."""
     for port in random.sample(ports, len(ports)):
         try:
             await listen_on(port)
@@ -95,4 +95,4 @@ async def _try_ports(ports: range, listen_on: Any) -> int:
                 raise
         else:
             return port
-    raise HypervisorError(f"All ports for migrations are taken ({ports.start}-{ports.stop - 1}).")
+    raise HypervisorError(f"All migration ports are in use ({ports.start}-{ports.stop - 1}).")

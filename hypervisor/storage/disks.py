@@ -1,4 +1,4 @@
-"""Disks as files: base images in a cache, overlays over them, and nothing opened that was not looked at first."""
+"""Disk files of machines: base image cache, qcow2 overlays, and safety inspection of images before use."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from hypervisor.storage import qemu_img
 
 GIB = 1 << 30
 FICLONE = 0x40049409
-# Formats qemu runs from as they are; the others are converted to qcow2 once.
+# Formats that qemu uses directly; the others are converted to qcow2 once.
 DIRECT = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
 CONVERTED = frozenset({"vmdk", "vdi", "vpc", "vhd", "vhdx"})
 CONVERSION_SECONDS = 1800
@@ -40,7 +40,7 @@ _INSPECTORS: dict[str, Callable[[], format_inspector.FileInspector]] = {
 
 @dataclass(frozen=True)
 class DiskFile:
-    """A disk of a machine as files. `base` lies below an overlay; without one the disk started blank."""
+    """A disk of a machine as files. `base` is the backing file of an overlay; None for a blank disk."""
 
     name: str
     path: Path
@@ -61,7 +61,7 @@ class Base:
 
 @dataclass
 class Disks:
-    """Prepares disks. Safe to use from several threads: starts from one image share one preparation."""
+    """Prepares disks. Thread-safe: concurrent launches from one image share one preparation."""
 
     bases: Path
     images: ImageSource
@@ -69,7 +69,7 @@ class Disks:
     _locks_guard: threading.Lock = field(default_factory=threading.Lock)
 
     def ensure(self, disk: DiskSpec, paths: MachinePaths) -> list[DiskFile]:
-        """The files of one disk; an existing overlay is kept. An ISO becomes a CD-ROM beside a blank disk."""
+        """Return the files of one disk, created if missing. An ISO image becomes a CD-ROM and a blank disk."""
         is_cdrom = disk.cdrom or (disk.image is not None and disk.image.disk_format == "iso")
         is_alone = not is_cdrom and is_standalone(paths.disk(disk.name))
         base = None if disk.image is None or is_alone else self.ensure_base(disk.image)
@@ -99,7 +99,7 @@ class Disks:
         return files
 
     def ensure_base(self, image: ImageRef) -> Base:
-        """The base image in the cache, fetched, verified, inspected and converted if need be.
+        """Return the cached base image; fetch, verify, inspect and convert it if it is not cached.
 
         Raises ImageUnusable."""
         if image.disk_format in DIRECT:
@@ -107,21 +107,21 @@ class Disks:
         elif image.disk_format in CONVERTED:
             driver = "qcow2"
         else:
-            raise ImageUnusable(
-                f"Image {image.id} has the format {image.disk_format}, which no machine can start from."
-            )
+            raise ImageUnusable(f"Image {image.id} has the format {image.disk_format}, which is not bootable.")
         path = self.bases / f"{image.id}.{driver}"
         with self._lock(image.id):
             if not path.exists():
                 private_directory(self.bases)
                 self._prepare(image, path)
-            os.utime(path)  # the last time that somebody wanted it
+            os.utime(path)  # last use, for `evict`
         return Base(path, driver)
 
     def evict(self, is_needed: Callable[[str], bool], keep_bytes: int = 0) -> None:
-        """Remove base images that are not needed, but for those wanted last that together take no more than
-        `keep_bytes`, as long as a tenth of the file system is free. Whoever is about to start a machine says so before
-        `ensure`."""
+        """Remove unneeded base images, least recently used first.
+
+        The most recently used ones are kept up to `keep_bytes` in total while a tenth of the file system is free.
+        `is_needed` must be true for an image before `ensure` is called with it.
+        """
         left = keep_bytes if _has_room(self.bases) else 0
         for path in _newest_first(self.bases):
             image_id = path.name.removeprefix(".").split(".")[0]
@@ -154,7 +154,7 @@ class Disks:
         except FileNotFoundError as error:
             raise ImageUnusable(f"Image {image.id} is gone.") from error
         except OSError as error:
-            raise ImageUnusable(f"Image {image.id} cannot be put into the cache: {error.strerror}") from error
+            raise ImageUnusable(f"Image {image.id} cannot be cached: {error.strerror}") from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -184,7 +184,7 @@ def _has_room(directory: Path) -> bool:
 
 
 def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
-    """Size of the overlay: what was asked for, and never less than the image."""
+    """Size of the overlay: the requested size. Raises ImageUnusable when the image is larger."""
     if disk.size_gib and disk.size_gib * GIB < image.virtual_size_bytes:
         raise ImageUnusable(
             f"Image {image.id} needs a disk of {image.virtual_size_bytes} bytes, the machine has {disk.size_gib} GiB."
@@ -193,7 +193,7 @@ def overlay_bytes(disk: DiskSpec, image: ImageRef) -> int:
 
 
 def is_standalone(path: Path) -> bool:
-    """Whether an overlay is there and has no base: it has come from another host with all that it stood on."""
+    """Whether an overlay exists without a backing file: a migration has copied the whole disk."""
     try:
         with path.open("rb") as file:
             header = file.read(16)
@@ -203,7 +203,7 @@ def is_standalone(path: Path) -> bool:
 
 
 def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
-    """A new qcow2 file, in place only when it is complete. The base is named but not opened."""
+    """Create a qcow2 file atomically. The backing file is recorded but not opened."""
     if size_bytes <= 0:
         raise ImageUnusable(f"The disk {path.stem} has no size.")
     temporary = path.with_name(f".{path.name}")
@@ -217,8 +217,7 @@ def create_overlay(path: Path, size_bytes: int, base: Base | None) -> None:
 
 
 def create_formatted(path: Path, size_bytes: int, filesystem: str, label: str) -> None:
-    """A new qcow2 file with a file system on it, in place only when it is complete. All in it is ours: no guest has
-    written to it yet."""
+    """Create a qcow2 file with a file system atomically. Its content is trusted: no guest has written to it."""
     raw, temporary = path.with_name(f".{path.name}.raw"), path.with_name(f".{path.name}")
     try:
         with raw.open("wb") as file:
@@ -241,9 +240,9 @@ def create_formatted(path: Path, size_bytes: int, filesystem: str, label: str) -
 
 
 def inspect(path: Path, disk_format: str) -> None:
-    """Refuse what could make qemu read other files of this host: backing files, data files, extents elsewhere.
+    """Reject images that make qemu read other files of this host: backing files, data files, external extents.
 
-    Raises ImageUnusable. A raw image is only ever opened as raw, so nothing in it is believed.
+    Raises ImageUnusable. Raw images are always opened as raw, so qemu interprets none of their content.
     """
     if disk_format in ("raw", "iso"):
         return
@@ -255,7 +254,7 @@ def inspect(path: Path, disk_format: str) -> None:
 
 
 def inspect_overlay(disk: DiskFile) -> int:
-    """Refuse a qcow2 file whose header a guest has changed to name a data file, or a backing file where it has no base.
+    """Reject a qcow2 file whose header was changed to name a data file, or a backing file if it has no base.
 
     Returns its virtual size in bytes. Raises ImageUnusable.
     """
@@ -289,15 +288,15 @@ def _parsing(disk_format: str) -> Iterator[None]:
         raise
     except format_inspector.SafetyCheckFailed as error:
         raise ImageUnusable(f"The image is refused: {', '.join(sorted(map(str, error.failures)))}.") from error
-    except Exception as error:  # the inspectors let errors of their parsing through
-        raise ImageUnusable(f"The image is not a sound {disk_format} file: {error}") from error
+    except Exception as error:  # the inspectors raise any exception on malformed input
+        raise ImageUnusable(f"The image is not a valid {disk_format} file: {error}") from error
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Another name for the same bytes where that is possible, a clone or a copy where not.
+    """Hard-link a file of the image store; reflink or copy it where links are impossible.
 
-    The directory of the store may belong to an unprivileged API: what is in it must be a plain file of the directory's
-    owner, no link to another file of the host. Raises ImageUnusable.
+    The store may belong to an unprivileged API process, so the file must be a regular file of the directory's owner and
+    no symbolic link. Raises ImageUnusable.
     """
     reader = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     with reader:
@@ -327,7 +326,7 @@ def _clone(reader: BinaryIO, target: Path) -> None:
 
 def _verify(image: ImageRef, path: Path) -> None:
     if path.stat().st_size != image.size_bytes:
-        raise ImageUnusable(f"Image {image.id} is {path.stat().st_size} bytes long, {image.size_bytes} were announced.")
+        raise ImageUnusable(f"Image {image.id} is {path.stat().st_size} bytes long, {image.size_bytes} were expected.")
     if image.sha512 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha512").hexdigest()

@@ -1,4 +1,4 @@
-"""Runs qemu-img without privileges. No other module runs it (tests/unit/test_hypervisor_qemu_img.py).
+"""Unprivileged runs of qemu-img. No other module runs it (tests/unit/test_hypervisor_qemu_img.py).
 
 A run has a uid of its own, no capabilities, no network, limits on processor time and memory, and no access by path:
 files are opened here and named /proc/self/fd/N. Opening such a name again ignores the directories above the file but
@@ -29,7 +29,7 @@ MEMORY_BYTES = 2 << 30
 
 
 class Run:
-    """Files lent to one or more runs of qemu-img. At the end of the `with` block they belong to our user again."""
+    """Files lent to one or more runs of qemu-img; the end of the `with` block restores their owner."""
 
     def __init__(self) -> None:
         self._identity = Identity(FIRST_UID + secrets.randbelow(UIDS), GROUP) if os.geteuid() == 0 else None
@@ -45,15 +45,15 @@ class Run:
         self._stack.close()
 
     def create(self, path: Path) -> str:
-        """Name of a new, empty file of mode 0600. Raises FileExistsError."""
+        """Create an empty file of mode 0600 and return its name. Raises FileExistsError."""
         return self._lend_owned(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def lend(self, path: Path) -> str:
-        """Name of a file that nothing else opens by path meanwhile, for reading and writing."""
+        """Return the name of a file for reading and writing. Nothing else may open it by path until the end."""
         return self._lend_owned(path, os.O_RDWR)
 
     def lend_shared(self, path: Path) -> str:
-        """Name of a file that others use as well, for reading. Its group and mode stay changed."""
+        """Return the name of a shared file for reading. Its group and mode stay changed."""
         descriptor = self._open(path, os.O_RDONLY)
         if self._identity is not None and os.fstat(descriptor).st_gid != GROUP:
             os.fchown(descriptor, -1, GROUP)
@@ -117,7 +117,7 @@ def run(command: list[str], *, timeout_seconds: float, inherit: tuple[int, ...] 
 
 @functools.cache
 def _without_network() -> list[str]:
-    """The words before a command that give it a network namespace with nothing in it, where that is permitted."""
+    """Return the command prefix for an empty network namespace; empty where namespaces are not permitted."""
     words = ["unshare", "--net", "--"]
     if subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
         return words

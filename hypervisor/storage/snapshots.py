@@ -1,7 +1,7 @@
-"""A disk as it was: kept inside its own file while a resize may be reverted, or copied into a file of its own.
+"""Checkpoints (internal qcow2 snapshots, for resizes that may be reverted) and full copies of disks.
 
-Only for machines that do not run, unless it says otherwise. A guest may have written to the disk, so its header is
-inspected before each use, and qemu-img is told every layer and its format and runs without privileges (qemu_img.py).
+Functions are for machines that do not run unless their name contains `running`. A guest may have written to the disk,
+so its header is inspected before each use, and qemu-img gets each layer with its format and runs unprivileged.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ COPY_SECONDS = 4 * 3600.0
 
 
 def layers(disk: DiskFile, lend: qemu_img.Run, *, alone: bool = False) -> str:
-    """The disk as qemu-img takes it, every layer by descriptor and with its format; `alone` leaves out the base.
+    """Describe the disk for qemu-img: each layer by descriptor and with its format; `alone` omits the base.
 
-    What the file's header says about a backing file is ignored. Raises ImageUnusable when it names a data file.
+    The backing file in the header is ignored. Raises ImageUnusable when it names a data file.
     """
     inspect_overlay(disk)
     node: dict[str, Any] = {"driver": disk.format, "file": {"driver": "file", "filename": lend.lend(disk.path)}}
@@ -43,7 +43,7 @@ def layers(disk: DiskFile, lend: qemu_img.Run, *, alone: bool = False) -> str:
 
 
 def virtual_bytes(disk: DiskFile) -> int:
-    """The size that the guest sees, read from the header: the guest may run. Raises ImageUnusable."""
+    """Return the virtual size from the header, also of a running guest. Raises ImageUnusable."""
     return inspect_overlay(disk)
 
 
@@ -54,30 +54,30 @@ def has_checkpoint(disk: DiskFile) -> bool:
 
 
 def create_checkpoint(disk: DiskFile) -> None:
-    """Remember the disk as it is; one that is remembered already stays so."""
+    """Create a checkpoint of the disk; an existing one is kept."""
     if not has_checkpoint(disk):
         _run_snapshot_command(disk, "-c")
 
 
 def restore_checkpoint(disk: DiskFile) -> None:
-    """The disk is again as it was remembered, size and all; then that is forgotten."""
+    """Revert the disk, with its size, to the checkpoint, and delete the checkpoint."""
     if has_checkpoint(disk):
         _run_snapshot_command(disk, "-a")
         delete_checkpoint(disk)
 
 
 def delete_checkpoint(disk: DiskFile) -> None:
-    """Content when nothing is remembered."""
+    """Delete the checkpoint, if there is one."""
     if has_checkpoint(disk):
         _run_snapshot_command(disk, "-d")
 
 
 def delete_running_checkpoint(control: Path, disks: int) -> None:
-    """The same while the guest runs, for its first `disks` disks; there may be fewer."""
+    """Delete the checkpoints of a running guest's first `disks` disks; there may be fewer."""
 
     async def converse(client: QMPClient) -> None:
         for number in range(disks):
-            with contextlib.suppress(ExecuteError):  # there is none of that name
+            with contextlib.suppress(ExecuteError):  # no such disk or checkpoint
                 await client.execute(
                     "blockdev-snapshot-delete-internal-sync", {"device": f"disk{number}", "name": CHECKPOINT}
                 )
@@ -86,14 +86,14 @@ def delete_running_checkpoint(control: Path, disks: int) -> None:
 
 
 def grow(disk: DiskFile, size_bytes: int) -> None:
-    """The disk has at least this size."""
+    """Grow the disk to at least this size."""
     if virtual_bytes(disk) < size_bytes:
         with qemu_img.Run() as run:
             run(["resize", "-q", layers(disk, run), str(size_bytes)], timeout_seconds=300)
 
 
 def copy(disk: DiskFile, target: Path) -> None:
-    """The whole disk in one qcow2 file."""
+    """Copy the disk with its base into one qcow2 file."""
     target.unlink(missing_ok=True)
     with qemu_img.Run() as run:
         words = ["convert", "-q", "-O", "qcow2", layers(disk, run), run.create(target)]
@@ -101,9 +101,9 @@ def copy(disk: DiskFile, target: Path) -> None:
 
 
 def copy_running(control: Path, size_bytes: int, target: Path, is_interrupted: Callable[[], bool]) -> None:
-    """The whole first disk of a running guest, as it is at one moment, while the guest goes on.
+    """Copy the first disk of a running guest, as of the start of the job, into one qcow2 file.
 
-    Raises HypervisorError, also when somebody `is_hurried`.
+    Raises HypervisorError, also when `is_interrupted`.
     """
     target.unlink(missing_ok=True)
     with qemu_img.Run() as run:
@@ -135,10 +135,10 @@ async def _wait_for_backup(client: QMPClient, is_interrupted: Callable[[], bool]
         job = await _job(client)
         if job is None or job["status"] == "concluded":
             if job is None or job.get("error"):
-                raise HypervisorError(f"The disk could not be copied: {job['error'] if job else 'it was given up'}.")
+                raise HypervisorError(f"The disk could not be copied: {job['error'] if job else 'it was cancelled'}.")
             return
         if is_interrupted():
-            raise HypervisorError("The copy of the disk was given up for something more urgent.")
+            raise HypervisorError("The copy of the disk was cancelled by a more urgent operation.")
         await asyncio.sleep(0.1)
 
 
@@ -148,7 +148,7 @@ async def _job(client: QMPClient) -> dict[str, Any] | None:
 
 
 async def _clean_up(client: QMPClient) -> None:
-    """What this copy, or one that was cut short, has left in qemu."""
+    """Remove the job, node and descriptors of this copy, or of an interrupted one, from qemu."""
     with contextlib.suppress(ExecuteError):
         await client.execute("job-cancel", {"id": JOB})
     while (job := await _job(client)) is not None:

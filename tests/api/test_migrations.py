@@ -193,7 +193,7 @@ def test_a_live_migration_is_aborted(
     assert as_admin.at("2.24").delete(path).status_code == 202
     assert host.hypervisor.interrupted == [server_id]
     host.hypervisor.fail_next(
-        "perform_migration", HypervisorError("The migration was given up for something more urgent.")
+        "perform_migration", HypervisorError("The migration was cancelled by a more urgent operation.")
     )
     work(host, other)
     assert migrations(as_admin)[0]["status"] == "cancelled"

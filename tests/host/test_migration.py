@@ -227,7 +227,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     landing = prepare(two, wanted, plan)
     hurrying = threading.Thread(target=hurry, args=(one, spec))
     hurrying.start()
-    with pytest.raises(HypervisorError, match="given up"):
+    with pytest.raises(HypervisorError, match="cancelled"):
         perform(one, wanted, plan, landing)
     hurrying.join()
     assert not finish(two, wanted, plan, None)
