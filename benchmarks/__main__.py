@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what requests cost, as ratios against the thing named, in one run on this machine."""
+"""`python -m benchmarks`: runs all benchmarks and prints their results as ratios to baselines of the same run."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""What all is compared with: Flask that returns bytes, and does nothing else. Served as the cloud is."""
+"""Baseline of API benchmarks: a Flask application that returns constant bytes, on the server of the cloud."""
 
 import sys
 
@@ -11,7 +11,7 @@ BODY = b'{"hello": "' + b"x" * 1000 + b'"}'
 
 
 def make_app() -> Flask:
-    """One route for every method."""
+    """Create the application, with one route for all methods."""
     app = Flask("baseline", static_folder=None)
 
     @app.route("/bytes", methods=["GET", "POST", "DELETE"])
@@ -22,7 +22,7 @@ def make_app() -> Flask:
 
 
 def main() -> None:
-    """Serve on the port of the command line until SIGTERM, with the cloud's own numbers of workers and threads."""
+    """Serve on the port of the command line until SIGTERM, with the cloud's default workers and threads."""
     Granian(
         "benchmarks.baseline:make_app",
         factory=True,

@@ -1,4 +1,4 @@
-"""A cloud to measure: its API runs without an agent, and only the database knows its servers."""
+"""Cloud under test: the API without an agent; servers exist only in the database."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(command: list[str], environment: Mapping[str, str], port: int) -> Iterator[int]:
-    """A server, from when it listens until it is no longer needed; yields its process id."""
+    """Run a server process; yields its pid once it listens on the port."""
     made = subprocess.Popen(command, env={**os.environ, **environment}, cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
@@ -60,14 +60,14 @@ def process(command: list[str], environment: Mapping[str, str], port: int) -> It
 
 
 def prepare(state: Path, port: int) -> Settings:
-    """A new installation."""
+    """Create an installation and return its settings."""
     settings = Settings(state=state, listen=f"127.0.0.1:{port}", host_name=HOST)
     bootstrap.prepare(settings, installation.prepare(settings))
     return settings
 
 
 def token(settings: Settings, name: str) -> tuple[str, str]:
-    """A token of a bootstrapped user, and the project it is for."""
+    """Log in as a bootstrapped user; returns the token and the id of its project."""
     auth = yaml.safe_load((settings.state / "clouds.yaml").read_text())["clouds"][name]["auth"]
     user = {"name": auth["username"], "domain": {"id": "default"}, "password": auth["password"]}
     scope = {"project": {"name": auth["project_name"], "domain": {"id": "default"}}}
@@ -82,7 +82,7 @@ def token(settings: Settings, name: str) -> tuple[str, str]:
 
 
 def populate(settings: Settings, project_id: str, count: int) -> str:
-    """A host that is never down, an image, and so many ACTIVE servers of the project; returns the image's id."""
+    """Insert a host that never goes down, an image, and `count` ACTIVE servers of the project; returns the image id."""
     database = Database(settings.database)
     caller = Caller(user_id="benchmark", project_id=project_id, roles=frozenset({"member"}))
     now = datetime.now(UTC)
@@ -132,6 +132,6 @@ def populate(settings: Settings, project_id: str, count: int) -> str:
 
 @contextmanager
 def api(settings: Settings) -> Iterator[int]:
-    """The API alone; yields its process id."""
+    """Run the API without an agent; yields its pid."""
     with process([sys.executable, "-m", "app.server"], settings.environ(), settings.address[1]) as pid:
         yield pid

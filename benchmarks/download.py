@@ -1,4 +1,4 @@
-"""Image downloads against a bare server that calls sendfile, in the same run: the whole image and a range of it."""
+"""Benchmark of image downloads, whole and by range, relative to a plain server that calls sendfile."""
 
 import os
 import tempfile
@@ -34,7 +34,7 @@ def _measured(images: Images, server: int, plain: int) -> dict[str, Best]:
         "GET file": (images.download, server),
         "GET file, a range of all but the first byte": (lambda: images.download("Range: bytes=1-"), server),
     }
-    images.download()  # from the disk
+    images.download()  # warm the page cache
     found = {title: Best() for title in turns}
     for _ in range(ROUNDS):
         for title, (work, process) in turns.items():

@@ -1,7 +1,7 @@
-"""Bytes of images in and out, against what the disk, hashlib and loopback of this machine do with the same bytes.
+"""Benchmark of image uploads and downloads, relative to disk, hashlib and loopback with the same bytes.
 
-Rates are of wall time, the best of a few rounds in which each takes its turn, so that other load meets all of them. CPU
-seconds are of all of the server's processes; they say what to expect where there are more cores than two.
+Rates are of wall clock time, the best of several rounds. Each round runs all cases, so that other load affects all of
+them. CPU seconds are those of all server processes; they indicate the rates on computers with more cores.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ FLAT_MIB = 50
 
 @dataclass
 class Best:
-    """Of a few rounds with one GiB each: seconds on the wall, and of CPU."""
+    """Minimum wall clock and CPU seconds over several rounds of one GiB each."""
 
     wall: float = float("inf")
     cpu: float = float("inf")
@@ -45,7 +45,7 @@ class Best:
 
 
 def show() -> None:
-    """Print the rates, what part they are of what is possible, and what memory 2 GiB take."""
+    """Print the rates, their ratios to the baselines, and the memory growth over 2 GiB."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as work, content_file() as content:
         settings = cloud.prepare(Path(work) / "state", cloud.free_port())
         with cloud.api(settings) as pid, plain_server(content) as plain:
@@ -96,7 +96,7 @@ def _measured(images: "Images", server: int, path: Path, content: int, plain: in
 
 
 class Images:
-    """A client that costs next to nothing: bare sockets, and content the kernel sends by itself."""
+    """Client with minimal overhead: plain sockets, content sent by sendfile."""
 
     def __init__(self, settings: Settings, content: int) -> None:
         self._token, _project = cloud.token(settings, MEMBER)
@@ -105,7 +105,7 @@ class Images:
         self._made: list[str] = []
 
     def upload(self, *, chunked: bool, blocks: int = BLOCKS) -> None:
-        """A new image of so many blocks."""
+        """Create an image and upload `blocks` blocks."""
         body = {"name": "benchmark", "disk_format": "raw", "container_format": "bare"}
         self._made.append(orjson.loads(self._api("POST", "/image/v2/images", orjson.dumps(body)))["id"])
         size = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {blocks * BLOCK}"
@@ -122,17 +122,17 @@ class Images:
         assert answer.startswith(b"HTTP/1.1 204 "), answer
 
     def download(self, *headers: str) -> None:
-        """The image that was uploaded last."""
+        """Download the last uploaded image."""
         with self._ask("GET", "Connection: close", *headers) as connection:
             _drain(connection)
 
     def clear(self) -> None:
-        """Delete all that was uploaded."""
+        """Delete all uploaded images."""
         while self._made:
             self._api("DELETE", f"/image/v2/images/{self._made.pop()}")
 
     def growth(self, server: int) -> float:
-        """MiB by which the largest of the server's processes grew at most over 2 GiB up and down."""
+        """Return the maximum memory growth in MiB of the largest server process during 2 GiB of transfers."""
         before, peak, done = _memory_mib(server), [0.0], threading.Event()
 
         def watch() -> None:
@@ -150,7 +150,7 @@ class Images:
         return peak[0] - before
 
     def _api(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The answer's body, by a connection of its own: the server closes those that wait for half a minute."""
+        """Send a request on a new connection, since the server closes idle ones; returns the response body."""
         return Client(self._port, {"X-Auth-Token": self._token})(method, path, body)[1]
 
     def _ask(self, method: str, *headers: str) -> socket.socket:
@@ -162,7 +162,7 @@ class Images:
 
 @contextmanager
 def content_file() -> Iterator[int]:
-    """A block of random bytes as a file in memory."""
+    """Yield a memory file with a block of random bytes."""
     file = os.memfd_create("content")
     try:
         for _ in range(0, BLOCK, MIB):
@@ -174,7 +174,7 @@ def content_file() -> Iterator[int]:
 
 @contextmanager
 def plain_server(content: int) -> Iterator[int]:
-    """Sends a GiB to whoever connects; yields its port."""
+    """Run a server that sends a GiB to each client; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -216,7 +216,7 @@ def _send(connection: socket.socket, file: int, start: int, count: int) -> None:
 def _write(path: Path, content: int) -> None:
     buffer = mmap.mmap(-1, 4 * MIB)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with suppress(OSError):  # not every file system can
+    with suppress(OSError):  # not supported by all file systems
         fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
     for start in [*range(0, BLOCK, len(buffer))] * BLOCKS:
         os.preadv(content, [buffer], start)
@@ -226,7 +226,7 @@ def _write(path: Path, content: int) -> None:
 
 
 def _read(path: Path) -> None:
-    """From the disk: it was written past the page cache."""
+    """Read the file from disk; it was written with O_DIRECT, so it is not in the page cache."""
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while file.read(MIB):
@@ -234,7 +234,7 @@ def _read(path: Path) -> None:
 
 
 def _hash(content: int) -> None:
-    """What Glance keeps of every image."""
+    """Compute the hashes that Glance stores for each image."""
 
     def run(name: str) -> None:
         found = hashlib.new(name)
@@ -253,7 +253,7 @@ def _together(*works: Callable[[], None]) -> None:
 
 
 def _memory_mib(root: int) -> float:
-    """Resident memory of the largest of a process and its children."""
+    """Return the resident memory of the largest process among a process and its children."""
     children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
     sizes = []
     for pid in [str(root), *children]:

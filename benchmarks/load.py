@@ -1,4 +1,4 @@
-"""Asks a server the same thing again and again, and reads what CPU time its processes took for it."""
+"""Load generator: repeats a request and measures the CPU time of the server's processes."""
 
 import http.client
 import os
@@ -12,7 +12,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one request: CPU of the server's processes and time on the wall, in microseconds; bytes of the answer."""
+    """Cost of one request: server CPU and wall clock time in microseconds, size of the response in bytes."""
 
     cpu_us: float
     wall_us: float
@@ -20,7 +20,7 @@ class Cost:
 
 
 class Client:
-    """One connection that stays open."""
+    """HTTP client with one persistent connection."""
 
     def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -36,7 +36,7 @@ class Client:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of a process and all that come from it, as far as they live."""
+    """Return user and system time of a process and its living descendants."""
     children: dict[int, list[int]] = {}
     times: dict[int, float] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -56,7 +56,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def measure(server: int, ask: Callable[[int], int], *, seconds: float, least: int = 20, rounds: int = 3) -> Cost:
-    """The cheapest of a few rounds of requests. `ask` is told the number of the request and returns the size.
+    """Return the cheapest of several rounds. `ask` sends the request of a given number and returns the response size.
 
     CPU time is counted in hundredths of a second, so a round takes a good part of one at least.
     """

@@ -1,4 +1,4 @@
-"""CPU of single requests to the compute API, against Flask that returns bytes on the same server."""
+"""Benchmark of the CPU time of compute API requests, relative to the Flask baseline on the same server."""
 
 import sys
 import tempfile
@@ -18,7 +18,7 @@ MEMBER = "sixstack"
 
 
 def rows() -> Iterator[tuple[str, Cost, Cost]]:
-    """What was asked, what it cost, and what Flask returning bytes cost in the same run."""
+    """Yield the name of each request, its cost, and the cost of the baseline in the same run."""
     port = cloud.free_port()
     with cloud.process([sys.executable, "-m", "benchmarks.baseline", str(port)], {}, port) as pid:
         flask = measure(pid, _asking(Client(port), "GET", "/bytes"), seconds=1.0)
@@ -51,7 +51,7 @@ def _of(work: Path, count: int) -> Iterator[tuple[str, Cost]]:
 
 
 def _changing(settings: cloud.Settings, pid: int, client: Client, detail: str) -> Iterator[tuple[str, Cost]]:
-    """The list while servers change: between two requests, one server in a hundred gets another description."""
+    """Measure the server list while one in a hundred servers changes between requests."""
     database = Database(settings.database)
     with database.reading() as session:
         ids = list(session.scalars(select(Server.id)))

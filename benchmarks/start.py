@@ -1,4 +1,4 @@
-"""From POST /servers to a running qemu, against a shell script that does what the article does by hand.
+"""Benchmark of server creation, from POST /servers to a running qemu, relative to a shell script that starts qemu.
 
 Both with the image on the host, the network's segment there, and one guest at a time. Needs root and the tiny guest.
 """
@@ -24,7 +24,7 @@ GOAL = 1.2
 
 
 def show() -> None:
-    """Print both medians and the ratio."""
+    """Print both medians and their ratio."""
     if not TINY.exists():
         print("POST to qemu running: there is no tiny guest yet; make image")
         return
@@ -38,7 +38,7 @@ def show() -> None:
 
 
 def by_hand(work: Path) -> float:
-    """Milliseconds, in a network namespace that goes with the script."""
+    """Run the script in a network namespace of its own; returns milliseconds."""
     kind = AcceleratorSelector("auto", work / "accelerator.json").select().accelerator
     command = ["unshare", "--net", "bash", str(SCRIPT), str(TINY), str(work / "hand"), str(TIMES), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -46,7 +46,7 @@ def by_hand(work: Path) -> float:
 
 
 def by_post(work: Path) -> tuple[float, float]:
-    """Milliseconds until the server is ACTIVE, and until POST has answered."""
+    """Create a server; returns milliseconds until it is ACTIVE and until the response to POST."""
     settings = cloud.prepare(work / "state", cloud.free_port())
     sixstack = str(Path(sys.executable).with_name("sixstack"))
     up = [sixstack, "up", "--state", str(settings.state), "--listen", settings.listen]
@@ -92,7 +92,7 @@ def _create(client: Client, image: str) -> tuple[str, float, float]:
 
 
 def _wait(client: Client, server_id: str, wanted: str | None) -> None:
-    """Until the server is so, or gone."""
+    """Wait until the server has the status, or is deleted for None."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status, answer = client("GET", f"/compute/v2.1/servers/{server_id}")

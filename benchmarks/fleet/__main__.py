@@ -1,4 +1,4 @@
-"""`python -m benchmarks.fleet`: a fleet of hosts that do not exist, on a PostgreSQL and a RabbitMQ that do.
+"""`python -m benchmarks.fleet`: benchmarks with simulated hosts on a real PostgreSQL and RabbitMQ.
 
 Prints what clients, hosts and processes of a large cloud notice: latency, CPU, memory. docs/scaling.md reads it.
 """
@@ -24,15 +24,15 @@ from tests.rabbitmq import why_not as no_rabbitmq
 
 PARTS = ("database", "engine")
 LOOK_SECONDS = 15.0
-"""How often hosts on other computers look by themselves."""
+"""Polling interval of remote hosts."""
 STEADY = ((1, 2.0), (1, 20.0), (10, 10.0))
-"""Servers by a request, and requests a second."""
+"""Servers per request, and requests per second."""
 POLLED = ((30.0, 2.0), (15.0, 10.0))
-"""For how many seconds, and how many servers are made and deleted each second."""
+"""Duration in seconds, and servers created and deleted per second."""
 
 
 def main() -> int:
-    """Exit status 1 when something that is needed is not there."""
+    """Run the benchmarks; exit status 1 when PostgreSQL or RabbitMQ is not available."""
     parser = argparse.ArgumentParser(prog="benchmarks.fleet", description=__doc__)
     parser.add_argument("--hosts", type=int, default=1000, help="hosts (default: %(default)s)")
     parser.add_argument("--servers", type=int, default=100_000, help="servers that live (default: %(default)s)")
@@ -45,7 +45,7 @@ def main() -> int:
     if (reason := no_postgres() or no_rabbitmq()) is not None:
         print(reason, file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run the cleanup of context managers
     deleted = asked.servers if asked.deleted is None else asked.deleted
     size = Size(hosts=asked.hosts, servers=asked.servers, deleted=deleted, projects=asked.projects)
     with tempfile.TemporaryDirectory(prefix="fleet-") as work, cluster(Path(work)) as made:
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def filled(made: Cluster, size: Size) -> Filled:
-    """Fill the cloud and say how it goes."""
+    """Populate the cloud and print the progress."""
     began = time.monotonic()
     for said in filling.fill(made.settings, size):
         if isinstance(said, Filled):
@@ -69,7 +69,7 @@ def filled(made: Cluster, size: Size) -> Filled:
 
 
 def measure(made: Cluster, there: Filled, patience: float) -> None:
-    """Everything, one after the other; `patience` stretches what has no natural end."""
+    """Run all benchmarks in sequence; `patience` scales the duration of open-ended ones."""
     printing.figure("database, MiB", f"{made.database_mib():.0f}")
     with cloud.api(made.settings) as api:
         memory(made, api, "at the start")
@@ -98,7 +98,7 @@ def measure(made: Cluster, there: Filled, patience: float) -> None:
 
 
 def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, look: float) -> None:
-    """The way to hosts, and what they cost when nothing happens."""
+    """Measure dispatch to hosts and their idle cost."""
     assert mq.process is not None
     database = Operations(made)
     hosts = database.hosts()
@@ -139,7 +139,7 @@ def measure_engine(made: Cluster, there: Filled, mq: RabbitMQ, patience: float, 
 
 
 def idle(what: str, trees: dict[str, int], seconds: float) -> None:
-    """Print what goes on when nothing does."""
+    """Print the CPU use of an idle system."""
     window = Window(trees)
     time.sleep(seconds)
     printing.figure(what, "")
@@ -147,7 +147,7 @@ def idle(what: str, trees: dict[str, int], seconds: float) -> None:
 
 
 def memory(made: Cluster, api: int, when: str) -> None:
-    """Print what the processes take; shared pages are counted once in all."""
+    """Print the memory of the processes as PSS: shared pages are divided among them."""
     ours, theirs = pss_mib(api), pss_mib(made.postmaster)
     printing.figure(
         f"memory {when}, MiB",

@@ -1,4 +1,4 @@
-"""The cloud that is measured: a PostgreSQL that keeps what it is told, API processes, and ways to ask them."""
+"""Cloud under test: a durable PostgreSQL, API processes and clients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ from benchmarks.load import Client
 from tests.postgres import Postgres, postgres
 
 DURABLE = "-c max_wal_size=4GB -c track_io_timing=on"
-"""As Debian ships it: what was committed is on disk. Checkpoints of the filling stay out of the figures."""
+"""Debian's default durability; a large max_wal_size keeps checkpoints of populating out of the results."""
 VERSION = "compute 2.96"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """An installation on PostgreSQL; nothing runs yet but the database."""
+    """An installation on PostgreSQL; only the database is running."""
 
     settings: Settings
     postgres: Postgres
@@ -33,16 +33,16 @@ class Cluster:
         return int((self.postgres.directory / "data/postmaster.pid").read_text().split()[0])
 
     def trees(self, api: int) -> dict[str, int]:
-        """The roots of the processes that a request costs something."""
+        """Return the root pids of the process trees that serve requests, by name."""
         return {"api": api, "postgres": self.postmaster}
 
     def database_mib(self) -> float:
-        """Tables and indexes."""
+        """Return the size of tables and indexes in MiB."""
         with create_engine(self.settings.database).connect() as connection:
             return int(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0) / 2**20
 
     def token(self, user: str, project_id: str | None = None) -> str:
-        """A token of demo (a project's) or of admin."""
+        """Log in as demo, scoped to a project, or as admin; returns the token."""
         name = "sixstack" if user == "demo" else "sixstack-admin"
         auth = yaml.safe_load((self.settings.state / "clouds.yaml").read_text())["clouds"][name]["auth"]
         if project_id is None:
@@ -61,13 +61,13 @@ class Cluster:
         return answer.getheader("X-Subject-Token") or ""
 
     def client(self, token: str) -> Client:
-        """A connection of its own."""
+        """Return a client with a new connection."""
         return Client(self.settings.address[1], {"X-Auth-Token": token, "OpenStack-API-Version": VERSION})
 
 
 @contextmanager
 def cluster(work: Path) -> Iterator[Cluster]:
-    """In a directory whose name is short; PostgreSQL ends with it."""
+    """Run PostgreSQL in the directory, whose path must be short enough for a socket name."""
     work.chmod(0o755)
     with postgres(work / "pg", DURABLE) as server:
         settings = Settings(

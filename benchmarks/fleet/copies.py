@@ -1,4 +1,4 @@
-"""Copies of servers that the domain made, with all that hangs on them: a hundred thousand in the time of a thousand.
+"""Bulk creation of servers: copies the rows of servers that the domain created, inside PostgreSQL.
 
 Columns that nothing is said of here are copied, so new ones need no change.
 """
@@ -94,12 +94,12 @@ INSERT INTO project_usage (project_id, instances, cores, ram)
 
 
 def prepare(session: Session, project_id: str) -> None:
-    """Take the servers of this project as models. They are copied within the session's transaction."""
+    """Use the servers of this project as templates, within the session's transaction."""
     _run(session, PREPARE.format(project_id=project_id))
 
 
 def make(session: Session, project_id: str, size: int, *, gone: bool = False) -> int:
-    """So many more servers of the project, `gone` ones as they are after their end; returns how many."""
+    """Add `size` servers to the project, with `gone` as deleted ones; returns how many."""
     if size <= 0:
         return 0
     _run(session, NEW.format(project_id=project_id, size=size))
@@ -112,7 +112,7 @@ def make(session: Session, project_id: str, size: int, *, gone: bool = False) ->
 
 
 def count(session: Session) -> None:
-    """Write down what all that takes of hosts and quotas."""
+    """Update the resource usage of hosts and quotas."""
     _run(session, COUNT)
 
 

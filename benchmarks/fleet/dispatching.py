@@ -1,4 +1,4 @@
-"""From POST through database and broker to a host and back, and what it costs that a thousand hosts say they live."""
+"""Benchmark of dispatch: from POST by database and broker to a host and back, and the cost of heartbeats."""
 
 import time
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ class Dispatched:
     whole: Measured
 
     def percentiles(self) -> tuple[float, float, float, float]:
-        """Milliseconds: half and 99 in 100 of `begun`, then of `done`."""
+        """Return the 50th and 99th percentiles of `begun`, then of `done`, in milliseconds."""
         begun, done = (replace(self.whole, took=took) for took in (self.begun, self.done))
         return begun.percentile(50), begun.percentile(99), done.percentile(50), done.percentile(99)
 
 
 class Operations:
-    """What the database says of operations."""
+    """Reads and modifies operations in the database."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._database = Database(cluster.settings.database)
@@ -45,7 +45,7 @@ class Operations:
             return session.scalar(select(func.max(Operation.id))) or 0
 
     def wait(self, since: int) -> list[tuple[float, float]]:
-        """Once all newer ones are done: how long each took to be begun, and from then to its end."""
+        """Wait until all newer operations are done; returns the seconds of each until its claim and its completion."""
         until = time.monotonic() + PATIENCE_SECONDS
         newer = select(func.count()).where(Operation.id > since, Operation.state.in_(("queued", "running")))
         with self._database.reading() as session:
@@ -65,12 +65,12 @@ class Operations:
             return list(session.scalars(select(Host.name).order_by(Host.seq)))
 
     def silence(self) -> None:
-        """Nobody has been heard of for the last ten seconds."""
+        """Set the last heartbeat of all hosts to the current time."""
         with self._database.transaction() as session:
             session.execute(update(Heartbeat).values(last_seen=func.now()))
 
     def forget(self) -> None:
-        """What was asked for while no host worked is not to be done any more."""
+        """Discard operations queued while no host was running."""
         with self._database.transaction() as session:
             session.execute(update(Operation).where(Operation.state == "queued").values(state="superseded"))
 
@@ -81,7 +81,7 @@ class Operations:
 def steady(
     cluster: Cluster, filled: Filled, trees: dict[str, int], *, seconds: float, each: int, posts_a_second: float
 ) -> Dispatched:
-    """So many servers with each POST, so many times a second, in one small project after the other."""
+    """Create servers at a constant rate, `size` with each POST, in one small project after the other."""
     clients = [cluster.client(cluster.token("demo", project)) for project, _ in filled.small]
     asks = [posting(client, filled.image_id, count=each) for client in clients]
     load = Load([lambda number: asks[number % len(asks)](number)], every=1 / posts_a_second)
@@ -89,7 +89,7 @@ def steady(
 
 
 def burst(cluster: Cluster, filled: Filled, trees: dict[str, int], *, size: int, host: str | None) -> Dispatched:
-    """So many servers as quickly as they can be asked for, on the host or wherever there is room."""
+    """Create `size` servers as fast as possible, on the host if one is given."""
     clients = [cluster.client(cluster.token("admin")) for _ in range(CONNECTIONS)]
     each = max(size // CONNECTIONS // POSTS, 1)
     asks = [posting(client, filled.image_id, count=each, host=host) for client in clients]

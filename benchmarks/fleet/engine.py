@@ -1,4 +1,4 @@
-"""What stands between the API and the hosts: RabbitMQ, the process that answers hosts, and hosts that do not exist."""
+"""Dispatch components of the benchmarks: RabbitMQ, conductor and simulated hosts."""
 
 import base64
 import hashlib
@@ -23,12 +23,12 @@ Credentials = Sequence[tuple[str, str]]
 
 
 def with_broker(settings: Settings, made: RabbitMQ) -> Settings:
-    """The settings of a cloud whose hosts are all on other computers."""
+    """Return settings with the broker and without a local agent."""
     return replace(settings, broker_url=made.url, broker_management_url=made.management_url, agent=False)
 
 
 def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
-    """What `sixstack host add` does at the broker, for many: queues, exchanges, and a user each."""
+    """Register many hosts with the broker as `sixstack host add` does: queues, exchanges and users."""
     with broker.connection(made.url) as connection:
         channel = connection.channel()
         for host in hosts:
@@ -65,14 +65,14 @@ def add_hosts(made: RabbitMQ, hosts: Sequence[str]) -> Credentials:
 
 
 def _hashed(password: str) -> str:
-    """As RabbitMQ keeps passwords: salted SHA-256."""
+    """Hash a password in RabbitMQ's format, salted SHA-256."""
     salt = os.urandom(4)
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 @contextmanager
 def conductor(settings: Settings) -> Iterator[int]:
-    """The process that answers hosts; yields its process id."""
+    """Run the conductor; yields its pid."""
     command = [sys.executable, "-m", "app.conductor_server"]
     running = subprocess.Popen(command, env={**os.environ, **settings.environ()}, cwd=cloud.ROOT)
     try:
@@ -84,7 +84,7 @@ def conductor(settings: Settings) -> Iterator[int]:
 
 
 class Fakes:
-    """Hosts that do not exist, in a process of their own."""
+    """A process of simulated hosts."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -95,7 +95,7 @@ class Fakes:
         return self._process.pid
 
     def end(self) -> None:
-        """They go; `answered` then says how long the control plane took to answer each request, in seconds."""
+        """Stop the hosts; `answered` then contains the response time of each of their requests, in seconds."""
         said, _nothing = self._process.communicate(timeout=60)
         assert self._process.returncode == 0, "the fake hosts have failed"
         self.answered = json.loads(said.splitlines()[-1])
@@ -103,7 +103,7 @@ class Fakes:
 
 @contextmanager
 def fakes(hosts: Credentials, *, poll_seconds: float) -> Iterator[Fakes]:
-    """Connected hosts; `look_seconds` 0 is for such as never look by themselves."""
+    """Run simulated hosts; yields once they are connected. `poll_seconds` 0 disables polling."""
     command = [sys.executable, "-m", "benchmarks.fleet.fakes"]
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cloud.ROOT)
     assert running.stdin is not None

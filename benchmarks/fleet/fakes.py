@@ -1,8 +1,8 @@
-"""Many hosts in one process, as light as can be: the broker and the control plane cannot tell them from real ones.
+"""Simulated hosts: many in one process, indistinguishable from real ones by broker and control plane.
 
-`python -m benchmarks.fleet.fakes` reads a JSON list of credentials on its standard input, connects with each, and does
-what an agent does, but for the machines: it is told of operations, asks for them and reports them done, says that it
-lives, and asks now and then what should be there. Says `ready` when all are connected. Ends with its standard input.
+`python -m benchmarks.fleet.fakes` reads a JSON list of credentials from standard input, connects with each, and does
+what an agent does except for running machines: receives, claims and completes operations, sends heartbeats, and polls
+the desired state. Prints `ready` when all are connected; exits at the end of standard input.
 """
 
 import json
@@ -26,7 +26,7 @@ Answered = Callable[[Any], None]
 
 @dataclass(order=True)
 class Due:
-    """Something a host does again and again."""
+    """A periodic action of a host."""
 
     at: float
     number: int
@@ -35,7 +35,7 @@ class Due:
 
 
 class FakeHost:
-    """One connection, three queues to read from, one exchange to write to."""
+    """A simulated host: one connection, three queues and one exchange."""
 
     def __init__(self, name: str, url: str) -> None:
         parts = urlsplit(url)
@@ -54,7 +54,7 @@ class FakeHost:
         self.took: list[float] = []
 
     def read(self) -> None:
-        """Deal with everything that has arrived."""
+        """Process all messages that have arrived."""
         try:
             while True:
                 self.connection.drain_events(timeout=0)
@@ -62,11 +62,11 @@ class FakeHost:
             return
 
     def beat(self) -> None:
-        """This host is alive."""
+        """Send a heartbeat."""
         self._say(topology.KEY_HEARTBEAT, {})
 
     def look(self) -> None:
-        """What an agent asks from time to time."""
+        """Send the periodic requests of an agent."""
         self._ask("host_state", {}, lambda _answer: None)
 
     def _told(self, message: Any) -> None:
@@ -104,7 +104,7 @@ class FakeHost:
 
 
 def main() -> int:
-    """Serve until the standard input ends; then say how long the control plane took to answer, in seconds."""
+    """Run until the end of standard input, then print the response times of the control plane in seconds."""
     asked = json.loads(sys.stdin.readline())
     hosts = [FakeHost(name, url) for name, url in asked["hosts"]]
     print("ready", flush=True)
@@ -127,7 +127,7 @@ def main() -> int:
 
 
 def _schedule(hosts: list[FakeHost], poll_seconds: float) -> Iterator[Due]:
-    """Evenly over time, as agents that were started one after the other."""
+    """Spread the periodic actions of hosts evenly over time."""
     now = time.monotonic()
     for at, host in enumerate(hosts):
         yield Due(now + HEARTBEAT_SECONDS * at / len(hosts), 2 * at, HEARTBEAT_SECONDS, host.beat)

@@ -1,4 +1,4 @@
-"""Fills a cloud: the first servers are made by the domain, the others are copies of them made inside PostgreSQL."""
+"""Populates a cloud: creates the first servers through the domain and copies them inside PostgreSQL."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -24,15 +24,15 @@ from image_api.models import Image
 from image_api.states import Visibility
 
 SMALL = 20
-"""Projects with a thousandth of the servers each: those that are polled."""
+"""Number of small projects, with a thousandth of the servers each, which the polling benchmark lists."""
 FIRST = 1000
-"""Servers of the middle project that the domain makes, at most."""
+"""Maximum number of servers of the middle project that the domain creates."""
 SAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is to be. `deleted` servers are history; they come on top."""
+    """Size of the cloud; `deleted` servers are additional."""
 
     hosts: int
     servers: int
@@ -40,7 +40,7 @@ class Size:
     projects: int
 
     def of_projects(self) -> list[int]:
-        """Servers of each project: one has a tenth, one a hundredth, SMALL a thousandth each, the others the rest."""
+        """Return the servers per project: a tenth, a hundredth, SMALL times a thousandth, and the rest."""
         sizes = [self.servers // 10, max(self.servers // 100, 1), *[max(self.servers // 1000, 1)] * SMALL]
         others = max(self.projects - len(sizes), 1)
         left = self.servers - sum(sizes)
@@ -49,7 +49,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Filled:
-    """What there is: projects with the number of their servers, in the order of `Size.of_projects`, and an image."""
+    """Contents of the cloud: projects with their number of servers, in the order of `Size.of_projects`; an image."""
 
     size: Size
     projects: Sequence[tuple[str, int]]
@@ -69,12 +69,12 @@ class Filled:
 
 
 def fill(settings: Settings, size: Size) -> Iterator[str | Filled]:
-    """Says now and then what it has done, and at last what there is."""
+    """Populate the cloud; yields progress messages, and finally the contents."""
     database = Database(settings.database)
     sizes = size.of_projects()
     with database.transaction() as session:
         ids = _projects(session, len(sizes))
-        for number in range(size.hosts - 1):  # and the one that `populate` makes
+        for number in range(size.hosts - 1):  # `populate` creates one host
             hosts.register(session, datetime.now(UTC), FakeHypervisor(name=f"host-{number:04}").describe(), settings)
     yield f"{size.hosts} hosts, {len(ids)} projects"
     first = min(sizes[1], FIRST)
@@ -99,7 +99,7 @@ def fill(settings: Settings, size: Size) -> Iterator[str | Filled]:
 
 
 def _projects(session: Session, count: int) -> list[str]:
-    """New projects that the demo user is a member of, without limits; returns their ids."""
+    """Create projects without quotas that the demo user is a member of; returns their ids."""
     member = session.query(Role).filter_by(name="member").one()
     user = session.query(User).filter_by(name="demo").one()
     ids = []

@@ -1,4 +1,4 @@
-"""Stands in for all hosts where the way to them is not what is measured: operations are done as they come."""
+"""Completes the operations of all hosts directly in the database, for benchmarks without dispatch."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.05
 
 @contextmanager
 def at_work(settings: Settings) -> Iterator[None]:
-    """Until it is left; what is queued then stays."""
+    """Complete operations in a thread while the context is active; operations queued at its end stay."""
     database = Database(settings.database)
     stop = threading.Event()
     thread = threading.Thread(target=_work, args=(settings, database, stop))

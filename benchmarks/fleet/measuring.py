@@ -1,4 +1,4 @@
-"""Asks the same thing again and again, from one or many connections, and tells how long it took and what it cost."""
+"""Measures latency and CPU time of repeated requests from one or many connections."""
 
 import threading
 import time
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from benchmarks.fleet.processes import cpu_seconds
 
 Ask = Callable[[int], object]
-"""Asks once; is told the number of the request. False means that there was nothing to ask for."""
+"""Sends the request of a given number; returns False when it had nothing to send."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Each of `asks` goes on in a thread of its own: as fast as it can, or once in `every` seconds."""
+    """A load: each of `asks` repeats in its own thread, as fast as possible or every `every` seconds."""
 
     asks: Sequence[Ask]
     every: float | None = None
@@ -21,14 +21,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """How long each request took, in seconds; the time of all, and the CPU time of each tree of processes."""
+    """Result: seconds of each request, total time, and CPU time of each process tree."""
 
     took: Sequence[float]
     wall_seconds: float
     cpu_seconds: Mapping[str, float]
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds that so many per cent of the requests stayed within."""
+        """Return a percentile of the latency in milliseconds."""
         ordered = sorted(self.took)
         return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * 1000
 
@@ -37,16 +37,16 @@ class Measured:
         return len(self.took) / self.wall_seconds
 
     def cpu_ms(self, name: str) -> float:
-        """Milliseconds of CPU time of one request."""
+        """Return the CPU time per request in milliseconds."""
         return self.cpu_seconds[name] / len(self.took) * 1000
 
     def share(self, name: str) -> float:
-        """Of one core, in per cent, while it was measured."""
+        """Return the CPU utilization in percent of one core."""
         return self.cpu_seconds[name] / self.wall_seconds * 100
 
 
 class Window:
-    """From now on, what trees of processes take of the processors."""
+    """CPU time of process trees since the creation of this object."""
 
     def __init__(self, trees: Mapping[str, int]) -> None:
         self._trees = trees
@@ -54,20 +54,20 @@ class Window:
         self._began = time.perf_counter()
 
     def until_now(self, took: Sequence[float] = ()) -> Measured:
-        """With the time that each request took, where there were any."""
+        """Return the result so far, with the latency of each request if any."""
         wall = time.perf_counter() - self._began
         return Measured(took, wall, {name: cpu_seconds(pid) - self._before[name] for name, pid in self._trees.items()})
 
 
 def measure(trees: Mapping[str, int], asks: Sequence[Ask], *, seconds: float, least: int = 5) -> Measured:
-    """One load, for so long and each so often at least. `trees` are the processes to charge."""
+    """Run one load for `seconds` and at least `least` requests each. `trees` are the process trees to measure."""
     return together(trees, {"": Load(asks)}, seconds=seconds, least=least)[""]
 
 
 def together(
     trees: Mapping[str, int], loads: Mapping[str, Load], *, seconds: float, least: int = 1
 ) -> dict[str, Measured]:
-    """Several loads at the same time; each is charged the CPU time of all. The first failure ends and leaves it."""
+    """Run several loads concurrently; each result has the CPU time of all. Stops and raises on the first failure."""
     took: dict[str, list[float]] = {name: [] for name in loads}
     failures: list[BaseException] = []
     window = Window(trees)

@@ -1,4 +1,4 @@
-"""What it takes to make servers among many hosts: the claim by itself, and POST, from one connection and from many."""
+"""Benchmark of scheduling among many hosts: the claim alone, and POST from one and many connections."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ ROOM = {"vcpus": 1, "memory_mib": 128, "disk_gib": 1}
 
 
 def rows(cluster: Cluster, filled: Filled, api: int, patience: float = 1.0) -> Iterator[tuple[str, Measured]]:
-    """Servers that POST makes stay in BUILD: no host works here."""
+    """Yield names and results. Servers stay in BUILD because no host is running."""
     trees = cluster.trees(api)
     database = Database(cluster.settings.database, pool_size=max(CONNECTIONS))
     for many in CONNECTIONS:
@@ -47,7 +47,7 @@ def posting(
     host: str | None = None,
     made: Callable[[str], None] | None = None,
 ) -> Callable[[int], None]:
-    """Asks for a server, or so many, on the host if one is given; `made` is told the id of the first."""
+    """Return a request that creates `count` servers, on the host if one is given, and passes the first id to `made`."""
 
     def ask(number: int) -> None:
         body = {

@@ -1,4 +1,4 @@
-"""Clients that list their servers once a second while servers come and go, as nodepool does."""
+"""Benchmark of clients that list their servers every second while servers are created and deleted, as nodepool."""
 
 import time
 from collections import deque
@@ -18,7 +18,7 @@ LIVES_SECONDS = 3.0
 def polled(
     cluster: Cluster, filled: Filled, api: int, *, seconds: float, creates_a_second: float
 ) -> dict[str, Measured]:
-    """Each of the small projects is listed once a second; servers are made in one after the other and deleted again."""
+    """List each small project once a second while servers are created and deleted in one after the other."""
     tokens = [cluster.token("demo", project) for project, _ in filled.small]
     listing, creating, deleting = ([cluster.client(token) for token in tokens] for _ in range(3))
     living: deque[tuple[float, Client, str]] = deque()

@@ -1,4 +1,4 @@
-"""Lines of a table on the screen: what was asked, how long it took and what it cost."""
+"""Prints tables of results."""
 
 from benchmarks.fleet.dispatching import Dispatched
 from benchmarks.fleet.measuring import Measured
@@ -19,7 +19,7 @@ def head(title: str) -> None:
 
 
 def line(what: str, found: Measured, *, alone: bool = True) -> None:
-    """CPU is in milliseconds a request; left out for what was not `alone`."""
+    """Print a result, with the CPU milliseconds per request if the load ran `alone`."""
     cpu = "".join(f"{found.cpu_ms(name):{width}.1f}" for name, width in zip(TREES, (9, 8), strict=True) if alone)
     print(
         f"{what:56}{len(found.took):6}{found.a_second:7.1f}{found.percentile(50):9.1f}{found.percentile(99):9.1f}{cpu}",
@@ -32,7 +32,7 @@ def figure(what: str, value: str) -> None:
 
 
 def shares(found: Measured) -> None:
-    """Of one core, while all of that went on."""
+    """Print the CPU utilization of each process tree in percent of one core."""
     figure("  of one core", ", ".join(f"{NAMES[name]} {found.share(name):.1f} %" for name in found.cpu_seconds))
 
 
@@ -42,7 +42,7 @@ def dispatch_head(title: str) -> None:
 
 
 def dispatch_line(what: str, found: Dispatched) -> None:
-    """`begun` since the request, `done` since it was begun."""
+    """Print the latency from request to claim and from claim to completion."""
     begun, begun_most, done, done_most = found.percentiles()
     count = len(found.begun)
     speed = count / found.whole.wall_seconds

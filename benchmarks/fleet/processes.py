@@ -1,4 +1,4 @@
-"""What processes cost: CPU time and memory of a process and all that come from it."""
+"""CPU time and memory of a process and its descendants."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def family(root: int) -> list[int]:
-    """The process and its living descendants."""
+    """Return the pids of a process and its living descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         if fields := _stat(path):
@@ -20,14 +20,14 @@ def family(root: int) -> list[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of the family, with those of its members that ended: parallel workers, for one."""
+    """Return user and system time of a process tree, including reaped children such as parallel workers."""
     return sum(
         sum(map(int, fields[11:15])) / TICKS for pid in family(root) if (fields := _stat(Path(f"/proc/{pid}/stat")))
     )
 
 
 def pss_mib(root: int) -> list[float]:
-    """MiB of each member of the family, largest first; memory that several share is counted in parts."""
+    """Return the PSS of each process of the tree in MiB, largest first."""
     return sorted((_pss(pid) for pid in family(root)), reverse=True)
 
 
@@ -40,7 +40,7 @@ def _pss(pid: int) -> float:
 
 
 def _stat(path: Path) -> list[str]:
-    """The fields behind the name, from the state on."""
+    """Return the fields of /proc/PID/stat after the command name."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What reads cost while a hundred thousand servers stand in the tables."""
+"""Benchmark of reads in a cloud with many servers."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ SECONDS = 2.0
 
 
 def rows(cluster: Cluster, filled: Filled, api: int, patience: float = 1.0) -> Iterator[tuple[str, Measured]]:
-    """Each read by one client that asks again as soon as it has the answer."""
+    """Yield names and results of reads, each repeated without pause by one client."""
     trees = cluster.trees(api)
 
     def timed(client: Client, path: str, *, seconds: float = SECONDS * patience, least: int = 5) -> Measured:
@@ -51,7 +51,7 @@ def rows(cluster: Cluster, filled: Filled, api: int, patience: float = 1.0) -> I
 
 
 def get(client: Client, path: str) -> bytes:
-    """The answer, which must be good."""
+    """Return the body of a successful response."""
     status, answer = client("GET", path)
     assert status == 200, f"{path}: {status} {answer[:300]!r}"
     return answer
@@ -62,7 +62,7 @@ def _each(client: Client, paths: list[str]) -> Callable[[int], object]:
 
 
 def _far(admin: Client, filled: Filled) -> str:
-    """A server of the largest project: there are as many newer ones as older ones, more or less."""
+    """Return a server in the middle of the largest project by age."""
     asked = f"{COMPUTE}/servers?all_tenants=1&project_id={filled.projects[len(filled.projects) // 2][0]}&limit=1"
     return str(orjson.loads(get(admin, asked))["servers"][0]["id"])
 
