@@ -254,7 +254,7 @@ def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_pa
     assert plan.offer is not None
     for change, why in (
         ({"accelerator": "kvm"}, "this host has none"),
-        ({"disks": (plan.offer.disks[0].model_copy(update={"size_bytes": 1 << 40}),)}, "larger than it should be"),
+        ({"disks": (plan.offer.disks[0].model_copy(update={"size_bytes": 1 << 40}),)}, "larger than its spec allows"),
         ({"config_drive": "????"}, "not arrived as it was sent"),
     ):
         false = plan.model_copy(update={"offer": plan.offer.model_copy(update=change)})

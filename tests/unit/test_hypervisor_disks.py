@@ -147,7 +147,7 @@ def test_bytes_that_are_not_the_announced_ones_are_refused(tmp_path: Path, paths
         disks.ensure(DiskSpec(size_gib=1, image=ref(image, "raw", sha512="0" * 128)), paths)
     with pytest.raises(ImageUnusable, match="bytes long"):
         disks.ensure(DiskSpec(size_gib=1, image=ref(image, "raw", size_bytes=7)), paths)
-    with pytest.raises(ImageUnusable, match="not a sound qcow2"):
+    with pytest.raises(ImageUnusable, match="not a valid qcow2"):
         disks.ensure(DiskSpec(size_gib=1, image=ref(image, "qcow2")), paths)
     disks.ensure(DiskSpec(size_gib=1, image=ref(image, "raw", sha512=right)), paths)
 
