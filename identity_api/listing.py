@@ -8,13 +8,13 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core import errors
+from app.core.booleans import parse_boolean
 from app.core.numbers import parse_capped_integer
 from identity_api.conflicts import same_name
 
 Row = TypeVar("Row")
 
 OPERATORS = ("contains", "icontains", "startswith", "istartswith", "endswith", "iendswith")
-FALSE = ("false", "0", "no", "off", "n", "f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Page(Generic[Row]):
 
 
 def parse_flag(text: str) -> bool:
-    """Parse a boolean query parameter as Keystone does: true unless it is one of `FALSE`; also when empty."""
-    return text.lower() not in FALSE
+    """Parse a boolean query parameter as Keystone does: true unless it is a word for false; also when empty."""
+    return parse_boolean(text) is not False
 
 
 def list_page(

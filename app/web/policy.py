@@ -9,7 +9,6 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from flask import current_app, g
-from oslo_policy import _parser
 from oslo_policy.policy import Rules
 
 from app.core import errors
@@ -44,7 +43,7 @@ class Policy:
         if unknown:
             raise ValueError(f"policy.yaml contains unknown rules: {', '.join(unknown)}")
         self.texts = {**defaults, **(overrides or {})}
-        self.rules = Rules({name: _parser.parse_rule(text) for name, text in self.texts.items()})
+        self.rules = Rules.from_dict(self.texts)
         self._decisions: dict[tuple[Any, ...], bool] = {}
 
     def allows(self, rule: str, target: Mapping[str, Any], caller: Caller) -> bool:

@@ -13,6 +13,8 @@ from app.core import errors
 from identity_api import epoch
 from identity_api.assignments import effective
 from identity_api.conflicts import conflict_on_duplicate
+from identity_api.directory import users
+from identity_api.listing import Page, list_page
 from identity_api.models import AccessRuleRow, ApplicationCredential, Project, Role
 
 
@@ -26,11 +28,52 @@ class AccessRuleSpec:
     path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """An application credential with its roles and access rules by id."""
+
+    credential: ApplicationCredential
+    roles: Mapping[str, Role]
+    rules: Mapping[str, AccessRuleRow]
+
+
 def find(session: Session, user_id: str, credential_id: str) -> ApplicationCredential:
     credential = session.get(ApplicationCredential, credential_id)
     if credential is None or credential.user_id != user_id:
         raise errors.NotFound(f"Could not find Application Credential: {credential_id}.")
     return credential
+
+
+def list_credentials(session: Session, user_id: str, arguments: Mapping[str, str]) -> Page[ApplicationCredential]:
+    """List the application credentials of a user by name; filter: name. Raises NotFound."""
+    users.find(session, user_id)
+    return list_page(
+        session,
+        select(ApplicationCredential).where(ApplicationCredential.user_id == user_id),
+        arguments,
+        sort_key=ApplicationCredential.name,
+        id_column=ApplicationCredential.id,
+        filters={"name": ApplicationCredential.name},
+    )
+
+
+def list_rules(session: Session, user_id: str, arguments: Mapping[str, str]) -> Page[AccessRuleRow]:
+    """List the access rules of a user by path; filters: service, method, path. Raises NotFound."""
+    users.find(session, user_id)
+    return list_page(
+        session,
+        select(AccessRuleRow).where(AccessRuleRow.user_id == user_id),
+        arguments,
+        sort_key=AccessRuleRow.path,
+        id_column=AccessRuleRow.id,
+        filters={"service": AccessRuleRow.service, "method": AccessRuleRow.method, "path": AccessRuleRow.path},
+    )
+
+
+def is_unrestricted(session: Session, credential_id: str) -> bool:
+    """Whether the credential exists and may manage application credentials."""
+    credential = session.get(ApplicationCredential, credential_id)
+    return credential is not None and credential.unrestricted
 
 
 def create(
@@ -80,6 +123,12 @@ def remove(session: Session, credential: ApplicationCredential) -> None:
     session.delete(credential)
     session.flush()
     epoch.bump(session)
+
+
+def load_details(session: Session, credentials: Sequence[ApplicationCredential]) -> list[Details]:
+    """Load the roles and access rules of the credentials."""
+    roles, rules = load_roles(session, credentials), load_access_rules(session, credentials)
+    return [Details(credential, roles, rules) for credential in credentials]
 
 
 def load_roles(session: Session, credentials: Iterable[ApplicationCredential]) -> dict[str, Role]:

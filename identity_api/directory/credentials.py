@@ -5,18 +5,20 @@ They grant no access: no API of this cloud accepts EC2 signatures.
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import orjson
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.security.secret_cipher import SecretCipher
 from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import projects, users
+from identity_api.listing import Page, list_page
 from identity_api.models import Credential
 
 EC2 = "ec2"
@@ -35,6 +37,24 @@ def find_ec2(session: Session, user_id: str, access: str) -> Credential:
     if credential is None or credential.user_id != user_id or credential.kind != EC2:
         raise errors.NotFound(f"Could not find credential: {access}.")
     return credential
+
+
+def list_credentials(session: Session, arguments: Mapping[str, str]) -> Page[Credential]:
+    """List credentials by creation time; filters: user_id, type."""
+    return list_page(
+        session,
+        select(Credential),
+        arguments,
+        sort_key=Credential.created_at,
+        id_column=Credential.id,
+        filters={"user_id": Credential.user_id, "type": Credential.kind},
+    )
+
+
+def list_ec2(session: Session, user_id: str) -> Sequence[Credential]:
+    """List the EC2 credentials of a user by creation time."""
+    query = select(Credential).where(Credential.user_id == user_id, Credential.kind == EC2)
+    return session.scalars(query.order_by(Credential.created_at)).all()
 
 
 def create(
@@ -85,6 +105,20 @@ def change_blob(cipher: SecretCipher, credential: Credential, blob: str, now: da
     if credential.kind.lower() == EC2:
         _parse_ec2_keys(blob)
     credential.sealed = cipher.encrypt(blob, now)
+
+
+def change_extra(credential: Credential, extra: Mapping[str, Any]) -> None:
+    """Merge extra fields."""
+    if extra:
+        credential.extra = {**credential.extra, **extra}
+
+
+def check_unchanged(credential: Credential, changes: Mapping[str, Any]) -> None:
+    """Raise BadRequest for a change of type, user or project."""
+    current = {"type": credential.kind, "user_id": credential.user_id, "project_id": credential.project_id}
+    for name, value in changes.items():
+        if value != current[name]:
+            raise errors.BadRequest(f"{name} can not be updated for credential")
 
 
 def decrypt_ec2_keys(cipher: SecretCipher, credential: Credential) -> Mapping[str, Any]:

@@ -14,7 +14,8 @@ from identity_api.assignments import grants
 from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import application_credentials, users
 from identity_api.directory.projects import find_domain
-from identity_api.models import Group, Membership
+from identity_api.listing import Page, list_page
+from identity_api.models import Group, Membership, User
 
 
 def find(session: Session, group_id: str) -> Group:
@@ -22,6 +23,32 @@ def find(session: Session, group_id: str) -> Group:
     if group is None:
         raise errors.NotFound(f"Could not find group: {group_id}.")
     return group
+
+
+def list_groups(session: Session, arguments: Mapping[str, str]) -> Page[Group]:
+    """List groups by name; filters: name, domain_id."""
+    return list_page(
+        session,
+        select(Group),
+        arguments,
+        sort_key=Group.name,
+        id_column=Group.id,
+        filters={"name": Group.name, "domain_id": Group.domain_id},
+    )
+
+
+def list_members(session: Session, group_id: str, arguments: Mapping[str, str]) -> Page[User]:
+    """List the users in a group by name. Raises NotFound."""
+    find(session, group_id)
+    return list_page(
+        session,
+        select(User).join(Membership, Membership.user_id == User.id).where(Membership.group_id == group_id),
+        arguments,
+        sort_key=User.name,
+        id_column=User.id,
+        filters={"name": User.name},
+        boolean_filters={"enabled": User.enabled},
+    )
 
 
 def create(session: Session, now: datetime, *, name: str, domain_id: str, **columns: Any) -> Group:
@@ -57,6 +84,14 @@ def list_member_ids(session: Session, group_id: str) -> list[str]:
 
 def has_member(session: Session, group_id: str, user_id: str) -> bool:
     return session.get(Membership, (user_id, group_id)) is not None
+
+
+def check_member(session: Session, group_id: str, user_id: str) -> None:
+    """Raise NotFound unless group and user exist and the user is a member."""
+    find(session, group_id)
+    users.find(session, user_id)
+    if not has_member(session, group_id, user_id):
+        raise errors.NotFound(f"Could not find user {user_id} in group {group_id}.")
 
 
 def add_member(session: Session, group_id: str, user_id: str) -> None:

@@ -3,18 +3,25 @@
 The enforcement model is flat. The services of this cloud do not use these limits: they have quotas of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, false, select
 from sqlalchemy.orm import Session
 
 from app.core import errors
 from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import catalog, projects
+from identity_api.listing import Page, list_page
 from identity_api.models import Limit, RegisteredLimit
+
+RESOURCE_FILTERS = {
+    "service_id": RegisteredLimit.service_id,
+    "region_id": RegisteredLimit.region_id,
+    "resource_name": RegisteredLimit.resource_name,
+}
 
 
 def find_registered(session: Session, limit_id: str) -> RegisteredLimit:
@@ -29,6 +36,36 @@ def find(session: Session, limit_id: str) -> Limit:
     if limit is None:
         raise errors.NotFound(f"Could not find limit for {limit_id}.")
     return limit
+
+
+def list_registered(session: Session, arguments: Mapping[str, str]) -> Page[RegisteredLimit]:
+    """List registered limits by creation time; filters: service_id, region_id, resource_name."""
+    return list_page(
+        session,
+        select(RegisteredLimit),
+        arguments,
+        sort_key=RegisteredLimit.created_at,
+        id_column=RegisteredLimit.id,
+        filters=RESOURCE_FILTERS,
+    )
+
+
+def list_limits(session: Session, arguments: Mapping[str, str]) -> Page[Limit]:
+    """List limits by creation time; filters as for registered limits, and project_id, domain_id."""
+    return _list_limits(session, arguments)
+
+
+def list_own_limits(
+    session: Session, arguments: Mapping[str, str], project_id: str | None, domain_id: str | None
+) -> Page[Limit]:
+    """List the limits of the project, else of the domain, else none; filters as for `list_limits`."""
+    own = Limit.project_id == project_id if project_id else Limit.domain_id == domain_id
+    return _list_limits(session, arguments, own if project_id or domain_id else false())
+
+
+def with_registered(session: Session, limits: Iterable[Limit]) -> list[tuple[Limit, RegisteredLimit]]:
+    """Return the limits with their registered limits."""
+    return [(limit, session.get_one(RegisteredLimit, limit.registered_limit_id)) for limit in limits]
 
 
 def register(
@@ -71,6 +108,12 @@ def remove_registered(session: Session, limit: RegisteredLimit) -> None:
     session.delete(limit)
 
 
+def change(limit: Limit, changes: Mapping[str, Any]) -> None:
+    """Update fields."""
+    for name, value in changes.items():
+        setattr(limit, name, value)
+
+
 def create(
     session: Session,
     now: datetime,
@@ -104,6 +147,18 @@ def create(
     with conflict_on_duplicate(session, "limit", resource_name):
         session.add(limit)
     return limit
+
+
+def _list_limits(session: Session, arguments: Mapping[str, str], *where: ColumnElement[bool]) -> Page[Limit]:
+    query = select(Limit).join(RegisteredLimit, RegisteredLimit.id == Limit.registered_limit_id).where(*where)
+    return list_page(
+        session,
+        query,
+        arguments,
+        sort_key=Limit.created_at,
+        id_column=Limit.id,
+        filters={**RESOURCE_FILTERS, "project_id": Limit.project_id, "domain_id": Limit.domain_id},
+    )
 
 
 def _find_registered(

@@ -1,6 +1,7 @@
 """Projects and domains: the tree of resource owners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from app.core import errors
 from identity_api import epoch
 from identity_api.assignments import grants
 from identity_api.conflicts import check_mutable, check_name_is_free, conflict_on_duplicate, merge_options
+from identity_api.listing import Page, list_page
 from identity_api.models import Credential, Group, Limit, Project, Role, User
 
 MAX_DEPTH = 5
@@ -31,6 +33,34 @@ def find_domain(session: Session, domain_id: str) -> Project:
     if domain is None or not domain.is_domain:
         raise errors.NotFound(f"Could not find domain: {domain_id}.")
     return domain
+
+
+def list_projects(session: Session, arguments: Mapping[str, str], *, is_domain: bool) -> Page[Project]:
+    """List projects or domains by name; filters: name, domain_id, parent_id, enabled, and tags."""
+    page = list_page(
+        session,
+        select(Project).where(Project.is_domain == is_domain),
+        arguments,
+        sort_key=Project.name,
+        id_column=Project.id,
+        filters={"name": Project.name, "domain_id": Project.domain_id, "parent_id": Project.parent_id},
+        boolean_filters={"enabled": Project.enabled},
+    )
+    return replace(page, rows=[project for project in page.rows if _tags_match(project.tags, arguments)])
+
+
+def list_domains(session: Session, arguments: Mapping[str, str], domain_id: str | None = None) -> Page[Project]:
+    """List all domains by name, or only one; filters: name, id, enabled."""
+    query = select(Project).where(Project.is_domain)
+    return list_page(
+        session,
+        query if domain_id is None else query.where(Project.id == domain_id),
+        arguments,
+        sort_key=Project.name,
+        id_column=Project.id,
+        filters={"name": Project.name, "id": Project.id},
+        boolean_filters={"enabled": Project.enabled},
+    )
 
 
 def create(
@@ -152,12 +182,58 @@ def list_descendants(session: Session, project_id: str) -> list[Project]:
     return descendants
 
 
+def nest_ancestors(session: Session, project: Project) -> dict[str, Any] | None:
+    """Return the ids of the ancestors and the domain as nested objects, nearest outermost."""
+    nested: dict[str, Any] | None = None
+    ancestors = list_ancestors(session, project)
+    if project.domain_id is not None:
+        ancestors.append(find(session, project.domain_id))
+    for ancestor in reversed(ancestors):
+        nested = {ancestor.id: nested}
+    return nested
+
+
+def nest_descendants(session: Session, project: Project) -> dict[str, Any] | None:
+    """Return the ids of the descendants as nested objects; None if there are none."""
+    descendants = list_descendants(session, project.id)
+
+    def nest(parent_id: str) -> dict[str, Any] | None:
+        return {child.id: nest(child.id) for child in descendants if child.parent_id == parent_id} or None
+
+    return nest(project.id)
+
+
+def check_tag(project: Project, tag: str) -> None:
+    """Raise NotFound unless the project has the tag."""
+    if tag not in project.tags:
+        raise errors.NotFound(f"Could not find project tag: {tag}.")
+
+
+def check_unmovable(project: Project, changes: Mapping[str, Any]) -> None:
+    """Raise Forbidden for a change of a field that places the project in the hierarchy."""
+    for name, value in changes.items():
+        if value != getattr(project, name):
+            raise errors.Forbidden(f"Update of `{name}` is not allowed.")
+
+
 def check_tags(tags: Sequence[str]) -> None:
     """Raise BadRequest for too many or duplicate tags."""
     if len(tags) > MAX_TAGS:
         raise errors.BadRequest(f"Invalid input for field 'tags': a project has at most {MAX_TAGS} tags.")
     if len(set(tags)) != len(tags):
         raise errors.BadRequest("Invalid input for field 'tags': tags must be unique.")
+
+
+def _tags_match(tags: Sequence[str], arguments: Mapping[str, str]) -> bool:
+    """Whether the tags match the query: all of `tags`, any of `tags-any`, and their negations `not-…`."""
+    own = set(tags)
+    matches: dict[str, Callable[[set[str]], bool]] = {
+        "tags": lambda requested: requested <= own,
+        "tags-any": lambda requested: bool(requested & own),
+        "not-tags": lambda requested: not requested <= own,
+        "not-tags-any": lambda requested: not requested & own,
+    }
+    return all(match(set(arguments[name].split(","))) for name, match in matches.items() if name in arguments)
 
 
 def _resolve_parent(session: Session, domain_id: str, parent_id: str | None) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from identity_api import epoch
 from identity_api.conflicts import check_mutable, conflict_on_duplicate, merge_options
 from identity_api.directory import application_credentials
 from identity_api.directory.projects import find_domain
+from identity_api.listing import Page, list_page
 from identity_api.models import Assignment, Implication, Role
 
 NEVER_IMPLIED = "admin"
@@ -23,6 +24,17 @@ def find(session: Session, role_id: str) -> Role:
     if role is None:
         raise errors.NotFound(f"Could not find role: {role_id}.")
     return role
+
+
+def find_pair(session: Session, prior_id: str, implied_id: str) -> tuple[Role, Role]:
+    """Return the prior and the implied role. Raises NotFound."""
+    return find(session, prior_id), find(session, implied_id)
+
+
+def list_roles(session: Session, arguments: Mapping[str, str]) -> Page[Role]:
+    """List global roles, or those of the domain `domain_id`, by name; filter: name."""
+    query = select(Role).where(Role.domain_id == arguments.get("domain_id", ""))
+    return list_page(session, query, arguments, sort_key=Role.name, id_column=Role.id, filters={"name": Role.name})
 
 
 def create(session: Session, now: datetime, *, name: str, domain_id: str | None, **columns: Any) -> Role:
@@ -68,6 +80,13 @@ def load_implications(session: Session, prior_id: str | None = None) -> dict[str
     for prior, role in session.execute(query):
         by_prior.setdefault(prior, []).append(role)
     return by_prior
+
+
+def list_inferences(session: Session) -> list[tuple[Role, list[Role]]]:
+    """List prior roles with the roles they imply, by name."""
+    implied = load_implications(session)
+    priors = session.scalars(select(Role).where(Role.id.in_(implied)).order_by(Role.name))
+    return [(prior, implied[prior.id]) for prior in priors]
 
 
 def check_implication(session: Session, prior: Role, implied: Role) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import errors
@@ -14,7 +15,8 @@ from identity_api.assignments import grants
 from identity_api.auth import lockouts
 from identity_api.conflicts import check_name_is_free, conflict_on_duplicate, merge_options
 from identity_api.directory.projects import find_domain
-from identity_api.models import Project, User
+from identity_api.listing import Page, list_page
+from identity_api.models import Group, Membership, Project, User
 
 OPTIONS = frozenset(
     {
@@ -34,6 +36,26 @@ def find(session: Session, user_id: str) -> User:
     if user is None:
         raise errors.NotFound(f"Could not find user: {user_id}.")
     return user
+
+
+def list_users(session: Session, arguments: Mapping[str, str]) -> Page[User]:
+    """List users by name; filters: name, domain_id, enabled."""
+    return list_page(
+        session,
+        select(User),
+        arguments,
+        sort_key=User.name,
+        id_column=User.id,
+        filters={"name": User.name, "domain_id": User.domain_id},
+        boolean_filters={"enabled": User.enabled},
+    )
+
+
+def list_groups(session: Session, user_id: str, arguments: Mapping[str, str]) -> Page[Group]:
+    """List the groups of a user by name. Raises NotFound."""
+    find(session, user_id)
+    query = select(Group).join(Membership, Membership.group_id == Group.id).where(Membership.user_id == user_id)
+    return list_page(session, query, arguments, sort_key=Group.name, id_column=Group.id, filters={"name": Group.name})
 
 
 def create(

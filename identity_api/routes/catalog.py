@@ -1,22 +1,14 @@
 """Routes of services, endpoints and regions."""
 
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 from uuid import uuid4
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.web.context import clock, database
 from app.web.responses import empty, json
-from identity_api import epoch
-from identity_api.conflicts import conflict_on_duplicate
 from identity_api.directory import catalog
-from identity_api.listing import list_page
-from identity_api.models import CatalogService, Endpoint, Region
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.catalog import (
@@ -27,7 +19,6 @@ from identity_api.schemas.catalog import (
     RegionChange,
     ServiceChange,
 )
-from identity_api.schemas.common import Fields
 from identity_api.views import catalog as views
 from identity_api.views.common import collection
 
@@ -38,15 +29,7 @@ blueprint = Blueprint("identity_catalog", __name__)
 @guard("identity:list_services")
 def services() -> Response:
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(CatalogService),
-            request.args,
-            sort_key=CatalogService.created_at,
-            id_column=CatalogService.id,
-            filters={"type": CatalogService.type, "name": CatalogService.name},
-            boolean_filters={"enabled": CatalogService.enabled},
-        )
+        page = catalog.list_services(session, request.args)
         return json(collection("services", [views.service(row) for row in page.rows], page.next_marker))
 
 
@@ -55,17 +38,15 @@ def services() -> Response:
 def create_service() -> Response:
     body = parse_member(NewService, "service")
     with database().transaction() as session:
-        service = CatalogService(
-            id=uuid4().hex,
+        service = catalog.create_service(
+            session,
+            clock().now(),
             type=body.type,
             name=body.name,
             description=body.description,
             enabled=body.enabled,
             extra=body.extra(),
-            created_at=clock().now(),
         )
-        session.add(service)
-        epoch.bump(session)
     return json({"service": views.service(service)}, HTTPStatus.CREATED)
 
 
@@ -81,9 +62,9 @@ def service(service_id: str) -> Response:
 def update_service(service_id: str) -> Response:
     body = parse_member(ServiceChange, "service")
     with database().transaction() as session:
-        found = catalog.find_service(session, service_id)
-        _update(session, found, body.provided("type", "name", "description", "enabled"), body)
-    return json({"service": views.service(found)})
+        service = catalog.find_service(session, service_id)
+        catalog.change(session, service, body.provided("type", "name", "description", "enabled"), body.extra())
+    return json({"service": views.service(service)})
 
 
 @blueprint.delete("/services/<service_id>")
@@ -98,20 +79,7 @@ def delete_service(service_id: str) -> Response:
 @guard("identity:list_endpoints")
 def endpoints() -> Response:
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(Endpoint),
-            request.args,
-            sort_key=Endpoint.created_at,
-            id_column=Endpoint.id,
-            filters={
-                "interface": Endpoint.interface,
-                "service_id": Endpoint.service_id,
-                "region_id": Endpoint.region_id,
-                "region": Endpoint.region_id,
-            },
-            boolean_filters={"enabled": Endpoint.enabled},
-        )
+        page = catalog.list_endpoints(session, request.args)
         return json(collection("endpoints", [views.endpoint(row) for row in page.rows], page.next_marker))
 
 
@@ -119,22 +87,17 @@ def endpoints() -> Response:
 @guard("identity:create_endpoint")
 def create_endpoint() -> Response:
     body = parse_member(NewEndpoint, "endpoint")
-    catalog.check_url(body.url)
     with database().transaction() as session:
-        region_id = body.region_id or _ensure_region(session, body.region)
-        catalog.check_service_and_region(session, body.service_id, region_id)
-        endpoint = Endpoint(
-            id=uuid4().hex,
+        endpoint = catalog.create_endpoint(
+            session,
+            clock().now(),
             service_id=body.service_id,
-            region_id=region_id,
+            region_id=body.region_id or catalog.ensure_region(session, body.region),
             interface=body.interface,
             url=body.url,
             enabled=body.enabled,
             extra=body.extra(),
-            created_at=clock().now(),
         )
-        session.add(endpoint)
-        epoch.bump(session)
     return json({"endpoint": views.endpoint(endpoint)}, HTTPStatus.CREATED)
 
 
@@ -150,23 +113,19 @@ def endpoint(endpoint_id: str) -> Response:
 def update_endpoint(endpoint_id: str) -> Response:
     body = parse_member(EndpointChange, "endpoint")
     changes = body.provided("interface", "service_id", "url", "enabled", "region_id")
-    if "url" in changes:
-        catalog.check_url(body.url)
     with database().transaction() as session:
-        found = catalog.find_endpoint(session, endpoint_id)
+        endpoint = catalog.find_endpoint(session, endpoint_id)
         if "region" in body.model_fields_set and "region_id" not in changes:
-            changes["region_id"] = _ensure_region(session, body.region)
-        catalog.check_service_and_region(session, changes.get("service_id"), changes.get("region_id"))
-        _update(session, found, changes, body)
-    return json({"endpoint": views.endpoint(found)})
+            changes["region_id"] = catalog.ensure_region(session, body.region)
+        catalog.change_endpoint(session, endpoint, changes, body.extra())
+    return json({"endpoint": views.endpoint(endpoint)})
 
 
 @blueprint.delete("/endpoints/<endpoint_id>")
 @guard("identity:delete_endpoint")
 def delete_endpoint(endpoint_id: str) -> Response:
     with database().transaction() as session:
-        session.delete(catalog.find_endpoint(session, endpoint_id))
-        epoch.bump(session)
+        catalog.delete_endpoint(session, catalog.find_endpoint(session, endpoint_id))
     return empty()
 
 
@@ -174,14 +133,7 @@ def delete_endpoint(endpoint_id: str) -> Response:
 @guard("identity:list_regions")
 def regions() -> Response:
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(Region),
-            request.args,
-            sort_key=Region.id,
-            id_column=Region.id,
-            filters={"parent_region_id": Region.parent_region_id},
-        )
+        page = catalog.list_regions(session, request.args)
         return json(collection("regions", [views.region(row) for row in page.rows], page.next_marker))
 
 
@@ -218,11 +170,9 @@ def update_region(region_id: str) -> Response:
     if "description" in changes:
         changes["description"] = changes["description"] or ""
     with database().transaction() as session:
-        found = catalog.find_region(session, region_id)
-        if changes.get("parent_region_id") is not None:
-            catalog.check_parent_region(session, region_id, changes["parent_region_id"])
-        _update(session, found, changes, body)
-    return json({"region": views.region(found)})
+        region = catalog.find_region(session, region_id)
+        catalog.change_region(session, region, changes, body.extra())
+    return json({"region": views.region(region)})
 
 
 @blueprint.delete("/regions/<region_id>")
@@ -235,32 +185,11 @@ def delete_region(region_id: str) -> Response:
 
 def _create_region(body: NewRegion, region_id: str) -> Response:
     with database().transaction() as session:
-        if body.parent_region_id is not None:
-            catalog.check_parent_region(session, None, body.parent_region_id)
-        with conflict_on_duplicate(session, "region", region_id):
-            found = Region(
-                id=region_id,
-                description=body.description or "",
-                parent_region_id=body.parent_region_id,
-                extra=body.extra(),
-            )
-            session.add(found)
-    return json({"region": views.region(found)}, HTTPStatus.CREATED)
-
-
-def _ensure_region(session: Session, region_id: str | None) -> str | None:
-    """Find or create the region given by the deprecated field `region`."""
-    if region_id is not None and session.get(Region, region_id) is None:
-        session.add(Region(id=region_id))
-        session.flush()
-    return region_id
-
-
-def _update(
-    session: Session, row: CatalogService | Endpoint | Region, changes: Mapping[str, Any], body: Fields
-) -> None:
-    for name, value in changes.items():
-        setattr(row, name, value)
-    if extra := body.extra():
-        row.extra = {**row.extra, **extra}
-    epoch.bump(session)
+        region = catalog.create_region(
+            session,
+            region_id,
+            parent_region_id=body.parent_region_id,
+            description=body.description or "",
+            extra=body.extra(),
+        )
+    return json({"region": views.region(region)}, HTTPStatus.CREATED)

@@ -1,21 +1,17 @@
 """Response bodies of application credentials and access rules."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from identity_api.models import AccessRuleRow, ApplicationCredential, Role
+from identity_api.directory.application_credentials import Details
+from identity_api.models import AccessRuleRow
 from identity_api.views.common import with_self_link
 
 JsonObject = dict[str, Any]
 
 
-def application_credential(
-    row: ApplicationCredential,
-    roles: Mapping[str, Role],
-    rules: Mapping[str, AccessRuleRow],
-    secret: str | None = None,
-) -> JsonObject:
+def application_credential(details: Details, secret: str | None = None) -> JsonObject:
     """Render an application credential; the secret is included only in the response to its creation."""
+    row, roles, rules = details.credential, details.roles, details.rules
     rendered: JsonObject = {
         "id": row.id,
         "name": row.name,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.web.links import url
 from identity_api.models import Project
 from identity_api.views.common import with_self_link
 
@@ -26,6 +27,16 @@ def project(row: Project) -> JsonObject:
             "options": row.options,
         },
     )
+
+
+def wrapped_project(row: Project) -> JsonObject:
+    """Render a project as an element of the lists of parents and of the subtree."""
+    return {"project": project(row)}
+
+
+def tags(row: Project) -> JsonObject:
+    link = url(f"/identity/v3/projects/{row.id}/tags")
+    return {"tags": row.tags, "links": {"next": None, "self": link, "previous": None}}
 
 
 def domain(row: Project) -> JsonObject:

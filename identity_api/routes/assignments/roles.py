@@ -3,16 +3,12 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.web.context import clock, database
 from app.web.links import url
 from app.web.responses import empty, json
 from identity_api.directory import roles
-from identity_api.listing import list_page
-from identity_api.models import Role
 from identity_api.routes.base import targets
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
@@ -27,11 +23,8 @@ V3 = "/identity/v3"
 @blueprint.get("/roles")
 @guard("identity:list_roles", targets.requested_role_domain, domain_role="identity:list_domain_roles")
 def list_all() -> Response:
-    query = select(Role).where(Role.domain_id == request.args.get("domain_id", ""))
     with database().reading() as session:
-        page = list_page(
-            session, query, request.args, sort_key=Role.name, id_column=Role.id, filters={"name": Role.name}
-        )
+        page = roles.list_roles(session, request.args)
         return json(collection("roles", [views.role(role) for role in page.rows], page.next_marker))
 
 
@@ -93,7 +86,7 @@ def list_implied(role_id: str) -> Response:
 @guard("identity:create_implied_role", targets.role)
 def imply(role_id: str, implied_id: str) -> Response:
     with database().transaction() as session:
-        prior, implied = _find_pair(session, role_id, implied_id)
+        prior, implied = roles.find_pair(session, role_id, implied_id)
         roles.add_implication(session, prior, implied)
     return json(views.inference(prior, implied), HTTPStatus.CREATED)
 
@@ -103,7 +96,7 @@ def imply(role_id: str, implied_id: str) -> Response:
 def show_implied(role_id: str, implied_id: str) -> Response:
     """Handles GET, and HEAD with 204 as in Keystone."""
     with database().reading() as session:
-        prior, implied = _find_pair(session, role_id, implied_id)
+        prior, implied = roles.find_pair(session, role_id, implied_id)
         roles.check_implication(session, prior, implied)
     return empty() if request.method == "HEAD" else json(views.inference(prior, implied))
 
@@ -112,7 +105,7 @@ def show_implied(role_id: str, implied_id: str) -> Response:
 @guard("identity:delete_implied_role", targets.role)
 def delete_implied(role_id: str, implied_id: str) -> Response:
     with database().transaction() as session:
-        roles.remove_implication(session, *_find_pair(session, role_id, implied_id))
+        roles.remove_implication(session, *roles.find_pair(session, role_id, implied_id))
     return empty()
 
 
@@ -120,11 +113,5 @@ def delete_implied(role_id: str, implied_id: str) -> Response:
 @guard("identity:list_role_inference_rules")
 def inferences() -> Response:
     with database().reading() as session:
-        found = roles.load_implications(session)
-        priors = session.scalars(select(Role).where(Role.id.in_(found)).order_by(Role.name))
-        rendered = [views.inferences(prior, found[prior.id]) for prior in priors]
+        rendered = [views.inferences(prior, implied) for prior, implied in roles.list_inferences(session)]
     return json(collection("role_inferences", rendered))
-
-
-def _find_pair(session: Session, prior_id: str, implied_id: str) -> tuple[Role, Role]:
-    return roles.find(session, prior_id), roles.find(session, implied_id)

@@ -1,28 +1,23 @@
 """Routes of application credentials and access rules."""
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from uuid import uuid4
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.web.context import caller, clock, database
 from app.web.responses import empty, json
 from identity_api.auth import passwords
-from identity_api.directory import application_credentials, users
+from identity_api.directory import application_credentials
 from identity_api.directory.application_credentials import AccessRuleSpec
-from identity_api.listing import list_page
-from identity_api.models import AccessRuleRow, ApplicationCredential
 from identity_api.routes.base import targets
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.credentials import NewApplicationCredential
 from identity_api.views import credentials as views
-from identity_api.views.common import JsonObject, collection
+from identity_api.views.common import collection
 
 blueprint = Blueprint("identity_application_credentials", __name__)
 CREDENTIALS = "/users/<user_id>/application_credentials"
@@ -32,18 +27,11 @@ RULES = "/users/<user_id>/access_rules"
 @blueprint.get(CREDENTIALS)
 @guard("identity:list_application_credentials")
 def list_all(user_id: str) -> Response:
-    query = select(ApplicationCredential).where(ApplicationCredential.user_id == user_id)
     with database().reading() as session:
-        users.find(session, user_id)
-        page = list_page(
-            session,
-            query,
-            request.args,
-            sort_key=ApplicationCredential.name,
-            id_column=ApplicationCredential.id,
-            filters={"name": ApplicationCredential.name},
-        )
-        return json(collection("application_credentials", _render(session, page.rows), page.next_marker))
+        page = application_credentials.list_credentials(session, user_id, request.args)
+        details = application_credentials.load_details(session, page.rows)
+    rendered = [views.application_credential(each) for each in details]
+    return json(collection("application_credentials", rendered, page.next_marker))
 
 
 @blueprint.post(CREDENTIALS)
@@ -79,16 +67,17 @@ def create(user_id: str) -> Response:
             rules=rules,
             description=body.description,
         )
-        (rendered,) = _render(session, [credential], secret)
-    return json({"application_credential": rendered}, HTTPStatus.CREATED)
+        (details,) = application_credentials.load_details(session, [credential])
+    return json({"application_credential": views.application_credential(details, secret)}, HTTPStatus.CREATED)
 
 
 @blueprint.get(f"{CREDENTIALS}/<credential_id>")
 @guard("identity:get_application_credential")
 def show(user_id: str, credential_id: str) -> Response:
     with database().reading() as session:
-        (rendered,) = _render(session, [application_credentials.find(session, user_id, credential_id)])
-    return json({"application_credential": rendered})
+        credential = application_credentials.find(session, user_id, credential_id)
+        (details,) = application_credentials.load_details(session, [credential])
+    return json({"application_credential": views.application_credential(details)})
 
 
 @blueprint.delete(f"{CREDENTIALS}/<credential_id>")
@@ -103,17 +92,8 @@ def delete(user_id: str, credential_id: str) -> Response:
 @blueprint.get(RULES)
 @guard("identity:list_access_rules", targets.path_user)
 def rules(user_id: str) -> Response:
-    query = select(AccessRuleRow).where(AccessRuleRow.user_id == user_id)
     with database().reading() as session:
-        users.find(session, user_id)
-        page = list_page(
-            session,
-            query,
-            request.args,
-            sort_key=AccessRuleRow.path,
-            id_column=AccessRuleRow.id,
-            filters={"service": AccessRuleRow.service, "method": AccessRuleRow.method, "path": AccessRuleRow.path},
-        )
+        page = application_credentials.list_rules(session, user_id, request.args)
         return json(collection("access_rules", [views.access_rule(rule) for rule in page.rows], page.next_marker))
 
 
@@ -139,14 +119,6 @@ def check_unrestricted(what: str) -> None:
     if used is None:
         return
     with database().reading() as session:
-        found = session.get(ApplicationCredential, used)
-    if found is None or not found.unrestricted:
+        is_unrestricted = application_credentials.is_unrestricted(session, used)
+    if not is_unrestricted:
         raise errors.Forbidden(f"Using method 'application_credential' is not allowed for managing {what}.")
-
-
-def _render(
-    session: Session, credentials: Sequence[ApplicationCredential], secret: str | None = None
-) -> list[JsonObject]:
-    roles = application_credentials.load_roles(session, credentials)
-    rules = application_credentials.load_access_rules(session, credentials)
-    return [views.application_credential(credential, roles, rules, secret) for credential in credentials]

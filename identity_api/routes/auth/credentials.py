@@ -3,23 +3,20 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
 
 from app.core import errors
 from app.web.context import caller, clock, database
 from app.web.policy import is_allowed
 from app.web.responses import empty, json
 from identity_api.directory import credentials
-from identity_api.listing import list_page
-from identity_api.models import Credential
 from identity_api.routes.auth.application_credentials import check_unrestricted
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import json_member, json_object, parse_body, parse_member
+from identity_api.routes.base.bodies import json_object, parse_body, parse_member
 from identity_api.routes.base.dependencies import identity
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.ec2_credentials import CredentialChange, NewCredential, NewEc2
 from identity_api.views import ec2_credentials as views
-from identity_api.views.common import JsonObject, collection
+from identity_api.views.common import collection
 
 blueprint = Blueprint("identity_stored_credentials", __name__)
 EC2 = "/users/<user_id>/credentials/OS-EC2"
@@ -30,21 +27,14 @@ EC2 = "/users/<user_id>/credentials/OS-EC2"
 def list_all() -> Response:
     """List the credentials that the caller may show."""
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(Credential),
-            request.args,
-            sort_key=Credential.created_at,
-            id_column=Credential.id,
-            filters={"user_id": Credential.user_id, "type": Credential.kind},
-        )
-        rows = [
-            row
-            for row in page.rows
-            if _is_reachable(row.project_id)
-            and is_allowed("identity:get_credential", {"target.credential.user_id": row.user_id})
-        ]
-        return json(collection("credentials", [_render(row) for row in rows], page.next_marker))
+        page = credentials.list_credentials(session, request.args)
+    rendered = [
+        views.credential(row, identity().cipher)
+        for row in page.rows
+        if _is_reachable(row.project_id)
+        and is_allowed("identity:get_credential", {"target.credential.user_id": row.user_id})
+    ]
+    return json(collection("credentials", rendered, page.next_marker))
 
 
 @blueprint.post("/credentials")
@@ -63,7 +53,7 @@ def create() -> Response:
             blob=body.blob,
             extra=body.extra(),
         )
-    return json({"credential": _render(credential)}, HTTPStatus.CREATED)
+    return json({"credential": views.credential(credential, identity().cipher)}, HTTPStatus.CREATED)
 
 
 @blueprint.get("/credentials/<credential_id>")
@@ -72,7 +62,7 @@ def show(credential_id: str) -> Response:
     with database().reading() as session:
         found = credentials.find(session, credential_id)
     _check_reachable(found.project_id)
-    return json({"credential": _render(found)})
+    return json({"credential": views.credential(found, identity().cipher)})
 
 
 @blueprint.patch("/credentials/<credential_id>")
@@ -82,14 +72,11 @@ def update(credential_id: str) -> Response:
     with database().transaction() as session:
         found = credentials.find(session, credential_id)
         _check_reachable(found.project_id, writing=True)
-        for name, own in (("type", found.kind), ("user_id", found.user_id), ("project_id", found.project_id)):
-            if name in json_member("credential") and getattr(body, name) != own:
-                raise errors.BadRequest(f"{name} can not be updated for credential")
+        credentials.check_unchanged(found, body.provided("type", "user_id", "project_id"))
         if body.blob is not None:
             credentials.change_blob(identity().cipher, found, body.blob, clock().now())
-        if extra := body.extra():
-            found.extra = {**found.extra, **extra}
-    return json({"credential": _render(found)})
+        credentials.change_extra(found, body.extra())
+    return json({"credential": views.credential(found, identity().cipher)})
 
 
 @blueprint.delete("/credentials/<credential_id>")
@@ -105,10 +92,10 @@ def delete(credential_id: str) -> Response:
 @blueprint.get(EC2)
 @guard("identity:ec2_list_credentials")
 def list_ec2(user_id: str) -> Response:
-    query = select(Credential).where(Credential.user_id == user_id, Credential.kind == credentials.EC2)
     with database().reading() as session:
-        rows = session.scalars(query.order_by(Credential.created_at)).all()
-    return json(collection("credentials", [_render_ec2(row) for row in rows if _is_reachable(row.project_id)]))
+        rows = credentials.list_ec2(session, user_id)
+    rendered = [views.ec2(row, identity().cipher) for row in rows if _is_reachable(row.project_id)]
+    return json(collection("credentials", rendered))
 
 
 @blueprint.post(EC2)
@@ -118,7 +105,7 @@ def create_ec2(user_id: str) -> Response:
     _check_reachable(body.tenant_id, writing=True)
     with database().transaction() as session:
         credential = credentials.create_ec2(session, identity().cipher, clock().now(), user_id, body.tenant_id)
-    return json({"credential": _render_ec2(credential)}, HTTPStatus.CREATED)
+    return json({"credential": views.ec2(credential, identity().cipher)}, HTTPStatus.CREATED)
 
 
 @blueprint.get(f"{EC2}/<access>")
@@ -127,7 +114,7 @@ def show_ec2(user_id: str, access: str) -> Response:
     with database().reading() as session:
         found = credentials.find_ec2(session, user_id, access)
     _check_reachable(found.project_id)
-    return json({"credential": _render_ec2(found)})
+    return json({"credential": views.ec2(found, identity().cipher)})
 
 
 @blueprint.delete(f"{EC2}/<access>")
@@ -152,11 +139,3 @@ def _check_reachable(project_id: str | None, *, writing: bool = False) -> None:
         check_unrestricted("additional credentials")
     if not _is_reachable(project_id):
         raise errors.Forbidden("The credential does not belong to the project of the application credential.")
-
-
-def _render(found: Credential) -> JsonObject:
-    return views.credential(found, identity().cipher.decrypt(found.sealed))
-
-
-def _render_ec2(found: Credential) -> JsonObject:
-    return views.ec2(found, credentials.decrypt_ec2_keys(identity().cipher, found))

@@ -1,46 +1,25 @@
 """Target attributes for policy checks, loaded by path variables or from the request body."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from flask import request
 
 from app.web.context import caller
 from identity_api.directory.bootstrap import DEFAULT_DOMAIN
-from identity_api.models import Credential, Group, Limit, Project, Role, User
 from identity_api.routes.base.bodies import json_member
-from identity_api.routes.base.dependencies import identity, read_with_session
+from identity_api.routes.base.dependencies import identity
 
 Path = Mapping[str, str]
 Attributes = Mapping[str, Any]
-Row = TypeVar("Row", User, Group, Project, Role)
-
-
-def _cached_target(model: type[Row], id_: str, render: Callable[[Row], Attributes]) -> Attributes:
-    """Return the target attributes, cached until the epoch changes; empty for a missing object (not cached)."""
-
-    def read() -> Attributes:
-        row = read_with_session(lambda session: session.get(model, id_))
-        if row is None:
-            raise LookupError
-        return render(row)
-
-    try:
-        return identity().targets.get(identity().tokens.epoch, (model.__name__, id_), read)
-    except LookupError:
-        return {}
 
 
 def user(path: Path) -> Attributes:
-    return _cached_target(
-        User, path["user_id"], lambda row: {"target.user.id": row.id, "target.user.domain_id": row.domain_id}
-    )
+    return identity().cached_target("user", path["user_id"])
 
 
 def group(path: Path) -> Attributes:
-    return _cached_target(
-        Group, path["group_id"], lambda row: {"target.group.id": row.id, "target.group.domain_id": row.domain_id}
-    )
+    return identity().cached_target("group", path["group_id"])
 
 
 def membership(path: Path) -> Attributes:
@@ -48,11 +27,7 @@ def membership(path: Path) -> Attributes:
 
 
 def project(path: Path) -> Attributes:
-    def render(row: Project) -> Attributes:
-        owner = {"target.project.domain_id": row.domain_id} if row.domain_id else {}
-        return {"target.project.id": row.id, **owner}
-
-    return _cached_target(Project, path["project_id"], render)
+    return identity().cached_target("project", path["project_id"])
 
 
 def domain(path: Path) -> Attributes:
@@ -60,11 +35,7 @@ def domain(path: Path) -> Attributes:
 
 
 def role(path: Path) -> Attributes:
-    return _cached_target(
-        Role,
-        path["role_id"],
-        lambda row: {"target.role.name": row.name, "target.role.domain_id": row.domain_id or None},
-    )
+    return identity().cached_target("role", path["role_id"])
 
 
 def grant(path: Path) -> Attributes:
@@ -79,16 +50,11 @@ def grant(path: Path) -> Attributes:
 
 
 def limit(path: Path) -> Attributes:
-    row = read_with_session(lambda session: session.get(Limit, path["limit_id"]))
-    if row is None:
-        return {}
-    keys = {"target.limit.project_id": row.project_id, "target.limit.domain_id": row.domain_id}
-    return {key: value for key, value in keys.items() if value}
+    return identity().target("limit", path["limit_id"])
 
 
 def credential(path: Path) -> Attributes:
-    row = read_with_session(lambda session: session.get(Credential, path["credential_id"]))
-    return {"target.credential.user_id": row.user_id} if row else {}
+    return identity().target("credential", path["credential_id"])
 
 
 def path_credential(path: Path) -> Attributes:
@@ -153,6 +119,12 @@ def requested_domain_id() -> str | None:
     return request.args.get("domain_id") or caller().domain_id
 
 
+def list_arguments() -> Mapping[str, str]:
+    """Return the query parameters of a list, restricted to `requested_domain_id`."""
+    domain_id = requested_domain_id()
+    return {**request.args} if domain_id is None else {**request.args, "domain_id": domain_id}
+
+
 def new_domain_id(kind: str) -> str:
     """Return the domain of a new object: from the body, the token, or the default domain."""
     return _body_string(kind, "domain_id") or caller().domain_id or DEFAULT_DOMAIN
@@ -166,8 +138,8 @@ def new_project_parent() -> tuple[str, str | None]:
     """
     domain_id, parent_id = _body_string("project", "domain_id"), _body_string("project", "parent_id")
     if domain_id is None and parent_id is not None:
-        parent = read_with_session(lambda session: session.get(Project, parent_id))
-        domain_id = (parent.domain_id or parent.id) if parent is not None else None
+        parent = identity().target("project", parent_id)
+        domain_id = parent.get("target.project.domain_id") or parent.get("target.project.id")
     return domain_id or new_domain_id("project"), parent_id
 
 

@@ -3,14 +3,11 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
 
 from app.web.context import clock, database
 from app.web.policy import is_allowed
 from app.web.responses import empty, json
 from identity_api.directory import projects
-from identity_api.listing import list_page
-from identity_api.models import Project
 from identity_api.routes.base import targets
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
@@ -24,20 +21,9 @@ blueprint = Blueprint("identity_domains", __name__)
 @blueprint.get("/domains")
 @guard("identity:list_domains", targets.token_domain)
 def list_all() -> Response:
-    query = select(Project).where(Project.is_domain)
-    own = targets.requested_domain_id()
-    if own is not None and not is_allowed("identity:list_domains", {}):
-        query = query.where(Project.id == own)
+    own = None if is_allowed("identity:list_domains", {}) else targets.requested_domain_id()
     with database().reading() as session:
-        page = list_page(
-            session,
-            query,
-            request.args,
-            sort_key=Project.name,
-            id_column=Project.id,
-            filters={"name": Project.name, "id": Project.id},
-            boolean_filters={"enabled": Project.enabled},
-        )
+        page = projects.list_domains(session, request.args, own)
         return json(collection("domains", [views.domain(domain) for domain in page.rows], page.next_marker))
 
 

@@ -3,14 +3,11 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
 
 from app.core import errors
 from app.web.context import clock, database
 from app.web.responses import empty, json
-from identity_api.directory import groups, users
-from identity_api.listing import list_page
-from identity_api.models import Group, Membership, User
+from identity_api.directory import groups
 from identity_api.routes.base import targets
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.policy import guard
@@ -24,18 +21,8 @@ blueprint = Blueprint("identity_groups", __name__)
 @blueprint.get("/groups")
 @guard("identity:list_groups", targets.requested_domain)
 def list_all() -> Response:
-    arguments = {**request.args}
-    if (domain_id := targets.requested_domain_id()) is not None:
-        arguments["domain_id"] = domain_id
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(Group),
-            arguments,
-            sort_key=Group.name,
-            id_column=Group.id,
-            filters={"name": Group.name, "domain_id": Group.domain_id},
-        )
+        page = groups.list_groups(session, targets.list_arguments())
         return json(collection("groups", [views.group(group) for group in page.rows], page.next_marker))
 
 
@@ -88,18 +75,8 @@ def delete(group_id: str) -> Response:
 @blueprint.get("/groups/<group_id>/users")
 @guard("identity:list_users_in_group", targets.group)
 def members(group_id: str) -> Response:
-    query = select(User).join(Membership, Membership.user_id == User.id).where(Membership.group_id == group_id)
     with database().reading() as session:
-        groups.find(session, group_id)
-        page = list_page(
-            session,
-            query,
-            request.args,
-            sort_key=User.name,
-            id_column=User.id,
-            filters={"name": User.name},
-            boolean_filters={"enabled": User.enabled},
-        )
+        page = groups.list_members(session, group_id, request.args)
         return json(collection("users", [views.user(user) for user in page.rows], page.next_marker))
 
 
@@ -115,10 +92,7 @@ def add_member(group_id: str, user_id: str) -> Response:
 @guard("identity:check_user_in_group", targets.membership)
 def check_member(group_id: str, user_id: str) -> Response:
     with database().reading() as session:
-        groups.find(session, group_id)
-        users.find(session, user_id)
-        if not groups.has_member(session, group_id, user_id):
-            raise errors.NotFound(f"Could not find user {user_id} in group {group_id}.")
+        groups.check_member(session, group_id, user_id)
     return empty()
 
 

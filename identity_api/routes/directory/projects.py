@@ -1,50 +1,32 @@
 """Routes of projects and their tags."""
 
 from http import HTTPStatus
-from typing import Any
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from app.core import errors
 from app.web.context import caller, clock, database
 from app.web.links import url
 from app.web.responses import empty, json
 from identity_api.assignments import effective
 from identity_api.directory import projects, users
-from identity_api.listing import list_page, parse_flag
-from identity_api.models import Project
+from identity_api.listing import parse_flag
 from identity_api.routes.base import targets
-from identity_api.routes.base.bodies import json_member, json_object, parse_body, parse_member
+from identity_api.routes.base.bodies import json_object, parse_body, parse_member
 from identity_api.routes.base.policy import guard
 from identity_api.schemas.projects import NewProject, ProjectChange, Tags
 from identity_api.views import projects as views
 from identity_api.views.common import collection
 
 blueprint = Blueprint("identity_projects", __name__)
-FIXED = ("domain_id", "parent_id", "is_domain")
 
 
 @blueprint.get("/projects")
 @guard("identity:list_projects", targets.requested_domain)
 def list_all() -> Response:
-    query = select(Project).where(Project.is_domain == parse_flag(request.args.get("is_domain", "false")))
-    arguments = {**request.args}
-    if (domain_id := targets.requested_domain_id()) is not None:
-        arguments["domain_id"] = domain_id
+    is_domain = parse_flag(request.args.get("is_domain", "false"))
     with database().reading() as session:
-        page = list_page(
-            session,
-            query,
-            arguments,
-            sort_key=Project.name,
-            id_column=Project.id,
-            filters={"name": Project.name, "domain_id": Project.domain_id, "parent_id": Project.parent_id},
-            boolean_filters={"enabled": Project.enabled},
-        )
-        rows = [project for project in page.rows if _tags_match(project.tags)]
-        return json(collection("projects", [views.project(project) for project in rows], page.next_marker))
+        page = projects.list_projects(session, targets.list_arguments(), is_domain=is_domain)
+        return json(collection("projects", [views.project(project) for project in page.rows], page.next_marker))
 
 
 @blueprint.post("/projects")
@@ -72,9 +54,23 @@ def create() -> Response:
 @blueprint.get("/projects/<project_id>")
 @guard("identity:get_project", targets.project)
 def show(project_id: str) -> Response:
+    query = request.args
     with database().reading() as session:
         project = projects.find(session, project_id)
-        return json({"project": {**views.project(project), **_render_relatives(session, project)}})
+        rendered = views.project(project)
+        if "parents_as_list" in query or "subtree_as_list" in query:
+            own = {each.id for each in effective.list_projects(session, caller().user_id)}
+            if "parents_as_list" in query:
+                ancestors = projects.list_ancestors(session, project)
+                rendered["parents"] = [views.wrapped_project(each) for each in ancestors if each.id in own]
+            if "subtree_as_list" in query:
+                descendants = projects.list_descendants(session, project_id)
+                rendered["subtree"] = [views.wrapped_project(each) for each in descendants if each.id in own]
+        if "parents_as_ids" in query:
+            rendered["parents"] = projects.nest_ancestors(session, project)
+        if "subtree_as_ids" in query:
+            rendered["subtree"] = projects.nest_descendants(session, project)
+    return json({"project": rendered})
 
 
 @blueprint.patch("/projects/<project_id>")
@@ -83,9 +79,7 @@ def update(project_id: str) -> Response:
     body = parse_member(ProjectChange, "project")
     with database().transaction() as session:
         project = projects.find(session, project_id)
-        for name in FIXED:
-            if name in json_member("project") and getattr(body, name) != getattr(project, name):
-                raise errors.Forbidden(f"Update of `{name}` is not allowed.")
+        projects.check_unmovable(project, body.provided("domain_id", "parent_id", "is_domain"))
         changes = body.provided("name", "description", "enabled", "tags", "options")
         if "description" in changes:
             changes["description"] = changes["description"] or ""
@@ -114,7 +108,7 @@ def of_user(user_id: str) -> Response:
 @guard("identity:list_project_tags", targets.project)
 def tags(project_id: str) -> Response:
     with database().reading() as session:
-        return _render_tags(projects.find(session, project_id))
+        return json(views.tags(projects.find(session, project_id)))
 
 
 @blueprint.put("/projects/<project_id>/tags")
@@ -124,7 +118,7 @@ def replace_tags(project_id: str) -> Response:
     with database().transaction() as session:
         project = projects.find(session, project_id)
         projects.change(session, project, {"tags": body.tags}, {})
-    return _render_tags(project)
+    return json(views.tags(project))
 
 
 @blueprint.delete("/projects/<project_id>/tags")
@@ -139,7 +133,7 @@ def delete_tags(project_id: str) -> Response:
 @guard("identity:get_project_tag", targets.project)
 def check_tag(project_id: str, value: str) -> Response:
     with database().reading() as session:
-        _check_tag(projects.find(session, project_id), value)
+        projects.check_tag(projects.find(session, project_id), value)
     return empty()
 
 
@@ -159,67 +153,6 @@ def add_tag(project_id: str, value: str) -> Response:
 def delete_tag(project_id: str, value: str) -> Response:
     with database().transaction() as session:
         project = projects.find(session, project_id)
-        _check_tag(project, value)
+        projects.check_tag(project, value)
         projects.change(session, project, {"tags": [tag for tag in project.tags if tag != value]}, {})
     return empty()
-
-
-def _render_tags(project: Project) -> Response:
-    itself = url(f"/identity/v3/projects/{project.id}/tags")
-    return json({"tags": project.tags, "links": {"next": None, "self": itself, "previous": None}})
-
-
-def _check_tag(project: Project, tag: str) -> None:
-    if tag not in project.tags:
-        raise errors.NotFound(f"Could not find project tag: {tag}.")
-
-
-def _tags_match(tags: list[str]) -> bool:
-    """Whether the tags match the query: all of `tags`, any of `tags-any`, and their negations `not-…`."""
-    own = set(tags)
-    for name, fits in (
-        ("tags", lambda requested: requested <= own),
-        ("tags-any", lambda requested: bool(requested & own)),
-        ("not-tags", lambda requested: not requested <= own),
-        ("not-tags-any", lambda requested: not requested & own),
-    ):
-        if name in request.args and not fits(set(request.args[name].split(","))):
-            return False
-    return True
-
-
-def _render_relatives(session: Session, project: Project) -> dict[str, Any]:
-    """Render parents and subtree as requested; lists contain only projects on which the caller has a role."""
-    rendered: dict[str, Any] = {}
-    query = request.args
-    if "parents_as_list" in query or "subtree_as_list" in query:
-        own = {found.id for found in effective.list_projects(session, caller().user_id)}
-        for name, family in (("parents", projects.list_ancestors), ("subtree", _subtree)):
-            if f"{name}_as_list" in query:
-                rendered[name] = [
-                    {"project": views.project(each)} for each in family(session, project) if each.id in own
-                ]
-    if "parents_as_ids" in query:
-        rendered["parents"] = _nested_parents(session, project)
-    if "subtree_as_ids" in query:
-        rendered["subtree"] = _nested_subtree(_subtree(session, project), project.id)
-    return rendered
-
-
-def _subtree(session: Session, project: Project) -> list[Project]:
-    return projects.list_descendants(session, project.id)
-
-
-def _nested_parents(session: Session, project: Project) -> dict[str, Any] | None:
-    nested: dict[str, Any] | None = None
-    top = [*projects.list_ancestors(session, project)]
-    if project.domain_id is not None:
-        top.append(projects.find(session, project.domain_id))
-    for parent in reversed(top):
-        nested = {parent.id: nested}
-    return nested
-
-
-def _nested_subtree(below: list[Project], parent_id: str) -> dict[str, Any] | None:
-    children = [project for project in below if project.parent_id == parent_id]
-    return {child.id: _nested_subtree(below, child.id) for child in children} or None

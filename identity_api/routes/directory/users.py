@@ -3,7 +3,6 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from sqlalchemy import select
 
 from app.core import errors
 from app.http.source_address import source_address
@@ -13,8 +12,6 @@ from app.web.responses import empty, json
 from identity_api.auth import passwords
 from identity_api.auth.methods import Reference
 from identity_api.directory import users
-from identity_api.listing import list_page
-from identity_api.models import Group, Membership, User
 from identity_api.routes.base import targets
 from identity_api.routes.base.bodies import parse_member
 from identity_api.routes.base.dependencies import identity
@@ -30,19 +27,8 @@ blueprint = Blueprint("identity_users", __name__)
 @blueprint.get("/users")
 @guard("identity:list_users", targets.requested_domain)
 def list_all() -> Response:
-    arguments = {**request.args}
-    if (domain_id := targets.requested_domain_id()) is not None:
-        arguments["domain_id"] = domain_id
     with database().reading() as session:
-        page = list_page(
-            session,
-            select(User),
-            arguments,
-            sort_key=User.name,
-            id_column=User.id,
-            filters={"name": User.name, "domain_id": User.domain_id},
-            boolean_filters={"enabled": User.enabled},
-        )
+        page = users.list_users(session, targets.list_arguments())
         return json(collection("users", [views.user(user) for user in page.rows], page.next_marker))
 
 
@@ -117,12 +103,8 @@ def change_password(user_id: str) -> Response:
 @blueprint.get("/users/<user_id>/groups")
 @guard("identity:list_groups_for_user", targets.user)
 def groups_of(user_id: str) -> Response:
-    query = select(Group).join(Membership, Membership.group_id == Group.id).where(Membership.user_id == user_id)
     with database().reading() as session:
-        users.find(session, user_id)
-        page = list_page(
-            session, query, request.args, sort_key=Group.name, id_column=Group.id, filters={"name": Group.name}
-        )
+        page = users.list_groups(session, user_id, request.args)
         return json(collection("groups", [views.group(group) for group in page.rows], page.next_marker))
 
 
