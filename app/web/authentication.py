@@ -18,6 +18,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 SERVER_ID = re.compile("[0-9a-fA-F-]{1,36}")
 """Other values of `server_id` are not logged."""
+VOLUME_ALIASES = ("volumev3", "volume")
+"""Types of the volume service in the catalog besides `block-storage`; access rules may use any of them."""
 REQUIRED = "The request you have made requires authentication."
 
 
@@ -53,7 +55,7 @@ def _check_access_rules(rules: tuple[AccessRule, ...]) -> None:
     service = service_of(request.path)
     path = request.path[len(service) + 1 :] if service else request.path
     service_type = CATALOG_TYPE[service] if service else ""
-    service_types = {service_type, "volumev3"} if service is Service.VOLUME else {service_type}
+    service_types = {service_type, *VOLUME_ALIASES} if service is Service.VOLUME else {service_type}
     for rule in rules:
         if rule.service in service_types and rule.method == request.method and _path_matches(rule.path, path):
             return

@@ -36,8 +36,9 @@ SERVICES = (
     ("network", "neutron", "/network"),
     ("block-storage", "cinder", "/volume/v3"),
     ("volumev3", "cinderv3", "/volume/v3"),
+    ("volume", "cinder", "/volume/v3"),
 )
-"""Type, name and path, as in DevStack. Clients older than the service types authority look for volumev3."""
+"""Type, name and path, as in DevStack. Clients older than the service types authority look for volumev3 or volume."""
 INTERFACES = ("public", "internal", "admin")
 
 

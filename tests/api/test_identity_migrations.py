@@ -17,8 +17,8 @@ from identity_api.models import CatalogService, Endpoint
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """Database of an installation whose catalog lacks volumev3."""
-    monkeypatch.setattr(identity_bootstrap, "SERVICES", identity_bootstrap.SERVICES[:-1])
+    """Database of an installation whose catalog lacks volumev3 and volume."""
+    monkeypatch.setattr(identity_bootstrap, "SERVICES", identity_bootstrap.SERVICES[:-2])
     database = Database(f"sqlite:///{tmp_path}/old.db")
     bootstrap.migrate(database)
     with database.transaction() as session:
@@ -31,13 +31,14 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     return database
 
 
-def test_existing_catalogs_get_volumev3(old: Database) -> None:
+@pytest.mark.parametrize("kind", ["volumev3", "volume"])
+def test_existing_catalogs_get_volume_aliases(old: Database, kind: str) -> None:
     for _ in range(2):
         bootstrap.migrate(old)
         with old.reading() as session:
             query = select(Endpoint.url, Endpoint.interface).join(
                 CatalogService, CatalogService.id == Endpoint.service_id
             )
-            found = {(*row,) for row in session.execute(query.where(CatalogService.type == "volumev3"))}
+            found = {(*row,) for row in session.execute(query.where(CatalogService.type == kind))}
         assert found == {("/volume/v3", interface) for interface in ("public", "internal", "admin")}
     old.dispose()

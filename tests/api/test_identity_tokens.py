@@ -110,6 +110,7 @@ def test_the_catalog_has_all_services_and_interfaces(client: Api, template: Temp
         "network": {"http://localhost/network"},
         "block-storage": {"http://localhost/volume/v3"},
         "volumev3": {"http://localhost/volume/v3"},
+        "volume": {"http://localhost/volume/v3"},
     }
     for service in catalog:
         assert {each["interface"] for each in service["endpoints"]} == {"public", "internal", "admin"}

@@ -84,7 +84,7 @@ def test_rotating_keys_while_the_cloud_runs_ends_no_token(openstack: OpenStackCo
 
 def test_the_catalog_lists_all_services(openstack: OpenStackCommand) -> None:
     found = openstack("catalog list", cloud="sixstack")
-    services = {"identity", "image", "compute", "network", "block-storage", "volumev3"}
+    services = {"identity", "image", "compute", "network", "block-storage", "volumev3", "volume"}
     assert {entry["Type"] for entry in found} == services
     assert openstack("catalog show compute", cloud="sixstack")["type"] == "compute"
 
