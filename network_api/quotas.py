@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.core.errors import Conflict
 from network_api.errors import OverQuota
 from network_api.models import Network, NetworkQuota, Port, Subnet, SubnetPool
 
@@ -26,6 +27,29 @@ def limits(session: Session, project_id: str) -> dict[str, int]:
     row = session.get(NetworkQuota, project_id)
     given = {name: getattr(row, name) for name in DEFAULTS} if row else {}
     return {name: default if given.get(name) is None else given[name] for name, default in DEFAULTS.items()}
+
+
+def list_customized_projects(session: Session) -> list[str]:
+    """Return the projects with limits that differ from the defaults."""
+    return list(session.scalars(select(NetworkQuota.project_id).order_by(NetworkQuota.project_id)))
+
+
+def set_limits(session: Session, project_id: str, changes: Mapping[str, int], *, check_usage: bool) -> None:
+    """Change limits of the project. Raises Conflict with `check_usage` for a limit below the current usage."""
+    row = session.get(NetworkQuota, project_id) or NetworkQuota(project_id=project_id)
+    session.add(row)
+    for name, limit in changes.items():
+        if check_usage and limit != UNLIMITED and count_used(session, project_id, name) > limit:
+            raise Conflict(f"Quota limit for {name} cannot be less than the project's current usage.")
+        setattr(row, name, limit)
+    session.flush()
+
+
+def reset(session: Session, project_id: str) -> None:
+    """Restore the defaults. Idempotent."""
+    row = session.get(NetworkQuota, project_id)
+    if row is not None:
+        session.delete(row)
 
 
 def count_used(session: Session, project_id: str, resource: str) -> int:

@@ -21,6 +21,8 @@ from network_api.visibility import restrict_to_visible, visibility_parameters
 Reader = Session | Connection
 """Executes queries; a connection costs half as much as a session."""
 
+ListedRow = Row[Any]
+
 Filter = Callable[[Sequence[str]], ColumnElement[bool]]
 """Converts the values of a query parameter to a condition; several values are alternatives."""
 

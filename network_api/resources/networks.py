@@ -38,6 +38,11 @@ def find(session: Session, caller: Caller, network_id: str, *, lock: bool = Fals
     return network
 
 
+def get_network_of_port(session: Session, port: Port) -> Network:
+    """Return the port's network, which may no longer be visible to the port's owner."""
+    return session.get_one(Network, port.network_id)
+
+
 def list_visible(session: Session, caller: Caller) -> list[Network]:
     """Return the networks that the caller may see, oldest first."""
     query = select(Network).order_by(Network.created_at, Network.id)

@@ -189,6 +189,16 @@ def bind(session: Session, now: datetime, port_id: str, caller: Caller, *, devic
     return port
 
 
+def list_servers(session: Session, *, network_id: str | None = None, subnet_id: str | None = None) -> list[str]:
+    """Return the ids of the servers with a port on a network or subnet."""
+    query = select(Port.device_id).where(Port.device_id != "").distinct()
+    if network_id is not None:
+        query = query.where(Port.network_id == network_id)
+    if subnet_id is not None:
+        query = query.where(Port.subnet_id == subnet_id)
+    return list(session.scalars(query))
+
+
 def set_status(session: Session, device_id: str, active: bool) -> None:
     """Set the status of the server's ports to ACTIVE or DOWN; ports that are administratively down stay DOWN."""
     status = ACTIVE if active else DOWN

@@ -1,11 +1,10 @@
 """/v2.0/networks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Row
 
 from app.core.errors import BadRequest
 from app.web.bodies import json_body, parse
@@ -13,10 +12,9 @@ from app.web.context import caller, clock, database
 from app.web.policy import enforce, is_allowed, require
 from app.web.responses import empty, json
 from network_api.listings.networks import NETWORKS
-from network_api.models import Port
-from network_api.resources import networks
+from network_api.resources import networks, ports
 from network_api.routes.params.bulk import create_response
-from network_api.routes.params.list_params import Document, list_response, show_response
+from network_api.routes.params.list_params import View, list_response, show_response
 from network_api.routes.params.owners import enforce_on, owner_of_new_resource
 from network_api.routes.params.revisions import check_revision
 from network_api.routes.port_change_hook import notify_port_change
@@ -27,7 +25,7 @@ from network_api.views import networks as views
 blueprint = Blueprint("network_networks", __name__)
 
 
-def view() -> Callable[[Row[Any]], Document]:
+def view() -> View:
     """Return the view of a network for this caller; provider attributes are for operators."""
     return partial(views.network, provider=is_allowed("get_network:provider:segmentation_id"))
 
@@ -88,7 +86,7 @@ def change(network_id: str) -> Response:
         isolation_changes = changes.get("isolated", network.isolated) != network.isolated
         networks.change(session, clock().now(), network, changes)
         if isolation_changes:
-            notify_port_change(session, Port.network_id == network.id)
+            notify_port_change(session, ports.list_servers(session, network_id=network.id))
         row = NETWORKS.row(session, caller(), network_id)
     return json({"network": view()(row)})
 

@@ -1,11 +1,10 @@
 """/v2.0/ports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.core.errors import BadRequest
@@ -18,7 +17,7 @@ from network_api.listings.ports import PORTS
 from network_api.models import Network, Port
 from network_api.resources import networks, ports
 from network_api.routes.params.bulk import create_response
-from network_api.routes.params.list_params import Document, list_response, show_response
+from network_api.routes.params.list_params import View, list_response, show_response
 from network_api.routes.params.owners import enforce_on, owner_of_new_resource
 from network_api.routes.params.revisions import check_revision
 from network_api.routes.port_change_hook import notify_port_change
@@ -28,7 +27,7 @@ from network_api.views import ports as views
 blueprint = Blueprint("network_ports", __name__)
 
 
-def view() -> Callable[[Row[Any]], Document]:
+def view() -> View:
     """Return the view of a port for this caller; binding attributes are for operators."""
     return partial(views.port, binding=is_allowed("get_port:binding:host_id"))
 
@@ -101,7 +100,7 @@ def change(port_id: str) -> Response:
         check_revision(port)
         if port.device_id and changes.get("device_owner", port.device_owner) != port.device_owner:
             raise BadRequest("device_owner of a port that is bound to a server cannot be changed.")
-        network = _network_of(session, port)
+        network = networks.get_network_of_port(session, port)
         if body.mac_address and body.mac_address != port.mac_address:
             enforce_on("update_port:mac_address", network.project_id)
         if body.fixed_ips is not None:
@@ -119,7 +118,7 @@ def change(port_id: str) -> Response:
             changes["binding_host"] = body.host_id or None
         ports.change(session, clock().now(), port, network, changes)
         if changes.keys() & {"pairs", "ipv4_address"}:
-            notify_port_change(session, Port.id == port.id)
+            notify_port_change(session, [port.device_id] if port.device_id else [])
         row = PORTS.row(session, caller(), port_id)
     return json({"port": view()(row)})
 
@@ -133,11 +132,6 @@ def delete(port_id: str) -> Response:
         check_revision(port)
         ports.remove(session, port)
     return empty()
-
-
-def _network_of(session: Session, port: Port) -> Network:
-    """Return the port's network, which may no longer be visible to the port's owner."""
-    return session.get_one(Network, port.network_id)
 
 
 def _changed_address(network: Network, port: Port, body: PortFields) -> str:

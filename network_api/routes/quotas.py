@@ -1,15 +1,12 @@
 """/v2.0/quotas: limits per project. Unsupported resources have the quota 0."""
 
 from flask import Blueprint, Response
-from sqlalchemy import select
 
-from app.core.errors import Conflict
 from app.web.bodies import json_body, parse
 from app.web.context import database
 from app.web.policy import require
 from app.web.responses import empty, json
 from network_api import quotas
-from network_api.models import NetworkQuota
 from network_api.routes.params.owners import enforce_on
 from network_api.schemas.quotas import ChangeQuota
 
@@ -23,10 +20,9 @@ UNSUPPORTED = dict.fromkeys(("router", "floatingip", "security_group", "security
 def index() -> Response:
     """List the projects whose quotas differ from the defaults."""
     with database().reading() as session:
-        changed = session.scalars(select(NetworkQuota.project_id).order_by(NetworkQuota.project_id))
         found = [
             {"project_id": project, "tenant_id": project, **quotas.limits(session, project), **UNSUPPORTED}
-            for project in changed
+            for project in quotas.list_customized_projects(session)
         ]
     return json({"quotas": found})
 
@@ -66,13 +62,7 @@ def details(project_id: str) -> Response:
 def change(project_id: str) -> Response:
     body = parse(ChangeQuota, json_body()).quota
     with database().transaction() as session:
-        row = session.get(NetworkQuota, project_id) or NetworkQuota(project_id=project_id)
-        session.add(row)
-        for name, limit in body.limits().items():
-            if body.check_limit and limit != quotas.UNLIMITED and quotas.count_used(session, project_id, name) > limit:
-                raise Conflict(f"Quota limit for {name} cannot be less than the project's current usage.")
-            setattr(row, name, limit)
-        session.flush()
+        quotas.set_limits(session, project_id, body.limits(), check_usage=body.check_limit)
         limits = quotas.limits(session, project_id)
     return json({"quota": {**limits, **UNSUPPORTED}})
 
@@ -82,7 +72,5 @@ def change(project_id: str) -> Response:
 def delete(project_id: str) -> Response:
     """Reset the project's quotas to the defaults."""
     with database().transaction() as session:
-        row = session.get(NetworkQuota, project_id)
-        if row is not None:
-            session.delete(row)
+        quotas.reset(session, project_id)
     return empty()

@@ -14,9 +14,9 @@ from app.web.context import caller, clock, database, settings
 from app.web.policy import is_allowed, require
 from app.web.responses import empty, json
 from network_api.listings.subnets import SUBNETS
-from network_api.models import Network, Port, SubnetPool
+from network_api.models import Network, SubnetPool
 from network_api.prefixes import contains, is_local
-from network_api.resources import networks, subnet_pools, subnets
+from network_api.resources import networks, ports, subnet_pools, subnets
 from network_api.routes.params.bulk import create_response
 from network_api.routes.params.list_params import list_response, show_response
 from network_api.routes.params.owners import enforce_on
@@ -133,7 +133,7 @@ def change(subnet_id: str) -> Response:
         before = (subnet.dns_nameservers, subnet.host_routes)
         subnets.change(session, clock().now(), subnet, changes)
         if (subnet.dns_nameservers, subnet.host_routes) != before:
-            notify_port_change(session, Port.subnet_id == subnet.id)
+            notify_port_change(session, ports.list_servers(session, subnet_id=subnet.id))
         row = SUBNETS.row(session, caller(), subnet_id)
     return json({"subnet": views.subnet(row)})
 

@@ -12,15 +12,13 @@ from app.web.bodies import json_body, parse
 from app.web.context import caller, clock, database
 from app.web.policy import require
 from app.web.responses import empty, json
-from network_api.models import Network, Port, Subnet, SubnetPool
 from network_api.resources import networks, ports, subnet_pools, subnets
+from network_api.resources.tags import Tagged, replace_tags
 from network_api.routes.params.owners import enforce_on
 from network_api.schemas.fields import Tag
 from network_api.schemas.tags import ReplaceTags
 
 blueprint = Blueprint("network_tags", __name__)
-
-Tagged = Network | Subnet | Port | SubnetPool
 
 
 class TagNotFound(NotFound):
@@ -59,9 +57,7 @@ def _set(kind: Kind, key: str, change: Callable[[list[str]], list[str]]) -> list
     with database().transaction() as session:
         resource = _lock(session, kind, key)
         tags = parse(ReplaceTags, {"tags": change(list(resource.tags))}).tags
-        if tags != resource.tags:
-            resource.tags = tags
-            resource.updated_at = clock().now()
+        replace_tags(clock().now(), resource, tags)
     return tags
 
 

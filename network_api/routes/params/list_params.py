@@ -5,18 +5,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response, request
-from sqlalchemy import Row
 
 from app.core.errors import BadRequest
 from app.core.numbers import parse_integer
 from app.web.context import caller, database
 from app.web.links import url
 from app.web.responses import json
-from network_api.listings.listing import ListQuery, Resource
+from network_api.listings.listing import ListedRow, ListQuery, Resource
 
 CONTROL_PARAMETERS = frozenset({"fields", "sort_key", "sort_dir", "limit", "marker", "page_reverse"})
 
 Document = dict[str, Any]
+
+View = Callable[[ListedRow], Document]
+"""Renders a row of a list."""
 
 
 def parse_list_query() -> ListQuery:
@@ -40,7 +42,7 @@ def parse_list_query() -> ListQuery:
     )
 
 
-def list_response(resource: Resource, collection: str, view: Callable[[Row[Any]], Document]) -> Response:
+def list_response(resource: Resource, collection: str, view: View) -> Response:
     """Return the list response of this request."""
     wanted = parse_list_query()
     with database().reader.connect() as connection:
@@ -51,7 +53,7 @@ def list_response(resource: Resource, collection: str, view: Callable[[Row[Any]]
     return json(body)
 
 
-def show_response(resource: Resource, name: str, key: str, view: Callable[[Row[Any]], Document]) -> Response:
+def show_response(resource: Resource, name: str, key: str, view: View) -> Response:
     """Return the response with one resource."""
     with database().reader.connect() as connection:
         row = resource.row(connection, caller(), key)

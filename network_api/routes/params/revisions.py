@@ -6,12 +6,12 @@ from flask import request
 
 from app.core.errors import BadRequest
 from network_api.errors import RevisionMismatch
-from network_api.models import Network, Port, Subnet, SubnetPool
+from network_api.resources.tags import Tagged
 
 CONSTRAINT = "revision_number="
 
 
-def check_revision(resource: Network | Port | Subnet | SubnetPool) -> None:
+def check_revision(resource: Tagged) -> None:
     """Raise RevisionMismatch unless the resource has the revision in `If-Match`; without the header, do nothing.
 
     Other entity tags are ignored, as in Neutron. Raises BadRequest for several revisions or text.
