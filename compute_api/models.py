@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, Stri
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from app.db.database import Base
+from compute_api.states import OperationState
 from network_api import server_revisions
 
 Seq = BigInteger().with_variant(Integer(), "sqlite")
@@ -97,7 +98,7 @@ class Operation(Base):
     host: Mapped[str] = mapped_column(String(255))
     task: Mapped[str] = mapped_column(String(32))
     generation: Mapped[int]
-    state: Mapped[str] = mapped_column(String(16), default="queued")  # queued, running, done, failed, superseded
+    state: Mapped[str] = mapped_column(String(16), default=OperationState.QUEUED)
     request_id: Mapped[str] = mapped_column(String(64))
     arguments: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]

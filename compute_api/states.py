@@ -77,6 +77,40 @@ class MigrationStep(StrEnum):
     REVERT = "migration_revert"  # destination: remove a server whose resize is reverted
 
 
+class OperationState(StrEnum):
+    """The state of an operation; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+OPEN_OPERATION_STATES = (OperationState.QUEUED, OperationState.RUNNING)
+
+
+class MigrationStatus(StrEnum):
+    """The status of a migration record, as Nova names it."""
+
+    ACCEPTED = "accepted"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PRE_MIGRATING = "pre-migrating"
+    MIGRATING = "migrating"
+    POST_MIGRATING = "post-migrating"
+    FINISHED = "finished"
+    CONFIRMED = "confirmed"
+    REVERTING = "reverting"
+    REVERTED = "reverted"
+    COMPLETED = "completed"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    ERROR = "error"
+
+
 class PowerState(IntEnum):
     """The power state that the host reports, with Nova's numbers."""
 

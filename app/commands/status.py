@@ -10,6 +10,7 @@ from app.core.settings import Settings
 from app.db.database import Database
 from app.dns import status as dns_status
 from app.supervisor import find_url
+from compute_api.states import OPEN_OPERATION_STATES
 
 
 def show(settings: Settings) -> int:
@@ -26,7 +27,7 @@ def show(settings: Settings) -> int:
             rows = session.execute(select(Server.vm_state, Server.task_state).where(Server.deleted.is_(False)))
             servers_by_status = Counter(status(*row) for row in rows)
             operations = session.scalar(
-                select(func.count()).select_from(Operation).where(Operation.state.in_(("queued", "running")))
+                select(func.count()).select_from(Operation).where(Operation.state.in_(OPEN_OPERATION_STATES))
             )
             all_hosts = hosts.list_hosts(session)
             now = SystemClock().now()

@@ -12,6 +12,7 @@ from benchmarks.fleet.filling import Filled
 from benchmarks.fleet.measuring import Load, Measured, Window, together
 from benchmarks.fleet.placing import posting
 from compute_api.models import Heartbeat, Host, Operation
+from compute_api.states import OPEN_OPERATION_STATES, OperationState
 
 PATIENCE_SECONDS = 120.0
 BURST = 1000
@@ -47,14 +48,14 @@ class Operations:
     def wait(self, since: int) -> list[tuple[float, float]]:
         """Wait until all newer operations are done; returns the seconds of each until its claim and its completion."""
         until = time.monotonic() + PATIENCE_SECONDS
-        newer = select(func.count()).where(Operation.id > since, Operation.state.in_(("queued", "running")))
+        newer = select(func.count()).where(Operation.id > since, Operation.state.in_(OPEN_OPERATION_STATES))
         with self._database.reading() as session:
             while left := session.scalar(newer):
                 assert time.monotonic() < until, f"{left} operations are still not done"
                 time.sleep(0.02)
             columns = select(Operation.created_at, Operation.started_at, Operation.finished_at, Operation.state)
             rows = session.execute(columns.where(Operation.id > since)).all()
-        assert all(row.state == "done" for row in rows), "an operation has failed"
+        assert all(row.state == OperationState.DONE for row in rows), "an operation has failed"
         return [
             ((row.started_at - row.created_at).total_seconds(), (row.finished_at - row.started_at).total_seconds())
             for row in rows
@@ -72,7 +73,11 @@ class Operations:
     def forget(self) -> None:
         """Discard operations queued while no host was running."""
         with self._database.transaction() as session:
-            session.execute(update(Operation).where(Operation.state == "queued").values(state="superseded"))
+            session.execute(
+                update(Operation)
+                .where(Operation.state == OperationState.QUEUED)
+                .values(state=OperationState.SUPERSEDED)
+            )
 
     def close(self) -> None:
         self._database.dispose()

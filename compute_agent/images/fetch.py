@@ -1,6 +1,6 @@
-"""Disks of images fetched to a host: once however many ask at a time, resumed where they broke off, verified.
+"""Download cache of image disks: one download per image at a time, resumable, verified by hash.
 
-The host makes a base of its own from the file, so what is fetched is removed an hour after it was last asked for.
+The host creates its base image from the file, so downloads are removed an hour after their last use.
 """
 
 import fcntl
@@ -24,32 +24,31 @@ CACHE_SECONDS = 3600.0
 MAX_FAILURES = 12
 BACKOFF_SECONDS = 1.0
 MAX_BACKOFF = 10
-"""The pause grows by this with each failure in a row, up to `LONGEST_PAUSE` times: all tries take a minute, which an
-API may take that is started again."""
+"""Retry backoff grows linearly up to `MAX_BACKOFF` pauses: all attempts take a minute, enough for an API restart."""
 PROGRESS_SECONDS = 10.0
 
 
 class TransferInterrupted(Exception):
-    """It did not come, or not to its end, for the reason given; it may when it is tried again."""
+    """The download failed or broke off; it may succeed when retried."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """The bytes of a disk from `start` on; 0 when a Range was ignored. `total_bytes` is the size of
-    all of it."""
+    """A disk's bytes from `start`, which is 0 if the server ignored the requested offset. `total_bytes` is the
+    size of the disk."""
 
     start: int
     total_bytes: int
     pieces: Iterator[bytes]
 
 
-# Begins to read a disk at a place. Raises BrokenOff, also from `pieces`, and ImageUnusable when it is not to be had.
+# Opens a disk at an offset. Raises TransferInterrupted, also from `pieces`, and ImageUnusable when it is unavailable.
 Opener = Callable[[ImageRef, int], AbstractContextManager[Download]]
 
 
 @dataclass(frozen=True)
 class ImageCache:
-    """The directory that fetched disks are in."""
+    """The download directory."""
 
     directory: Path
     open: Opener
@@ -59,7 +58,7 @@ class ImageCache:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, image: ImageRef) -> Path:
-        """The disk as a file, which may be removed any time after it was opened. Raises ImageUnusable."""
+        """Return the disk as a file, which may be removed any time after it was opened. Raises ImageUnusable."""
         with self._lock(image.id):
             path = self.directory / image.id
             if not path.exists():
@@ -72,8 +71,11 @@ class ImageCache:
 
     @contextmanager
     def _lock(self, image_id: str, *, wait: bool = True) -> Iterator[None]:
-        """Among all processes. Who has the lock removes its file, so who waited looks whether it is still the one.
-        Raises BlockingIOError where it is not to wait and somebody has it."""
+        """Hold the image's lock among all processes.
+
+        The holder removes the lock file, so a waiter checks that it has locked the current one. Raises BlockingIOError
+        when `wait` is False and the lock is held.
+        """
         path = self.directory / f"{image_id}.lock"
         while True:
             with path.open("a") as lock:
@@ -97,21 +99,23 @@ class ImageCache:
             except TransferInterrupted as error:
                 reason = str(error)
             except OSError as error:
-                raise ImageUnusable(f"Image {image.id} cannot be kept here: {error.strerror}.") from None
-            log.warning("Image %s broke off after %d bytes: %s", image.id, _size(part), reason)
+                raise ImageUnusable(f"Image {image.id} cannot be stored on this host: {error.strerror}.") from None
+            log.warning("Download of image %s interrupted after %d bytes: %s", image.id, _size(part), reason)
             failures = 0 if _size(part) > before else failures + 1
         else:
             raise ImageUnusable(f"Image {image.id} cannot be fetched: {reason}.")
         if image.sha512 is not None and _sha512(part) != image.sha512:
             part.unlink()
-            raise ImageUnusable(f"Image {image.id} arrived with another hash than it has in the image service.")
+            raise ImageUnusable(f"Image {image.id} does not match its hash in the image service.")
 
     def _resume(self, image: ImageRef, part: Path) -> None:
-        """Fetch what is missing. Raises BrokenOff when that does not come to its end."""
+        """Download the missing part. Raises TransferInterrupted."""
         with self.open(image, _size(part)) as stream:
-            if stream.start > stream.total_bytes:  # more than there is: not the beginning of this image
+            if (
+                stream.start > stream.total_bytes
+            ):  # the partial file is longer than the image, so it is not a part of it
                 part.unlink()
-                raise TransferInterrupted("it began otherwise")
+                raise TransferInterrupted("the partial file does not match")
             logged = time.monotonic()
             with part.open("r+b" if part.exists() else "wb") as file:
                 file.seek(stream.start)
@@ -128,8 +132,8 @@ class ImageCache:
             raise TransferInterrupted(f"{_size(part)} of {stream.total_bytes} bytes arrived")
 
     def _remove_expired(self) -> None:
-        """Files that were not asked for lately, and locks of processes that are gone; nothing that somebody else is
-        about to use or to go on with."""
+        """Remove downloads that were not used lately and locks of dead processes, but nothing that another process
+        has locked."""
         for path in self.directory.iterdir():
             if _is_expired(path):
                 with suppress(BlockingIOError), self._lock(path.stem, wait=False):
@@ -150,7 +154,7 @@ def _is_file_of(path: Path, file: IO[str]) -> bool:
 
 
 def _write(file: BinaryIO, piece: bytes) -> None:
-    """Zeros become holes."""
+    """Write a piece; zeros become holes."""
     for start in range(0, len(piece), len(ZEROS)):
         block = piece[start : start + len(ZEROS)]
         if block == ZEROS[: len(block)]:

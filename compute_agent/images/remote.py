@@ -1,4 +1,4 @@
-"""Images for a host on another computer: fetched from the image API with its credential, snapshots sent there."""
+"""Image source of a remote host: downloads from and uploads to the image API with the host's credential."""
 
 import hashlib
 import time
@@ -38,11 +38,11 @@ class RemoteImages:
         self._cache = ImageCache(directory, self._open, backoff_seconds)
 
     def local_path(self, image: ImageRef) -> Path:
-        """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
+        """Return the downloaded disk; concurrent calls share a download. Raises ImageUnusable."""
         return self._cache.path(image)
 
     def upload(self, image_id: str, snapshot: SnapshotFile) -> None:
-        """Send a snapshot; from the beginning again when it breaks off. Raises SixstackError."""
+        """Upload a snapshot; restarts from the beginning when interrupted. Raises SixstackError."""
         url = f"{self._url}/snapshots/{image_id}?disk_format={snapshot.disk_format}"
         with snapshot.path.open("rb") as file:
             digest = b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
@@ -65,10 +65,10 @@ class RemoteImages:
                 return
             reason = _error_text(answer)
             if answer.status == 404:
-                raise errors.NotFound(f"Image {image_id} was deleted while it was made.")
+                raise errors.NotFound(f"Image {image_id} was deleted while it was created.")
             if answer.status < 500:
                 break
-        raise errors.Unavailable(f"The image {image_id} could not be sent: {reason}")
+        raise errors.Unavailable(f"Image {image_id} could not be uploaded: {reason}")
 
     @contextmanager
     def _open(self, image: ImageRef, start: int) -> Iterator[Download]:
@@ -88,7 +88,7 @@ class RemoteImages:
 
 
 def _parse_range(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int, int]:
-    """Where the bytes begin, and how many all of them are. Raises ImageUnusable, BrokenOff."""
+    """Return the offset of the first byte and the size of the disk. Raises ImageUnusable, TransferInterrupted."""
     if answer.status == 404:
         raise ImageUnusable(f"Image {image.id} is no longer in the store.")
     if answer.status in (401, 403):
@@ -100,7 +100,7 @@ def _parse_range(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int
         if answer.status == 200:  # a proxy may leave the length out
             return 0, int(answer.headers.get("Content-Length", image.size_bytes))
     except (KeyError, ValueError):
-        raise TransferInterrupted("a proxy has spoilt the answer of the image API") from None
+        raise TransferInterrupted("a proxy has damaged the response of the image API") from None
     raise TransferInterrupted(_error_text(answer))
 
 
@@ -110,7 +110,7 @@ def _read_chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
-    """What the image API says is wrong."""
+    """Return the image API's error message."""
     try:
         said = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The store as a host sees it: no HTTP, no database, just files with the bytes of disks."""
+"""Image source beside the image store: files of the store, or downloads from an object store."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,8 @@ class LocalImages:
         self._store = store
 
     def local_path(self, image: ImageRef) -> Path:
-        """The disk: unpacked, where the upload was compressed. Raises ImageUnusable when the image is gone."""
+        """Return the disk, decompressed where the upload was compressed. Raises ImageUnusable when the image is
+        gone."""
         for name in (disk_key(image.id), image.id):
             if (path := self._store.local_path(name)) is not None:
                 return path
@@ -29,14 +30,14 @@ class LocalImages:
 
 
 class FetchedImages:
-    """Implements ImageSource over a store that is elsewhere."""
+    """Implements ImageSource over a remote store."""
 
     def __init__(self, store: Store, directory: Path, *, backoff_seconds: float = BACKOFF_SECONDS) -> None:
         self._store = store
         self._cache = ImageCache(directory, self._open, backoff_seconds)
 
     def local_path(self, image: ImageRef) -> Path:
-        """The disk, fetched once however many ask at a time. Raises ImageUnusable when it cannot be had."""
+        """Return the downloaded disk; concurrent calls share a download. Raises ImageUnusable."""
         return self._cache.path(image)
 
     @contextmanager
@@ -52,7 +53,7 @@ class FetchedImages:
             raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
         except (ImageUnusable, TransferInterrupted):
             raise
-        except Exception as error:  # each store has its own
+        except Exception as error:  # each store raises its own errors
             raise TransferInterrupted(str(error)) from error
 
     def _find(self, image_id: str) -> tuple[str, int]:
@@ -63,7 +64,7 @@ class FetchedImages:
 
 
 def make_source(settings: Settings) -> ImageSource:
-    """Where this installation's hosts get disks from. Raises OperatorError."""
+    """Return the image source of the settings. Raises OperatorError."""
     store = make_store(settings)
     if isinstance(store, FileStore):
         return LocalImages(store)

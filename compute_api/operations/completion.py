@@ -33,6 +33,7 @@ from compute_api.states import (
     UNRESCUE,
     UNSHELVE,
     MigrationStep,
+    OperationState,
     PowerState,
     SideTask,
     TaskState,
@@ -74,7 +75,7 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
         error = retry.reschedule_after_failure(session, now, server, operation, error)
         if error is None:
             return True
-    operations.close(session, now, operation.id, "failed" if error else "done", outcome.error)
+    operations.close(session, now, operation.id, OperationState.FAILED if error else OperationState.DONE, outcome.error)
     operations.end_action(session, now, server.id, operation.request_id, error)
     server.task_state = None
     server.updated_at = now
@@ -98,7 +99,7 @@ def finish(session: Session, now: datetime, operation: Operation, outcome: Outco
 
 def mark_superseded(session: Session, now: datetime, operation: Operation) -> None:
     """Close an operation whose server has a later action. An unfinished image that it was to create is removed."""
-    operations.close(session, now, operation.id, "superseded")
+    operations.close(session, now, operation.id, OperationState.SUPERSEDED)
     operations.end_action(session, now, operation.server_id, operation.request_id, SUPERSEDED)
     if operation.task in list(MigrationStep):
         migration_workflow.mark_superseded(session, now, operation)
@@ -273,7 +274,9 @@ _COMPLETIONS: dict[TaskState, Completion] = {
 
 
 def _finish_side_task(session: Session, now: datetime, operation: Operation, outcome: Outcome) -> bool:
-    operations.close(session, now, operation.id, "failed" if outcome.error else "done", outcome.error)
+    operations.close(
+        session, now, operation.id, OperationState.FAILED if outcome.error else OperationState.DONE, outcome.error
+    )
     if operation.task == SideTask.CLEAN:  # no instance action; reconciliation removes leftovers
         return True
     operations.end_action(session, now, operation.server_id, operation.request_id, outcome.error)

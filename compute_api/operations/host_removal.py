@@ -10,7 +10,7 @@ from compute_api.hosts import hosts, liveness
 from compute_api.models import AggregateHost, Host, Operation, Server
 from compute_api.operations import completion, migration_workflow
 from compute_api.rpc.messages import Outcome
-from compute_api.states import DELETE, PowerState, VmState
+from compute_api.states import DELETE, OPEN_OPERATION_STATES, PowerState, VmState
 
 
 def remove(session: Session, now: datetime, name: str) -> None:
@@ -62,7 +62,7 @@ def abandon_servers(session: Session, now: datetime, name: str) -> int:
     done.
     """
     error = f"Host {name}, which had the disks of this server, was removed from the cloud."
-    waiting = select(Operation).where(Operation.host == name, Operation.state.in_(("queued", "running")))
+    waiting = select(Operation).where(Operation.host == name, Operation.state.in_(OPEN_OPERATION_STATES))
     for operation in session.scalars(waiting.order_by(Operation.id)).all():
         outcome = Outcome() if operation.task == DELETE.task else Outcome(error=error, final=True)
         completion.finish(session, now, operation, outcome)

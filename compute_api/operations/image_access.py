@@ -7,12 +7,13 @@ from app.core import errors
 from compute_api import system_metadata
 from compute_api.models import Operation, Server
 from compute_api.operations import operations
+from compute_api.states import OPEN_OPERATION_STATES
 
 
 def may_read(session: Session, host: str, image_id: str) -> bool:
     """Return whether a disk of a server of the host, or of a server with an open operation there, is based on the
     image."""
-    busy = select(Operation.server_id).where(Operation.host == host, Operation.state.in_(("queued", "running")))
+    busy = select(Operation.server_id).where(Operation.host == host, Operation.state.in_(OPEN_OPERATION_STATES))
     query = select(Server.image_id, Server.aside).where(
         or_(Server.host == host, Server.id.in_(busy)), Server.deleted.is_(False)
     )

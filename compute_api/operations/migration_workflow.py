@@ -23,7 +23,17 @@ from compute_api.flavors import history
 from compute_api.models import Host, Migration, Operation, Server
 from compute_api.operations import operations
 from compute_api.scheduler import claims
-from compute_api.states import MIGRATE, MigrationStep, PowerState, SideTask, TaskState, VmState
+from compute_api.states import (
+    MIGRATE,
+    OPEN_OPERATION_STATES,
+    MigrationStatus,
+    MigrationStep,
+    OperationState,
+    PowerState,
+    SideTask,
+    TaskState,
+    VmState,
+)
 from network_api.resources import ports
 
 HOUR = 3600
@@ -35,7 +45,14 @@ DEADLINE_SECONDS = {
     MigrationStep.CANCEL: 300,
     MigrationStep.REVERT: 300,
 }
-ACTIVE_STATUSES = ("queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating")
+ACTIVE_STATUSES = (
+    MigrationStatus.QUEUED,
+    MigrationStatus.PREPARING,
+    MigrationStatus.RUNNING,
+    MigrationStatus.PRE_MIGRATING,
+    MigrationStatus.MIGRATING,
+    MigrationStatus.POST_MIGRATING,
+)
 ABORTED = "Live migration was aborted."
 
 
@@ -81,7 +98,7 @@ def finish(
     migration = session.get(Migration, operation.arguments["migration"], with_for_update=True)
     if server is None or migration is None:
         return False
-    operations.close(session, now, operation.id, "failed" if error else "done", error)
+    operations.close(session, now, operation.id, OperationState.FAILED if error else OperationState.DONE, error)
     step = MigrationStep(operation.task)
     _NEXT[step](StepResult(session, now, server, migration, operation, error, result or {}))
     return True
@@ -101,12 +118,19 @@ def mark_superseded(session: Session, now: datetime, operation: Operation) -> No
 def close_all(session: Session, now: datetime, server: Server) -> None:
     """Close all migrations of a deleted server."""
     query = select(Migration).where(Migration.server_id == server.id)
-    for migration in session.scalars(query.where(Migration.status.in_((*ACTIVE_STATUSES, "finished", "reverting")))):
+    for migration in session.scalars(
+        query.where(Migration.status.in_((*ACTIVE_STATUSES, MigrationStatus.FINISHED, MigrationStatus.REVERTING)))
+    ):
         _abandon(session, now, server, migration)
 
 
 def _abandon(session: Session, now: datetime, server: Server, migration: Migration) -> None:
-    _close(session, now, migration, "error" if migration.status in ACTIVE_STATUSES else "confirmed")
+    _close(
+        session,
+        now,
+        migration,
+        MigrationStatus.ERROR if migration.status in ACTIVE_STATUSES else MigrationStatus.CONFIRMED,
+    )
     if server.aside.get(system_metadata.MIGRATION, {}).get("id") == migration.id:
         with claims.release_difference(session, server):
             system_metadata.pop(server, system_metadata.MIGRATION)
@@ -124,8 +148,8 @@ def list_migrating_servers(session: Session, host: str) -> list[Server]:
             or_(
                 Migration.status.in_(ACTIVE_STATUSES)
                 & or_(Migration.source_compute == host, Migration.dest_compute == host),
-                (Migration.status == "finished") & (Migration.source_compute == host),
-                (Migration.status == "reverting") & (Migration.dest_compute == host),
+                (Migration.status == MigrationStatus.FINISHED) & (Migration.source_compute == host),
+                (Migration.status == MigrationStatus.REVERTING) & (Migration.dest_compute == host),
             ),
         )
     )
@@ -135,7 +159,7 @@ def list_migrating_servers(session: Session, host: str) -> list[Server]:
 # --- migration records of resizes and evacuations -------------------------------------------------------------------
 
 
-def find_latest(session: Session, server_id: str, *statuses: str) -> Migration | None:
+def find_latest(session: Session, server_id: str, *statuses: MigrationStatus) -> Migration | None:
     """Return the server's latest migration with one of these statuses."""
     query = select(Migration).where(Migration.server_id == server_id, Migration.status.in_(statuses))
     return session.scalar(query.order_by(Migration.id.desc()).limit(1))
@@ -143,14 +167,14 @@ def find_latest(session: Session, server_id: str, *statuses: str) -> Migration |
 
 def finish_resize(session: Session, now: datetime, server: Server, *, done: bool) -> None:
     """Record the end of a resize on the server's own host."""
-    if migration := find_latest(session, server.id, "migrating"):
-        _close(session, now, migration, "finished" if done else "error")
+    if migration := find_latest(session, server.id, MigrationStatus.MIGRATING):
+        _close(session, now, migration, MigrationStatus.FINISHED if done else MigrationStatus.ERROR)
 
 
 def confirm_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
     """Record a confirmed resize and clean up the source host."""
-    if migration := find_latest(session, server.id, "finished"):
-        _close(session, now, migration, "confirmed")
+    if migration := find_latest(session, server.id, MigrationStatus.FINISHED):
+        _close(session, now, migration, MigrationStatus.CONFIRMED)
     resize = server.aside.get(system_metadata.RESIZE, {})
     if resize.get("host"):
         queue_cleanup(session, now, server, resize["host"], request_id)
@@ -158,14 +182,14 @@ def confirm_resize(session: Session, now: datetime, server: Server, request_id: 
 
 def finish_revert(session: Session, now: datetime, server: Server) -> None:
     """Record the end of a revert."""
-    if migration := find_latest(session, server.id, "finished", "reverting"):
-        _close(session, now, migration, "reverted")
+    if migration := find_latest(session, server.id, MigrationStatus.FINISHED, MigrationStatus.REVERTING):
+        _close(session, now, migration, MigrationStatus.REVERTED)
 
 
 def finish_evacuation(session: Session, now: datetime, server: Server, *, done: bool) -> None:
     """Record the end of an evacuation, if one is in progress."""
-    if migration := find_latest(session, server.id, "accepted"):
-        _close(session, now, migration, "done" if done else "failed")
+    if migration := find_latest(session, server.id, MigrationStatus.ACCEPTED):
+        _close(session, now, migration, MigrationStatus.DONE if done else MigrationStatus.FAILED)
 
 
 def queue_cleanup(session: Session, now: datetime, server: Server, host: str, request_id: str) -> None:
@@ -182,7 +206,7 @@ def _after_begin(done: StepResult) -> None:
         return
     exchange = done.migration.exchange
     done.migration.exchange = {**exchange, "plan": {**exchange["plan"], "offer": done.result["offer"]}}
-    done.migration.status = "preparing" if done.migration.is_live else "pre-migrating"
+    done.migration.status = MigrationStatus.PREPARING if done.migration.is_live else MigrationStatus.PRE_MIGRATING
     queue(done.session, done.now, done.server, done.migration, MigrationStep.PREPARE)
 
 
@@ -193,14 +217,14 @@ def _after_prepare(done: StepResult) -> None:
     exchange, landing = done.migration.exchange, done.result["landing"]
     done.migration.exchange = {**exchange, "plan": {**exchange["plan"], "offer": None}}
     done.migration.dest_host = landing["address"]
-    done.migration.status = "running" if done.migration.is_live else "migrating"
+    done.migration.status = MigrationStatus.RUNNING if done.migration.is_live else MigrationStatus.MIGRATING
     queue(done.session, done.now, done.server, done.migration, MigrationStep.PERFORM, landing=landing)
 
 
 def _after_perform(done: StepResult) -> None:
     """Queue FINISH even after an error: only the destination knows whether the guest arrived."""
     done.migration.exchange = {**done.migration.exchange, "why": done.error}
-    done.migration.status = "post-migrating"
+    done.migration.status = MigrationStatus.POST_MIGRATING
     sent = done.result.get("sent")
     queue(done.session, done.now, done.server, done.migration, MigrationStep.FINISH, sent=sent)
 
@@ -275,7 +299,7 @@ def _complete(done: StepResult) -> None:
         server.vm_state = MIGRATE.then or VmState.RESIZED
         server.power_state = PowerState.SHUTDOWN if stopped else PowerState.RUNNING
     server.fault = {}
-    _end(done, "completed" if migration.is_live else "finished", None)
+    _end(done, MigrationStatus.COMPLETED if migration.is_live else MigrationStatus.FINISHED, None)
 
 
 def _fail(done: StepResult, why: str) -> None:
@@ -288,7 +312,7 @@ def _fail(done: StepResult, why: str) -> None:
         system_metadata.pop(server, system_metadata.RESIZE)
     if migration.exchange["plan"].get("offer") or migration.dest_host:
         queue_cleanup(session, done.now, server, migration.dest_compute, migration.request_id)
-    _end(done, "cancelled" if _is_cancelled(done) else "error", why)
+    _end(done, MigrationStatus.CANCELLED if _is_cancelled(done) else MigrationStatus.ERROR, why)
 
 
 def _restore_flavor(done: StepResult) -> None:
@@ -302,7 +326,7 @@ def _restore_flavor(done: StepResult) -> None:
     system_metadata.set_item(server, system_metadata.RESIZE, given_up)
 
 
-def _end(done: StepResult, status: str, why: str | None) -> None:
+def _end(done: StepResult, status: MigrationStatus, why: str | None) -> None:
     session, server = done.session, done.server
     server.task_state = None
     server.updated_at = done.now
@@ -317,7 +341,7 @@ def _is_cancelled(done: StepResult) -> bool:
     return bool(done.migration.exchange.get("cancelled"))
 
 
-def _close(session: Session, now: datetime, migration: Migration, status: str) -> None:
+def _close(session: Session, now: datetime, migration: Migration, status: MigrationStatus) -> None:
     """Close the migration record and delete its secrets."""
     migration.status, migration.updated_at, migration.exchange = status, now, {}
     _clear_arguments(
@@ -325,7 +349,7 @@ def _close(session: Session, now: datetime, migration: Migration, status: str) -
         Operation.server_id == migration.server_id,
         Operation.request_id == migration.request_id,
         Operation.task.in_(list(MigrationStep)),
-        Operation.state.not_in(("queued", "running")),
+        Operation.state.not_in(OPEN_OPERATION_STATES),
     )
 
 

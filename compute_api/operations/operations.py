@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.database import after_commit
 from compute_api.hosts import liveness
 from compute_api.models import Heartbeat, Operation, Server, ServerAction
+from compute_api.states import OPEN_OPERATION_STATES, OperationState
 
 Notify = Callable[[str, Sequence[int]], None]
 """Notifies a host, after the commit, of queued operations. Notifications may be lost: agents poll as well."""
@@ -39,7 +40,7 @@ def queue(
         host=host,
         task=task,
         generation=server.generation,
-        state="queued",
+        state=OperationState.QUEUED,
         request_id=request_id,
         arguments=arguments,
         created_at=now,
@@ -79,7 +80,11 @@ def end_action(session: Session, now: datetime, server_id: str, request_id: str,
 
 def list_queued(session: Session, host: str) -> list[int]:
     """Return the ids of the host's queued operations, oldest first."""
-    query = select(Operation.id).where(Operation.host == host, Operation.state == "queued").order_by(Operation.id)
+    query = (
+        select(Operation.id)
+        .where(Operation.host == host, Operation.state == OperationState.QUEUED)
+        .order_by(Operation.id)
+    )
     return list(session.scalars(query))
 
 
@@ -93,7 +98,7 @@ def take_stale_queued(session: Session, now: datetime) -> dict[str, list[int]]:
     waits = (
         update(Operation)
         .where(
-            Operation.state == "queued",
+            Operation.state == OperationState.QUEUED,
             func.coalesce(Operation.nudged_at, Operation.created_at) <= now - STALE_AFTER,
             Operation.host.in_(alive),
         )
@@ -112,19 +117,19 @@ def claim(session: Session, now: datetime, operation_id: int, host: str) -> Oper
     other = aliased(Operation)
     busy = (
         select(other.id)
-        .where(other.server_id == Operation.server_id, other.state == "running", other.id != Operation.id)
+        .where(other.server_id == Operation.server_id, other.state == OperationState.RUNNING, other.id != Operation.id)
         .exists()
     )
     return session.scalar(
         update(Operation)
-        .where(Operation.id == operation_id, Operation.host == host, Operation.state == "queued", ~busy)
-        .values(state="running", started_at=now, attempts=Operation.attempts + 1)
+        .where(Operation.id == operation_id, Operation.host == host, Operation.state == OperationState.QUEUED, ~busy)
+        .values(state=OperationState.RUNNING, started_at=now, attempts=Operation.attempts + 1)
         .returning(Operation)
         .execution_options(synchronize_session=False)
     )
 
 
-def close(session: Session, now: datetime, operation_id: int, state: str, error: str | None = None) -> None:
+def close(session: Session, now: datetime, operation_id: int, state: OperationState, error: str | None = None) -> None:
     """Set an operation's final state: done, failed or superseded."""
     session.execute(
         update(Operation)
@@ -149,8 +154,8 @@ def requeue_running(session: Session, host: str) -> int:
     many."""
     result = session.execute(
         update(Operation)
-        .where(Operation.host == host, Operation.state == "running")
-        .values(state="queued")
+        .where(Operation.host == host, Operation.state == OperationState.RUNNING)
+        .values(state=OperationState.QUEUED)
         .returning(Operation.id)
         .execution_options(synchronize_session=False)
     )
@@ -159,14 +164,14 @@ def requeue_running(session: Session, host: str) -> int:
 
 def list_running(session: Session, host: str | None) -> list[Operation]:
     """Return the running operations of the host, or with None of all hosts."""
-    query = select(Operation).where(Operation.state == "running").order_by(Operation.id)
+    query = select(Operation).where(Operation.state == OperationState.RUNNING).order_by(Operation.id)
     return list(session.scalars(query if host is None else query.where(Operation.host == host)))
 
 
 def has_open(session: Session, host: str, server_id: str) -> bool:
     """Return whether the host has a queued or running operation for the server."""
     query = select(Operation.id).where(
-        Operation.host == host, Operation.server_id == server_id, Operation.state.in_(("queued", "running"))
+        Operation.host == host, Operation.server_id == server_id, Operation.state.in_(OPEN_OPERATION_STATES)
     )
     return session.scalar(query.limit(1)) is not None
 
@@ -177,14 +182,21 @@ def list_interrupted_servers(session: Session, host: str, tasks: Sequence[str]) 
     query = (
         select(Operation.server_id)
         .join(other, other.server_id == Operation.server_id)
-        .where(Operation.host == host, Operation.state == "queued", Operation.task.in_(tasks), other.state == "running")
+        .where(
+            Operation.host == host,
+            Operation.state == OperationState.QUEUED,
+            Operation.task.in_(tasks),
+            other.state == OperationState.RUNNING,
+        )
     )
     return list(session.scalars(query.distinct()))
 
 
 def find_running(session: Session, operation_id: int, host: str) -> Operation | None:
     """Return the operation if it is running on the host."""
-    query = select(Operation).where(Operation.id == operation_id, Operation.host == host, Operation.state == "running")
+    query = select(Operation).where(
+        Operation.id == operation_id, Operation.host == host, Operation.state == OperationState.RUNNING
+    )
     return session.scalar(query)
 
 
@@ -195,9 +207,9 @@ def release(session: Session, operation_id: int, host: str) -> None:
         .where(
             Operation.id == operation_id,
             Operation.host == host,
-            Operation.state == "running",
+            Operation.state == OperationState.RUNNING,
             Operation.attempts < MAX_ATTEMPTS,
         )
-        .values(state="queued")
+        .values(state=OperationState.QUEUED)
         .execution_options(synchronize_session=False)
     )

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.core.clock import Clock
 from app.db.database import Database, error_reason, is_unreachable
 from compute_api.models import Migration, Operation, PastServer, Server, ServerAction, ServerSize
+from compute_api.states import OPEN_OPERATION_STATES
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def purge(database: Database, before: datetime, *, usage: bool = False, dry_run:
 
 
 def _is_purgeable(before: datetime) -> ColumnElement[bool]:
-    waiting = select(Operation.id).where(Operation.server_id == Server.id, Operation.state.in_(("queued", "running")))
+    waiting = select(Operation.id).where(Operation.server_id == Server.id, Operation.state.in_(OPEN_OPERATION_STATES))
     return and_(Server.deleted, Server.terminated_at < before, ~waiting.exists())
 
 

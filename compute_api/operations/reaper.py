@@ -16,7 +16,7 @@ from compute_api.models import Heartbeat, Host, Operation, Server
 from compute_api.operations import completion, operations, retry
 from compute_api.operations.operations import Notify
 from compute_api.rpc.messages import Outcome
-from compute_api.states import DELETE
+from compute_api.states import DELETE, OPEN_OPERATION_STATES, OperationState
 from image_api.stores.file import Store
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,10 @@ def _list_stranded(session: Session, now: datetime, only: int | None = None) -> 
         .outerjoin(Host, Host.name == Operation.host)
         .outerjoin(Heartbeat, Heartbeat.host == Host.name)
         .where(
-            or_(Operation.state == "queued", and_(Operation.state == "running", Operation.task == DELETE.task)),
+            or_(
+                Operation.state == OperationState.QUEUED,
+                and_(Operation.state == OperationState.RUNNING, Operation.task == DELETE.task),
+            ),
             or_(Host.seq.is_(None), Host.forced_down, Heartbeat.last_seen < liveness.down_before(session, now)),
         )
     )
@@ -91,11 +94,11 @@ def _list_stranded(session: Session, now: datetime, only: int | None = None) -> 
 def _reap_one(session: Session, now: datetime, operation_id: int, grace_seconds: float) -> bool:
     """Reap one operation. It is loaded again and locked, as another process may have been faster."""
     operation = session.scalar(select(Operation).where(Operation.id == operation_id).with_for_update())
-    if operation is None or operation.state not in ("queued", "running"):
+    if operation is None or operation.state not in OPEN_OPERATION_STATES:
         return False
     if operation.task == DELETE.task and _list_stranded(session, now, operation_id):
         return completion.finish(session, now, operation, Outcome())
-    if operation.state == "queued" and operation.attempts == 0 and operation.task in retry.RESCHEDULABLE:
+    if operation.state == OperationState.QUEUED and operation.attempts == 0 and operation.task in retry.RESCHEDULABLE:
         server = session.scalar(
             select(Server)
             .where(
@@ -120,6 +123,6 @@ def _reap_one(session: Session, now: datetime, operation_id: int, grace_seconds:
 def _fail(session: Session, now: datetime, operation: Operation, grace_seconds: float) -> None:
     seconds = completion.deadline_seconds(operation.task, grace_seconds)
     error = f"The host did not finish within {seconds:.0f} seconds."
-    if operation.state == "queued":
+    if operation.state == OperationState.QUEUED:
         error = f"Host {operation.host} is down."
     completion.finish(session, now, operation, Outcome(error=error, final=True))

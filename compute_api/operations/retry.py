@@ -9,7 +9,7 @@ from compute_api.hosts import hosts
 from compute_api.models import Host, Operation, Server
 from compute_api.operations import operations
 from compute_api.scheduler import claims, scheduling
-from compute_api.states import SPAWN, UNSHELVE
+from compute_api.states import SPAWN, UNSHELVE, OperationState
 from network_api.resources import ports
 
 MAX_HOSTS = 3
@@ -52,7 +52,7 @@ def reschedule(session: Session, now: datetime, server: Server, operation: Opera
     server.updated_at = now
     session.flush()
     ports.rebind(session, server.id, server.host)
-    state = "superseded" if operation.state == "queued" else "failed"
+    state = OperationState.SUPERSEDED if operation.state == OperationState.QUEUED else OperationState.FAILED
     operations.close(session, now, operation.id, state, reason)
     operations.queue(session, now, server, operation.task, operation.request_id, operation.arguments)
     return True

@@ -25,6 +25,7 @@ from compute_api.states import (
     LIVE_MIGRATE,
     MIGRATE,
     REBUILD,
+    MigrationStatus,
     MigrationStep,
     PowerState,
     TaskState,
@@ -33,7 +34,7 @@ from compute_api.states import (
 from network_api.resources import ports
 
 LIVE_MIGRATION = "live-migration"
-ABORTABLE_STATUSES = ("queued", "preparing", "running")
+ABORTABLE_STATUSES = (MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def resize_to_other_host(session: Session, now: datetime, caller: Caller, server
 def record_local_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Record a migration for a resize on the server's own host."""
     assert server.host is not None
-    _record(session, now, caller, server, request_id, "resize", "migrating", server.host, server.host)
+    _record(session, now, caller, server, request_id, "resize", MigrationStatus.MIGRATING, server.host, server.host)
 
 
 def evacuate(
@@ -142,7 +143,7 @@ def evacuate(
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     session.flush()
     ports.rebind(session, server.id, server.host)
-    _record(session, now, caller, server, request_id, "evacuation", "accepted", source, target.name)
+    _record(session, now, caller, server, request_id, "evacuation", MigrationStatus.ACCEPTED, source, target.name)
     keep = [disk.name for disk in disks(server)] if keep_disks else []
     stopped = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
     operations.queue(session, now, server, REBUILD.task, request_id, {"keep": keep, **(stopped if off else {})})
@@ -154,12 +155,12 @@ def revert_to_source_host(
 ) -> None:
     """Move a resized server back to its source host after its current host has removed the machine."""
     resize = server.aside[system_metadata.RESIZE]
-    migration = migration_workflow.find_latest(session, server.id, "finished")
+    migration = migration_workflow.find_latest(session, server.id, MigrationStatus.FINISHED)
     if migration is None:
         raise errors.Conflict(f"Instance {server.id} has no migration to be reverted.")
     current, server.host = server.host, resize["host"]
     system_metadata.set_item(server, system_metadata.RESIZE, {**resize, "host": current})
-    migration.status, migration.updated_at = "reverting", now
+    migration.status, migration.updated_at = MigrationStatus.REVERTING, now
     session.flush()
     ports.rebind(session, server.id, server.host)
     more = {"migration": migration.id, "plan": None, "generation": server.generation, **arguments}
@@ -225,7 +226,7 @@ def find_live(session: Session, server: Server, migration_id: str) -> Migration:
 
 def check_running(server: Server, migration: Migration) -> None:
     """Raise BadRequest unless the migration is running."""
-    if migration.status != "running":
+    if migration.status != MigrationStatus.RUNNING:
         raise errors.BadRequest(
             f"Migration {migration.id} state of instance {server.id} is {migration.status}. Cannot force_complete "
             "while the migration is in this state."
@@ -237,14 +238,14 @@ def request_abort(now: datetime, server: Server, migration: Migration, *, also_b
 
     `also_before` allows it before the migration runs. Raises BadRequest when the status does not allow it.
     """
-    if migration.status not in (ABORTABLE_STATUSES if also_before else ("running",)):
+    if migration.status not in (ABORTABLE_STATUSES if also_before else (MigrationStatus.RUNNING,)):
         raise errors.BadRequest(
             f"Migration {migration.id} state of instance {server.id} is {migration.status}. Cannot abort "
             "while the migration is in this state."
         )
     migration.exchange = {**migration.exchange, "cancelled": True}
     migration.updated_at = now
-    return migration.status == "running"
+    return migration.status == MigrationStatus.RUNNING
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -265,7 +266,7 @@ def _start(
 ) -> None:
     target = _claim_host(session, now, server, host, forced=forced)
     assert server.host is not None
-    status = "queued" if kind == LIVE_MIGRATION else "pre-migrating"
+    status = MigrationStatus.QUEUED if kind == LIVE_MIGRATION else MigrationStatus.PRE_MIGRATING
     migration = _record(session, now, caller, server, request_id, kind, status, server.host, target.name)
     migration.exchange = {
         "plan": {
@@ -313,7 +314,7 @@ def _record(
     server: Server,
     request_id: str,
     kind: str,
-    status: str,
+    status: MigrationStatus,
     source: str,
     destination: str,
 ) -> Migration:
