@@ -19,7 +19,8 @@ class Server(Base):
     """A server: desired state and last reported state.
 
     `flavor`, `image` and `key` are copies made at creation. `generation` is incremented by each action; outcomes of an
-    older generation are discarded. `aside` is internal data, see `compute_api.system_metadata`.
+    older generation are discarded. `system_metadata` is internal data, see
+    `compute_api.system_metadata`.
     """
 
     __tablename__ = "servers"
@@ -57,7 +58,7 @@ class Server(Base):
     access_ipv4: Mapped[str] = mapped_column(String(15), default="")
     access_ipv6: Mapped[str] = mapped_column(String(39), default="")
     fault: Mapped[dict[str, Any]]
-    aside: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    system_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     launched_at: Mapped[datetime | None]
@@ -236,7 +237,7 @@ class HeartbeatWatermark(Base):
     A host whose last heartbeat is before `silent_before` was down before the gap that ended at `since`.
     """
 
-    __tablename__ = "listening"
+    __tablename__ = "heartbeat_watermark"
     ONLY: ClassVar[int] = 1
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

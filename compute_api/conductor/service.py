@@ -153,7 +153,7 @@ class LocalConductor:
         """Return the servers of this host and those migrating to or from it, which reconciliation leaves alone, and
         the images that the former are based on."""
         columns = (Server.id, Server.vm_state, Server.task_state, Server.generation, Server.power_state)
-        query = select(*columns, Server.image_id, Server.aside)
+        query = select(*columns, Server.image_id, Server.system_metadata)
         own: list[DesiredServer] = []
         in_use: set[str] = set()
         for *row, image_id, remembered in session.execute(

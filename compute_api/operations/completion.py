@@ -144,9 +144,9 @@ def mark_deleted(session: Session, now: datetime, server: Server) -> None:
     ports.release(session, now, server.id)
     migration_workflow.close_all(session, now, server)
     claims.release(session, server)
-    if shelved := system_metadata.pop(server, system_metadata.SHELVED):
+    if shelved := system_metadata.SHELVED.pop(server):
         remove_image(session, shelved["image_id"])
-    server.aside = {}
+    server.system_metadata = {}
     server.vm_state = VmState.DELETED
     server.power_state = PowerState.NOSTATE
     server.task_state = None
@@ -191,21 +191,21 @@ def _end_delete(session: Session, now: datetime, server: Server, _operation: Ope
 def _end_rescue(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     _end_launch(session, now, server, operation, False)
     if not done:
-        system_metadata.pop(server, system_metadata.RESCUE)
+        system_metadata.RESCUE.pop(server)
 
 
 def _end_unrescue(_session: Session, _now: datetime, server: Server, _operation: Operation, _done: bool) -> None:
-    system_metadata.pop(server, system_metadata.RESCUE)
+    system_metadata.RESCUE.pop(server)
 
 
 def _end_resize(session: Session, now: datetime, server: Server, _operation: Operation, done: bool) -> None:
     migration_workflow.finish_resize(session, now, server, done=done)
     if not done:
-        resize = server.aside[system_metadata.RESIZE]
-        current = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
+        resize = system_metadata.RESIZE.get(server)
+        current: system_metadata.Resize = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id}
         server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
         history.remove_reverted_flavor(session, server)
-        system_metadata.set_item(server, system_metadata.RESIZE, current)
+        system_metadata.RESIZE.set(server, current)
         claims.end_resize(session, server)
 
 
@@ -237,7 +237,7 @@ def _end_shelve(session: Session, now: datetime, server: Server, operation: Oper
     if not done or image is None:
         _end_image(session, now, server, operation, done=False)
         return
-    system_metadata.set_item(server, system_metadata.SHELVED, {"image_id": image.id, "image": image_reference(image)})
+    system_metadata.SHELVED.set(server, {"image_id": image.id, "image": image_reference(image)})
     assert server.host is not None
     hosts.release(session, server.host, **claims.held_resources(server))
     server.host = None
@@ -246,8 +246,9 @@ def _end_shelve(session: Session, now: datetime, server: Server, operation: Oper
 def _end_unshelve(session: Session, now: datetime, server: Server, operation: Operation, done: bool) -> None:
     scheduling.clear_hints(server)
     if done:
-        shelved = system_metadata.pop(server, system_metadata.SHELVED)
-        system_metadata.set_item(server, system_metadata.ROOT_IMAGE, shelved["image"])
+        shelved = system_metadata.SHELVED.get(server)
+        system_metadata.SHELVED.pop(server)
+        system_metadata.ROOT_IMAGE.set(server, shelved["image"])
         remove_image(session, shelved["image_id"])
         _end_launch(session, now, server, operation, done)
         return

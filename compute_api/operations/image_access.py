@@ -14,7 +14,7 @@ def may_read(session: Session, host: str, image_id: str) -> bool:
     """Return whether a disk of a server of the host, or of a server with an open operation there, is based on the
     image."""
     busy = select(Operation.server_id).where(Operation.host == host, Operation.state.in_(OPEN_OPERATION_STATES))
-    query = select(Server.image_id, Server.aside).where(
+    query = select(Server.image_id, Server.system_metadata).where(
         or_(Server.host == host, Server.id.in_(busy)), Server.deleted.is_(False)
     )
     return any(image_id == own or image_id in system_metadata.image_ids(other) for own, other in session.execute(query))

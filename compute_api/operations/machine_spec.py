@@ -28,7 +28,7 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
         nics=tuple(_nic(nic, asked, tags.get(nic.port_id)) for nic in nics),
         key=KeySpec.model_validate(server.key) if server.key else None,
         user_data=server.user_data,
-        files=tuple(InjectedFile.model_validate(file) for file in server.aside.get(system_metadata.FILES, ())),
+        files=tuple(InjectedFile.model_validate(file) for file in (system_metadata.FILES.find(server) or ())),
         metadata=server.metadata_,
         availability_zone=server.availability_zone,
         admin_pass=server.admin_pass,
@@ -42,27 +42,27 @@ def machine_spec(session: Session, server: Server) -> MachineSpec:
 
 def disks(server: Server) -> tuple[DiskSpec, ...]:
     """Return the disks in the order in which the guest sees them. A rescue image comes first."""
-    flavor, remembered = server.flavor, server.aside
+    flavor = server.flavor
     image = ImageRef.model_validate(_root_image(server))
     if image.disk_format == "iso":
         own = [DiskSpec(size_gib=flavor["disk"]), DiskSpec(name="cdrom", image=image, cdrom=True)]
     else:
         own = [DiskSpec(size_gib=flavor["disk"], image=image)]
-    blank = remembered.get(system_metadata.BLANK, {})
+    blank = system_metadata.BLANK.find(server) or system_metadata.BlankDisks()
     for number, size in enumerate(blank.get("ephemeral_gib", [flavor["ephemeral"]])):
         if size:
             own.append(DiskSpec(name=f"ephemeral{number}", size_gib=size, filesystem="ext4"))
     if swap := blank.get("swap_mib", flavor["swap"]):
         own.append(DiskSpec(name="swap", size_mib=swap, filesystem="swap"))
-    if rescue := remembered.get(system_metadata.RESCUE):
+    if rescue := system_metadata.RESCUE.find(server):
         own.insert(0, DiskSpec(name="rescue", image=ImageRef.model_validate(rescue["image"])))
     return tuple(own)
 
 
 def _root_image(server: Server) -> dict[str, Any]:
-    if shelved := server.aside.get(system_metadata.SHELVED):
+    if shelved := system_metadata.SHELVED.find(server):
         return dict(shelved["image"])
-    return dict(server.aside.get(system_metadata.ROOT_IMAGE) or server.image["ref"])
+    return dict(system_metadata.ROOT_IMAGE.find(server) or server.image["ref"])
 
 
 def _nic(nic: ports.Nic, asked: extra_specs.HardwareOptions, tag: str | None) -> NicSpec:

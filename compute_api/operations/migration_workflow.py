@@ -131,9 +131,10 @@ def _abandon(session: Session, now: datetime, server: Server, migration: Migrati
         migration,
         MigrationStatus.ERROR if migration.status in ACTIVE_STATUSES else MigrationStatus.CONFIRMED,
     )
-    if server.aside.get(system_metadata.MIGRATION, {}).get("id") == migration.id:
+    claim = system_metadata.MIGRATION.find(server)
+    if claim is not None and claim["id"] == migration.id:
         with claims.release_difference(session, server):
-            system_metadata.pop(server, system_metadata.MIGRATION)
+            system_metadata.MIGRATION.pop(server)
 
 
 def list_migrating_servers(session: Session, host: str) -> list[Server]:
@@ -175,7 +176,7 @@ def confirm_resize(session: Session, now: datetime, server: Server, request_id: 
     """Record a confirmed resize and clean up the source host."""
     if migration := find_latest(session, server.id, MigrationStatus.FINISHED):
         _close(session, now, migration, MigrationStatus.CONFIRMED)
-    resize = server.aside.get(system_metadata.RESIZE, {})
+    resize = system_metadata.RESIZE.find(server) or system_metadata.Resize()
     if resize.get("host"):
         queue_cleanup(session, now, server, resize["host"], request_id)
 
@@ -286,12 +287,10 @@ def _complete(done: StepResult) -> None:
     left = migration.source_compute
     stopped = not migration.exchange["plan"]["start"]
     with claims.release_difference(session, server):
-        system_metadata.pop(server, system_metadata.MIGRATION)
+        system_metadata.MIGRATION.pop(server)
         server.host = migration.dest_compute
         if not migration.is_live:
-            system_metadata.set_item(
-                server, system_metadata.RESIZE, {**server.aside[system_metadata.RESIZE], "host": left}
-            )
+            system_metadata.RESIZE.set(server, {**system_metadata.RESIZE.get(server), "host": left})
     server.availability_zone = session.scalar(select(Host.zone).where(Host.name == server.host)) or ""
     if migration.is_live:
         queue_cleanup(session, now, server, left, migration.request_id)
@@ -308,8 +307,8 @@ def _fail(done: StepResult, why: str) -> None:
     if not migration.is_live:
         _restore_flavor(done)
     with claims.release_difference(session, server):
-        system_metadata.pop(server, system_metadata.MIGRATION)
-        system_metadata.pop(server, system_metadata.RESIZE)
+        system_metadata.MIGRATION.pop(server)
+        system_metadata.RESIZE.pop(server)
     if migration.exchange["plan"].get("offer") or migration.dest_host:
         queue_cleanup(session, done.now, server, migration.dest_compute, migration.request_id)
     _end(done, MigrationStatus.CANCELLED if _is_cancelled(done) else MigrationStatus.ERROR, why)
@@ -317,13 +316,18 @@ def _fail(done: StepResult, why: str) -> None:
 
 def _restore_flavor(done: StepResult) -> None:
     """Restore the old flavor. Claims are released at the end of the migration."""
-    server, resize = done.server, done.server.aside[system_metadata.RESIZE]
+    server, resize = done.server, system_metadata.RESIZE.get(done.server)
     if resize.get("given_back"):
         return
-    given_up = {**resize, "flavor": server.flavor, "flavor_id": server.flavor_id, "given_back": True}
+    given_up: system_metadata.Resize = {
+        **resize,
+        "flavor": server.flavor,
+        "flavor_id": server.flavor_id,
+        "given_back": True,
+    }
     server.flavor, server.flavor_id = resize["flavor"], resize["flavor_id"]
     history.remove_reverted_flavor(done.session, server)
-    system_metadata.set_item(server, system_metadata.RESIZE, given_up)
+    system_metadata.RESIZE.set(server, given_up)
 
 
 def _end(done: StepResult, status: MigrationStatus, why: str | None) -> None:

@@ -31,7 +31,7 @@ def flavor_resources(flavor: dict[str, Any]) -> Resources:
 def held_resources(server: Server) -> Resources:
     """Return the server's claim on the quota: during a resize the larger of both flavors."""
     now = flavor_resources(server.flavor)
-    resize = server.aside.get(system_metadata.RESIZE)
+    resize = system_metadata.RESIZE.find(server)
     if resize is None:
         return now
     other = flavor_resources(resize["flavor"])
@@ -47,7 +47,10 @@ def resources_by_host(server: Server) -> dict[str, Resources]:
     resize."""
     if server.host is None:
         return {}
-    resize, migration = server.aside.get(system_metadata.RESIZE), server.aside.get(system_metadata.MIGRATION)
+    resize, migration = (
+        system_metadata.RESIZE.find(server),
+        system_metadata.MIGRATION.find(server),
+    )
     if migration:
         here, there = server.flavor, server.flavor
         if resize and resize.get("given_back"):
@@ -153,7 +156,7 @@ def _check_user_growth(session: Session, server: Server, more: Resources) -> Non
 def end_resize(session: Session, server: Server) -> None:
     """End a resize: release everything beyond the server's current flavor."""
     with release_difference(session, server):
-        system_metadata.pop(server, system_metadata.RESIZE)
+        system_metadata.RESIZE.pop(server)
 
 
 def release(session: Session, server: Server) -> None:

@@ -5,7 +5,6 @@ Hints of the create request are kept in the server's system metadata, for later 
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -30,56 +29,62 @@ def store_hints(
 ) -> None:
     """Store scheduling hints: a host, which `forced` exempts from all constraints but capacity, and ids of other
     servers."""
-    wish: dict[str, Any] = {"host": host, "forced": forced}
-    wish |= {"same_host": list(same_host), "different_host": list(different_host)}
-    if asked := {name: value for name, value in wish.items() if value}:
-        system_metadata.set_item(server, system_metadata.PLACING, asked)
+    hints = system_metadata.SchedulingHints()
+    if host:
+        hints["host"] = host
+    if forced:
+        hints["forced"] = forced
+    if same_host:
+        hints["same_host"] = list(same_host)
+    if different_host:
+        hints["different_host"] = list(different_host)
+    if hints:
+        system_metadata.PLACING.set(server, hints)
 
 
 def request_host(server: Server, host: str) -> None:
     """Store a request for this host."""
-    system_metadata.set_item(
-        server, system_metadata.PLACING, {**server.aside.get(system_metadata.PLACING, {}), "host": host}
-    )
+    hints = system_metadata.PLACING.find(server) or system_metadata.SchedulingHints()
+    system_metadata.PLACING.set(server, {**hints, "host": host})
 
 
 def add_failed_host(server: Server, host: str, reason: str) -> list[tuple[str, str]]:
     """Add a host to those that failed the build; returns all (host, reason) pairs."""
-    wish = server.aside.get(system_metadata.PLACING, {})
-    refused = [*wish.get("refused", []), [host, reason]]
-    system_metadata.set_item(server, system_metadata.PLACING, {**wish, "refused": refused})
+    hints = system_metadata.PLACING.find(server) or system_metadata.SchedulingHints()
+    refused = [*hints.get("refused", []), [host, reason]]
+    system_metadata.PLACING.set(server, {**hints, "refused": refused})
     return [(name, why) for name, why in refused]
 
 
 def clear_hints(server: Server) -> None:
     """Clear the requested host and the failed hosts after a successful boot."""
-    if wish := system_metadata.pop(server, system_metadata.PLACING):
-        store_hints(server, same_host=wish.get("same_host", ()), different_host=wish.get("different_host", ()))
+    if hints := system_metadata.PLACING.pop(server):
+        store_hints(server, same_host=hints.get("same_host", ()), different_host=hints.get("different_host", ()))
 
 
 def is_pinned(server: Server) -> bool:
     """Return whether a host was requested."""
-    return bool(server.aside.get(system_metadata.PLACING, {}).get("host"))
+    return bool((system_metadata.PLACING.find(server) or {}).get("host"))
 
 
 def constraints(session: Session, server: Server) -> HostConstraints:
     """Return the server's host constraints at this moment."""
-    wish = server.aside.get(system_metadata.PLACING, {})
-    refused = [(name, reason) for name, reason in wish.get("refused", ())]
+    hints = system_metadata.PLACING.find(server) or system_metadata.SchedulingHints()
+    refused = [(name, reason) for name, reason in hints.get("refused", ())]
     among = HostConstraints(forbidden=tuple(name for name, _ in refused), host_reasons=tuple(refused))
-    if host := wish.get("host"):
+    if host := hints.get("host"):
         among &= HostConstraints(required=(host,), reason=f"host {host} was asked for")
-    if wish.get("forced"):
+    if hints.get("forced"):
         return among
     if server.group_id:
         group = session.scalar(select(ServerGroup).where(ServerGroup.id == server.group_id))
         if group is not None:
             among &= server_groups.constraints(session, group, server.id)
-    if same := wish.get("same_host"):
+    if same := hints.get("same_host"):
         among &= HostConstraints(
             required=_hosts_of_servers(session, server, same), reason="the hint same_host names servers elsewhere"
         )
-    if different := wish.get("different_host"):
+    if different := hints.get("different_host"):
         among &= HostConstraints(
             forbidden=_hosts_of_servers(session, server, different),
             reason="the hint different_host names servers there",

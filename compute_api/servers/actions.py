@@ -81,16 +81,16 @@ def rebuild(session: Session, now: datetime, caller: Caller, server: Server, req
     if request.metadata is not None:
         servers.check_metadata_quota(session, caller, request.metadata)
         server.metadata_ = request.metadata
-    system_metadata.pop(server, system_metadata.FILES)
+    system_metadata.FILES.pop(server)
     if request.files:
         quotas.check_files(quotas.limits(session, server.project_id), request.files)
-        system_metadata.set_item(server, system_metadata.FILES, list(request.files))
+        system_metadata.FILES.set(server, list(request.files))
     if request.has_key_name:
         server.key = _find_key(session, server.user_id, request.key_name) if request.key_name else {}
     for name, value in request.changes.items():
         setattr(server, name, value)
     server.image, server.image_id = servers.image_copy(image), image.id
-    system_metadata.pop(server, system_metadata.ROOT_IMAGE)
+    system_metadata.ROOT_IMAGE.pop(server)
     server.admin_pass = request.admin_pass or secrets.token_urlsafe(9)
     server.fault = {}
     return server.admin_pass
@@ -130,9 +130,8 @@ def resize(
             )
     migrations.confirm_abandoned_resize(session, now, server, request_id)
     before = claims.held_resources(server)
-    system_metadata.set_item(
+    system_metadata.RESIZE.set(
         server,
-        system_metadata.RESIZE,
         {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": was_stopped},
     )
     history.record_old_flavor(session, now, server)
@@ -153,15 +152,15 @@ def confirm_resize(session: Session, now: datetime, caller: Caller, server: Serv
 
 def revert_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Restore the old flavor and the old disks, on the old host."""
-    before = server.aside.get(system_metadata.RESIZE)
+    before = system_metadata.RESIZE.find(server)
     stopped = bool(before and before["stopped"])
     servers.claim_action(session, now, caller, server, REVERT_RESIZE, request_id)
     arguments: dict[str, Any] = STAY_STOPPED if stopped else {}
     if before:
-        reverted = {**before, "flavor": server.flavor, "flavor_id": server.flavor_id}
+        reverted: system_metadata.Resize = {**before, "flavor": server.flavor, "flavor_id": server.flavor_id}
         history.record_old_flavor(session, now, server)
         server.flavor, server.flavor_id = before["flavor"], before["flavor_id"]
-        system_metadata.set_item(server, system_metadata.RESIZE, reverted)
+        system_metadata.RESIZE.set(server, reverted)
     if before and before.get("host"):
         migrations.revert_to_source_host(session, now, server, request_id, arguments)
     else:
@@ -182,7 +181,7 @@ def rescue(
     servers.start_action(session, now, caller, server, RESCUE, request_id)
     any_size = Flavor(ram=server.flavor["ram"], disk=0)
     image = servers.find_usable_image(session, caller, image_id or server.image_id, any_size)
-    system_metadata.set_item(server, system_metadata.RESCUE, {"image": image_reference(image)})
+    system_metadata.RESCUE.set(server, {"image": image_reference(image)})
     server.admin_pass = admin_pass or secrets.token_urlsafe(9)
     return server.admin_pass
 

@@ -194,7 +194,7 @@ def _build_row(now: datetime, caller: Caller, new: NewServer, references: _Refer
         access_ipv4=new.access_ipv4,
         access_ipv6=new.access_ipv6,
         fault={},
-        aside=_blank_disks(flavor, new),
+        system_metadata=_blank_disks(flavor, new),
         created_at=now,
         updated_at=now,
         deleted=False,
@@ -202,7 +202,7 @@ def _build_row(now: datetime, caller: Caller, new: NewServer, references: _Refer
         revision=0,
     )
     if new.files:
-        system_metadata.set_item(server, system_metadata.FILES, list(new.files))
+        system_metadata.FILES.set(server, list(new.files))
     return server
 
 
@@ -229,7 +229,7 @@ def _blank_disks(flavor: Flavor, new: NewServer) -> dict[str, Any]:
         if new.swap_mib[0] > flavor.swap:
             raise errors.BadRequest("Swap drive requested is larger than instance type allows.")
         chosen["swap_mib"] = new.swap_mib[0] or flavor.swap
-    return {system_metadata.BLANK: chosen} if chosen else {}
+    return {system_metadata.BLANK.name: chosen} if chosen else {}
 
 
 def _find_flavor(session: Session, caller: Caller, flavor_id: str) -> Flavor:

@@ -85,14 +85,13 @@ def migrate(
     servers.claim_action(session, now, caller, server, MIGRATE, request_id)
     _check_source_alive(session, now, server)
     confirm_abandoned_resize(session, now, server, request_id)
-    before = {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": stopped}
-    system_metadata.set_item(server, system_metadata.RESIZE, before)
+    system_metadata.RESIZE.set(server, {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": stopped})
     _start(session, now, caller, server, request_id, "migration", host, start=not stopped)
 
 
 def confirm_abandoned_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
     """Confirm a resize that an operator ended by resetting the server's state."""
-    if server.aside.get(system_metadata.RESIZE):
+    if system_metadata.RESIZE.find(server):
         migration_workflow.confirm_resize(session, now, server, request_id)
         claims.end_resize(session, server)
 
@@ -101,7 +100,7 @@ def resize_to_other_host(session: Session, now: datetime, caller: Caller, server
     """Migrate a server, whose flavor is changed already, because its own host has no room for the new flavor."""
     _check_source_alive(session, now, server)
     server.task_state = TaskState.RESIZE_MIGRATING
-    stopped = server.aside[system_metadata.RESIZE]["stopped"]
+    stopped = system_metadata.RESIZE.get(server)["stopped"]
     _start(session, now, caller, server, request_id, "resize", None, start=not stopped)
 
 
@@ -154,12 +153,13 @@ def revert_to_source_host(
     session: Session, now: datetime, server: Server, request_id: str, arguments: dict[str, Any]
 ) -> None:
     """Move a resized server back to its source host after its current host has removed the machine."""
-    resize = server.aside[system_metadata.RESIZE]
+    resize = system_metadata.RESIZE.get(server)
     migration = migration_workflow.find_latest(session, server.id, MigrationStatus.FINISHED)
     if migration is None:
         raise errors.Conflict(f"Instance {server.id} has no migration to be reverted.")
+    assert server.host is not None
     current, server.host = server.host, resize["host"]
-    system_metadata.set_item(server, system_metadata.RESIZE, {**resize, "host": current})
+    system_metadata.RESIZE.set(server, {**resize, "host": current})
     migration.status, migration.updated_at = MigrationStatus.REVERTING, now
     session.flush()
     ports.rebind(session, server.id, server.host)
@@ -277,7 +277,7 @@ def _start(
             "start": start,
         }
     }
-    system_metadata.set_item(server, system_metadata.MIGRATION, {"id": migration.id, "to": target.name})
+    system_metadata.MIGRATION.set(server, {"id": migration.id, "to": target.name})
     migration_workflow.queue(session, now, server, migration, MigrationStep.BEGIN)
 
 
@@ -318,7 +318,7 @@ def _record(
     source: str,
     destination: str,
 ) -> Migration:
-    before = server.aside.get(system_metadata.RESIZE, {}).get("flavor_id", server.flavor_id)
+    before = (system_metadata.RESIZE.find(server) or {}).get("flavor_id", server.flavor_id)
     numbers = dict[str, int](
         session.execute(select(Flavor.id, Flavor.seq).where(Flavor.id.in_((before, server.flavor_id)))).all()
     )

@@ -295,7 +295,7 @@ def test_conductors_with_the_same_hosts_do_not_deadlock(pair: Pair) -> None:
         thread.join()
     assert wrong == []
     pair.ask_database("DELETE FROM hosts WHERE name LIKE 'heard-%' RETURNING 1")
-    pair.ask_database("DELETE FROM listening RETURNING 1")
+    pair.ask_database("DELETE FROM heartbeat_watermark RETURNING 1")
 
 
 def test_services_return_503_without_database_and_recover(pair: Pair) -> None:
