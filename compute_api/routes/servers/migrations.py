@@ -18,6 +18,7 @@ from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import check_available, host_client, request_id, transaction, version
 from compute_api.schemas.server_actions import Evacuate, Migrate, MigrateLive
 from compute_api.servers import migrations, servers
+from compute_api.states import MigrationStatus
 from compute_api.views import migrations as views
 
 AUTO_SINCE, FORCE_SINCE, FORCE_UNTIL = v("2.25"), v("2.30"), v("2.67")
@@ -191,7 +192,7 @@ def _check_disks() -> None:
 
 def _read_progress(server_id: str, source: str, status: str) -> dict[str, int]:
     """Read byte counters from the source host; empty when the migration is not running or the host is unreachable."""
-    if status != "running":
+    if status != MigrationStatus.RUNNING:
         return {}
     try:
         return host_client()(source, "migration_progress", server_id) or {}
