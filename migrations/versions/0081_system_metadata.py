@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0080_system_metadata"
-down_revision = "0071_port_triggers"
+revision = "0081_system_metadata"
+down_revision = "0080_catalog_volume"
 branch_labels = None
 depends_on = None
 
