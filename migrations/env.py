@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `app.core.installation` hands over."""
+"""Alembic environment: runs migrations on the connection passed by `app.bootstrap.upgrade`."""
 
 from alembic import context
 

@@ -37,7 +37,7 @@ READ_FILES = ("installation.json", "policy.yaml")
 PRIVILEGED_PORTS = 1024
 
 # Directories that the account cannot traverse, such as /root with a checkout in it, are replaced in a mount namespace
-# by ones that contain only what is needed. Arguments: HIDDEN COUNT PATH… HIDDEN COUNT PATH… -- COMMAND…
+# by ones that contain only the necessary paths. Arguments: HIDDEN COUNT PATH… HIDDEN COUNT PATH… -- COMMAND…
 _CONFINE_SCRIPT = """
 mask=$(umask)
 umask 022

@@ -77,7 +77,7 @@ class OpenBody(Body):
         return {name: item for name, item in value.items() if name not in known}
 
     def given(self) -> Self:
-        """Itself; `model_fields_set` says which fields the client sent."""
+        """Return this body; `model_fields_set` are the fields that the client sent."""
         return self
 
 

@@ -1,4 +1,4 @@
-"""Everything of identity: domains and projects, users, groups, roles, credentials, the catalog, limits."""
+"""Create the identity tables: domains and projects, users, groups, roles, credentials, catalog, limits."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Images, their members, and imports."""
+"""Create the tables of images, image members and imports."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Networks, subnets, ports, subnet pools, segment ranges and quotas."""
+"""Create the network tables: networks, subnets, ports, subnet pools, segment ranges, quotas."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Compute: servers, operations, flavors, key pairs, hosts, quotas."""
+"""Create the compute tables: servers, operations, flavors, key pairs, hosts, quotas."""
 
 import sqlalchemy as sa
 from alembic import op

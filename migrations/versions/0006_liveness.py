@@ -1,4 +1,4 @@
-"""Hosts' life: when each was last heard of, in rows of its own; operations that are told again, and why they failed."""
+"""Add heartbeats in a table of their own, repeated notification of operations, and their errors."""
 
 import sqlalchemy as sa
 from alembic import op

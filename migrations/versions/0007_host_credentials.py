@@ -1,4 +1,4 @@
-"""Hosts on other computers, and how they are known."""
+"""Add remote hosts and their credentials."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Migrations: servers that go from host to host, and resizes."""
+"""Add migrations of servers between hosts, and resizes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The sizes that servers had before they were resized: usage counts each second as what it was."""
+"""Add the flavor history of servers, for usage reports."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the owner of a network decides: guests kept apart, more addresses on a port, an IPv4 address in front of it."""
+"""Add isolation of guests, allowed address pairs and IPv4 addresses of ports."""
 
 import sqlalchemy as sa
 from alembic import op

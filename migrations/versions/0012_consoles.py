@@ -1,4 +1,4 @@
-"""Tokens of consoles: who has one may look at a server's screen or serial console for some minutes."""
+"""Add console tokens."""
 
 import sqlalchemy as sa
 from alembic import op

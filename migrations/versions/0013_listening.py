@@ -1,4 +1,4 @@
-"""Until when hosts were heard: while nobody hears them, their silence says nothing."""
+"""Add the heartbeat watermark: the time until which heartbeats are known to have been received."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What usage needs of servers whose rows were purged."""
+"""Add usage records of purged servers."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Add volumev3 to catalogs that have block-storage, and indexes for looking names up without regard to case."""
+"""Add volumev3 to catalogs that have block-storage, and indexes for case-insensitive lookups of names."""
 
 from uuid import uuid4
 

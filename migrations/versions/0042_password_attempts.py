@@ -1,4 +1,4 @@
-"""Count attempts to log in by user and source address, in a table of their own."""
+"""Add a table of login attempts by user and source address."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Quotas of single users within a project."""
+"""Add quotas of users within a project."""
 
 import sqlalchemy as sa
 from alembic import op

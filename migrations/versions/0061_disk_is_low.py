@@ -1,4 +1,4 @@
-"""Hosts whose disk is almost full get no new work."""
+"""Add the low disk space flag of hosts, which get no new work."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Fixtures of the API tests: the whole application on a real database, with a host in memory that works when told."""
+"""Fixtures of the API tests: the application on a real database, with a fake host that works on request."""
 
 import os
 import shutil
@@ -211,7 +211,7 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
 
 @pytest.fixture
 def client(app: Flask) -> Api:
-    """Somebody without a token."""
+    """A client without a token."""
     return Api(app.test_client())
 
 

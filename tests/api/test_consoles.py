@@ -1,4 +1,4 @@
-"""URLs of consoles: who gets them, when, with which words they are refused, and how long their tokens are good."""
+"""Console URLs: authorization, errors, and lifetime of tokens."""
 
 import threading
 from collections.abc import Callable
@@ -116,7 +116,7 @@ def test_a_machine_without_consoles_is_refused_before_there_is_a_url(
     as_member: Api, make_server: MakeServer, host: Host, database: Database
 ) -> None:
     server_id = make_server()
-    host.hypervisor.guest_powers_off(server_id)  # its agent has not said so yet
+    host.hypervisor.guest_powers_off(server_id)  # its agent has not reported it yet
     answer = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=NOVNC)
     words = answer.json["conflictingRequest"]["message"]
     assert (answer.status_code, words) == (409, f"Machine {server_id} does not run.")
@@ -182,7 +182,7 @@ def test_a_token_dies_with_its_server(as_member: Api, as_admin: Api, make_server
 
 @pytest.fixture
 def new_token(make_server: MakeServer, host: Host) -> Callable[[Api], str]:
-    """`new_token(api)`: a token for the screen of a server, asked for by this user."""
+    """`new_token(api)` creates a VNC console token of a server as this user."""
     path = f"{SERVERS}/{make_server()}/remote-consoles"
     return lambda api: token_of(api.at("2.6").post(path, json=NOVNC).json["remote_console"]["url"])
 

@@ -1,4 +1,4 @@
-"""`sixstack db copy`: a cloud on SQLite goes on, on PostgreSQL, as if nothing had happened."""
+"""`sixstack db copy`: a cloud copied from SQLite to PostgreSQL works unchanged."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Which Host headers are answered."""
+"""Accepted and rejected Host headers."""
 
 from dataclasses import replace
 

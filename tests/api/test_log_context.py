@@ -1,4 +1,4 @@
-"""Lines of the log name the request, the project and the server that they belong to."""
+"""Log lines contain the ids of their request, project and server."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ GLOBAL_ID = "req-01234567-89ab-cdef-0123-456789abcdef"
 
 @pytest.fixture
 def lines() -> Iterator[Callable[[], list[str]]]:
-    """`lines()`: what was logged, as processes of the cloud write it."""
+    """`lines()` returns log lines in the format of the cloud's processes."""
     stream = StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(log_context.ContextFilter())

@@ -1,4 +1,4 @@
-"""Numbers, times and nesting that cannot be stored or parsed answer 400, wherever they appear."""
+"""Numbers, times and nesting out of range are a 400 in each place of a request."""
 
 import pytest
 

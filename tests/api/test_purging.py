@@ -1,4 +1,4 @@
-"""What is left of deleted servers goes after a while, by a command or by itself; usage goes on counting them."""
+"""Purging rows of deleted servers, by command and periodically; usage reports still include them."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Consoles as a browser opens them: `openstack console url show`, a WebSocket, and a real guest behind it."""
+"""Consoles end to end: `openstack console url show`, a WebSocket, and a real guest."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`make demo` as a newcomer meets it: the scripts, the openstack command, a real guest. In a network of its own."""
+"""`make demo` end to end: the scripts, the openstack command and a real guest, in a network namespace."""
 
 import os
 import re

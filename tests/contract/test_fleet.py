@@ -1,4 +1,4 @@
-"""`make fleet`, in small and only its way to the hosts: it ends, and says what it was made to say."""
+"""`make fleet` runs with few hosts and prints its results."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Two API processes of two machines on one PostgreSQL: they agree, survive its restart, and die without a trace."""
+"""Two API processes on one PostgreSQL: consistency, restart of the database, and crashes."""
 
 import http.client
 import json

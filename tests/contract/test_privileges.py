@@ -1,4 +1,4 @@
-"""What the processes of `sixstack up` may do: only the supervisor and the agent keep root's rights."""
+"""Privileges of the processes of `sixstack up`: only the supervisor and the agent run as root."""
 
 import os
 import random

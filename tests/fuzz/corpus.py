@@ -1,4 +1,4 @@
-"""Valid bodies of requests, which the fuzzer mutates. `{image}` stands for the id of an image, `{port}` of a port."""
+"""Valid request bodies for the fuzzer. `{image}` is replaced by the id of an image, `{port}` of a port."""
 
 from typing import Any
 

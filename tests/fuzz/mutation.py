@@ -1,4 +1,4 @@
-"""Requests and what may be wrong with them: odd values, types, nesting, encodings, numbers, headers."""
+"""Mutation of requests: unusual values, types, nesting, encodings, numbers, headers."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Sends mutated requests to every route and checks the answers: no 5xx but 501 and 503, no slow answer, flat memory.
+"""Sends mutated requests to all routes and checks for 5xx (except 501, 503), slow responses and memory growth.
 
     python -m tests.fuzz.run --seconds 600 --seed 7
 
@@ -29,19 +29,19 @@ from tests.fuzz.corpus import BODIES, V21
 from tests.fuzz.mutation import Mutator, Request
 
 CPU_SECONDS = 2.0
-"""The longest that an answer may compute."""
+"""Maximum CPU time of a request."""
 MEMORY_MIB = 150
-"""How much the process may grow after its first tenth."""
+"""Maximum growth of the process after the first tenth of the run."""
 FRESH_EVERY = 4000
 GONE = "compute.removed"
 VALID = 0.3
-"""How many requests are sent as they are, so that there is something for others to name."""
+"""Share of unmodified requests, which create resources that others refer to."""
 _ROOT = Path(__file__).parents[2]
 
 
 @dataclass
 class Failure:
-    """What is wrong with an answer, and the request."""
+    """A fault of a response, and its request."""
 
     what: str
     where: str

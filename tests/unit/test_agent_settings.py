@@ -1,4 +1,4 @@
-"""Settings of the host's network that cannot work are refused in words, before anything is started."""
+"""Invalid settings are rejected with an error that names the setting, before any process starts."""
 
 from pathlib import Path
 

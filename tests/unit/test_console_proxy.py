@@ -1,4 +1,4 @@
-"""The console proxy: tokens, origins, limits, pages, and bytes that pass both ways until one side ends."""
+"""Console proxy: tokens, origins, limits, static pages, and relaying bytes."""
 
 import asyncio
 import socket

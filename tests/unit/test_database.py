@@ -1,4 +1,4 @@
-"""The database: connections come back whoever held them."""
+"""Database: pooled and pinned connections, errors, times."""
 
 import sqlite3
 import threading

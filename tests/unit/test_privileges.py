@@ -1,4 +1,4 @@
-"""The account of the API: its directories, what an earlier release left, and the command line that gives up root."""
+"""Privilege separation: directories of the account, migration from earlier releases, the command that drops root."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What an agent takes from its state directory when it starts: whether machines that do not run are to be started."""
+"""Restart of machines after a reboot of the host, and notification of systemd."""
 
 import socket
 from pathlib import Path
