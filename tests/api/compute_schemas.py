@@ -1,6 +1,6 @@
-"""Compute's answers against tempest's JSON schemas, each at the microversion that it was given at.
+"""Validation of compute responses against tempest's JSON schemas, by microversion.
 
-The table says which schema of which tempest client an answer has to fit; versions are the clients' own.
+The table maps requests to schemas of tempest's clients, which have the microversions of the clients.
 """
 
 import re
@@ -160,11 +160,11 @@ ACTIONS: dict[str, str] = {
     "createBackup": "create_backup",
     "confirmResize": "server_actions_confirm_resize",
 }
-"""Server actions that answer something of their own; the others answer 202 and nothing."""
+"""Schemas of server actions whose responses have a body; the others return 202 without a body."""
 
 
 class _Answer(dict[str, str]):
-    """Headers as httplib2 has them, by small names."""
+    """Response headers by lower-case names, as in httplib2."""
 
     def __init__(self, answer: TestResponse) -> None:
         super().__init__({name.lower(): value for name, value in answer.headers.items()})
@@ -173,7 +173,7 @@ class _Answer(dict[str, str]):
 
 
 def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
-    """Raise tempest's InvalidHTTPResponseBody for a successful answer of compute that does not fit."""
+    """Raise tempest's InvalidHTTPResponseBody for a successful compute response that does not match its schema."""
     if not path.startswith("/compute") or not 200 <= answer.status_code < 300:
         return
     inside = re.sub(r"^/compute/?(v2\.1/(?=.))?([0-9a-f]{32}/)?", "", path.partition("?")[0]).strip("/")
@@ -181,9 +181,9 @@ def check(method: str, path: str, body: Any, answer: TestResponse) -> None:
     schema = _schema(method, inside, version, body)
     parsed = orjson.loads(answer.data) if answer.data else ""
     if isinstance(parsed, dict):
-        for links in ("keypairs_links", "migrations_links"):  # Nova's, which tempest does not know
+        for links in ("keypairs_links", "migrations_links"):  # in Nova, but not in tempest's schemas
             parsed.pop(links, None)
-    if schema is not None and parsed != {"tenant_usage": {}}:  # Nova's own answer where there was no use
+    if schema is not None and parsed != {"tenant_usage": {}}:  # Nova's response without usage
         RestClient.validate_response(schema, _Answer(answer), parsed)
 
 
@@ -194,7 +194,7 @@ def _schema(method: str, path: str, version: str, body: Any) -> Any:
             return getattr(_module(ImagesClient, version), "create_image", None)
         return getattr(_module(ServersClient, version), ACTIONS.get(name, "server_actions_common_schema"), None)
     if path.startswith("os-hypervisors") and APIVersionRequest(version) >= APIVersionRequest("2.88"):
-        return None  # tempest has no schema of what 2.88 left of them
+        return None  # tempest has no schema for 2.88 and above
     for wanted, pattern, schemas, name in TABLE:
         if wanted == method and re.fullmatch(pattern, path):
             return getattr(_module(schemas, version), name, None)

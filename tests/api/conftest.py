@@ -34,9 +34,9 @@ from tests.postgres import Postgres, postgres, why_not
 
 @dataclass
 class Api:
-    """One user's way into the application: requests carry the token and, if set, a microversion.
+    """API client of one user: requests carry the token and, if set, a microversion.
 
-    Every answer of compute is held against tempest's schemas.
+    Every compute response is validated against tempest's schemas.
     """
 
     client: FlaskClient
@@ -47,7 +47,7 @@ class Api:
     headers: dict[str, str] = field(default_factory=dict)
 
     def at(self, version: str) -> "Api":
-        """The same user, speaking this compute microversion."""
+        """Return a client of the same user with this compute microversion."""
         return Api(self.client, self.token, self.project_id, self.user_id, version, self.headers)
 
     def request(self, method: str, path: str, **kwargs: Any) -> TestResponse:
@@ -56,9 +56,9 @@ class Api:
             headers["X-Auth-Token"] = self.token
         if self.version:
             headers["OpenStack-API-Version"] = f"compute {self.version}"
-        answer = self.client.open(path, method=method, headers=headers, **kwargs)
-        compute_schemas.check(method, path, kwargs.get("json"), answer)
-        return answer
+        response = self.client.open(path, method=method, headers=headers, **kwargs)
+        compute_schemas.check(method, path, kwargs.get("json"), response)
+        return response
 
     def get(self, path: str, **kwargs: Any) -> TestResponse:
         return self.request("GET", path, **kwargs)
@@ -78,7 +78,7 @@ class Api:
 
 @dataclass
 class Host:
-    """The host in memory and its desk; `work` carries out everything that waits, `compare` looks both ways."""
+    """Fake host and its conductor. `work` executes all queued operations, `reconcile` runs one reconciliation."""
 
     hypervisor: FakeHypervisor
     conductor: LocalConductor
@@ -113,7 +113,7 @@ def server() -> Iterator[Postgres | None]:
 
 @dataclass(frozen=True)
 class Template:
-    """A bootstrapped state directory that every test gets a copy of, its passwords, and a token of each user."""
+    """Bootstrapped state directory that each test copies, its passwords, and a token for each user."""
 
     state: Path
     passwords: dict[str, str]
@@ -142,7 +142,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, routed: Flask, server: Po
 
 
 def authenticated(app: Flask, name: str, password: str, project: str) -> Api:
-    """A user logged in with a password, scoped to the project."""
+    """Return the API client of a user with a token scoped to the project."""
     client = app.test_client()
     user = {"name": name, "domain": {"id": "default"}, "password": password}
     body = {
@@ -151,10 +151,10 @@ def authenticated(app: Flask, name: str, password: str, project: str) -> Api:
             "scope": {"project": {"name": project, "domain": {"id": "default"}}},
         }
     }
-    answer = client.post("/identity/v3/auth/tokens", json=body)
-    assert answer.status_code == 201, answer.text
-    token = answer.json["token"]
-    return Api(client, answer.headers["X-Subject-Token"], token["project"]["id"], token["user"]["id"])
+    response = client.post("/identity/v3/auth/tokens", json=body)
+    assert response.status_code == 201, response.text
+    token = response.json["token"]
+    return Api(client, response.headers["X-Subject-Token"], token["project"]["id"], token["user"]["id"])
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def routed() -> Flask:
-    """All routes; making them takes longer than most tests."""
+    """The application with all routes; registering them takes longer than most tests."""
     return create_unconfigured_app()
 
 
@@ -197,15 +197,15 @@ def host(app: Flask, database: Database, clock: ManualClock, settings: Settings)
     conductor = LocalConductor(database, clock, settings)
     conductor.register(hypervisor.describe())
 
-    def ask(_host: str | None, question: str, machine_id: str, **arguments: Any) -> Any:
+    def call(_host: str | None, method: str, machine_id: str, **arguments: Any) -> Any:
         from compute_agent.host_rpc import METHODS
 
         try:
-            return METHODS[question](hypervisor, machine_id=machine_id, **arguments)
+            return METHODS[method](hypervisor, machine_id=machine_id, **arguments)
         except HypervisorError as error:
             raise Conflict(str(error)) from None
 
-    app.extensions[context.HOST_CLIENT] = ask
+    app.extensions[context.HOST_CLIENT] = call
     return Host(hypervisor, conductor)
 
 
@@ -242,12 +242,12 @@ def image(as_member: Api) -> str:
     """The id of an active raw image of 1 MiB that belongs to project demo."""
     body = {"name": "disk", "disk_format": "raw", "container_format": "bare"}
     image_id: str = as_member.post("/image/v2/images", json=body).json["id"]
-    answer = as_member.put(
+    response = as_member.put(
         f"/image/v2/images/{image_id}/file",
         data=bytes(1 << 20),
         headers={"Content-Type": "application/octet-stream"},
     )
-    assert answer.status_code == 204, answer.text
+    assert response.status_code == 204, response.text
     return image_id
 
 
@@ -257,11 +257,11 @@ def make_server(as_member: Api, image: str, host: Host) -> Callable[..., str]:
 
     def make(name: str = "server", *, work: bool = True, **fields: Any) -> str:
         body = {"server": {"name": name, "imageRef": image, "flavorRef": "1", **fields}}
-        answer = as_member.post("/compute/v2.1/servers", json=body)
-        assert answer.status_code == 202, answer.text
+        response = as_member.post("/compute/v2.1/servers", json=body)
+        assert response.status_code == 202, response.text
         if work:
             host.work()
-        server_id: str = answer.json["server"]["id"]
+        server_id: str = response.json["server"]["id"]
         return server_id
 
     return make

@@ -1,4 +1,4 @@
-"""A tour of compute at every microversion that changes an answer; each answer is held against tempest's schemas."""
+"""Compute requests at every microversion that changes a response, validated against tempest's schemas."""
 
 from collections.abc import Callable
 

@@ -31,7 +31,7 @@ SERIAL = {"remote_console": {"protocol": "serial", "type": "serial"}}
 
 @pytest.fixture(autouse=True)
 def proxy(settings: Settings) -> None:
-    """Consoles are served, as far as the API knows."""
+    """Settings with an enabled console proxy."""
     endpoint.write_port(settings, 6080)
 
 
@@ -57,7 +57,7 @@ def test_a_screen_and_a_serial_console_have_urls(
     assert shown["url"].startswith("ws://localhost:6080/?token=")
 
 
-def test_old_clients_ask_by_action(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_console_actions_serve_old_clients(as_member: Api, make_server: MakeServer, host: Host) -> None:
     path = f"{SERVERS}/{make_server()}/action"
     shown = as_member.post(path, json={"os-getVNCConsole": {"type": "novnc"}}).json["console"]
     assert shown["type"] == "novnc"
@@ -76,7 +76,7 @@ def test_old_clients_ask_by_action(as_member: Api, make_server: MakeServer, host
 @pytest.mark.parametrize(
     "action", ["os-getVNCConsole", "os-getSPICEConsole", "os-getRDPConsole", "os-getSerialConsole"]
 )
-def test_the_actions_are_gone_where_remote_consoles_are(
+def test_console_actions_end_where_remote_consoles_begin(
     as_member: Api, make_server: MakeServer, host: Host, action: str
 ) -> None:
     body = {action: {"type": "novnc"}}
@@ -84,7 +84,7 @@ def test_the_actions_are_gone_where_remote_consoles_are(
     assert (answer.status_code, answer.json["itemNotFound"]["message"]) == (404, "The resource could not be found.")
 
 
-def test_behind_a_path_the_page_finds_its_way(as_member: Api, make_server: MakeServer, host: Host, app: Flask) -> None:
+def test_url_has_the_path_of_the_endpoint(as_member: Api, make_server: MakeServer, host: Host, app: Flask) -> None:
     set_(app, console_url="https://cloud.example/screens/")
     shown = as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).json["remote_console"]
     assert shown["url"].startswith("https://cloud.example/screens/vnc_lite.html?path=screens%2F%3Ftoken%3D")
@@ -112,7 +112,7 @@ def test_a_server_that_does_not_run_has_none(as_member: Api, make_server: MakeSe
     )
 
 
-def test_a_machine_without_consoles_is_refused_before_there_is_a_url(
+def test_no_url_for_a_machine_without_consoles(
     as_member: Api, make_server: MakeServer, host: Host, database: Database
 ) -> None:
     server_id = make_server()
@@ -124,7 +124,7 @@ def test_a_machine_without_consoles_is_refused_before_there_is_a_url(
         assert session.scalars(select(ConsoleToken)).all() == []
 
 
-def test_a_host_on_another_computer_has_consoles_once_it_was_added(
+def test_registered_remote_hosts_have_consoles(
     as_member: Api, make_server: MakeServer, host: Host, database: Database, app: Flask, settings: Settings
 ) -> None:
     server_id = make_server()
@@ -143,7 +143,7 @@ def test_a_host_on_another_computer_has_consoles_once_it_was_added(
     assert as_member.at("2.6").post(path, json=NOVNC).status_code == 200
 
 
-def test_nobody_elses_server_has_one(as_member: Api, host: Host) -> None:
+def test_other_projects_servers_are_not_found(as_member: Api, host: Host) -> None:
     assert as_member.at("2.6").post(f"{SERVERS}/nowhere/remote-consoles", json=NOVNC).status_code == 404
 
 
@@ -154,7 +154,7 @@ def test_without_a_proxy_there_are_no_consoles(
     assert as_member.at("2.6").post(f"{SERVERS}/{make_server()}/remote-consoles", json=NOVNC).status_code == 400
 
 
-def test_a_token_lives_ten_minutes_and_is_kept_as_a_hash(
+def test_token_expires_after_ten_minutes_and_is_stored_hashed(
     as_member: Api, as_admin: Api, make_server: MakeServer, host: Host, clock: ManualClock, database: Database
 ) -> None:
     server_id = make_server()
@@ -172,7 +172,9 @@ def test_a_token_lives_ten_minutes_and_is_kept_as_a_hash(
     assert as_admin.at("2.31").get(path).status_code == 404
 
 
-def test_a_token_dies_with_its_server(as_member: Api, as_admin: Api, make_server: MakeServer, host: Host) -> None:
+def test_deleting_a_server_revokes_its_tokens(
+    as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
+) -> None:
     server_id = make_server()
     url = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=SERIAL).json["remote_console"]["url"]
     as_member.delete(f"{SERVERS}/{server_id}")
@@ -222,7 +224,7 @@ def _take_role(user: Api, admin: Api) -> None:
 
 
 @pytest.mark.parametrize("end", [_revoke, _disable, _take_role])
-def test_a_token_ends_with_the_rights_of_its_issuer(
+def test_token_is_revoked_with_the_rights_of_its_issuer(
     end: Callable[[Api, Api], None],
     as_member: Api,
     as_admin: Api,

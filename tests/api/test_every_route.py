@@ -1,4 +1,4 @@
-"""Walks every route of every API: a rule is declared, no token gives 401, and faults have the service's own shape."""
+"""All routes of all APIs: a policy rule is declared, a missing token gives 401, errors have the service's format."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ SHAPES = {
 
 
 def routes(app: Flask) -> Iterator[tuple[str, str, str]]:
-    """(method, path with made-up ids, endpoint) of every route."""
+    """Yield (method, path with random ids, endpoint) of every route."""
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<[^>]+>", "11111111222233334444555555555555", rule.rule)
         for method in sorted((rule.methods or set()) - {"OPTIONS", "HEAD"}):
             yield method, path, rule.endpoint
 
 
-def test_every_route_declares_who_may(app: Flask) -> None:
+def test_every_route_declares_a_policy_rule(app: Flask) -> None:
     without = []
     for method, path, endpoint in routes(app):
         view = app.view_functions[endpoint]
@@ -36,7 +36,7 @@ def test_every_route_declares_who_may(app: Flask) -> None:
     assert without == []
 
 
-def test_every_route_that_is_not_public_wants_a_token(app: Flask, client: Api) -> None:
+def test_every_route_that_is_not_public_requires_a_token(app: Flask, client: Api) -> None:
     wrong = []
     for method, path, endpoint in routes(app):
         if getattr(app.view_functions[endpoint], "public", False):
@@ -50,8 +50,8 @@ def test_every_route_that_is_not_public_wants_a_token(app: Flask, client: Api) -
     assert wrong == []
 
 
-def test_no_route_fails_on_made_up_ids_or_an_empty_body(app: Flask, as_admin: Api) -> None:
-    """Whatever is asked of something that is not there: a 4xx in the service's shape, or an answer; never a 500."""
+def test_no_route_fails_on_unknown_ids_or_an_empty_body(app: Flask, as_admin: Api) -> None:
+    """Requests for missing resources return a 4xx error in the service's format or a response, never a 500."""
     wrong = []
     for method, path, _endpoint in routes(app):
         if path.startswith("/identity/v3/auth/tokens"):
@@ -68,7 +68,7 @@ def test_no_route_fails_on_made_up_ids_or_an_empty_body(app: Flask, as_admin: Ap
 
 @pytest.fixture(params=["domain", "system", "unscoped"])
 def without_project(as_admin: Api, client: Api, request: pytest.FixtureRequest) -> Api:
-    """A member of the default domain or of the system, with a token for that; or a token for nothing."""
+    """A client with a domain-scoped, a system-scoped or an unscoped token."""
     user = create(as_admin, "user", password="letmein")
     scopes = {"domain": {"domain": {"id": "default"}}, "system": {"system": {"all": True}}, "unscoped": None}
     place = {"domain": "domains/default", "system": "system"}.get(request.param)
@@ -78,9 +78,9 @@ def without_project(as_admin: Api, client: Api, request: pytest.FixtureRequest) 
 
 
 def test_a_token_without_a_project_reads_and_writes_nothing(app: Flask, without_project: Api) -> None:
-    """Outside of identity every route answers 403, or 410 and 501 where there is nothing behind it.
+    """Outside of identity every route returns 403, or 410 and 501 for removed and unsupported APIs.
 
-    Volume refuses a project in the path that is not the token's with 400 before it looks at rules.
+    Volume rejects another project in the path with 400 before it checks policies.
     """
     wrong = []
     for method, path, endpoint in routes(app):

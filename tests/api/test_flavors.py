@@ -1,4 +1,4 @@
-"""Flavors: lists and filters, what admins make, who may use them, extra specs."""
+"""Flavors: lists and filters, creation by admins, private flavors, extra specs."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ def test_shapes(as_member: Api, as_admin: Api) -> None:
     assert as_member.get(f"{FLAVORS}/x1").status_code == 404
 
 
-def test_private_flavors_are_for_those_who_were_given_them(as_member: Api, as_admin: Api) -> None:
+def test_private_flavors_are_visible_to_projects_with_access(as_member: Api, as_admin: Api) -> None:
     flavor_id = make(as_admin, **{"os-flavor-access:is_public": False})["id"]
     path = f"{FLAVORS}/{flavor_id}"
     assert as_member.get(path).status_code == 404
@@ -79,12 +79,12 @@ def test_extra_specs(as_member: Api, as_admin: Api) -> None:
     "fields",
     [{"ram": 0}, {"vcpus": 0}, {"disk": -1}, {"name": " "}, {"name": "x" * 256}, {"ram": "much"}, {"rxtx_factor": -1}],
 )
-def test_what_is_no_flavor(as_admin: Api, fields: dict[str, object]) -> None:
+def test_invalid_flavors_are_rejected(as_admin: Api, fields: dict[str, object]) -> None:
     body = {"flavor": {"name": "f", "ram": 256, "vcpus": 1, "disk": 3, **fields}}
     assert as_admin.post(FLAVORS, json=body).status_code == 400
 
 
-def test_names_and_ids_are_taken_once(as_admin: Api) -> None:
+def test_names_and_ids_are_unique(as_admin: Api) -> None:
     make(as_admin, id="one")
     body = {"flavor": {"name": "f", "ram": 256, "vcpus": 1, "disk": 3}}
     assert as_admin.post(FLAVORS, json=body).status_code == 409
@@ -118,7 +118,7 @@ def test_extra_specs_are_checked_from_2_86_on(as_admin: Api) -> None:
     assert as_admin.at("2.86").put(f"{path}/ours:own", json={"ours:own": "1"}).status_code == 200
 
 
-def test_no_server_is_made_that_would_get_less_than_its_flavor_says(
+def test_servers_with_unsupported_extra_specs_are_rejected(
     as_admin: Api, host: Host, make_server: Callable[..., str], image: str
 ) -> None:
     made = make(as_admin)

@@ -1,4 +1,4 @@
-"""Key pairs: made here or elsewhere, ssh or x509, whose they are, and how answers changed."""
+"""Key pairs: generated and imported, SSH and X.509, ownership, pages, and changes by microversion."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def test_a_certificate(as_member: Api) -> None:
     assert wrong.status_code == 400
 
 
-def test_codes_changed_with_2_2_and_keys_are_brought_from_2_92_on(as_member: Api) -> None:
+def test_status_codes_since_2_2_and_imported_keys_only_since_2_92(as_member: Api) -> None:
     assert as_member.post(KEYS, json={"keypair": {"name": "a"}}).status_code == 200
     assert as_member.at("2.2").post(KEYS, json={"keypair": {"name": "b"}}).status_code == 201
     assert as_member.delete(f"{KEYS}/a").status_code == 202
@@ -53,12 +53,12 @@ def test_codes_changed_with_2_2_and_keys_are_brought_from_2_92_on(as_member: Api
 @pytest.mark.parametrize(
     "fields", [{"name": "me@host"}, {"name": ""}, {"name": "x" * 256}, {"public_key": "nonsense"}, {"name": "a/b"}]
 )
-def test_what_is_no_key_pair(as_member: Api, fields: dict[str, object]) -> None:
+def test_invalid_key_pairs_are_rejected(as_member: Api, fields: dict[str, object]) -> None:
     assert as_member.post(KEYS, json={"keypair": {"name": "k", **fields}}).status_code == 400
     assert as_member.get(KEYS).json["keypairs"] == []
 
 
-def test_names_are_a_users_own(as_member: Api, as_admin: Api) -> None:
+def test_names_are_unique_for_each_user(as_member: Api, as_admin: Api) -> None:
     make(as_member)
     assert as_member.post(KEYS, json={"keypair": {"name": "k"}}).status_code == 409
     assert as_admin.get(f"{KEYS}/k").status_code == 404
@@ -81,14 +81,14 @@ def test_pages_from_2_35_on(as_member: Api) -> None:
     assert api.get(f"{KEYS}?marker=nobody").status_code == 400
 
 
-def test_a_server_keeps_a_key_that_is_forgotten(as_member: Api, make_server: Callable[..., str]) -> None:
+def test_a_server_keeps_a_deleted_key(as_member: Api, make_server: Callable[..., str]) -> None:
     make(as_member)
     server_id = make_server(key_name="k")
     as_member.delete(f"{KEYS}/k")
     assert as_member.get(f"/compute/v2.1/servers/{server_id}").json["server"]["key_name"] == "k"
 
 
-def test_too_many(as_member: Api, as_admin: Api) -> None:
+def test_quota_limits_key_pairs(as_member: Api, as_admin: Api) -> None:
     quota = f"/compute/v2.1/os-quota-sets/{as_member.project_id}"
     as_admin.put(quota, json={"quota_set": {"key_pairs": 1}})
     make(as_member)

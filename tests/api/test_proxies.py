@@ -80,7 +80,7 @@ def test_networks_of_other_projects_are_not_proxied(as_member: Api, as_admin: Ap
         ("GET", "os-security-group-default-rules", 410),
     ],
 )
-def test_proxies_refuse_as_nova_does(as_member: Api, method: str, path: str, status: int) -> None:
+def test_proxies_reject_requests_as_nova_does(as_member: Api, method: str, path: str, status: int) -> None:
     body = None if method in ("GET", "DELETE") else {}
     assert as_member.request(method, f"{COMPUTE}/{path}", json=body).status_code == status
 

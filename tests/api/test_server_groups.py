@@ -1,4 +1,4 @@
-"""Server groups: their shapes, and that placement keeps to them."""
+"""Server groups: responses, policies in scheduling, and member limits."""
 
 from datetime import UTC, datetime
 
@@ -36,7 +36,7 @@ def create(api: Api, image: str, group: str, name: str = "member") -> dict[str, 
     return shown
 
 
-def test_shapes(as_member: Api, as_admin: Api) -> None:
+def test_responses_by_microversion(as_member: Api, as_admin: Api) -> None:
     old = as_member.post(GROUPS, json={"server_group": {"name": "old", "policies": ["affinity"]}}).json["server_group"]
     assert old == {"id": old["id"], "name": "old", "policies": ["affinity"], "members": [], "metadata": {}}
     new = as_member.at("2.64").get(f"{GROUPS}/{old['id']}").json["server_group"]

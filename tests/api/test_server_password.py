@@ -1,4 +1,4 @@
-"""os-server-password: what a guest has posted to the metadata service, and how it is forgotten."""
+"""os-server-password: the password that a guest posted to the metadata service, and its deletion."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Quotas of single users within a project (`?user_id=`): what is shown, what may be set, what is refused."""
+"""Quotas of users within a project (`?user_id=`): lists, updates and enforcement."""
 
 from collections.abc import Callable
 

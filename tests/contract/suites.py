@@ -1,4 +1,4 @@
-"""What others have written, unmodified: openstacksdk's functional tests and tempest's, in processes of their own."""
+"""Runners of unmodified test suites: openstacksdk's functional tests and tempest, in separate processes."""
 
 import configparser
 import subprocess
@@ -10,13 +10,13 @@ from tests.contract.identity_cloud import IdentityCloud
 
 TESTTOOLS = ("-m", "testtools.run")
 EACH = (str(Path(__file__).parent / "tempest/each.py"),)
-"""Runs tempest's tests and says of each how it went."""
+"""Program that runs tempest's tests and prints the result of each."""
 
 
 def run_sdk(
     packages: Iterable[str], excluded: Iterable[str], environment: Mapping[str, str], cwd: Path | None = None
 ) -> str:
-    """openstacksdk's functional tests, but for those that `excluded` names in pytest's way; returns the last line."""
+    """Run openstacksdk's functional tests without the `excluded` ones (pytest node ids); return the last line."""
     chosen = " and ".join(f"not ({name})" for name in excluded)
     options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore", "--show-capture=no", "-k", chosen]
     if cwd is not None:
@@ -28,8 +28,10 @@ def run_sdk(
 
 
 def tempest_environment(cloud: IdentityCloud, settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Write tempest.conf for a cloud that has neither volumes nor object storage, with `settings` besides, section by
-    section; returns the environment in which tempest finds it."""
+    """Write tempest.conf for a cloud without volumes and object storage, with additional `settings` by section.
+
+    Returns the environment variables by which tempest finds it.
+    """
     written = configparser.ConfigParser(interpolation=None)
     written.read_dict(
         {
@@ -60,7 +62,7 @@ def tempest_environment(cloud: IdentityCloud, settings: Mapping[str, Mapping[str
 def run_tempest(
     cloud: IdentityCloud, environment: Mapping[str, str], words: Iterable[str], program: Iterable[str] = TESTTOOLS
 ) -> str:
-    """What the program prints; fails where a test does."""
+    """Run tempest's tests and return the output. Fails when a test fails."""
     command = [sys.executable, "-W", "ignore", *program, *words]
     ended = subprocess.run(command, env=environment, cwd=cloud.work, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-8000:]

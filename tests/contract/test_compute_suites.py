@@ -1,4 +1,4 @@
-"""openstacksdk's own functional tests of compute and of its cloud layer, against real guests.
+"""openstacksdk's functional tests of compute and of its cloud layer, against real guests.
 
 tempest's required tests take longer than all of this and have a command of their own: `make tempest`.
 """
@@ -36,7 +36,7 @@ SDK_EXCLUDED = {
 
 
 def environment(cloud: Cloud) -> dict[str, str]:
-    """For client processes: clouds.yaml with the names that openstacksdk's tests use."""
+    """Environment of client processes: clouds.yaml with the cloud names of openstacksdk's tests."""
     clouds = yaml.safe_load((cloud.state / "clouds.yaml").read_text())["clouds"]
     names = {"devstack": "sixstack", "devstack-alt": "sixstack", "devstack-admin": "sixstack-admin"}
     clouds |= {name: clouds[ours] for name, ours in names.items()}

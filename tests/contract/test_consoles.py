@@ -19,7 +19,7 @@ SECONDS = 90.0
 
 
 class Stream:
-    """Bytes out of a WebSocket's messages."""
+    """Byte stream of a WebSocket's messages."""
 
     def __init__(self, client: ClientConnection) -> None:
         self._client, self._rest = client, b""
@@ -44,7 +44,7 @@ def url(cloud: Cloud, option: str, name: str) -> str:
 
 
 def web_socket(page: str) -> str:
-    """Where noVNC connects to from its page."""
+    """Return the WebSocket URL to which the noVNC page connects."""
     parts = urlsplit(page)
     return f"ws://{parts.netloc}/{parse_qs(parts.query)['path'][0]}"
 

@@ -1,4 +1,4 @@
-"""novaclient, as older scripts have it, at the lowest and the highest microversion, against a real guest."""
+"""novaclient at the lowest and the highest microversion, against a real guest."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.contract.conftest import Cloud, Key, wait_until
 
 
 def nova(connection: Connection, version: str) -> client.Client:
-    """The library with the token of an openstacksdk connection."""
+    """Return a novaclient with the token of an openstacksdk connection."""
     return client.Client(version, session=connection.session, service_type="compute", region_name=None)
 
 
@@ -22,7 +22,7 @@ def member(cloud: Cloud) -> Iterator[Connection]:
         connection.delete_server(server.id, wait=True)
 
 
-def test_a_server_lives_and_goes(member: Connection, key: Key) -> None:
+def test_server_life_cycle(member: Connection, key: Key) -> None:
     new, old = nova(member, "2.96"), nova(member, "2.1")
     image = member.image.find_image("tiny", ignore_missing=False).id
     flavor = new.flavors.find(name="tiny")
@@ -60,7 +60,7 @@ def test_a_server_lives_and_goes(member: Connection, key: Key) -> None:
         new.keypairs.delete("nova-key")
 
 
-def test_an_operator_looks_around(cloud: Cloud) -> None:
+def test_operator_lists_hosts_and_services(cloud: Cloud) -> None:
     admin = cloud.connect("sixstack-admin")
     new = nova(admin, "2.96")
     (hypervisor,) = new.hypervisors.list(detailed=True)

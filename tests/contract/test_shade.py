@@ -1,4 +1,4 @@
-"""shade, the library that clients had before openstacksdk, through a server's life on a real guest."""
+"""shade, the predecessor of openstacksdk: life cycle of a server with a real guest."""
 
 import subprocess
 import sys

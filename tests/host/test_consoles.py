@@ -1,4 +1,4 @@
-"""A real guest's screen and serial console, as the host opens them: seen, typed into, and gone with the machine."""
+"""Screen and serial console of a real guest, opened on the host: output, input and removal with the machine."""
 
 import socket
 import struct
@@ -49,7 +49,7 @@ def test_a_screen_and_a_serial_console(make_host: HostMaker, tiny_image: Path) -
 
 
 def shake_hands(screen: socket.socket) -> tuple[int, int]:
-    """Begin RFB 3.8 without a password; the size of the screen."""
+    """Perform the RFB 3.8 handshake without a password and return the screen size."""
     assert exactly(screen, 12) == b"RFB 003.008\n"
     screen.sendall(b"RFB 003.008\n")
     kinds = exactly(screen, exactly(screen, 1)[0])

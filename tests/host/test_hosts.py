@@ -41,7 +41,7 @@ from tests.host.support import (
 
 OUTSIDE = IPv6Address("fd00:aaaa::ff")
 VNI = 0x666
-HOST_CLIENT = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
 
 
 def ip(*words: object) -> str:
@@ -204,7 +204,7 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     one, two, three = specs = guests(hosts, tiny_image, public)
     for spec, host in zip(specs, hosts, strict=True):
         # From outside, in by the first host and out by the guest's own.
-        said = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {HOST_CLIENT}")
+        said = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {ASK}")
         assert said.startswith(f"{spec.hostname}\n")
         assert "0% packet loss" in said
         # One router, which is the guest's own host, as is the metadata service.
@@ -242,7 +242,7 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     for host in hosts:
         with inside(host.namespace):
             subprocess.run(["nft", "-f", "-"], input=firewall(), text=True, check=True)
-    assert one.id in ssh(one, key, f"ping6 -c 1 {OUTSIDE}; {HOST_CLIENT}")
+    assert one.id in ssh(one, key, f"ping6 -c 1 {OUTSIDE}; {ASK}")
     for spec, other in ((one, two), (two, three), (three, one)):
         assert ssh(other, key, "hostname", through=spec).strip() == other.hostname
 

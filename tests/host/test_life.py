@@ -16,7 +16,7 @@ from hypervisor.guest_data.metadata import MetadataService
 from hypervisor.network.links import METADATA
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
-HOST_CLIENT = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
 
 
 def tiny_ref(path: Path) -> ImageRef:
@@ -65,7 +65,7 @@ def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     while "02:00:f0:00:01:01" not in (links := ssh(spec, private, "ip link")):
         assert time.monotonic() < deadline, links
         time.sleep(0.2)
-    told = devices(ssh(spec, private, HOST_CLIENT))
+    told = devices(ssh(spec, private, ASK))
     assert {found(address): address for address in told.values()} == told
     assert len(told) == 2
     service.close()

@@ -1,4 +1,4 @@
-"""What flavors ask of aggregates, in Nova's words."""
+"""Extra spec operators that match flavors with metadata of aggregates."""
 
 import pytest
 

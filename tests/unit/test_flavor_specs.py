@@ -1,4 +1,4 @@
-"""What extra specs of flavors ask of a host."""
+"""Validation of extra specs and their conversion to hardware options."""
 
 import pytest
 
@@ -19,13 +19,13 @@ from hypervisor.api.spec import CpuLimits, DiskLimits, Rate
         (1, {"hw:cpu_sockets": "4"}, (1, 1, 1)),
     ],
 )
-def test_the_topology_is_what_comes_nearest(vcpus: int, specs: dict[str, str], seen: tuple[int, int, int]) -> None:
+def test_topology_matches_most_preferences(vcpus: int, specs: dict[str, str], seen: tuple[int, int, int]) -> None:
     found = hardware_options(specs, vcpus).topology
     assert found is not None
     assert (found.sockets, found.cores, found.threads) == seen
 
 
-def test_without_a_wish_there_is_no_topology() -> None:
+def test_no_topology_without_extra_specs() -> None:
     assert hardware_options({"hw:cpu_policy": "shared", "quota:cpu_limit": "5"}, 4) == hardware_options({}, 4)
 
 
@@ -66,7 +66,7 @@ def test_limits_reach_the_host_in_its_units() -> None:
         {"quota:disk_read_iops_sec": str(2**60)},
     ],
 )
-def test_what_no_host_can_keep_is_refused(specs: dict[str, str]) -> None:
+def test_unsupported_extra_specs_are_rejected(specs: dict[str, str]) -> None:
     with pytest.raises(errors.BadRequest):
         check_supported(specs, 4)
 
@@ -83,11 +83,11 @@ def test_what_no_host_can_keep_is_refused(specs: dict[str, str]) -> None:
         ({"quota:disk_reads": "1"}, "does not appear to be a valid extra spec."),
     ],
 )
-def test_wrong_extra_specs_are_named_as_by_nova(specs: dict[str, str], why: str) -> None:
+def test_invalid_extra_specs_have_novas_messages(specs: dict[str, str], why: str) -> None:
     with pytest.raises(errors.BadRequest, match="Validation failed; ") as refused:
         validate(specs)
     assert why in refused.value.message
 
 
-def test_others_may_be_anything() -> None:
+def test_unknown_namespaces_are_not_validated() -> None:
     validate({"ours:color": "red", "color": "red", "trait:HW_CPU_X86_AVX": "required", "hw:numa_cpus.1": "0-3,^2"})

@@ -1,4 +1,4 @@
-"""Regular expressions of users: what is supported, and how much work matching may be."""
+"""Regular expressions in list filters: supported syntax and bounds of the matching time."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """Clients in other languages against a running cloud: `make clients` (after `make demo`). docs/client-suites.md.
 
-Runs each client that is installed here (fog-openstack, pkgcloud, packer) and says which are not. A server is created,
+Runs each installed client (fog-openstack, pkgcloud, packer) and prints which are missing. A server is created,
 used and deleted by each; packer builds an image of the tiny guest over IPv6, and a server boots from it.
 """
 

@@ -1,7 +1,7 @@
-"""shade 1.33: a server's life against a running cloud, in a process of its own (`test_shade.py`).
+"""shade 1.33: life cycle of a server in a running cloud, in a separate process (`test_shade.py`).
 
-Usage: shade_life.py CLOUDS_YAML. shade was last released in 2020: `inspect.getargspec`, which Python 3.11 no longer
-has, and `netifaces`, of which it asks for the default gateway only, are put in place before it is imported.
+Usage: shade_life.py CLOUDS_YAML. shade was last released in 2020: replacements for `inspect.getargspec`, which Python
+3.11 removed, and for `netifaces`, used for the default gateway only, are installed before shade is imported.
 """
 
 import inspect
@@ -18,7 +18,7 @@ AF_INET6 = 10
 
 
 def prepare_python() -> None:
-    """Provide what shade imports and this Python does not have."""
+    """Install replacements for modules and functions that shade imports and this Python lacks."""
     vars(inspect)["getargspec"] = lambda function: ArgSpec(*inspect.getfullargspec(function)[:4])
     netifaces = ModuleType("netifaces")
     vars(netifaces).update(AF_INET6=AF_INET6, gateways=lambda: {"default": {AF_INET6: ()}})

@@ -1,7 +1,7 @@
-"""nodepool's own OpenStack adapter against a running cloud: `make nodepool` (after `make demo`).
+"""nodepool's OpenStack adapter against a running cloud: `make nodepool` (after `make demo`).
 
-Runs in an environment of its own, as nodepool brings half of all cloud libraries along: nothing of ours is imported.
-The provider is the README's. A node is launched, listed with its quota and its metadata, reached, deleted, and gone.
+Runs in a separate virtual environment because of nodepool's many dependencies; imports no code of this project. Uses
+the provider of the README. Launches a node, lists it with quota and metadata, connects to it, and deletes it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> int:
     asked = parser.parse_args()
     os.environ["OS_CLIENT_CONFIG_FILE"] = str(asked.state / "clouds.yaml")
     logging.basicConfig(level=logging.WARNING)
-    # They look for clouds.yaml at once, and are only where this runs.
+    # Imported late: they read clouds.yaml when imported, and are installed in nodepool's environment only.
     from nodepool import config as nodepool
     from nodepool.driver.openstack.adapter import OpenStackAdapter
 
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def configuration() -> str:
-    """The README's provider, with the label that it serves and a ZooKeeper that nobody connects to."""
+    """Return the README's provider with its label, and a ZooKeeper address that is never used."""
     found = re.search(r"(?m)^    (providers:\n(?:    .*\n)+)", README.read_text())
     if found is None:
         raise SystemExit("the README has no providers for nodepool")
@@ -54,7 +54,7 @@ def configuration() -> str:
 
 
 def check(adapter: Any, label: Any) -> None:
-    """One node's life."""
+    """Launch, list, connect to and delete one node."""
     limits = adapter.getQuotaLimits()
     print("limits", limits)
     metadata = {"nodepool_provider_name": "sixstack", "nodepool_node_id": "0000000001", "nodepool_pool_name": "main"}
@@ -88,7 +88,7 @@ def finish(machine: Any) -> Any:
 
 
 def reached(address: str) -> bool:
-    """Whether the node's ssh answers."""
+    """Return whether the node accepts SSH connections."""
     try:
         with socket.create_connection((address, 22), timeout=5) as connection:
             return connection.recv(4) == b"SSH-"
@@ -100,7 +100,7 @@ def wait(look: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not look():
         if time.monotonic() > deadline:
-            raise SystemExit("nodepool waits in vain")
+            raise SystemExit("timeout: nodepool's condition is not met")
         time.sleep(0.5)
 
 

@@ -1,11 +1,11 @@
-"""Runs the tests that are named, in this process: a line a test, then the sums and what was skipped."""
+"""Test runner for tempest: runs the named tests in this process and prints a line for each, totals and skips."""
 
 import sys
 import unittest
 
 
 class Result(unittest.TextTestResult):
-    """Counts what went well too."""
+    """Test result that counts successes as well."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Runs tempest's tests against a cloud of its own: `python -m tests.contract.tempest.run [name ...]`.
+"""Tempest against a temporary cloud: `python -m tests.contract.tempest.run [name ...]`.
 
 Without names it runs those of required.txt. Starts `sixstack up` in a directory that it removes afterwards, uploads the
 tiny guest twice, makes two flavors, writes tempest.conf, and ends cloud and guests. Needs root, as every host does.
@@ -57,7 +57,7 @@ def run(work: Path, names: list[str]) -> int:
 
 
 def write_configuration(work: Path, state: Path, port: int, admin: Connection) -> None:
-    """tempest.conf, and what it speaks of: two images, two flavors."""
+    """Write tempest.conf and create the two images and two flavors that it names."""
     first, second = (_image(admin, name) for name in ("tiny-1", "tiny-2"))
     small = admin.compute.create_flavor(name="tempest-1", ram=128, vcpus=1, disk=1)
     large = admin.compute.create_flavor(name="tempest-2", ram=192, vcpus=1, disk=2)
@@ -166,7 +166,7 @@ def _image(admin: Connection, name: str) -> str:
 
 
 def _connection(state: Path, cloud: str, process: subprocess.Popen[bytes]) -> Connection:
-    """To the cloud, once it answers."""
+    """Return a connection to the cloud when its API responds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if (state / "clouds.yaml").exists():
