@@ -1,10 +1,10 @@
-"""Sixstack on several computers, on one: three hosts in network namespaces, two API processes, PostgreSQL, RabbitMQ.
+"""A cluster on one computer: three hosts in network namespaces, two API processes, PostgreSQL, RabbitMQ.
 
-    root namespace: API 1, API 2, PostgreSQL, RabbitMQ, and the world outside
+root namespace: API 1, API 2, PostgreSQL, RabbitMQ, and the outside world
           │
         wire ── h1, h2, h3: an agent and its guests each
 
-`python -m tests.cluster` starts it for a person to play with (`make cluster-demo`); the tests use the same.
+`python -m tests.cluster` starts it for manual experiments (`make cluster-demo`).
 """
 
 import os
@@ -34,7 +34,7 @@ READY_SECONDS = 90.0
 
 @dataclass
 class Runs:
-    """A process of ours in the foreground, with its log; it may be ended in every way and started again."""
+    """A foreground process with its log, which tests may kill and restart."""
 
     name: str
     command: list[str]
@@ -44,7 +44,7 @@ class Runs:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Return once it has said that it is ready."""
+        """Return when its log reports that it is ready."""
         before = self.log.read_text().count(self.ready) if self.log.exists() else 0
         with self.log.open("a") as log:
             environment = {**os.environ, **self.environment}
@@ -56,7 +56,7 @@ class Runs:
             time.sleep(0.05)
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """Send the signal to it and, for SIGKILL, to everything that it has started; wait until it is gone."""
+        """Send a signal to the process and wait for its end; SIGKILL also kills its children."""
         if self.process is None:
             return
         pids = [self.process.pid, *(descendants(self.process.pid) if number == signal.SIGKILL else ())]
@@ -71,7 +71,7 @@ class Runs:
 
 @dataclass
 class Cluster:
-    """All of it, running. `apis` and `agents` may be ended and started by tests."""
+    """The running cluster. Tests may stop and restart `apis` and `agents`."""
 
     directory: Path
     wire: Wire
@@ -81,27 +81,27 @@ class Cluster:
     agents: dict[str, Runs]
 
     def state(self, name: str) -> Path:
-        """The state directory of a host or an API machine."""
+        """Return the state directory of a host or an API machine."""
         return self.directory / name
 
     def connect(self, cloud: str = "sixstack", api: int = 0) -> Connection:
-        """openstacksdk at one of the APIs."""
+        """Return an openstacksdk connection to one of the APIs."""
         config = OpenStackConfig(config_files=[str(self.state(f"api{api + 1}") / "clouds.yaml")], load_envvars=False)
         return Connection(config=config.get_one(cloud=cloud))
 
     def guests(self, host: str) -> list[int]:
-        """Process ids of the qemu processes on a host."""
+        """Return the process ids of the qemu processes on a host."""
         found = [process.find(path) for path in self.state(host).glob("machines/*/pid")]
         return [one.pid for one in found if one is not None]
 
     def lead_to(self, address: str, host: str) -> None:
-        """The world sends packets for a guest to the host that it is on, as BGP would see to."""
+        """Route packets for a guest to its host, as BGP would."""
         self.wire.route(f"{address}/128", host)
 
 
 @contextmanager
 def cluster(directory: Path, say: Callable[[str], None] = lambda _text: None) -> Iterator[Cluster]:
-    """Start everything in the directory, which must not exist; nothing of it is left afterwards, guests included."""
+    """Start the cluster in a new directory; everything is removed afterwards, guests included."""
     directory.mkdir(mode=0o755)
     with ExitStack() as stack:
         segment = stack.enter_context(wire(HOSTS))
@@ -126,7 +126,7 @@ def cluster(directory: Path, say: Callable[[str], None] = lambda _text: None) ->
 
 
 def descendants(pid: int) -> list[int]:
-    """Everything that a process has started, and what that has started; guests are nobody's children."""
+    """Return all descendants of a process. Guests are daemonized and not among them."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -143,7 +143,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _api(directory: Path, number: int, listen: str, database: Postgres, broker: RabbitMQ, others: list[Runs]) -> Runs:
-    """An API machine. The second one shares what the first one keeps in files, as over NFS."""
+    """Start an API machine. The second one shares the files of the first, as over NFS."""
     state = directory / f"api{number}"
     if others:
         first = directory / "api1"
@@ -179,16 +179,16 @@ def _remove_guests(computer: Computer, state: Path) -> None:
 
 
 def main() -> int:
-    """Start it, say how to use it, and keep it until Ctrl-C, or until its terminal is closed."""
+    """Start the cluster, print how to use it, and keep it until Ctrl-C or the end of the terminal."""
     ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(*_: object) -> None:
         for number in ends:
-            signal.signal(number, signal.SIG_IGN)  # whoever is impatient leaves nothing behind
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the cleanup
         raise KeyboardInterrupt
 
     for number in ends:
-        signal.signal(number, end)  # a shell ignores SIGINT for what it runs in the background
+        signal.signal(number, end)  # shells ignore SIGINT in background jobs
     with tempfile.TemporaryDirectory(prefix="sixstack-cluster-") as work:
         Path(work).chmod(0o755)
         began = time.monotonic()

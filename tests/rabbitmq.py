@@ -1,4 +1,4 @@
-"""A RabbitMQ of the tests' own: in a temporary directory, at an address and ports of its own, gone afterwards."""
+"""A RabbitMQ server for tests: temporary directory, own address and ports."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ START_SECONDS = 120.0
 
 
 def why_not() -> str | None:
-    """The reason why RabbitMQ cannot be started here, or None."""
+    """Return why RabbitMQ cannot be started here, or None."""
     if os.geteuid() != 0:
         return "RabbitMQ is started as another user, which needs root"
     if not SERVER.exists() or shutil.which("epmd") is None:
@@ -30,7 +30,7 @@ def why_not() -> str | None:
 
 @dataclass
 class RabbitMQ:
-    """A broker with its management API. It may be ended and started again; what is durable is kept."""
+    """A broker with its management API. Tests may stop and restart it; durable data is kept."""
 
     directory: Path
     address: str
@@ -42,16 +42,16 @@ class RabbitMQ:
 
     @property
     def url(self) -> str:
-        """The URL for the control plane."""
+        """Return the URL for the control plane."""
         return f"{'amqps' if self.tls else 'amqp'}://sixstack:{self.password}@{self._host}:{self.ports[0]}//"
 
     @property
     def management_url(self) -> str:
-        """The URL of the management API, credentials included."""
+        """Return the URL of the management API with credentials."""
         return f"http://sixstack:{self.password}@{self._host}:{self.ports[1]}"
 
     def start(self) -> None:
-        """Return once it takes connections."""
+        """Wait until the broker accepts connections."""
         host = self.address
         lines = [
             f"listeners.tcp.1 = {host}:{self.ports[0]}" if not self.tls else "listeners.tcp = none",
@@ -104,7 +104,7 @@ class RabbitMQ:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it; what is durable stays in the directory."""
+        """Stop the broker; durable data stays in the directory."""
         pid_file = self.directory / "pid"
         if self.process is not None:
             with suppress(OSError, ValueError):
@@ -132,7 +132,7 @@ class RabbitMQ:
 
 @contextmanager
 def place() -> Iterator[Path]:
-    """A temporary directory that users without privileges may enter, unlike pytest's."""
+    """Yield a temporary directory that unprivileged users may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="sixstack-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
@@ -142,7 +142,7 @@ def place() -> Iterator[Path]:
 def rabbitmq(
     directory: Path, address: str = "127.0.0.1", tls: tuple[Path, Path, Path] | None = None
 ) -> Iterator[RabbitMQ]:
-    """Start a broker in the directory; nothing of it runs afterwards."""
+    """Start a broker in the directory and stop it afterwards."""
     directory.mkdir(exist_ok=True)
     made = RabbitMQ(directory, address, tls)
     made.start()
@@ -165,7 +165,7 @@ def _free_ports(count: int) -> tuple[int, int, int, int]:
 
 
 def certificates(directory: Path) -> tuple[Path, Path, Path]:
-    """A certificate authority, and a certificate of 127.0.0.1 with its key, that RabbitMQ may read."""
+    """Create a certificate authority and a certificate of 127.0.0.1 that RabbitMQ may read."""
     from datetime import UTC, datetime, timedelta
     from ipaddress import ip_address
 

@@ -1,6 +1,6 @@
 """Conductor service: database access on behalf of one host, in the process that has the database.
 
-The agent beside the database calls it directly; agents on other computers reach it through `app.conductor_server` with
+The agent on the database's machine calls it directly; remote agents reach it through `app.conductor_server` with
 `compute_agent.conductor_client`, which has the same interface.
 """
 

@@ -100,7 +100,7 @@ def _remove(
         query = select(Server.seq, Server.id, Server.project_id, Server.name, Server.flavor)
         query = query.add_columns(Server.launched_at, Server.terminated_at)
         query = query.where(Server.seq.in_([seq for seq, _ in servers]), _is_purgeable(before))
-        found = session.execute(query.with_for_update(skip_locked=True)).all()  # somebody else may have been quicker
+        found = session.execute(query.with_for_update(skip_locked=True)).all()  # a concurrent purge may hold some
         past = [
             row._asdict() | {"flavor": {name: row.flavor[name] for name in FLAVOR_FIELDS}}
             for row in found

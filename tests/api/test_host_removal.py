@@ -1,4 +1,4 @@
-"""Hosts that leave for good, and what becomes of their servers."""
+"""Removal of hosts and the servers of a lost host."""
 
 from collections.abc import Callable
 

@@ -16,7 +16,7 @@ def moment(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def test_usage_is_exact_to_the_second_and_counts_what_was_deleted(
+def test_usage_is_exact_and_counts_deleted_servers(
     log_in: Callable[[str], Api], as_member: Api, make_server: Callable[..., str], host: Host, clock: ManualClock
 ) -> None:
     begin = clock.now()

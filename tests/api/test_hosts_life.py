@@ -201,7 +201,7 @@ def test_unshelving_tries_another_host_too(
     assert room(database) == {"fake-host": 0, "other-host": 128}
 
 
-def test_what_a_host_never_began_goes_to_another_when_it_falls_silent(
+def test_queued_builds_are_rescheduled_when_their_host_goes_down(
     as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database, clock: ManualClock
 ) -> None:
     server_id = make_server(work=False)
@@ -220,7 +220,7 @@ def test_what_a_host_never_began_goes_to_another_when_it_falls_silent(
     assert sweep(database, clock) == 0
 
 
-def test_what_a_host_began_before_it_fell_silent_fails_when_it_is_overdue(
+def test_running_operations_of_a_host_that_is_down_fail_when_overdue(
     log_in: Callable[[str], Api],
     make_server: Callable[..., str],
     host: Host,
@@ -257,7 +257,7 @@ def test_nothing_waits_for_ever_for_a_host_that_is_gone(
     assert actions[0]["message"] == "Error"
 
 
-def test_servers_on_a_host_that_is_down_are_deleted_at_once_and_removed_when_it_returns(
+def test_deletes_on_a_host_that_is_down_end_at_once(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
 ) -> None:
     asked_before, asked_after = make_server(), make_server()
@@ -409,7 +409,7 @@ def until(look: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_host_that_returns_goes_on_with_its_own_and_gives_up_what_others_have_now(
+def test_returning_host_keeps_its_servers_and_removes_moved_ones(
     as_admin: Api,
     as_member: Api,
     make_server: Callable[..., str],

@@ -1,4 +1,4 @@
-"""Hosts that are heard of, and what is said to them again."""
+"""Heartbeats of many hosts and repeated notifications of queued operations."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ def states(api: Api) -> dict[str, str]:
     return {one["host"]: one["state"] for one in api.get(f"{COMPUTE}/os-services").json["services"]}
 
 
-def test_many_hosts_are_heard_of_at_once(
+def test_heartbeats_of_many_hosts_are_recorded_at_once(
     as_admin: Api, host: Host, settings: Settings, database: Database, clock: ManualClock
 ) -> None:
     with database.transaction() as session:
@@ -43,7 +43,7 @@ def test_many_hosts_are_heard_of_at_once(
     assert states(as_admin)["two"] == "down"
 
 
-def test_a_host_is_told_again_of_what_waits_but_not_all_the_time(
+def test_hosts_are_notified_again_of_queued_operations_at_intervals(
     make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
 ) -> None:
     make_server(work=False, max_count=2)

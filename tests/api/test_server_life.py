@@ -55,7 +55,7 @@ def other_image(as_member: Api) -> str:
 # --- rebuild --------------------------------------------------------------------------------------------------------
 
 
-def test_a_rebuilt_server_keeps_its_address_and_gets_what_was_asked_for(
+def test_rebuilt_server_keeps_its_address_and_gets_the_new_image(
     as_member: Api, make_server: MakeServer, host: Host, other_image: str
 ) -> None:
     server_id = make_server(metadata={"old": "yes"})
@@ -236,7 +236,7 @@ def test_an_image_is_made_of_a_server_that_goes_on(as_member: Api, make_server: 
     host.work()
 
 
-def test_an_image_that_could_not_be_made_is_gone_and_the_server_is_as_before(
+def test_failed_image_is_removed_and_leaves_the_server_unchanged(
     as_member: Api, make_server: MakeServer, host: Host
 ) -> None:
     server_id = make_server()
@@ -249,7 +249,7 @@ def test_an_image_that_could_not_be_made_is_gone_and_the_server_is_as_before(
     assert (actions[0]["action"], actions[0]["message"]) == ("createImage", "Error")
 
 
-def test_an_image_over_its_projects_quota_is_gone_and_the_server_is_as_before(
+def test_image_over_quota_is_removed_and_leaves_server_unchanged(
     as_member: Api, make_server: MakeServer, host: Host, database: Database, clock: ManualClock, settings: Settings
 ) -> None:
     server_id = make_server()
@@ -266,7 +266,7 @@ def test_an_image_over_its_projects_quota_is_gone_and_the_server_is_as_before(
     assert (event["result"], "exceeds image size quota" in event["details"]) == ("Error", True)
 
 
-def test_a_host_that_died_before_it_could_say_that_the_image_is_made_keeps_no_copy_of_it(
+def test_host_that_dies_before_reporting_an_image_keeps_no_copy(
     as_member: Api, make_server: MakeServer, host: Host
 ) -> None:
     server_id = make_server()
@@ -283,7 +283,7 @@ def test_a_host_that_died_before_it_could_say_that_the_image_is_made_keeps_no_co
     assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
 
 
-def test_an_image_deleted_meanwhile_harms_nobody(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_image_deleted_during_its_creation_is_tolerated(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     image_id = act(as_member.at("2.45"), server_id, {"createImage": {"name": "copy"}}).json["image_id"]
     assert as_member.delete(f"/image/v2/images/{image_id}").status_code == 204
@@ -435,7 +435,7 @@ def test_an_interface_comes_and_goes(as_member: Api, make_server: MakeServer, ho
     assert as_member.delete(f"{path}/{port_id}").status_code == 404
 
 
-def test_tags_of_interfaces_are_told_to_the_guest(as_member: Api, host: Host, image: str) -> None:
+def test_interface_tags_are_passed_to_the_guest(as_member: Api, host: Host, image: str) -> None:
     network_id = as_member.get("/network/v2.0/networks?name=public").json["networks"][0]["id"]
     network = {"uuid": network_id, "tag": "first"}
     server = {"name": "s", "flavorRef": "1", "imageRef": image, "networks": [network, {"uuid": network_id}]}

@@ -75,9 +75,7 @@ def all_active(admin: Connection) -> bool:
     return True
 
 
-def test_servers_spread_talk_across_hosts_and_are_reached_from_outside(
-    many: Cluster, admin: Connection, key: Key
-) -> None:
+def test_servers_on_several_hosts_communicate_and_are_reachable(many: Cluster, admin: Connection, key: Key) -> None:
     begin(admin, "spread", 3)
     servers = wait_until(lambda: at_rest(admin, 3))
     assert {server.status for server in servers} == {"ACTIVE"}, [server.fault for server in servers]
@@ -96,9 +94,7 @@ def test_servers_spread_talk_across_hosts_and_are_reached_from_outside(
     assert {one.name: one.state for one in admin.list_hypervisors()} == dict.fromkeys(HOSTS, "up")
 
 
-def test_an_agent_that_dies_amid_twenty_creates_loses_none_and_makes_none_twice(
-    many: Cluster, admin: Connection
-) -> None:
+def test_agent_killed_during_creates_loses_and_repeats_none(many: Cluster, admin: Connection) -> None:
     begin(admin, "torn", 20)
     wait_until(lambda: many.guests("h1"))
     many.agents["h1"].end(signal.SIGKILL)
@@ -111,9 +107,7 @@ def test_an_agent_that_dies_amid_twenty_creates_loses_none_and_makes_none_twice(
         wait_until(lambda host=host, here=here: len(many.guests(host)) == len(here))
 
 
-def test_a_broker_that_is_gone_for_a_minute_and_a_database_that_restarts_are_waited_for(
-    many: Cluster, admin: Connection
-) -> None:
+def test_outages_of_broker_and_database_are_survived(many: Cluster, admin: Connection) -> None:
     begin(admin, "before")
     wait_until(lambda: at_rest(admin, 1))
     many.broker.stop()
@@ -148,9 +142,7 @@ def test_a_broker_that_is_gone_for_a_minute_and_a_database_that_restarts_are_wai
     wait_until(lambda: "TINY" in admin.compute.get_server_console_output(later)["output"])
 
 
-def test_a_silent_host_is_down_gets_nothing_and_puts_things_right_when_it_returns(
-    many: Cluster, admin: Connection
-) -> None:
+def test_host_that_was_down_gets_no_servers_and_reconciles_later(many: Cluster, admin: Connection) -> None:
     begin(admin, "kept", availability_zone="nova:h3")
     begin(admin, "removed", availability_zone="nova:h3")
     wait_until(lambda: at_rest(admin, 2))
@@ -175,7 +167,7 @@ def _state(admin: Connection, name: str) -> str:
     return str(next(one.state for one in admin.list_hypervisors() if one.name == name))
 
 
-def test_a_server_moves_alive_and_cold_and_leaves_a_host_that_died(many: Cluster, admin: Connection, key: Key) -> None:
+def test_live_and_cold_migration_and_evacuation(many: Cluster, admin: Connection, key: Key) -> None:
     begin(admin, "moving")
     (server,) = wait_until(lambda: at_rest(admin, 1))
     many.lead_to(server.access_ipv6, server.compute_host)

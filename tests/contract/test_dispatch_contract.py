@@ -263,7 +263,7 @@ def rig(
         yield Rig(settings, database, notify, ask, start, told)
 
 
-def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
+def test_notified_operations_run_once_and_are_reported(rig: Rig) -> None:
     hypervisor = FakeHypervisor()
     with ExitStack() as stack:
         rig.start(hypervisor, stack)
@@ -275,7 +275,7 @@ def test_what_is_told_is_done_once_and_reported(rig: Rig) -> None:
         assert all(machine.starts == 1 for machine in hypervisor.machines.values())
 
 
-def test_what_was_begun_when_an_agent_was_killed_is_done_by_the_next(rig: Rig) -> None:
+def test_operations_of_a_killed_agent_are_done_by_the_next(rig: Rig) -> None:
     command = [sys.executable, "-m", "tests.contract.dying_agent"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as dying:
         try:
@@ -296,7 +296,7 @@ def test_what_was_begun_when_an_agent_was_killed_is_done_by_the_next(rig: Rig) -
         assert rig.operation(made).attempts == 2
 
 
-def test_what_nobody_was_told_of_is_found_when_the_agent_begins(rig: Rig) -> None:
+def test_starting_agent_finds_operations_without_notification(rig: Rig) -> None:
     with ExitStack() as stack:
         rig.start(FakeHypervisor(), stack)
     made = rig.create(told=False)
@@ -361,7 +361,7 @@ def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Ite
         yield TwoHosts(rig, honest, stolen, server, conductors)
 
 
-def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: TwoHosts) -> None:
+def test_stolen_credential_opens_no_other_queue_or_exchange(two: TwoHosts) -> None:
     for queue in (topology.task_queue, topology.request_queue, topology.reply_queue):
         with Connection(two.stolen.broker_url) as connection, pytest.raises(amqp.AccessRefused):
             connection.default_channel.basic_get(queue(two.honest.name))
@@ -383,7 +383,7 @@ def test_a_stolen_credential_opens_no_other_queue_and_no_other_exchange(two: Two
         connection.default_channel.queue_declare("new")
 
 
-def test_a_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) -> None:
+def test_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) -> None:
     operation = two.rig.operation(two.server)
     with two.rig.database.transaction() as session:
         server = session.scalar(select(Server).where(Server.id == two.server))
@@ -442,7 +442,7 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
     assert f"{two.stolen.name} asks more than can be answered" in caplog.text
 
 
-def test_what_a_host_sends_does_not_grow_when_it_is_read(two: TwoHosts, caplog: pytest.LogCaptureFixture) -> None:
+def test_compressed_messages_of_hosts_are_refused(two: TwoHosts, caplog: pytest.LogCaptureFixture) -> None:
     bomb = zlib.compress(json.dumps({"ask": "survey", "more": "0" * (64 << 20)}).encode())
     with ExitStack() as stack:
         conductor = two.conductor(stack)
@@ -479,7 +479,7 @@ def names_of_hosts(two: TwoHosts) -> set[str]:
         return {host.name for host in hosts.list_hosts(session)}
 
 
-def test_a_removed_host_is_shut_out_wherever_its_removal_was_broken_off(
+def test_removed_host_is_locked_out_after_interrupted_removal(
     two: TwoHosts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = two.stolen.name

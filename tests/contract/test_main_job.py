@@ -14,7 +14,7 @@ from openstack.connection import Connection
 from tests.contract.conftest import BIN, Cloud, Key, free_port, wait_until
 
 
-def test_the_sdk_makes_a_server_that_answers_to_ssh_and_deletes_it_without_a_trace(
+def test_sdk_creates_a_server_with_ssh_and_deletes_it(
     cloud: Cloud, connection: Connection, boot: Callable[..., Any], key: Key
 ) -> None:
     links, guests = cloud.links(), cloud.guests()
@@ -129,7 +129,7 @@ def test_a_build_under_way_when_everything_dies_ends(other_cloud: Cloud) -> None
         assert other_cloud.guests() == []
 
 
-def test_down_leaves_guests_running_and_down_with_servers_starts_them_again(other_cloud: Cloud, key: Key) -> None:
+def test_down_leaves_guests_running_and_up_restarts_stopped_ones(other_cloud: Cloud, key: Key) -> None:
     with other_cloud.connect() as connection:
         server = connection.create_server("stays", image="tiny", flavor="tiny", key_name="key", wait=True)
     other_cloud.down()

@@ -1,4 +1,4 @@
-"""Nobody hears hosts for a while: their silence says nothing, and everything waits."""
+"""Heartbeat watermark: while heartbeats are not received, liveness is frozen and deadlines do not count."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from tests.api.test_migrations import act
 
 
 class FakeConductor:
-    """Hears the hosts that live, every ten seconds, and itself every second."""
+    """Records heartbeats of live hosts every ten seconds and advances the watermark every second."""
 
     def __init__(self, database: Database, clock: ManualClock) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class FakeConductor:
 
 @pytest.fixture
 def conductor(host: Host, database: Database, clock: ManualClock, settings: Settings) -> FakeConductor:
-    """It has heard two hosts for more than a minute, and another one no longer."""
+    """A conductor that has received heartbeats of two hosts for over a minute, and no longer of a third."""
     second(database, clock, settings, "live-host", memory_mib=16 * 1024)
     second(database, clock, settings, "dead-host", memory_mib=16 * 1024)
     made = FakeConductor(database, clock)
@@ -46,7 +46,7 @@ def conductor(host: Host, database: Database, clock: ManualClock, settings: Sett
     return made
 
 
-def test_hosts_stay_what_they_were_while_nobody_hears_them(
+def test_liveness_is_frozen_while_no_heartbeats_are_received(
     as_admin: Api, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     before = {"fake-host": "up", "live-host": "up", "dead-host": "down"}
@@ -56,7 +56,7 @@ def test_hosts_stay_what_they_were_while_nobody_hears_them(
         assert states(as_admin) == before
     conductor.hears("live-host", seconds=5)
     assert states(as_admin) == before
-    clock.advance(100)  # heard for too short a time to be reached by all of them
+    clock.advance(100)  # too short a time for every host to send a heartbeat
     conductor.hears("live-host", seconds=29)
     assert states(as_admin) == before
     conductor.hears("live-host", seconds=2)
@@ -67,7 +67,7 @@ def test_hosts_stay_what_they_were_while_nobody_hears_them(
     assert {one["hypervisor_hostname"]: one["state"] for one in hypervisors} == states(as_admin)
 
 
-def test_a_host_that_falls_silent_is_down_after_half_a_minute_although_desks_come_and_go(
+def test_silent_host_is_down_after_30_s_across_conductor_restarts(
     as_admin: Api, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_a_host_that_falls_silent_is_down_after_half_a_minute_although_desks_com
     assert states(as_admin) == {"fake-host": "down", "live-host": "up", "dead-host": "down"}
 
 
-def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
+def test_servers_are_accepted_while_no_heartbeats_are_received(
     as_admin: Api,
     make_server: Callable[..., str],
     host: Host,
@@ -97,7 +97,7 @@ def test_servers_are_taken_on_and_wait_while_nobody_hears_hosts(
     assert shown(as_admin, server_id)["status"] == "ACTIVE"
 
 
-def test_what_was_done_meanwhile_is_not_too_late(
+def test_deadlines_do_not_count_right_after_a_gap(
     as_admin: Api, make_server: Callable[..., str], host: Host, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     server_id = make_server()
@@ -114,7 +114,7 @@ def test_what_was_done_meanwhile_is_not_too_late(
     assert shown(as_admin, server_id)["status"] == "ERROR"
 
 
-def test_servers_are_not_evacuated_from_hosts_that_may_have_come_back_unheard(
+def test_evacuation_is_refused_while_the_host_may_be_alive(
     as_admin: Api,
     make_server: Callable[..., str],
     host: Host,
@@ -132,7 +132,7 @@ def test_servers_are_not_evacuated_from_hosts_that_may_have_come_back_unheard(
     act(as_admin, server_id, {"evacuate": {}}, 200, "2.95")
 
 
-def test_without_a_broker_hosts_speak_for_themselves(
+def test_without_a_broker_hosts_write_their_own_heartbeats(
     as_admin: Api, conductor: FakeConductor, database: Database, clock: ManualClock
 ) -> None:
     with database.transaction() as session:
@@ -142,7 +142,7 @@ def test_without_a_broker_hosts_speak_for_themselves(
     assert set(states(as_admin).values()) == {"down"}
 
 
-def test_two_desks_write_what_they_heard_one_after_the_other(
+def test_heartbeat_writes_of_two_conductors_are_serialized(
     database: Database, clock: ManualClock, settings: Settings
 ) -> None:
     now = clock.now()
@@ -153,7 +153,7 @@ def test_two_desks_write_what_they_heard_one_after_the_other(
     with database.transaction() as session:
         liveness.advance_watermark(session, clock.now())
     with database.transaction() as session:
-        liveness.advance_watermark(session, now)  # the other one was slower
+        liveness.advance_watermark(session, now)  # the other conductor was slower
     with database.reading() as session:
         found = session.query(Heartbeat).one()
         assert hosts.is_up(hosts.find(session, "one"), liveness.down_before(session, clock.now()))

@@ -19,7 +19,7 @@ from tests.api.conftest import Api, Host
 
 COMPUTE = "/compute/v2.1"
 LONG = 900.0
-"""Seconds; four times as long, and the tests' tokens have expired."""
+"""In seconds. After four times as long the tests' tokens have expired."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def delete_server(as_member: Api, host: Host) -> Callable[[str], None]:
 
 @pytest.fixture
 def purge(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command, as the operator of this cloud gives it."""
+    """The purge command of this cloud."""
     if settings.database_url:
         monkeypatch.setenv("SIXSTACK_DATABASE_URL", settings.database_url)
     return lambda *arguments: cli.main(["db", "purge", "--state", str(settings.state), *arguments])
@@ -42,7 +42,7 @@ def purge(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def used(as_admin: Api, as_member: Api, clock: ManualClock) -> Callable[[], tuple[Any, ...]]:
-    """Usage of the member's project since yesterday, as all who ask see it: by list, by project, by page."""
+    """Usage of the member's project since yesterday from all API views: list, project, pages."""
     begin = clock.now() - timedelta(days=1)
 
     def ask() -> tuple[Any, ...]:
@@ -159,7 +159,7 @@ def test_ids_are_not_reused(
     database: Database,
     clock: ManualClock,
 ) -> None:
-    """On SQLite the next row gets the number behind the highest that there is."""
+    """SQLite gives the next row the number after the highest existing one."""
     first, second = make_server(), make_server()
     delete_server(second)
     delete_server(first)

@@ -1,4 +1,4 @@
-"""Requests of many hosts: who asks much does not keep the others waiting."""
+"""Fair queue: a busy host does not delay requests of the others."""
 
 import threading
 
