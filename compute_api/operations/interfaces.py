@@ -42,12 +42,14 @@ def attach(
             port = ports.create(
                 session,
                 now,
-                project_id=server.project_id,
-                network=chosen or networks.default_network(session, caller),
-                device_id=server.id,
-                device_owner=f"compute:{server.availability_zone or 'nova'}",
-                host=server.host,
-                address=address,
+                ports.NewPort(
+                    project_id=server.project_id,
+                    network=chosen or networks.default_network(session, caller),
+                    device_id=server.id,
+                    device_owner=f"compute:{server.availability_zone or 'nova'}",
+                    host=server.host,
+                    address=address,
+                ),
                 chooser=caller,
             )
     except (PortInUse, IpAddressInUse) as error:

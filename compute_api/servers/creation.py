@@ -305,12 +305,14 @@ def _create_ports(
             port = ports.create(
                 session,
                 now,
-                project_id=server.project_id,
-                network=network,
-                device_id=server.id,
-                device_owner=owner,
-                host=server.host,
-                address=request.address,
+                ports.NewPort(
+                    project_id=server.project_id,
+                    network=network,
+                    device_id=server.id,
+                    device_owner=owner,
+                    host=server.host,
+                    address=request.address,
+                ),
                 chooser=caller,
             )
         system_metadata.tag_nic(server, port.id, request.tag)

@@ -79,6 +79,26 @@ VISIBLE = or_(
 """Ports of the caller's project and all ports on its networks."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPort:
+    """Attributes of a new port. `addressed` is False for a port without an address; `pairs` are allowed addresses."""
+
+    project_id: str
+    network: Network
+    device_id: str = ""
+    device_owner: str = ""
+    host: str | None = None
+    mac: str | None = None
+    address: str | None = None
+    name: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    addressed: bool = True
+    pairs: Sequence[AddressPair] = ()
+    ipv4_address: IPv4Address | None = None
+    tags: Sequence[str] = ()
+
+
 def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) -> Port:
     """Return a port; `lock` selects it FOR UPDATE. Raises PortNotFound when it is missing or not visible."""
     query = select(Port).where(Port.id == port_id)
@@ -90,26 +110,7 @@ def find(session: Session, caller: Caller, port_id: str, *, lock: bool = False) 
     return port
 
 
-def create(
-    session: Session,
-    now: datetime,
-    *,
-    project_id: str,
-    network: Network,
-    device_id: str = "",
-    device_owner: str = "",
-    host: str | None = None,
-    mac: str | None = None,
-    address: str | None = None,
-    name: str = "",
-    description: str = "",
-    admin_state_up: bool = True,
-    addressed: bool = True,
-    pairs: Sequence[AddressPair] = (),
-    ipv4_address: IPv4Address | None = None,
-    tags: Sequence[str] = (),
-    chooser: Caller | None = None,
-) -> Port:
+def create(session: Session, now: datetime, new: NewPort, *, chooser: Caller | None = None) -> Port:
     """Create a port; with a `device_id` it belongs to that server and is deleted with it.
 
     The default MAC is random; the default address is the network's prefix and the EUI-64 of the MAC, or none when not
@@ -118,37 +119,38 @@ def create(
     NetworkRequiresSubnet or BadRequest. With a `chooser`, raises Forbidden for a chosen MAC or address on another
     project's network, where clients may still expect another server at the address.
     """
-    if chooser and (mac or address) and not chooser.is_admin and chooser.project != network.project_id:
+    network = new.network
+    if chooser and (new.mac or new.address) and not chooser.is_admin and chooser.project != network.project_id:
         raise Forbidden(f"Only its owner may choose addresses on network {network.id}.")
-    if device_id and network.subnet is None:
+    if new.device_id and network.subnet is None:
         raise NetworkRequiresSubnet(network.id)
-    if device_id and not network.admin_state_up:
+    if new.device_id and not network.admin_state_up:
         raise BadRequest(f"Network {network.id} is administratively down.")
-    quotas.reserve(session, project_id, "port")
-    chosen = normalize_mac(mac) if mac else random_mac()
+    quotas.reserve(session, new.project_id, "port")
+    chosen = normalize_mac(new.mac) if new.mac else random_mac()
     port = Port(
         id=str(uuid4()),
         network_id=network.id,
-        subnet_id=network.subnet.id if network.subnet and addressed else None,
-        project_id=project_id,
-        name=name,
-        description=description,
-        device_id=device_id,
-        device_owner=device_owner,
-        attached=_next_attach_order(session, now) if device_id else 0,
-        of_server=bool(device_id),
+        subnet_id=network.subnet.id if network.subnet and new.addressed else None,
+        project_id=new.project_id,
+        name=new.name,
+        description=new.description,
+        device_id=new.device_id,
+        device_owner=new.device_owner,
+        attached=_next_attach_order(session, now) if new.device_id else 0,
+        of_server=bool(new.device_id),
         mac_address=chosen,
-        ip_address=_resolve_address(network, chosen, address) if addressed else None,
-        allowed_address_pairs=_normalize_pairs(network, chosen, pairs),
-        ipv4_address=_claim_ipv4(session, ipv4_address, None),
-        status=BUILD if device_id else DOWN,
-        binding_host=host,
-        admin_state_up=admin_state_up,
-        tags=list(tags),
+        ip_address=_resolve_address(network, chosen, new.address) if new.addressed else None,
+        allowed_address_pairs=_normalize_pairs(network, chosen, new.pairs),
+        ipv4_address=_claim_ipv4(session, new.ipv4_address, None),
+        status=BUILD if new.device_id else DOWN,
+        binding_host=new.host,
+        admin_state_up=new.admin_state_up,
+        tags=list(new.tags),
         created_at=now,
         updated_at=now,
     )
-    if mac or address:
+    if new.mac or new.address:
         _insert_alone(session, port)
     else:
         session.add(port)

@@ -1,6 +1,7 @@
 """Subnets: the /64 of a network, its gateway, name servers and host routes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from ipaddress import IPv6Address, IPv6Network
@@ -35,6 +36,21 @@ VISIBLE = or_(COLUMNS.project_id == CALLER_PROJECT, COLUMNS.network_id.in_(selec
 """Subnets of the caller's project and of shared networks."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSubnet:
+    """Attributes of a new subnet. Without a `cidr` the pool allocates one."""
+
+    network: Network
+    pool: SubnetPool | None
+    cidr: IPv6Network | None = None
+    gateway: IPv6Address | FirstAddress | None = FIRST_ADDRESS
+    name: str = ""
+    description: str = ""
+    dns_nameservers: Sequence[str] = ()
+    host_routes: Sequence[Mapping[str, str]] = ()
+    tags: Sequence[str] = ()
+
+
 def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False) -> Subnet:
     """Return a subnet; `lock` selects it FOR UPDATE. Raises SubnetNotFound when it is missing or not visible."""
     query = select(Subnet).where(Subnet.id == subnet_id)
@@ -46,46 +62,34 @@ def find(session: Session, caller: Caller, subnet_id: str, *, lock: bool = False
     return subnet
 
 
-def create(
-    session: Session,
-    now: datetime,
-    *,
-    network: Network,
-    pool: SubnetPool | None,
-    cidr: IPv6Network | None = None,
-    gateway: IPv6Address | FirstAddress | None = FIRST_ADDRESS,
-    name: str = "",
-    description: str = "",
-    dns_nameservers: Sequence[str] = (),
-    host_routes: Sequence[Mapping[str, str]] = (),
-    tags: Sequence[str] = (),
-) -> Subnet:
+def create(session: Session, now: datetime, new: NewSubnet) -> Subnet:
     """Create the network's subnet with the given /64 or the next one of the pool. Without a gateway it is not routed.
 
     Ports without an address get one. Raises SubnetExists, OverQuota, NoPrefixLeft, InvalidInput.
     """
+    network, cidr = new.network, new.cidr
     if network.subnet is not None:
         if cidr is not None and cidr.overlaps(IPv6Network(network.subnet.cidr)):
             raise _overlap_error(cidr, network.id)
         raise SubnetExists(network.id)
     quotas.reserve(session, network.project_id, "subnet")
     if cidr is None:
-        assert pool is not None
-        cidr = allocate_cidr(session, pool)
+        assert new.pool is not None
+        cidr = allocate_cidr(session, new.pool)
     else:
         _check_free(session, cidr, network.id)
     subnet = Subnet(
         id=str(uuid4()),
         network_id=network.id,
         project_id=network.project_id,
-        subnet_pool_id=pool.id if pool else None,
-        name=name,
-        description=description,
+        subnet_pool_id=new.pool.id if new.pool else None,
+        name=new.name,
+        description=new.description,
         cidr=str(cidr),
-        gateway_ip=_resolve_gateway(cidr, gateway),
-        dns_nameservers=list(dns_nameservers),
-        host_routes=_normalize_routes(cidr, host_routes),
-        tags=list(tags),
+        gateway_ip=_resolve_gateway(cidr, new.gateway),
+        dns_nameservers=list(new.dns_nameservers),
+        host_routes=_normalize_routes(cidr, new.host_routes),
+        tags=list(new.tags),
         created_at=now,
         updated_at=now,
     )

@@ -24,6 +24,9 @@ from network_api.routes.port_change_hook import notify_port_change
 from network_api.schemas.ports import ChangePort, CreatePort, CreatePorts, NewPortFields, PortFields
 from network_api.views import ports as views
 
+PLAIN_FIELDS = {"name", "description", "device_owner", "admin_state_up", "ipv4_address", "tags"}
+"""Fields of a body that a new port takes unchanged."""
+
 blueprint = Blueprint("network_ports", __name__)
 
 
@@ -73,19 +76,16 @@ def _create_one(session: Session, now: Any, new: NewPortFields) -> Port:
     return ports.create(
         session,
         now,
-        project_id=owner_of_new_resource(new.owner),
-        network=network,
-        device_owner=new.device_owner,
-        host=new.host_id or None,
-        mac=new.mac_address,
-        address=address,
-        addressed=new.fixed_ips != [],
-        name=new.name,
-        description=new.description,
-        admin_state_up=new.admin_state_up,
-        pairs=new.pairs,
-        ipv4_address=new.ipv4_address,
-        tags=new.tags,
+        ports.NewPort(
+            project_id=owner_of_new_resource(new.owner),
+            network=network,
+            host=new.host_id or None,
+            mac=new.mac_address,
+            address=address,
+            addressed=new.fixed_ips != [],
+            pairs=new.pairs,
+            **new.model_dump(include=PLAIN_FIELDS),
+        ),
     )
 
 

@@ -57,15 +57,17 @@ def _create(wanted: list[NewSubnetFields]) -> list[Mapping[str, Any]]:
             subnet = subnets.create(
                 session,
                 now,
-                network=network,
-                pool=_pool(session, new),
-                cidr=new.cidr,
-                gateway=new.gateway_ip if "gateway_ip" in new.model_fields_set else subnets.FIRST_ADDRESS,
-                name=new.name,
-                description=new.description,
-                dns_nameservers=[str(address) for address in new.dns_nameservers],
-                host_routes=new.routes,
-                tags=new.tags,
+                subnets.NewSubnet(
+                    network=network,
+                    pool=_pool(session, new),
+                    cidr=new.cidr,
+                    gateway=new.gateway_ip if "gateway_ip" in new.model_fields_set else subnets.FIRST_ADDRESS,
+                    name=new.name,
+                    description=new.description,
+                    dns_nameservers=[str(address) for address in new.dns_nameservers],
+                    host_routes=new.routes,
+                    tags=new.tags,
+                ),
             )
             new.check_pools(views.allocation_pools(subnet.cidr, subnet.gateway_ip))
             made.append(SUBNETS.row(session, caller(), subnet.id))

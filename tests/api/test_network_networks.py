@@ -36,7 +36,7 @@ def make_subnet(actor: Actor, network_id: str, **fields: Any) -> dict[str, Any]:
 def bind_server_port(cloud: Cloud, network_id: str, server: str = "server-1") -> str:
     with cloud.database.transaction() as session:
         network = networks.find(session, CALLERS["member"], network_id)
-        return ports.create(session, NOW, project_id="demo", network=network, device_id=server).id
+        return ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id=server)).id
 
 
 def test_a_subnet_gets_a_64_of_the_default_pool(member: Actor) -> None:

@@ -22,7 +22,9 @@ V2 = "/network/v2.0"
 def make_port(cloud: Cloud, project: str = "member", **given: str) -> str:
     with cloud.database.transaction() as session:
         network = networks.default_network(session, CALLERS[project])
-        return ports.create(session, NOW, project_id=CALLERS[project].project, network=network, **given).id
+        return ports.create(
+            session, NOW, ports.NewPort(project_id=CALLERS[project].project, network=network, **given)
+        ).id
 
 
 def test_versions_need_no_token_and_hrefs_are_absolute(cloud: Cloud) -> None:

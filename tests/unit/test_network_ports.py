@@ -103,7 +103,7 @@ def test_another_projects_network_is_not_found(session: Session) -> None:
 def test_a_burst_of_ports_has_distinct_addresses_in_the_prefix(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
     for index in range(200):
-        ports.create(session, NOW, project_id="demo", network=network, device_id=f"server-{index}")
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id=f"server-{index}"))
     nics = ports.list_nics(session, [f"server-{index}" for index in range(200)])
     addresses = {IPv6Interface(nic.addresses[0]) for found in nics.values() for nic in found}
     assert len(nics) == len(addresses) == 200
@@ -112,8 +112,10 @@ def test_a_burst_of_ports_has_distinct_addresses_in_the_prefix(session: Session)
 
 def test_nics_are_in_attachment_order(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
-    loose = ports.create(session, NOW, project_id="demo", network=network)
-    made = [ports.create(session, NOW, project_id="demo", network=network, device_id="s") for _ in range(5)]
+    loose = ports.create(session, NOW, ports.NewPort(project_id="demo", network=network))
+    made = [
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id="s")) for _ in range(5)
+    ]
     ports.bind(session, NOW, loose.id, MEMBER, device_id="s", host="h")
     nics = ports.list_nics(session, ["s", "none"])
     assert [nic.port_id for nic in nics["s"]] == [*(port.id for port in made), loose.id]
@@ -122,7 +124,9 @@ def test_nics_are_in_attachment_order(session: Session) -> None:
 
 def test_a_nic_has_network_and_subnet_attributes(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
-    port = ports.create(session, NOW, project_id="demo", network=network, device_id="s", mac="02:00:f0:a9:c4:4e")
+    port = ports.create(
+        session, NOW, ports.NewPort(project_id="demo", network=network, device_id="s", mac="02:00:f0:a9:c4:4e")
+    )
     nic = ports.list_nics(session, ["s"])["s"][0]
     assert (nic.port_id, nic.network_id, nic.network_name) == (port.id, network.id, "public")
     assert (nic.vni, nic.mtu, nic.mac) == (5000, 1430, "02:00:f0:a9:c4:4e")
@@ -132,12 +136,12 @@ def test_a_nic_has_network_and_subnet_attributes(session: Session) -> None:
 
 def test_a_mac_or_address_in_use_keeps_the_transaction_usable(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
-    port = ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111::42")
+    port = ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, address="2a0a:e5c1:111::42"))
     with pytest.raises(IpAddressInUse):
-        ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111:0::42")
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, address="2a0a:e5c1:111:0::42"))
     with pytest.raises(MacAddressInUse):
-        ports.create(session, NOW, project_id="demo", network=network, mac=port.mac_address.upper())
-    assert ports.create(session, NOW, project_id="demo", network=network, address="2a0a:e5c1:111::43")
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, mac=port.mac_address.upper()))
+    assert ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, address="2a0a:e5c1:111::43"))
     session.flush()
 
 
@@ -145,7 +149,9 @@ def test_a_mac_or_address_in_use_keeps_the_transaction_usable(session: Session) 
 def test_an_address_outside_the_subnet_is_refused(session: Session, address: str) -> None:
     with pytest.raises(InvalidInput):
         ports.create(
-            session, NOW, project_id="demo", network=networks.default_network(session, MEMBER), address=address
+            session,
+            NOW,
+            ports.NewPort(project_id="demo", network=networks.default_network(session, MEMBER), address=address),
         )
 
 
@@ -153,9 +159,9 @@ def test_only_the_owner_chooses_addresses_on_a_shared_network(session: Session) 
     network = networks.default_network(session, MEMBER)
     chosen = {"network": network, "project_id": "demo", "address": "2a0a:e5c1:111::5"}
     with pytest.raises(Forbidden):
-        ports.create(session, NOW, **chosen, chooser=MEMBER)
-    assert ports.create(session, NOW, **chosen, chooser=OPERATOR)
-    assert ports.create(session, NOW, network=network, project_id="demo", chooser=MEMBER)
+        ports.create(session, NOW, ports.NewPort(**chosen), chooser=MEMBER)
+    assert ports.create(session, NOW, ports.NewPort(**chosen), chooser=OPERATOR)
+    assert ports.create(session, NOW, ports.NewPort(network=network, project_id="demo"), chooser=MEMBER)
 
 
 def test_the_gateway_address_is_in_use(session: Session) -> None:
@@ -163,14 +169,16 @@ def test_the_gateway_address_is_in_use(session: Session) -> None:
         ports.create(
             session,
             NOW,
-            project_id="demo",
-            network=networks.default_network(session, MEMBER),
-            address="2a0a:e5c1:111::1",
+            ports.NewPort(
+                project_id="demo", network=networks.default_network(session, MEMBER), address="2a0a:e5c1:111::1"
+            ),
         )
 
 
 def test_a_port_is_bound_once_and_by_its_project_only(session: Session) -> None:
-    port = ports.create(session, NOW, project_id="demo", network=networks.default_network(session, MEMBER))
+    port = ports.create(
+        session, NOW, ports.NewPort(project_id="demo", network=networks.default_network(session, MEMBER))
+    )
     session.flush()
     with pytest.raises(NotFound):
         ports.bind(session, NOW, port.id, OTHER, device_id="s", host=None)
@@ -181,7 +189,7 @@ def test_a_port_is_bound_once_and_by_its_project_only(session: Session) -> None:
 
 
 def test_a_port_without_an_address_cannot_be_bound(session: Session) -> None:
-    port = ports.create(session, NOW, project_id="demo", network=make_network(session, subnet=False))
+    port = ports.create(session, NOW, ports.NewPort(project_id="demo", network=make_network(session, subnet=False)))
     session.flush()
     with pytest.raises(BadRequest, match="FixedIP"):
         ports.bind(session, NOW, port.id, MEMBER, device_id="s", host=None)
@@ -189,9 +197,9 @@ def test_a_port_without_an_address_cannot_be_bound(session: Session) -> None:
 
 def test_release_deletes_created_ports_and_unbinds_others(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
-    given = ports.create(session, NOW, project_id="demo", network=network)
-    made = ports.create(session, NOW, project_id="demo", network=network, device_id="s")
-    other = ports.create(session, NOW, project_id="demo", network=network, device_id="t")
+    given = ports.create(session, NOW, ports.NewPort(project_id="demo", network=network))
+    made = ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id="s"))
+    other = ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id="t"))
     ports.bind(session, NOW, given.id, MEMBER, device_id="s", host="h")
     ports.set_status(session, "s", True)
     ports.release(session, NOW, "s")
@@ -206,7 +214,7 @@ def test_release_deletes_created_ports_and_unbinds_others(session: Session) -> N
 
 def test_port_status_follows_the_server(session: Session) -> None:
     network = networks.default_network(session, MEMBER)
-    ports.create(session, NOW, project_id="demo", network=network, device_id="s")
+    ports.create(session, NOW, ports.NewPort(project_id="demo", network=network, device_id="s"))
     seen = [ports.list_nics(session, ["s"])["s"][0].status]
     for active in (True, False, True):
         ports.set_status(session, "s", active)
@@ -218,12 +226,12 @@ def test_the_port_quota_holds_within_a_transaction(session: Session) -> None:
     session.add(NetworkQuota(project_id="demo", port=3))
     network = networks.default_network(session, MEMBER)
     for _ in range(3):
-        ports.create(session, NOW, project_id="demo", network=network)
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network))
     with pytest.raises(OverQuota, match="Quota exceeded"):
-        ports.create(session, NOW, project_id="demo", network=network)
+        ports.create(session, NOW, ports.NewPort(project_id="demo", network=network))
     session.flush()
     assert quotas.count_used(session, "demo", "port") == 3
-    assert ports.create(session, NOW, project_id="other", network=network)
+    assert ports.create(session, NOW, ports.NewPort(project_id="other", network=network))
 
 
 def test_prefixes_and_vnis_are_allocated_round_robin(session: Session) -> None:
