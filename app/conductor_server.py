@@ -184,7 +184,7 @@ class ConductorServer(ConsumerThread):
         if conductor is None:
             settings = replace(self._settings, host_name=host)
             conductor = LocalConductor(
-                self._database, self._clock, settings, self._store, notify=self._notify, added=True
+                self._database, self._clock, settings, self._store, notify=self._notify, require_credential=True
             )
             self._conductors[host] = conductor
         return conductor

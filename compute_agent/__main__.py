@@ -49,7 +49,7 @@ def _run(settings: Settings) -> int:
     client_uid = os.geteuid() if account is None else account.uid
     notify = Notifier(settings.host_name, LocalNotifier(settings.state), make_remote_clients(settings)[0])
     agent = Agent(
-        LocalConductor(database, SystemClock(), settings, notify=notify, sweeps=True),
+        LocalConductor(database, SystemClock(), settings, notify=notify, reap_other_hosts=True),
         hypervisor,
         threads=settings.agent_threads,
         grace_seconds=settings.soft_reboot_seconds,

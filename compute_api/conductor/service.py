@@ -38,8 +38,9 @@ INTERRUPTING = (DELETE.task, REBOOT_HARD.task)
 class LocalConductor:
     """Implements Conductor on the control plane's database.
 
-    `notify` informs other hosts of operations that are rescheduled to them. With `sweeps`, operations of hosts that are
-    down are reaped too. With `added`, a host may register only between `sixstack host add` and `sixstack host remove`.
+    `notify` informs other hosts of operations that are rescheduled to them. With `reap_other_hosts`, operations of
+    hosts that are down are reaped too. With `require_credential`, a host may register only between `sixstack host add`
+    and `sixstack host remove`.
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class LocalConductor:
         store: Store | None = None,
         *,
         notify: Notify | None = None,
-        sweeps: bool = False,
-        added: bool = False,
+        reap_other_hosts: bool = False,
+        require_credential: bool = False,
     ) -> None:
         self._notify = notify
-        self._sweeps = sweeps
-        self._added = added
+        self._reap_other_hosts = reap_other_hosts
+        self._require_credential = require_credential
         self._database = database
         self._store = store or make_store(settings)
         self._clock = clock
@@ -67,7 +68,7 @@ class LocalConductor:
         if report.name != self._host:
             raise errors.Forbidden(f"{self._host} may not report as {report.name}.")
         with self._transaction() as session:
-            if self._added and not host_credentials.is_registered(session, self._host):
+            if self._require_credential and not host_credentials.is_registered(session, self._host):
                 raise errors.Forbidden(f"{self._host} was not added to this cloud, or was removed.")
             hosts.register(session, self._clock.now(), report, self._settings)
 
@@ -145,7 +146,7 @@ class LocalConductor:
         if late:
             with self._writing() as session:
                 overdue = reaper.fail_overdue(session, now, grace, self._host)
-        if self._sweeps:
+        if self._reap_other_hosts:
             reaper.reap(self._database, now, grace, store=self._store, notify=self._notify)
         return HostState(waiting, interrupted, overdue, servers, images_in_use)
 

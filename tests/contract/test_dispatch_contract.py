@@ -500,7 +500,7 @@ def test_removed_host_is_locked_out_after_interrupted_removal(
     assert names_of_hosts(two) == {two.honest.name}
     assert remove(two, name) == 1
     assert f"There is no host {name}." in capsys.readouterr().err
-    late = LocalConductor(two.rig.database, SystemClock(), _as(two, two.stolen), added=True)
+    late = LocalConductor(two.rig.database, SystemClock(), _as(two, two.stolen), require_credential=True)
     with pytest.raises(Forbidden):
         late.register(FakeHypervisor(name=name).describe())
 
