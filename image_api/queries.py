@@ -12,6 +12,7 @@ from sqlalchemy import String as SqlString
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core import errors
+from app.core.booleans import parse_boolean
 from app.core.caller import Caller
 from app.core.numbers import parse_integer
 from image_api.images import is_visible, visible_to
@@ -216,12 +217,10 @@ def _parse_number(name: str, value: str) -> int:
 
 
 def _parse_boolean(name: str, value: str) -> bool:
-    lowered = value.lower()
-    if lowered in ("true", "t", "yes", "y", "on", "1"):
-        return True
-    if lowered in ("false", "f", "no", "n", "off", "0"):
-        return False
-    raise errors.BadRequest(f"Unable to filter on {name}: the value must be true or false, not {value!r}.")
+    boolean = parse_boolean(value)
+    if boolean is None:
+        raise errors.BadRequest(f"Unable to filter on {name}: the value must be true or false, not {value!r}.")
+    return boolean
 
 
 def format_position(row: Row[Any], wanted: ImageListQuery) -> str:

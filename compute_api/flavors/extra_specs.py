@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.core import errors
+from app.core.booleans import FALSE, TRUE
 from hypervisor.api.spec import CpuLimits, DiskLimits, Rate, Topology
 
 Specs = Mapping[str, str]
 Validator = Callable[[str], str | None]
 """Returns the error in a value, or None if it is valid."""
 
-TRUE, FALSE = ("1", "t", "true", "on", "y", "yes"), ("0", "f", "false", "off", "n", "no")
 CPU_MASK = r"\^?\d+((-\d+)?(,\^?\d+(-\d+)?)?)*"
 MAX_VALUE = 2**40
 MIN_PERIOD_US, MAX_PERIOD_US = 1000, 1_000_000

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response, request
 
 from app.core import errors
+from app.core.booleans import parse_boolean
 from app.core.numbers import parse_integer
 from app.web.bodies import json_body, parse
 from app.web.context import caller, database
@@ -59,14 +60,10 @@ def _list(path: str, view: Any) -> Response:
 
 
 def _parse_is_public(text: str) -> bool | None:
-    match text.lower():
-        case "none":
-            return None
-        case "true" | "t" | "1" | "yes" | "on" | "y":
-            return True
-        case "false" | "f" | "0" | "no" | "off" | "n":
-            return False
-    raise errors.BadRequest(f"Invalid is_public filter [{text}]")
+    boolean = parse_boolean(text)
+    if boolean is None and text.lower() != "none":
+        raise errors.BadRequest(f"Invalid is_public filter [{text}]")
+    return boolean
 
 
 def _parse_number(name: str) -> int:

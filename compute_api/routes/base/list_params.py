@@ -8,7 +8,7 @@ import orjson
 from flask import request
 from oslo_utils import timeutils
 
-from app.core import errors
+from app.core import booleans, errors
 from app.core.numbers import parse_integer
 from app.web.context import caller
 from app.web.microversion import v
@@ -88,15 +88,14 @@ def check_known(*known: str) -> None:
 
 def parse_boolean(text: str) -> bool:
     """Parse a boolean of a query string; an empty value means true. Raises BadRequest."""
-    lowered = text.strip().lower()
-    if lowered in ("", "1", "t", "true", "on", "y", "yes"):
-        return True
-    if lowered in ("0", "f", "false", "off", "n", "no"):
-        return False
-    raise errors.BadRequest(
-        f"Unrecognized value '{text}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', "
-        "'true', 'y', 'yes'"
-    )
+    stripped = text.strip()
+    boolean = booleans.parse_boolean(stripped) if stripped else True
+    if boolean is None:
+        raise errors.BadRequest(
+            f"Unrecognized value '{text}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', "
+            "'t', 'true', 'y', 'yes'"
+        )
+    return boolean
 
 
 def parse_time(name: str) -> datetime | None:
