@@ -121,6 +121,11 @@ def check_unchanged(credential: Credential, changes: Mapping[str, Any]) -> None:
             raise errors.BadRequest(f"{name} can not be updated for credential")
 
 
+def remove(session: Session, credential: Credential) -> None:
+    """Delete a credential."""
+    session.delete(credential)
+
+
 def decrypt_ec2_keys(cipher: SecretCipher, credential: Credential) -> Mapping[str, Any]:
     """Decrypt an EC2 credential: access key, secret and other fields."""
     return _parse_ec2_keys(cipher.decrypt(credential.sealed))

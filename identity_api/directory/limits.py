@@ -149,6 +149,11 @@ def create(
     return limit
 
 
+def remove(session: Session, limit: Limit) -> None:
+    """Delete a limit."""
+    session.delete(limit)
+
+
 def _list_limits(session: Session, arguments: Mapping[str, str], *where: ColumnElement[bool]) -> Page[Limit]:
     query = select(Limit).join(RegisteredLimit, RegisteredLimit.id == Limit.registered_limit_id).where(*where)
     return list_page(

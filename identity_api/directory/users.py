@@ -115,6 +115,7 @@ def change(
             lockouts.clear_lockouts(session, user.id)
         if ends_tokens:
             user.generation = User.generation + 1
+    session.refresh(user)
     epoch.bump(session)
 
 

@@ -40,8 +40,8 @@ def register() -> Response:
 @require("identity:get_registered_limit")
 def registered_limit(registered_limit_id: str) -> Response:
     with database().reading() as session:
-        found = limits.find_registered(session, registered_limit_id)
-        return json({"registered_limit": views.registered(found)})
+        limit = limits.find_registered(session, registered_limit_id)
+        return json({"registered_limit": views.registered(limit)})
 
 
 @blueprint.patch("/registered_limits/<registered_limit_id>")
@@ -49,9 +49,9 @@ def registered_limit(registered_limit_id: str) -> Response:
 def update_registered_limit(registered_limit_id: str) -> Response:
     body = parse_member(RegisteredLimitChange, "registered_limit")
     with database().transaction() as session:
-        found = limits.find_registered(session, registered_limit_id)
-        limits.change_registered(session, found, body.model_dump(exclude_unset=True))
-    return json({"registered_limit": views.registered(found)})
+        limit = limits.find_registered(session, registered_limit_id)
+        limits.change_registered(session, limit, body.model_dump(exclude_unset=True))
+    return json({"registered_limit": views.registered(limit)})
 
 
 @blueprint.delete("/registered_limits/<registered_limit_id>")
@@ -117,5 +117,5 @@ def update(limit_id: str) -> Response:
 @guard("identity:delete_limit")
 def delete(limit_id: str) -> Response:
     with database().transaction() as session:
-        session.delete(limits.find(session, limit_id))
+        limits.remove(session, limits.find(session, limit_id))
     return empty()

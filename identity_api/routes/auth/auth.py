@@ -67,16 +67,16 @@ def catalog() -> Response:
 @blueprint.get("/auth/projects")
 @require("identity:get_auth_projects")
 def projects() -> Response:
-    found = identity().projects_of(caller().user_id)
-    return json(collection("projects", [project_views.project(project) for project in found]))
+    available = identity().projects_of(caller().user_id)
+    return json(collection("projects", [project_views.project(project) for project in available]))
 
 
 @blueprint.get("/auth/domains")
 @require("identity:get_auth_domains")
 def domains() -> Response:
     with database().reading() as session:
-        found = effective.list_domains(session, caller().user_id)
-        return json(collection("domains", [project_views.domain(domain) for domain in found]))
+        available = effective.list_domains(session, caller().user_id)
+        return json(collection("domains", [project_views.domain(domain) for domain in available]))
 
 
 @blueprint.get("/auth/system")

@@ -60,9 +60,9 @@ def create() -> Response:
 @guard("identity:get_credential", targets.credential)
 def show(credential_id: str) -> Response:
     with database().reading() as session:
-        found = credentials.find(session, credential_id)
-    _check_reachable(found.project_id)
-    return json({"credential": views.credential(found, identity().cipher)})
+        credential = credentials.find(session, credential_id)
+    _check_reachable(credential.project_id)
+    return json({"credential": views.credential(credential, identity().cipher)})
 
 
 @blueprint.patch("/credentials/<credential_id>")
@@ -70,22 +70,22 @@ def show(credential_id: str) -> Response:
 def update(credential_id: str) -> Response:
     body = parse_member(CredentialChange, "credential")
     with database().transaction() as session:
-        found = credentials.find(session, credential_id)
-        _check_reachable(found.project_id, writing=True)
-        credentials.check_unchanged(found, body.provided("type", "user_id", "project_id"))
+        credential = credentials.find(session, credential_id)
+        _check_reachable(credential.project_id, writing=True)
+        credentials.check_unchanged(credential, body.provided("type", "user_id", "project_id"))
         if body.blob is not None:
-            credentials.change_blob(identity().cipher, found, body.blob, clock().now())
-        credentials.change_extra(found, body.extra())
-    return json({"credential": views.credential(found, identity().cipher)})
+            credentials.change_blob(identity().cipher, credential, body.blob, clock().now())
+        credentials.change_extra(credential, body.extra())
+    return json({"credential": views.credential(credential, identity().cipher)})
 
 
 @blueprint.delete("/credentials/<credential_id>")
 @guard("identity:delete_credential", targets.credential)
 def delete(credential_id: str) -> Response:
     with database().transaction() as session:
-        found = credentials.find(session, credential_id)
-        _check_reachable(found.project_id, writing=True)
-        session.delete(found)
+        credential = credentials.find(session, credential_id)
+        _check_reachable(credential.project_id, writing=True)
+        credentials.remove(session, credential)
     return empty()
 
 
@@ -112,18 +112,18 @@ def create_ec2(user_id: str) -> Response:
 @guard("identity:ec2_get_credential", targets.path_credential)
 def show_ec2(user_id: str, access: str) -> Response:
     with database().reading() as session:
-        found = credentials.find_ec2(session, user_id, access)
-    _check_reachable(found.project_id)
-    return json({"credential": views.ec2(found, identity().cipher)})
+        credential = credentials.find_ec2(session, user_id, access)
+    _check_reachable(credential.project_id)
+    return json({"credential": views.ec2(credential, identity().cipher)})
 
 
 @blueprint.delete(f"{EC2}/<access>")
 @guard("identity:ec2_delete_credential", targets.path_credential)
 def delete_ec2(user_id: str, access: str) -> Response:
     with database().transaction() as session:
-        found = credentials.find_ec2(session, user_id, access)
-        _check_reachable(found.project_id, writing=True)
-        session.delete(found)
+        credential = credentials.find_ec2(session, user_id, access)
+        _check_reachable(credential.project_id, writing=True)
+        credentials.remove(session, credential)
     return empty()
 
 

@@ -100,8 +100,8 @@ def delete(project_id: str) -> Response:
 def of_user(user_id: str) -> Response:
     with database().reading() as session:
         users.find(session, user_id)
-        found = effective.list_projects(session, user_id)
-        return json(collection("projects", [views.project(project) for project in found]))
+        user_projects = effective.list_projects(session, user_id)
+        return json(collection("projects", [views.project(project) for project in user_projects]))
 
 
 @blueprint.get("/projects/<project_id>/tags")

@@ -71,7 +71,6 @@ def update(user_id: str) -> Response:
             raise errors.BadRequest("Cannot change user's domain_id.")
         changes = body.provided("name", "enabled", "default_project_id", "options")
         users.change(session, user, clock().now(), settings(), changes, body.extra(), password_hash)
-        session.refresh(user)
     return json({"user": views.user(user)})
 
 
