@@ -55,6 +55,42 @@ class MigrationFilter:
     marker: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evacuation:
+    """Fields of an evacuate request. `host` None lets the scheduler choose.
+
+    `forced` checks nothing but free resources of `host`; `stays_off` leaves the server stopped; `keep_disks` reuses its
+    disks, which hosts share.
+    """
+
+    host: str | None = None
+    admin_pass: str | None = None
+    forced: bool = False
+    stays_off: bool = False
+    keep_disks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """A migration to be started: Nova's migration type, the requested host, and the state of the machine there."""
+
+    type: str
+    host: str | None = None
+    forced: bool = False
+    paused: bool = False
+    start: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _NewMigration:
+    """Type, initial status, source and target host of a migration to be recorded."""
+
+    type: str
+    status: MigrationStatus
+    source: str
+    target: str
+
+
 def live_migrate(
     session: Session,
     now: datetime,
@@ -71,8 +107,8 @@ def live_migrate(
     servers.claim_action(session, now, caller, server, LIVE_MIGRATE, request_id, recorded_as="live-migration")
     _check_source_alive(session, now, server)
     confirm_abandoned_resize(session, now, server, request_id)
-    paused = server.vm_state == VmState.PAUSED
-    _start(session, now, caller, server, request_id, LIVE_MIGRATION, host, forced=forced, paused=paused)
+    move = _Move(type=LIVE_MIGRATION, host=host, forced=forced, paused=server.vm_state == VmState.PAUSED)
+    _start(session, now, caller, server, request_id, move)
 
 
 def migrate(
@@ -86,7 +122,7 @@ def migrate(
     _check_source_alive(session, now, server)
     confirm_abandoned_resize(session, now, server, request_id)
     system_metadata.RESIZE.set(server, {"flavor": server.flavor, "flavor_id": server.flavor_id, "stopped": stopped})
-    _start(session, now, caller, server, request_id, "migration", host, start=not stopped)
+    _start(session, now, caller, server, request_id, _Move(type="migration", host=host, start=not stopped))
 
 
 def confirm_abandoned_resize(session: Session, now: datetime, server: Server, request_id: str) -> None:
@@ -101,49 +137,52 @@ def resize_to_other_host(session: Session, now: datetime, caller: Caller, server
     _check_source_alive(session, now, server)
     server.task_state = TaskState.RESIZE_MIGRATING
     stopped = system_metadata.RESIZE.get(server)["stopped"]
-    _start(session, now, caller, server, request_id, "resize", None, start=not stopped)
+    _start(session, now, caller, server, request_id, _Move(type="resize", start=not stopped))
 
 
 def record_local_resize(session: Session, now: datetime, caller: Caller, server: Server, request_id: str) -> None:
     """Record a migration for a resize on the server's own host."""
     assert server.host is not None
-    _record(session, now, caller, server, request_id, "resize", MigrationStatus.MIGRATING, server.host, server.host)
+    _record(
+        session,
+        now,
+        server,
+        caller.user_id,
+        request_id,
+        _NewMigration("resize", MigrationStatus.MIGRATING, server.host, server.host),
+    )
 
 
 def evacuate(
-    session: Session,
-    now: datetime,
-    caller: Caller,
-    server: Server,
-    request_id: str,
-    *,
-    host: str | None,
-    admin_pass: str | None,
-    forced: bool,
-    stays_off: bool,
-    keep_disks: bool = False,
+    session: Session, now: datetime, caller: Caller, server: Server, evacuation: Evacuation, request_id: str
 ) -> str:
     """Recreate the server of a failed host on another one, from its image and with its addresses. Returns the password.
 
-    `keep_disks` reuses its disks, which hosts share. The failed host removes its machine when it comes back. Raises
-    BadRequest when the host may still be up.
+    The failed host removes its machine when it comes back. Raises BadRequest when the host may still be up.
     """
-    if host is not None and host == server.host:
+    if evacuation.host is not None and evacuation.host == server.host:
         raise errors.BadRequest("The target host can't be the same one.")
-    off = stays_off or server.vm_state == VmState.STOPPED
+    off = evacuation.stays_off or server.vm_state == VmState.STOPPED
     servers.claim_action(session, now, caller, server, replace(REBUILD, name="evacuate"), request_id)
     source = server.host
     assert source is not None
     if hosts.may_be_alive(session, now, source):
         raise errors.BadRequest(f"Compute service of {source} is still in use.")
-    target = _claim_host(session, now, server, host, forced=forced)
+    target = _claim_host(session, now, server, evacuation.host, forced=evacuation.forced)
     with claims.release_difference(session, server):
         server.host, server.availability_zone = target.name, target.zone
-    server.admin_pass = admin_pass or secrets.token_urlsafe(9)
+    server.admin_pass = evacuation.admin_pass or secrets.token_urlsafe(9)
     session.flush()
     ports.rebind(session, server.id, server.host)
-    _record(session, now, caller, server, request_id, "evacuation", MigrationStatus.ACCEPTED, source, target.name)
-    keep = [disk.name for disk in disks(server)] if keep_disks else []
+    _record(
+        session,
+        now,
+        server,
+        caller.user_id,
+        request_id,
+        _NewMigration("evacuation", MigrationStatus.ACCEPTED, source, target.name),
+    )
+    keep = [disk.name for disk in disks(server)] if evacuation.keep_disks else []
     stopped = {"start": False, "then": VmState.STOPPED, "power_state": PowerState.SHUTDOWN}
     operations.queue(session, now, server, REBUILD.task, request_id, {"keep": keep, **(stopped if off else {})})
     return server.admin_pass
@@ -251,30 +290,22 @@ def request_abort(now: datetime, server: Server, migration: Migration, *, also_b
 # --- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _start(
-    session: Session,
-    now: datetime,
-    caller: Caller,
-    server: Server,
-    request_id: str,
-    kind: str,
-    host: str | None,
-    *,
-    forced: bool = False,
-    paused: bool = False,
-    start: bool = True,
-) -> None:
-    target = _claim_host(session, now, server, host, forced=forced)
+def _start(session: Session, now: datetime, caller: Caller, server: Server, request_id: str, move: _Move) -> None:
+    """Claim the target host, record the migration and queue its first phase."""
+    target = _claim_host(session, now, server, move.host, forced=move.forced)
     assert server.host is not None
-    status = MigrationStatus.QUEUED if kind == LIVE_MIGRATION else MigrationStatus.PRE_MIGRATING
-    migration = _record(session, now, caller, server, request_id, kind, status, server.host, target.name)
+    is_live = move.type == LIVE_MIGRATION
+    new = _NewMigration(
+        move.type, MigrationStatus.QUEUED if is_live else MigrationStatus.PRE_MIGRATING, server.host, target.name
+    )
+    migration = _record(session, now, server, caller.user_id, request_id, new)
     migration.exchange = {
         "plan": {
             "id": migration.uuid,
             "key": secrets.token_hex(32),
-            "live": kind == LIVE_MIGRATION,
-            "paused": paused,
-            "start": start,
+            "live": is_live,
+            "paused": move.paused,
+            "start": move.start,
         }
     }
     system_metadata.MIGRATION.set(server, {"id": migration.id, "to": target.name})
@@ -308,16 +339,9 @@ def _check_source_alive(session: Session, now: datetime, server: Server) -> None
 
 
 def _record(
-    session: Session,
-    now: datetime,
-    caller: Caller,
-    server: Server,
-    request_id: str,
-    kind: str,
-    status: MigrationStatus,
-    source: str,
-    destination: str,
+    session: Session, now: datetime, server: Server, user_id: str, request_id: str, new: _NewMigration
 ) -> Migration:
+    """Insert the migration's row."""
     before = (system_metadata.RESIZE.find(server) or {}).get("flavor_id", server.flavor_id)
     numbers = dict[str, int](
         session.execute(select(Flavor.id, Flavor.seq).where(Flavor.id.in_((before, server.flavor_id)))).all()
@@ -326,12 +350,12 @@ def _record(
         uuid=str(uuid4()),
         server_id=server.id,
         project_id=server.project_id,
-        user_id=caller.user_id,
+        user_id=user_id,
         request_id=request_id,
-        migration_type=kind,
-        status=status,
-        source_compute=source,
-        dest_compute=destination,
+        migration_type=new.type,
+        status=new.status,
+        source_compute=new.source,
+        dest_compute=new.target,
         old_flavor=numbers.get(before),
         new_flavor=numbers.get(server.flavor_id),
         exchange={},

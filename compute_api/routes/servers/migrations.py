@@ -18,10 +18,11 @@ from compute_api.routes.base.blueprint import compute
 from compute_api.routes.base.context import check_available, host_client, request_id, transaction, version
 from compute_api.schemas.server_actions import Evacuate, Migrate, MigrateLive
 from compute_api.servers import migrations, servers
+from compute_api.servers.migrations import Evacuation
 from compute_api.states import MigrationStatus
 from compute_api.views import migrations as views
 
-AUTO_SINCE, FORCE_SINCE, FORCE_UNTIL = v("2.25"), v("2.30"), v("2.67")
+AUTO_SINCE, FORCE_SINCE = v("2.25"), v("2.30")
 LISTED_SINCE, FORCE_COMPLETE_SINCE, ABORT_SINCE, ABORT_QUEUED_SINCE = v("2.23"), v("2.22"), v("2.24"), v("2.65")
 PAGES_SINCE, BEFORE_SINCE, OWNER_SINCE = v("2.59"), v("2.66"), v("2.80")
 NO_PASSWORD_SINCE, STAYS_OFF_SINCE = v("2.14"), v("2.95")
@@ -71,19 +72,16 @@ def evacuate(server_id: str, body: Any) -> Response:
         )
     if fields.on_shared_storage and fields.admin_pass:
         raise errors.BadRequest("admin password can't be changed on existing disk")
+    evacuation = Evacuation(
+        host=fields.host,
+        admin_pass=fields.admin_pass,
+        forced=fields.force,
+        stays_off=version() >= STAYS_OFF_SINCE,
+        keep_disks=shared,
+    )
     with transaction() as session:
-        password = migrations.evacuate(
-            session,
-            clock().now(),
-            caller(),
-            servers.find(session, caller(), server_id),
-            request_id(),
-            host=fields.host,
-            admin_pass=fields.admin_pass,
-            forced=fields.force,
-            stays_off=version() >= STAYS_OFF_SINCE,
-            keep_disks=shared,
-        )
+        server = servers.find(session, caller(), server_id)
+        password = migrations.evacuate(session, clock().now(), caller(), server, evacuation, request_id())
     return json({"adminPass": password}) if version() < NO_PASSWORD_SINCE else empty(HTTPStatus.OK)
 
 
