@@ -9,15 +9,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "states.md"
 INTRODUCTION = """\
 # States of a server
 
-This page is written by `python scripts/states_page.py` from the table in `compute_api/states.py`; a test fails when
-it is not current.
+`python scripts/states_page.py` generates this page from the table in `compute_api/states.py`; a test fails when it is
+not current.
 
-A server has three states. `vm_state` is where it rests, `task_state` is what is under way (nothing most of the time),
-`power_state` is what its host reports. The `status` that clients see follows from the first two and is stored nowhere.
+A server has three states: `vm_state`, the resting state; `task_state`, the running action if any; and `power_state`,
+reported by its host. The `status` in the API is derived from the first two and not stored.
 
-One UPDATE begins an action: it checks `vm_state` and that nothing else is under way, sets `task_state`, and raises the
-server's generation. The host's report ends it, if generation and task are still the same; a later action that may
-interrupt it (delete, hard reboot) makes the report count for nothing. What takes longer than its deadline has failed.
+An action starts with one UPDATE that checks `vm_state` and that no other action is running, sets `task_state` and
+increments the generation. It ends with the completion reported by the host, which is discarded if the generation
+or task has changed: some actions (delete, hard reboot) may interrupt others. An action past its deadline has failed.
 """
 
 RESTING = [state for state in VmState if state not in (VmState.SHELVED, VmState.DELETED)]
@@ -25,14 +25,14 @@ COMMON = ("delete",)
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page as Markdown."""
     return "\n".join(
-        [INTRODUCTION, "## Drawn", "", *_drawing(), "", "## Actions", "", *_actions(), "", *_statuses(), ""]
+        [INTRODUCTION, "## Diagram", "", *_drawing(), "", "## Actions", "", *_actions(), "", *_statuses(), ""]
     )
 
 
 def _drawing() -> list[str]:
-    """A Mermaid diagram. What can be done in every state, and what leads back to where it began, is in the table."""
+    """Return a Mermaid diagram, without actions that are allowed in all states or do not change the state."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> building"]
     labels: dict[tuple[str, str], list[str]] = {}
     for action in ACTIONS:
