@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from app.core import errors
 from app.core.settings import Settings
-from compute_agent.images.source import CachedImages, LocalImages
+from compute_agent.images.source import FetchedImages, LocalImages
 from hypervisor.api.errors import ImageUnusable
 from hypervisor.api.spec import ImageRef
 from image_api import images
@@ -468,7 +468,7 @@ def test_images_in_object_storage(cloud: ImageCloud, member: Actor, s3: S3Store,
     response = member.get(f"/images/{image['id']}/file", headers={"Range": "bytes=5-9"})
     assert response.data == packed[5:10]
     assert member.get(f"/images/{image['id']}/file").data == packed
-    hosts = CachedImages(s3, tmp_path / "fetched")
+    hosts = FetchedImages(s3, tmp_path / "fetched")
     assert hosts.local_path(ref(cloud, image["id"])).read_bytes() == qcow2
     assert member.upload(member.create(disk_format="qcow2")["id"], b"QFI\xfb" + bytes(5000)).status_code == 400
     member.call("DELETE", f"/images/{image['id']}")
