@@ -155,7 +155,7 @@ class QemuHypervisor:
     # --- machines ---------------------------------------------------------------------------------------------------
 
     def ensure_running(self, spec: MachineSpec) -> MachineReport:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             running = self.machines.process_of(paths)
             if running is not None:
                 found = self.machines.report(spec.id, paths)
@@ -165,12 +165,12 @@ class QemuHypervisor:
             return self.machines.launch(spec, paths, resume=True)
 
     def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:
-        with self.machines.hold(machine_id) as paths:
+        with self.machines.locks.hold(machine_id) as paths:
             self.machines.stop(paths, grace_seconds)
             return self.machines.report(machine_id, paths)
 
     def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             self.machines.stop(paths, 0 if hard else grace_seconds)
             return self.machines.launch(spec, paths)
 
@@ -181,10 +181,10 @@ class QemuHypervisor:
         return self._command(machine_id, "cont")
 
     def suspend(self, machine_id: str) -> MachineReport:
-        with self.machines.hold(machine_id) as paths:
+        with self.machines.locks.hold(machine_id) as paths:
             running = self.machines.process_of(paths)
             if running is not None:
-                interrupted = self.machines.reset_interrupt(machine_id)
+                interrupted = self.machines.locks.reset_interrupt(machine_id)
                 machines_suspend.save(paths.qmp, paths.memory, interrupted.is_set)
                 running.end()
             elif not paths.memory.exists():
@@ -192,7 +192,7 @@ class QemuHypervisor:
             return self.machines.report(machine_id, paths)
 
     def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             if start and self.machines.runs_generation(spec, paths):
                 return self.machines.report(spec.id, paths)
             self.machines.stop(paths, 0)
@@ -204,7 +204,7 @@ class QemuHypervisor:
             return self.machines.provision(spec, paths, start)
 
     def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             before = self.machines.find_spec(spec.id)
             if start and self.machines.runs_generation(spec, paths):
                 return self.machines.report(spec.id, paths)
@@ -226,7 +226,7 @@ class QemuHypervisor:
                 raise
 
     def confirm_resize(self, machine_id: str) -> None:
-        with self.machines.hold(machine_id) as paths:
+        with self.machines.locks.hold(machine_id) as paths:
             spec = self.machines.find_spec(machine_id)
             if self.machines.process_of(paths) is not None:
                 snapshots.delete_running_checkpoint(paths.qmp, 2 * len(spec.disks))
@@ -235,7 +235,7 @@ class QemuHypervisor:
                     snapshots.delete_checkpoint(disk)
 
     def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             if start and self.machines.runs_generation(spec, paths):
                 return self.machines.report(spec.id, paths)
             self.machines.stop(paths, 0)
@@ -244,7 +244,7 @@ class QemuHypervisor:
             return self.machines.provision(spec, paths, start)
 
     def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             if not paths.spec.exists():
                 raise HypervisorError(f"Machine {spec.id} is not here.")
             self.machines.check_free_disk()
@@ -253,7 +253,7 @@ class QemuHypervisor:
             if root is None:
                 raise HypervisorError("The machine has no writable disk.")
             if self.machines.process_of(paths) is not None:
-                interrupted = self.machines.reset_interrupt(spec.id)
+                interrupted = self.machines.locks.reset_interrupt(spec.id)
                 size = snapshots.virtual_bytes(root)
                 snapshots.copy_running(paths.qmp, size, target, interrupted.is_set)
             else:
@@ -264,7 +264,7 @@ class QemuHypervisor:
         self.paths.machine(machine_id).snapshot(name).unlink(missing_ok=True)
 
     def ensure_nics(self, spec: MachineSpec) -> None:
-        with self.machines.hold(spec.id) as paths:
+        with self.machines.locks.hold(spec.id) as paths:
             known = self.machines.find_spec(spec.id)
             changed = known.model_copy(update={"nics": spec.nics})
             if self.machines.process_of(paths) is None:
@@ -298,15 +298,15 @@ class QemuHypervisor:
         qmp.execute(paths.qmp, "inject-nmi")
 
     def interrupt(self, machine_id: str) -> None:
-        self.machines.interrupt(machine_id)
+        self.machines.locks.interrupt(machine_id)
 
     def remove(self, machine_id: str) -> None:
-        with self.machines.hold(machine_id) as paths:
+        with self.machines.locks.hold(machine_id) as paths:
             if self.paths.is_owned(machine_id):
                 self.machines.stop(paths, 0)
                 remove_directory(paths.directory)
             self.machines.release(machine_id)
-        self.machines.forget(machine_id)
+        self.machines.locks.forget(machine_id)
 
     def report(self, machine_id: str) -> MachineReport:
         return self.machines.report(machine_id, self.paths.machine(machine_id))
@@ -364,7 +364,7 @@ class QemuHypervisor:
         self._migrations.force_migration_completion(machine_id)
 
     def _command(self, machine_id: str, command: str) -> MachineReport:
-        with self.machines.hold(machine_id) as paths:
+        with self.machines.locks.hold(machine_id) as paths:
             self.machines.find_process(machine_id, paths)
             qmp.execute(paths.qmp, command)
             return self.machines.report(machine_id, paths)

@@ -5,8 +5,9 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from hypervisor.api.errors import AcceleratorFailed, HypervisorError, LaunchFailed
@@ -31,76 +32,99 @@ RETRY_SECONDS = 0.2
 INTERNAL_ERROR = "internal-error"
 
 
-def start_qemu(
-    spec: MachineSpec,
-    paths: MachinePaths,
-    disks: list[DiskFile],
-    links: Links,
-    *,
-    accelerator: str,
-    program: str,
-    slots: Mapping[str, int],
-    memory: Path | None = None,
-    machine: str = "q35",
-    processor: str = "",
-    generation_id: str = "auto",
-    key_directory: Path | None = None,
-    frozen: bool = False,
-    consoles: bool = False,
-) -> None:
-    """Start the machine's qemu, detached, and wait until it says that the guest runs, which goes on where it was
-    suspended if there is its `memory`. With a `key_directory` it awaits a guest from another host; a `frozen` one only
-    has its disks open. One with `consoles` has a screen and lets others take part in its serial console. Raises
-    LaunchFailed; then qemu is gone again."""
-    identity = machine_identity(links.installation, spec.id, kvm_groups() if accelerator == "kvm" else ())
-    with ExitStack() as mine:  # qemu inherits copies of these descriptors
-        listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
-        serial = mine.enter_context(contextlib.closing(qmp.listen(paths.serial))) if consoles else None
-        files = OpenFiles(
-            qmp=listener.fileno(),
-            console=_open(mine, paths.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
-            disks=tuple(_open_disk(mine, disk) for disk in disks),
-            nics=tuple(_open_nic(mine, links, nic, identity.uid, slots[nic.port_id]) for nic in spec.nics),
-            memory=None if memory is None else _open(mine, memory, os.O_RDONLY),
-            key=None if key_directory is None else _open(mine, key_directory, os.O_RDONLY | os.O_DIRECTORY),
-            serial=None if serial is None else serial.fileno(),
-        )
-        command = qemu_command(
-            spec,
+@dataclass(frozen=True)
+class QemuLaunch:
+    """Everything that one start of a machine's qemu depends on.
+
+    `program` is the qemu binary, `slots` maps ports to PCIe slots, `memory` is the saved memory of a suspended guest.
+    With a `key_directory` qemu waits for an incoming migration; a `frozen` one only opens the disks. `consoles` adds a
+    screen and a serial console for clients.
+    """
+
+    spec: MachineSpec
+    paths: MachinePaths
+    disks: list[DiskFile]
+    accelerator: str
+    program: str
+    slots: Mapping[str, int]
+    memory: Path | None = None
+    machine_type: str = "q35"
+    processor: str = ""
+    generation_id: str = "auto"
+    key_directory: Path | None = None
+    frozen: bool = False
+    consoles: bool = False
+
+    def command(self, files: OpenFiles, label: str) -> list[str]:
+        """Return the command line of qemu; `label` precedes the machine id in the guest's name."""
+        return qemu_command(
+            self.spec,
             files,
-            accelerator=accelerator,
-            program=program,
-            label=f"{links.installation}-",
-            machine=machine,
-            processor=processor,
-            generation_id=generation_id,
-            frozen=frozen,
+            accelerator=self.accelerator,
+            program=self.program,
+            label=label,
+            machine=self.machine_type,
+            processor=self.processor,
+            generation_id=self.generation_id,
+            frozen=self.frozen,
         )
+
+    def expected_state(self) -> MachineState:
+        return MachineState.RUNNING if self.key_directory is None and not self.frozen else MachineState.PAUSED
+
+
+def start_qemu(launch: QemuLaunch, links: Links) -> None:
+    """Start a detached qemu and wait until it reports the expected state.
+
+    Raises LaunchFailed, or AcceleratorFailed when KVM is the likely cause; qemu is then terminated.
+    """
+    spec, paths = launch.spec, launch.paths
+    identity = machine_identity(links.installation, spec.id, kvm_groups() if launch.accelerator == "kvm" else ())
+    with _open_files(launch, links, identity) as files:  # qemu inherits copies of these descriptors
+        command = launch.command(files, f"{links.installation}-")
         try:
             process.start(command, pid_file=paths.pid, log=paths.log, identity=identity, inherit=files.descriptors())
         except BaseException:
             _end_process(paths)
             raise
     try:
-        if memory is not None:
+        if launch.memory is not None:
             suspend.resume(paths.qmp)
         state, word = _wait_for_state(paths)
-        wanted = MachineState.RUNNING if key_directory is None and not frozen else MachineState.PAUSED
-        if word == INTERNAL_ERROR and accelerator == "kvm":
+        if word == INTERNAL_ERROR and launch.accelerator == "kvm":
             raise AcceleratorFailed("The guest failed under KVM: internal-error.")
-        if state is not wanted:
+        if state is not launch.expected_state():
             raise LaunchFailed(f"The guest did not start, qemu reports {word}.")
-        if not frozen:
-            _apply_limits(spec, paths, disks)
+        if not launch.frozen:
+            _apply_limits(spec, paths, launch.disks)
     except HypervisorError as error:
         _end_process(paths)
         words = process.log_tail(paths.log)
         log.error("machine %s does not start: %s; qemu log: %s", spec.id, error, words)
-        is_about_kvm = isinstance(error, AcceleratorFailed) or (accelerator == "kvm" and "kvm" in words.lower())
+        is_about_kvm = isinstance(error, AcceleratorFailed) or (launch.accelerator == "kvm" and "kvm" in words.lower())
         raise (AcceleratorFailed if is_about_kvm else LaunchFailed)(f"qemu did not start: {error}") from error
     except BaseException:
         _end_process(paths)
         raise
+
+
+@contextlib.contextmanager
+def _open_files(launch: QemuLaunch, links: Links, identity: Identity) -> Iterator[OpenFiles]:
+    """Open the machine's files, sockets and taps for qemu; close them at the end of the block."""
+    paths, key_directory = launch.paths, launch.key_directory
+    with ExitStack() as mine:
+        listener = mine.enter_context(contextlib.closing(qmp.listen(paths.qmp)))
+        serial = mine.enter_context(contextlib.closing(qmp.listen(paths.serial))) if launch.consoles else None
+        nics = [_open_nic(mine, links, nic, identity.uid, launch.slots[nic.port_id]) for nic in launch.spec.nics]
+        yield OpenFiles(
+            qmp=listener.fileno(),
+            console=_open(mine, paths.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
+            disks=tuple(_open_disk(mine, disk) for disk in launch.disks),
+            nics=tuple(nics),
+            memory=None if launch.memory is None else _open(mine, launch.memory, os.O_RDONLY),
+            key=None if key_directory is None else _open(mine, key_directory, os.O_RDONLY | os.O_DIRECTORY),
+            serial=None if serial is None else serial.fileno(),
+        )
 
 
 def _wait_for_state(paths: MachinePaths) -> tuple[MachineState, str]:

@@ -5,8 +5,6 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +22,8 @@ from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
 from hypervisor.guest_data.config_drive import config_drive
 from hypervisor.machines import hotplug, limits
 from hypervisor.machines.console_log import trim_console
-from hypervisor.machines.launch import INTERNAL_ERROR, cgroup_name, start_qemu
+from hypervisor.machines.launch import INTERNAL_ERROR, QemuLaunch, cgroup_name, start_qemu
+from hypervisor.machines.locks import MachineLocks
 from hypervisor.machines.processes import MachineProcess, find_machine_processes
 from hypervisor.network.links import Links
 from hypervisor.network.segments import Segments
@@ -43,7 +42,7 @@ POWER_BUTTON_SECONDS = 2.0
 
 
 class Machines:
-    """Operations on machines for `QemuHypervisor` and `MigrationDriver`. Callers `hold` a machine to change it."""
+    """Operations on machines for `QemuHypervisor` and `MigrationDriver`. Callers hold a machine's lock to change it."""
 
     def __init__(self, config: HostConfig, paths: HostPaths, links: Links, segments: Segments, disks: Disks) -> None:
         self.config = config
@@ -52,9 +51,7 @@ class Machines:
         self.segments = segments
         self.disks = disks
         self.accelerators = AcceleratorSelector(config.accelerator, paths.accelerator, config.qemu)
-        self._locks: dict[str, threading.RLock] = {}
-        self._locks_guard = threading.Lock()
-        self._interrupts: dict[str, threading.Event] = defaultdict(threading.Event)
+        self.locks = MachineLocks(paths)
         self._images: dict[str, frozenset[str]] = {}
         self._machine_type: str | None = None
         self._without_space: set[str] = set()
@@ -65,22 +62,6 @@ class Machines:
                 machine = paths.machine(machine_id)
                 moving = any(path.exists() for path in (machine.incoming, machine.outgoing, machine.key))
                 segments.register(machine_id, spec.nics, is_migrating=moving)
-
-    @contextlib.contextmanager
-    def hold(self, machine_id: str) -> Iterator[MachinePaths]:
-        """Serialize changes of one machine: the agent does so itself, but periodic repair changes machines as well.
-
-        Raises HypervisorError for OSError in the block.
-        """
-        with self._locks_guard:
-            lock = self._locks.setdefault(machine_id, threading.RLock())
-        with lock:
-            try:
-                yield self.paths.machine(machine_id)
-            except OSError as error:
-                log.exception("machine %s", machine_id)
-                where = f" ({error.filename})" if error.filename else ""
-                raise HypervisorError(f"The host's files are in the way: {error.strerror}{where}.") from error
 
     def process_of(self, paths: MachinePaths) -> Process | None:
         """Return the machine's qemu, or None. A QMP socket that accepts without a pid file: qemu is starting."""
@@ -106,7 +87,7 @@ class Machines:
         """
         found = find_machine_processes(self.config.installation, self.paths)
         for machine_id in sorted({one.machine_id for one in found if not self._is_named_by_pid_file(one)}):
-            with self._try_hold(machine_id) as paths:
+            with self.locks.try_hold(machine_id) as paths:
                 if paths is not None:
                     self._repair_processes_of(machine_id, paths)
 
@@ -267,17 +248,19 @@ class Machines:
         self, spec: MachineSpec, paths: MachinePaths, disks: list[DiskFile], run: RuntimeState, memory: Path | None
     ) -> None:
         start_qemu(
-            spec,
-            paths,
-            disks,
+            QemuLaunch(
+                spec,
+                paths,
+                disks,
+                accelerator=run.accelerator or "tcg",
+                program=self.config.qemu,
+                slots=run.slots,
+                memory=memory,
+                machine_type=run.machine_type,
+                processor=self.config.cpu_model,
+                consoles=run.consoles,
+            ),
             self.links,
-            accelerator=run.accelerator or "tcg",
-            program=self.config.qemu,
-            slots=run.slots,
-            memory=memory,
-            machine=run.machine_type,
-            processor=self.config.cpu_model,
-            consoles=run.consoles,
         )
 
     def stop(self, paths: MachinePaths, grace_seconds: float) -> None:
@@ -294,7 +277,7 @@ class Machines:
 
         Returns at the end of the grace period, when the machine is interrupted, or when no guest runs.
         """
-        interrupted = self.reset_interrupt(paths.directory.name)
+        interrupted = self.locks.reset_interrupt(paths.directory.name)
         deadline = time.monotonic() + grace_seconds
         while (left := deadline - time.monotonic()) > 0 and not interrupted.is_set():
             with contextlib.suppress(HypervisorError):  # busy, or gone, which the wait detects
@@ -303,12 +286,6 @@ class Machines:
                 qmp.execute(paths.qmp, "system_powerdown")
             if _wait_for_end(running, min(left, POWER_BUTTON_SECONDS), interrupted):
                 return
-
-    def reset_interrupt(self, machine_id: str) -> threading.Event:
-        """Return the cleared interrupt event of the machine; `interrupt` sets it."""
-        event = self._interrupts[machine_id]
-        event.clear()
-        return event
 
     def _newest_machine_type(self) -> str:
         """Return the versioned machine type that `q35` stands for; migrated and resumed guests need the same one."""
@@ -341,16 +318,6 @@ class Machines:
         """Protect the images of the spec from eviction while the machine exists."""
         self._images[spec.id] = frozenset(disk.image.id for disk in spec.disks if disk.image is not None)
 
-    def forget(self, machine_id: str) -> None:
-        """Drop the lock and the interrupt event of a removed machine."""
-        self._interrupts.pop(machine_id, None)
-        with self._locks_guard:
-            self._locks.pop(machine_id, None)
-
-    def interrupt(self, machine_id: str) -> None:
-        """Interrupt operations that wait for the guest."""
-        self._interrupts[machine_id].set()
-
     def uses_image(self, image_id: str) -> bool:
         """Whether a disk of a machine on this host uses the image."""
         return any(image_id in ids for ids in list(self._images.values()))
@@ -374,7 +341,7 @@ class Machines:
             return
         if host_facts.free_disk_mib(self.paths.machines) < RESUME_MIB:
             return
-        with self._try_hold(machine_id) as paths, contextlib.suppress(HypervisorError):
+        with self.locks.try_hold(machine_id) as paths, contextlib.suppress(HypervisorError):
             if paths is not None and qmp.query_state(paths.qmp)[0] is MachineState.NO_SPACE:
                 qmp.execute(paths.qmp, "cont")
                 log.info("machine %s resumed: its file system has space again", machine_id)
@@ -386,7 +353,7 @@ class Machines:
         """
         if not self._may_retry_under_tcg(load_runtime_state(self.paths.machine(machine_id))):
             return
-        with self._try_hold(machine_id) as paths:
+        with self.locks.try_hold(machine_id) as paths:
             if paths is not None:
                 try:
                     self._retry_under_tcg(machine_id, paths)
@@ -412,20 +379,6 @@ class Machines:
         running.end()
         self.launch(spec, paths, accelerator="tcg")
         self.accelerators.recheck()
-
-    @contextlib.contextmanager
-    def _try_hold(self, machine_id: str) -> Iterator[MachinePaths | None]:
-        """`hold` without waiting: None while another thread holds the machine."""
-        with self._locks_guard:
-            lock = self._locks.setdefault(machine_id, threading.RLock())
-        if not lock.acquire(blocking=False):
-            yield None
-            return
-        try:
-            with self.hold(machine_id) as paths:
-                yield paths
-        finally:
-            lock.release()
 
 
 def _claim_memory(paths: MachinePaths) -> Path | None:

@@ -27,7 +27,7 @@ from hypervisor.base import host_facts
 from hypervisor.base.paths import MachinePaths, private_directory, remove_directory, write
 from hypervisor.base.runtime_state import RuntimeState, load_runtime_state
 from hypervisor.machines.console_log import prepend_console, read_console_tail
-from hypervisor.machines.launch import start_qemu
+from hypervisor.machines.launch import QemuLaunch, start_qemu
 from hypervisor.machines.machines import Machines
 from hypervisor.migration import source, target
 from hypervisor.network import neighbor_adverts
@@ -46,7 +46,7 @@ class MigrationDriver:
     def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
         if self._machines.paths.shared is not None:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
-        with self._machines.hold(spec.id) as paths:
+        with self._machines.locks.hold(spec.id) as paths:
             known = self._machines.find_spec(spec.id)
             disks = tuple(
                 OfferedDisk(name=disk.name, size_bytes=snapshots.virtual_bytes(disk), alone=disk.base is None)
@@ -76,7 +76,7 @@ class MigrationDriver:
             raise HypervisorError("The migration plan has no offer of the source host.")
         if self._machines.paths.shared is not None:
             raise HypervisorError("Hosts that share their disks do not send them to each other.")
-        with self._machines.hold(spec.id) as paths:
+        with self._machines.locks.hold(spec.id) as paths:
             if self._machines.process_of(paths) is not None:
                 if (awaited := _find_target(paths, plan)) is not None:
                     return awaited
@@ -94,7 +94,7 @@ class MigrationDriver:
     def perform_migration(
         self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
     ) -> TransferResult:
-        with self._machines.hold(spec.id) as paths:
+        with self._machines.locks.hold(spec.id) as paths:
             known = self._machines.find_spec(spec.id)
             if not plan.live:
                 self._perform_cold(known, plan, landing, paths, grace_seconds)
@@ -109,7 +109,7 @@ class MigrationDriver:
             return TransferResult(console=pack(read_console_tail(paths.console)[-CONSOLE_BYTES:]))
 
     def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
-        with self._machines.hold(spec.id) as paths:
+        with self._machines.locks.hold(spec.id) as paths:
             if not paths.incoming.exists():
                 known = self._machines.spec(spec.id)
                 is_here = known is not None and known.generation == spec.generation
@@ -137,7 +137,7 @@ class MigrationDriver:
             return True
 
     def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
-        with self._machines.hold(spec.id) as paths:
+        with self._machines.locks.hold(spec.id) as paths:
             if plan.live:
                 if self._machines.process_of(paths) is not None:
                     source.cancel(paths.qmp)
@@ -181,7 +181,7 @@ class MigrationDriver:
     def _open_source(
         self, known: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, paths: MachinePaths
     ) -> Iterator[source.MigrationSource]:
-        interrupted = self._machines.reset_interrupt(known.id)
+        interrupted = self._machines.locks.reset_interrupt(known.id)
         tls.write_key(paths.key, plan.key)
         try:
             yield source.MigrationSource(
@@ -253,18 +253,20 @@ class MigrationDriver:
             run = RuntimeState(offer.accelerator, datetime.now(UTC), offer.slots, machine_type, offer.consoles)
             run.save(paths)
             start_qemu(
-                spec,
-                paths,
-                files,
+                QemuLaunch(
+                    spec,
+                    paths,
+                    files,
+                    accelerator=run.accelerator or "tcg",
+                    program=self._machines.config.qemu,
+                    slots=run.slots,
+                    machine_type=run.machine_type,
+                    processor=self._machines.config.cpu_model,
+                    generation_id=offer.generation_id or "auto",
+                    key_directory=paths.key,
+                    consoles=run.consoles,
+                ),
                 self._machines.links,
-                accelerator=run.accelerator or "tcg",
-                program=self._machines.config.qemu,
-                slots=run.slots,
-                machine=run.machine_type,
-                processor=self._machines.config.cpu_model,
-                generation_id=offer.generation_id or "auto",
-                key_directory=paths.key,
-                consoles=run.consoles,
             )
         else:
             self._start_without_guest(spec, paths, files, key_directory=paths.key)
@@ -305,15 +307,17 @@ class MigrationDriver:
         alone = {"nics": (), "topology": None, "cpu_limits": None, "disk_limits": None}
         bare = spec.model_copy(update={**alone, "vcpus": 1, "memory_mib": 32})
         start_qemu(
-            bare,
-            paths,
-            files,
+            QemuLaunch(
+                bare,
+                paths,
+                files,
+                accelerator="tcg",
+                program=self._machines.config.qemu,
+                slots={},
+                key_directory=key_directory,
+                frozen=frozen,
+            ),
             self._machines.links,
-            accelerator="tcg",
-            program=self._machines.config.qemu,
-            slots={},
-            key_directory=key_directory,
-            frozen=frozen,
         )
 
     def _remove_target_files(self, paths: MachinePaths) -> None:

@@ -12,7 +12,8 @@ from hypervisor.api.errors import HypervisorError, ImageUnusable
 from hypervisor.api.migration import MigrationPlan
 from hypervisor.api.protocol import Hypervisor
 from hypervisor.api.spec import ImageRef, MachineSpec, MachineState
-from hypervisor.fake import FakeHypervisor, FakeMachine
+from hypervisor.fake import FakeHypervisor
+from hypervisor.fake_host import FakeMachine
 from tests.host.support import HostMaker, OneImage, blank_image, image_ref, make_host, make_spec, namespace
 
 __all__ = ["blank_image", "make_host", "namespace"]

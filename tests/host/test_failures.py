@@ -39,7 +39,7 @@ PURE_FUNCTIONS = re.compile(
     r"|radvd\.(_interface|_parses|RouterAdvertiser\.running)"
     r"|segments\.Segments\.(bridges|told|_advertisement)|links\.Links\.(tap|bridge)$"
     r"|disks\.(is_standalone|overlay_bytes)|qemu_img\._name"
-    r"|limits\.(_has_cpu_controller|find_cpu_cgroups)|launch\.(cgroup_name|machine_identity)"
+    r"|limits\.(_has_cpu_controller|find_cpu_cgroups)|launch\.(cgroup_name|machine_identity|QemuLaunch\.)"
     r"|source\.(_job_id|_remote_node|MigrationSource\._(host|raise_if_interrupted))$|driver\.(_is_outgoing|_find_target|MigrationDriver\._processor)"
     r"|qmp\.(connect|_talk_once)$"
 )
