@@ -37,8 +37,10 @@ CAPABILITIES = ("pause-before-switchover", "auto-converge")
 
 @dataclass(frozen=True)
 class MigrationSource:
-    """One outgoing migration. `disks` are names of exports and the nodes here; `is_hurried` says that it should be
-    given up; `tell` is told how far it is."""
+    """One outgoing migration.
+
+    `disks` maps export names to local block nodes. `is_interrupted` requests the cancellation of the migration.
+    """
 
     control: Path
     key_directory: Path

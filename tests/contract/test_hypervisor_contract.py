@@ -33,7 +33,7 @@ def image(blank_image: Path) -> ImageRef:
 
 @pytest.fixture(params=["fake", "real"])
 def restart(request: pytest.FixtureRequest, images: OneImage) -> Iterator[Restart]:
-    """Gives a hypervisor that knows nothing but what is on the host."""
+    """Return a new hypervisor without any state in memory."""
     if request.param == "fake":
         machines: dict[str, FakeMachine] = {}
         yield lambda: FakeHypervisor(machines=machines, images=images)

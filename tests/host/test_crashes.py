@@ -1,4 +1,4 @@
-"""kill -9 of whoever starts or removes a machine, at every step: what comes later puts it right."""
+"""kill -9 of an agent at each step of launch and removal: a retry or a repair recovers."""
 
 import subprocess
 import sys

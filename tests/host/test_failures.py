@@ -210,7 +210,7 @@ def test_a_migration_that_fails_leaves_one_guest(
     source = make_host(OneImage(blank_image))
 
     def migrate(step: Step | None) -> list[Step]:
-        """Steps of the part, or what is left to compare after an error in it."""
+        """Run a migration with an error after `step` of the part; without a step return the steps of the part."""
         source.ensure_running(spec)
         plan = MigrationPlan(id=str(uuid.uuid4()), key=secrets.token_hex(32), live=live, start=True)
         plan = plan.model_copy(update={"offer": source.begin_migration(wanted, live=live)})
@@ -238,7 +238,7 @@ def test_a_migration_that_fails_leaves_one_guest(
         return steps
 
     def settle(plan: MigrationPlan, name: str) -> None:
-        """What the control plane asks for when a part has failed."""
+        """Recover like the control plane after a failed part."""
         if name == "take":
             if target.finish_migration(wanted, plan, TransferResult()):
                 return

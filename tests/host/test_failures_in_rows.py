@@ -130,7 +130,7 @@ def test_a_failure_leaves_database_and_host_in_agreement(
         return server_id
 
     def remove(server_id: str) -> None:
-        for _ in range(2):  # a delete that failed is asked for again
+        for _ in range(2):  # a failed delete is repeated
             if cloud.server(server_id) is not None:
                 cloud.act(server_id, "delete")
                 host.work()

@@ -1,6 +1,6 @@
 """A guest that KVM cannot run is started again under TCG, and only that one.
 
-KVM is played by TCG here: the command line says tcg, everything else believes in kvm.
+The tests simulate KVM with TCG: only the command line of qemu selects tcg.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is done to a machine in its life, as its guest sees it: suspended, copied, resized, rebuilt, rescued."""
+"""Actions on a running machine as seen by its guest: suspend, snapshot, resize, rebuild, rescue."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""kill -9 of whoever does something to a running machine, in the middle of it: doing it again puts it right."""
+"""kill -9 of an agent during an action on a running machine: a retry completes the action."""
 
 import subprocess
 import sys

@@ -83,7 +83,7 @@ def move(source: Host, destination: Host, spec: MachineSpec, **changes: object) 
 
 @contextmanager
 def pinging(spec: MachineSpec) -> Iterator[list[int]]:
-    """Asks the guest five times a second; afterwards how often it was asked and how often it has answered."""
+    """Ping the guest five times a second; count requests and replies."""
     counted: list[int] = []
     answered: set[bytes] = set()
     stopping = threading.Event()
@@ -149,7 +149,7 @@ def test_a_guest_moves_while_it_writes_and_answers(
     with inside(one.namespace):
         assert one.hypervisor.report(spec.id).state is MachineState.ABSENT
 
-    # Back again, from where it came by migration, without the image: it has been deleted meanwhile.
+    # Migrate back without the image, which has been deleted.
     one.image.path = tmp_path / "gone"
     for base in one.hypervisor.paths.bases.iterdir():
         base.unlink()
@@ -202,7 +202,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     booted = ssh(spec, key, BOOT_ID)
     wanted = next_generation(spec)
 
-    # Somebody without the key is not let in.
+    # A peer without the key is rejected.
     plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
     with pytest.raises(HypervisorError):
@@ -221,7 +221,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     assert not finish(two, wanted, plan, None)
     assert cancel(one, wanted, plan).state is MachineState.RUNNING
 
-    # Somebody changes his mind while the disk is sent, which the guest writes to all the time.
+    # The user cancels while the disk is sent and the guest writes to it.
     ssh(spec, key, f"({WRITING}) </dev/null >/dev/null 2>&1 &")
     plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)

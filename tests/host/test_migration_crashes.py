@@ -1,4 +1,4 @@
-"""kill -9 of an agent in the middle of a migration: its successor goes on, or gives up, and there is one guest."""
+"""kill -9 of an agent during a migration: a retry completes or cancels it, and exactly one guest runs."""
 
 import secrets
 import subprocess

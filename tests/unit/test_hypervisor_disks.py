@@ -1,4 +1,4 @@
-"""Base images and overlays: what is accepted, refused, shared and kept."""
+"""Base images and overlays: validation, caching, eviction."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 class Store:
-    """Serves one file, and counts how often it was asked."""
+    """Serves one file and counts requests."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
