@@ -1,13 +1,13 @@
-"""nftables rules (inet family) for packets that guests send to this host, and for VXLAN packets that arrive here.
+"""Host filter: nftables rules (inet family) for packets from guests to their host and for incoming VXLAN packets.
 
-    guest -> bridge 6b… -> input hook -> chain guests: a short allowlist, the rest is counted and dropped
+    guest -> bridge 6b… -> input hook -> chain guests: a short allowlist; the rest is counted and dropped
     guest -> tayga -> tun 6n… -> the same chain, for the host's IPv4 addresses
-    any link -> input hook, UDP 4789 -> chain underlay: VXLAN of our segments only from the uplink (and the peers)
+    any link -> input hook, UDP 4789 -> chain underlay: VXLAN of this installation's segments from uplink and peers only
 
 The kernel's VXLAN socket accepts datagrams on every address of the host, so without the second part any sender that
-reaches the host could inject frames into any segment. Both parts cost the same for one guest as for a thousand. They do
-not use connection tracking, whose table a guest could fill: replies to the host are recognised by their TCP flags, and
-for UDP by a set of the flows that the host itself has begun.
+reaches the host could inject frames into any segment. The cost of both parts does not depend on the number of guests.
+They do not use connection tracking, whose table a guest could fill: replies to the host are recognised by TCP flags,
+and for UDP by a set of the flows that the host itself has opened.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,22 @@ from ipaddress import IPv4Network, IPv6Address
 from hypervisor.api.addresses import format_address
 
 VXLAN_PORT = 4789
-# Not reachable through NAT64 unless the operator lists them: RFC 1918, RFC 6598, link-local and the host's loopback.
+# Unreachable through NAT64 unless the operator allows them: RFC 1918, RFC 6598, link-local and the host's loopback.
 PRIVATE_IPV4 = tuple(
     map(IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"))
 ) + tuple(map(IPv4Network, ("172.16.0.0/12", "192.168.0.0/16")))
-# New destinations on other segments of this host, per sender: each costs an entry in the kernel's neighbour table.
-NEW_NEIGHBOURS = "limit rate over 20/second burst 200 packets"
+# Limits new destinations on other segments of this host, per sender: each takes an entry in the kernel's neighbour
+# table.
+NEW_NEIGHBOUR_LIMIT = "limit rate over 20/second burst 200 packets"
 
 
 @dataclass(frozen=True)
 class HostFilter:
-    """Access of one installation's guests to their host.
+    """The rules for access of one installation's guests to their host.
 
-    `resolvers`: addresses where guests may send DNS queries. `tcp_ports`: other services that the operator offers.
-    `is_open`: guests reach every service of the host; VXLAN stays filtered. `ipv4_pool`: the NAT64 pool, which is not
-    a destination. `allowed_ipv4`: private networks that guests may reach through NAT64.
+    `resolvers`: addresses that accept DNS queries from guests. `tcp_ports`: other services open to guests. `is_open`:
+    guests reach every service of the host; VXLAN stays filtered. `ipv4_pool`: the NAT64 pool, never a destination.
+    `allowed_ipv4`: private networks that guests may reach through NAT64.
     """
 
     installation: str
@@ -48,7 +49,7 @@ class HostFilter:
         return f"inet sixstack_{self.installation}"
 
     def commands(self) -> list[str]:
-        """The nft commands that create or renew the table; sets keep their elements."""
+        """The nft commands that create the table or replace its rules; sets keep their elements."""
         flow = "type ipv6_addr . inet_service . ipv6_addr . inet_service"
         lines = [
             f"add table {self.table}",
@@ -62,83 +63,85 @@ class HostFilter:
             hook = {"host": "input", "out": "output", "across": "forward"}.get(chain)
             kind = f" {{ type filter hook {hook} priority -10; policy accept; }}" if hook else ""
             lines += [f"add chain {self.table} {chain}{kind}", f"flush chain {self.table} {chain}"]
-        # Rules come last: they jump to chains.
+        # Rules follow all chains, as they jump to chains.
         lines += [f"add rule {self.table} {chain} {rule}" for chain, rules in chains.items() for rule in rules]
         return lines
 
     def chains(self) -> dict[str, list[str]]:
-        """Chain name → its rules."""
+        """Rules by chain name."""
         bridges, tunnel = f'"6b{self.installation}-*"', f'"6n{self.installation}"'
         return {
-            "guests": self._guests(),
-            "underlay": self._underlay(),
+            "guests": self._guest_rules(),
+            "underlay": self._underlay_rules(),
             "host": [
                 f"iifname {bridges} jump guests",
                 f"iifname {tunnel} jump guests",
                 f"meta nfproto ipv6 udp dport {VXLAN_PORT} jump underlay",
             ],
-            # The host's answers from port 53 are not flows that it has begun.
+            # DNS responses of the host (source port 53) do not open a flow.
             "out": [
                 f"oifname {bridges} meta nfproto ipv6 udp sport != 53 "
                 "update @begun { ip6 daddr . udp dport . ip6 saddr . udp sport }"
             ],
             "across": [
-                # To another host's VXLAN socket; routed or masqueraded, it would look like the underlay's own traffic.
+                # Routed or masqueraded, a guest's packet to another host's VXLAN port would pass as underlay traffic.
                 f'iifname {bridges} oifname "{self.uplink}" udp dport {VXLAN_PORT} counter drop',
-                *self._translated(tunnel),
+                *self._nat64_rules(tunnel),
                 f"iifname {bridges} oifname {bridges} ip6 daddr != @reached "
-                f"add @senders {{ ether saddr {NEW_NEIGHBOURS} }} counter drop",
+                f"add @senders {{ ether saddr {NEW_NEIGHBOUR_LIMIT} }} counter drop",
                 f"iifname {bridges} oifname {bridges} ip6 daddr != @reached add @reached {{ ip6 daddr }}",
             ],
         }
 
-    def rule_count(self) -> int:
+    def count_rules(self) -> int:
         return sum(map(len, self.chains().values()))
 
-    def _guests(self) -> list[str]:
+    def _guest_rules(self) -> list[str]:
         rules = [f"udp dport {VXLAN_PORT} counter drop"]
         if self.is_open:
-            # A fragment may hide the port from the rule above.
+            # Fragments may lack the UDP header that the rule above matches.
             fragment = "meta nfproto ipv6 exthdr frag exists"
             return [*rules, f"{fragment} meta l4proto {{ tcp, ipv6-icmp }} accept", f"{fragment} counter drop"]
         rules += [
             "meta l4proto { icmp, ipv6-icmp } accept",
-            # All but the opening segment of a connection: replies to connections that the host has opened.
+            # Every TCP segment but an initial SYN: replies to connections that the host has opened.
             "tcp flags & (syn | ack) != syn accept",
             "ip6 saddr . udp sport . ip6 daddr . udp dport @begun accept",
             f"ip6 daddr {self.metadata} tcp dport 80 accept",
         ]
         if self.resolvers:
-            rules.append(f"ip6 daddr {{ {_set(self.resolvers)} }} meta l4proto {{ tcp, udp }} th dport 53 accept")
+            rules.append(
+                f"ip6 daddr {{ {_format_elements(self.resolvers)} }} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            )
         if self.tcp_ports:
             rules.append(f"tcp dport {{ {', '.join(map(str, sorted(set(self.tcp_ports))))} }} accept")
         return [*rules, "counter drop"]
 
-    def _underlay(self) -> list[str]:
-        peers = f" ip6 saddr {{ {_set(self.peers)} }}" if self.peers else ""
+    def _underlay_rules(self) -> list[str]:
+        peers = f" ip6 saddr {{ {_format_elements(self.peers)} }}" if self.peers else ""
         return [
             f'iifname "{self.uplink}"{peers} return',
-            # The VNI: other installations and programs on this computer may use VXLAN on other links.
+            # Matches the VNI: other installations and programs on this computer may use VXLAN on other links.
             "@th,96,24 @segments counter drop",
-            # The first fragment may end before the VNI. VXLAN of the kernel's is never fragmented.
+            # The first fragment may end before the VNI. The kernel never fragments VXLAN.
             "exthdr frag exists counter drop",
         ]
 
-    def _translated(self, tunnel: str) -> list[str]:
+    def _nat64_rules(self, tunnel: str) -> list[str]:
         if self.ipv4_pool is None:
             return []
-        closed = ", ".join(map(str, (*PRIVATE_IPV4, *(() if self._pool_is_private() else (self.ipv4_pool,)))))
+        denied = ", ".join(map(str, (*PRIVATE_IPV4, *(() if self._pool_is_private() else (self.ipv4_pool,)))))
         allowed = ", ".join(map(str, self.allowed_ipv4))
         return [
             *([f"iifname {tunnel} ip daddr {{ {allowed} }} accept"] if allowed else []),
-            f"iifname {tunnel} ip daddr {{ {closed} }} counter drop",
+            f"iifname {tunnel} ip daddr {{ {denied} }} counter drop",
         ]
 
     def _pool_is_private(self) -> bool:
-        """nft refuses sets of intervals that overlap."""
+        """Whether PRIVATE_IPV4 covers the pool; nft refuses sets with overlapping intervals."""
         return self.ipv4_pool is not None and any(self.ipv4_pool.overlaps(network) for network in PRIVATE_IPV4)
 
 
-def _set(addresses: tuple[IPv6Address, ...]) -> str:
-    """The elements of a set, without scopes, which nft does not know."""
+def _format_elements(addresses: tuple[IPv6Address, ...]) -> str:
+    """The elements of an nft set, without address scopes, which nft does not support."""
     return ", ".join(sorted({format_address(address) for address in addresses}))

@@ -1,8 +1,8 @@
-"""Keeps prefixes that users choose (ULA, RFC 4193) away from the networks that a host itself uses.
+"""Refuses user-chosen prefixes (ULA, RFC 4193) that overlap networks which the host itself uses.
 
-A segment's gateway address gives the host a route to the segment's /64. If that /64 were the underlay's, or held the
-host's name server or database, the host's own traffic would go to a user's guests. What the host uses is read from
-/proc, of the network namespace of the calling thread.
+A segment's gateway address gives the host a route to the segment's /64. If that /64 contained the underlay, a name
+server or the database, the host's own traffic would go to a user's guests. Addresses, routes and connections of the
+host are read from /proc, in the network namespace of the calling thread.
 """
 
 import contextlib
@@ -14,80 +14,80 @@ from pathlib import Path
 from hypervisor.api.errors import LaunchFailed
 from hypervisor.api.spec import NicSpec
 
-NET = Path("/proc/thread-self/net")
-RESOLVERS = Path("/etc/resolv.conf")
-LISTEN = "0A"
-REJECT = 0x200
-"""RTF_REJECT: an unreachable or blackhole route, as RFC 4193 recommends for fc00::/7."""
+PROC_NET = Path("/proc/thread-self/net")
+RESOLV_CONF = Path("/etc/resolv.conf")
+TCP_LISTEN = "0A"
+RTF_REJECT = 0x200
+"""RTF_REJECT: unreachable and blackhole routes, which RFC 4193 recommends for fc00::/7, are no conflict."""
 
 log = logging.getLogger(__name__)
 
 
 def refuse_host_prefix(nic: NicSpec, installation: str, peers: Iterable[str]) -> None:
-    """Raise LaunchFailed when the user-chosen prefix of this interface is one that the host uses itself."""
+    """Raise LaunchFailed if the user-chosen prefix of this interface overlaps a network that the host uses."""
     if not nic.prefix_by_user or nic.gateway is None:
         return
     prefix = IPv6Network((int(nic.gateway), 64), strict=False)
-    for use in _uses(prefix, installation, peers):
-        log.error("segment %d: the prefix %s, chosen by a user, is refused: %s", nic.vni, prefix, use)
+    for conflict in _find_conflicts(prefix, installation, peers):
+        log.error("segment %d: refused the user-chosen prefix %s: %s", nic.vni, prefix, conflict)
         raise LaunchFailed(f"The prefix {prefix} is in use by this cloud's hosts. Choose another one for the subnet.")
 
 
-def _uses(prefix: IPv6Network, installation: str, peers: Iterable[str]) -> Iterator[str]:
-    ours = tuple(f"6{kind}{installation}" for kind in "bvtn")
-    for address, link in _addresses():
-        if address in prefix and not link.startswith(ours):
+def _find_conflicts(prefix: IPv6Network, installation: str, peers: Iterable[str]) -> Iterator[str]:
+    own_links = tuple(f"6{kind}{installation}" for kind in "bvtn")
+    for address, link in _local_addresses():
+        if address in prefix and not link.startswith(own_links):
             yield f"{link} has the address {address}"
-    for destination, link in _routes():
-        if destination.prefixlen > 0 and destination.overlaps(prefix) and not link.startswith(ours):
-            yield f"there is a route to {destination} by {link}"
-    for address in _clients_of():
+    for destination, link in _list_routes():
+        if destination.prefixlen > 0 and destination.overlaps(prefix) and not link.startswith(own_links):
+            yield f"there is a route to {destination} via {link}"
+    for address in _connected_servers():
         if address in prefix:
             yield f"the host has a connection to {address}"
-    for address in (*_parsed(peers), *_resolvers()):
+    for address in (*_parse_addresses(peers), *_read_resolvers()):
         if address in prefix:
             yield f"{address} is a peer or name server of the host"
 
 
-def _addresses() -> Iterator[tuple[IPv6Address, str]]:
-    for words in _lines("if_inet6"):
-        yield IPv6Address(int(words[0], 16)), words[5]
+def _local_addresses() -> Iterator[tuple[IPv6Address, str]]:
+    for fields in _read_table("if_inet6"):
+        yield IPv6Address(int(fields[0], 16)), fields[5]
 
 
-def _routes() -> Iterator[tuple[IPv6Network, str]]:
-    for words in _lines("ipv6_route"):
-        if words[9] != "lo" and not int(words[8], 16) & REJECT:
-            yield IPv6Network((int(words[0], 16), int(words[1], 16)), strict=False), words[9]
+def _list_routes() -> Iterator[tuple[IPv6Network, str]]:
+    for fields in _read_table("ipv6_route"):
+        if fields[9] != "lo" and not int(fields[8], 16) & RTF_REJECT:
+            yield IPv6Network((int(fields[0], 16), int(fields[1], 16)), strict=False), fields[9]
 
 
-def _clients_of() -> Iterator[IPv6Address]:
-    """Servers that programs of this host are connected to, such as the database or the broker."""
-    sockets = [words for words in _lines("tcp6") if ":" in words[1]]
-    served = {words[1].partition(":")[2] for words in sockets if words[3] == LISTEN}
-    for words in sockets:
-        if words[3] != LISTEN and words[1].partition(":")[2] not in served:
-            yield _remote(words[2].partition(":")[0])
+def _connected_servers() -> Iterator[IPv6Address]:
+    """Yield the remote ends of outgoing TCP connections of this host, such as the database or the broker."""
+    sockets = [fields for fields in _read_table("tcp6") if ":" in fields[1]]
+    listening_ports = {fields[1].partition(":")[2] for fields in sockets if fields[3] == TCP_LISTEN}
+    for fields in sockets:
+        if fields[3] != TCP_LISTEN and fields[1].partition(":")[2] not in listening_ports:
+            yield _parse_proc_address(fields[2].partition(":")[0])
 
 
-def _remote(text: str) -> IPv6Address:
-    """An address as /proc/net/tcp6 has it: four words in the byte order of the host, here little-endian."""
+def _parse_proc_address(text: str) -> IPv6Address:
+    """Parse an address of /proc/net/tcp6: four 32-bit words in host byte order (little-endian)."""
     words = (bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, 32, 8))
     return IPv6Address(b"".join(words))
 
 
-def _resolvers() -> Iterator[IPv6Address]:
+def _read_resolvers() -> Iterator[IPv6Address]:
     with contextlib.suppress(OSError):
-        lines = [line.split() for line in RESOLVERS.read_text(errors="replace").splitlines()]
-        yield from _parsed(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
+        lines = [line.split() for line in RESOLV_CONF.read_text(errors="replace").splitlines()]
+        yield from _parse_addresses(fields[1] for fields in lines if len(fields) > 1 and fields[0] == "nameserver")
 
 
-def _parsed(texts: Iterable[str]) -> Iterator[IPv6Address]:
+def _parse_addresses(texts: Iterable[str]) -> Iterator[IPv6Address]:
     for text in texts:
         with contextlib.suppress(ValueError):
             yield IPv6Address(text)
 
 
-def _lines(name: str) -> Iterator[list[str]]:
+def _read_table(name: str) -> Iterator[list[str]]:
     with contextlib.suppress(FileNotFoundError):
-        for line in (NET / name).read_text().splitlines():
+        for line in (PROC_NET / name).read_text().splitlines():
             yield line.split()

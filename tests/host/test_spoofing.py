@@ -122,7 +122,7 @@ def taps(make_host: HostMaker, blank_image: Path) -> Iterator[tuple[int, int]]:
     os.close(hostile)
     os.close(victim)
     host.guard.remove([HOSTILE, VICTIM])
-    assert host.guard.guarded_taps() == set()
+    assert host.guard.list_guarded_taps() == set()
     host.close_down()
 
 
@@ -184,7 +184,7 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
     # A flood of sources fills no neighbour table.
     for number in range(2000):
         os.write(taps[0], VNET_HEADER + frame(ipv6(some[number], icmp(SOLICIT, OTHER))))
-    assert host.guard.dropped(nic) > 300
+    assert host.guard.count_dropped(nic) > 300
     # All of the prefix, which its own address is in: what a guest with changing addresses needs.
     host.guard.ensure([nic.model_copy(update={"allowed": ((HOSTILE.mac, PREFIX.network),)})])
     assert [number for number, sent in enumerate(allowed[2:]) if not seen(taps, sent, 300 + number)] == []
@@ -232,10 +232,10 @@ def test_every_drop_is_counted(make_host: HostMaker, blank_image: Path) -> None:
     host.links.ensure_segment(HOSTILE)
     host.guard.ensure([HOSTILE])
     tap = host.links.open_tap(HOSTILE, 65534)
-    before = host.guard.dropped(HOSTILE)
+    before = host.guard.count_dropped(HOSTILE)
     for sent in FORBIDDEN.values():
         os.write(tap, VNET_HEADER + sent)
-    assert host.guard.dropped(HOSTILE) - before == len(FORBIDDEN)
+    assert host.guard.count_dropped(HOSTILE) - before == len(FORBIDDEN)
     os.close(tap)
     host.close_down()
 
@@ -247,13 +247,13 @@ def test_rules_that_somebody_flushed_come_back(make_host: HostMaker, blank_image
     host.ensure_running(one)
     host.ensure_running(two)
     subprocess.run(["nft", "flush", "ruleset"], check=True)
-    assert host.guard.guarded_taps() == set()
+    assert host.guard.list_guarded_taps() == set()
     host.repair()
-    assert host.guard.guarded_taps() == {host.links.tap(spec.nics[0].port_id) for spec in (one, two)}
+    assert host.guard.list_guarded_taps() == {host.links.tap(spec.nics[0].port_id) for spec in (one, two)}
     host.remove(one.id)
-    assert host.guard.guarded_taps() == {host.links.tap(two.nics[0].port_id)}
+    assert host.guard.list_guarded_taps() == {host.links.tap(two.nics[0].port_id)}
     host.remove(two.id)
-    assert host.guard.guarded_taps() == set()
+    assert host.guard.list_guarded_taps() == set()
 
 
 def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:
@@ -272,11 +272,11 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     stolen = IPv6Address(int(GATEWAY) + 7)
     address = victim.nics[0].addresses[0].ip
     assert "0% packet loss" in ssh(hostile, private, f"ping6 -c 2 {address}")
-    before = host.guard.dropped(hostile.nics[0])
+    before = host.guard.count_dropped(hostile.nics[0])
     ssh(hostile, private, f"ip -6 addr add {stolen}/64 dev eth0; ping6 -c 2 -W 1 -I {stolen} {address} || true")
     said = ssh(hostile, private, f"ping6 -c 2 -W 1 -I {stolen} {address} || true")
     assert "100% packet loss" in said
-    assert host.guard.dropped(hostile.nics[0]) > before
+    assert host.guard.count_dropped(hostile.nics[0]) > before
     assert "0% packet loss" in ssh(hostile, private, f"ip -6 addr del {stolen}/64 dev eth0; ping6 -c 2 {address}")
 
     # From network to network, by whatever route. What arrives counts: there need not be a way back.
