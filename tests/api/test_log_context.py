@@ -71,13 +71,13 @@ def test_log_lines_do_not_mix_requests(client: Api, as_member: Api, lines: Calla
 
 
 class RemoteLike(RemoteConductor):
-    """The desk of a host on another computer, without a broker in between."""
+    """A remote host's conductor without a broker."""
 
     def __init__(self, conductor: LocalConductor) -> None:
-        self._desk = conductor
+        self._local = conductor
 
-    def _ask(self, name: str, **arguments: object) -> object:
-        return messages.dispatch(self._desk, {"ask": name, **arguments})
+    def _request(self, name: str, **arguments: object) -> object:
+        return messages.dispatch(self._local, {"ask": name, **arguments})
 
 
 class Broken(FakeHypervisor):
