@@ -129,7 +129,7 @@ class MigrationDriver:
                 return False
             target.close_listeners(paths.qmp)
             self._machines.segments.claim(spec.id, spec.nics)
-            neighbor_adverts.send_router_advertisements(self._machines.links, spec.nics)
+            neighbor_adverts.send_gateway_advertisements(self._machines.links, spec.nics)
             if sent is not None and sent.console is not None:
                 prepend_console(paths.console, unpack(sent.console))
             write(paths.spec, spec.model_dump_json().encode())

@@ -1,15 +1,16 @@
-"""Links of this host: a VXLAN device and a bridge for each segment, and a tap for each network interface.
+"""Network links of a host: a VXLAN device and a bridge for each segment, and a tap for each network interface.
 
-The only user of pyroute2. Taps are not persistent: one exists exactly as long as the qemu that holds its descriptor, so
-there is none to be left behind. A bridge is a segment's switch and carries the gateway's address:
+The only module that uses pyroute2. Taps are not persistent: a tap exists as long as the qemu process that holds its
+descriptor, so none is left behind. A bridge is the switch of a segment and carries the gateway's address:
 
     guest - tap - bridge - VXLAN - uplink - other hosts
                     |
                  the host itself (gateway, router and metadata addresses)
 
-Each host with a bridge in a segment is its guests' gateway (docs/decisions/0005-every-host-is-a-gateway.md): these
-addresses are the same on all hosts, and rules in spoofing.py keep a host from hearing of them from another one. Beside
-them a bridge has addresses of its own, made from its MAC, which the host uses whenever it is the one who begins.
+Each host is the gateway of its own guests (docs/decisions/0005-every-host-is-a-gateway.md). The gateway, router and
+metadata addresses are the same on all hosts; the rules in antispoofing.py drop neighbour discovery for them between
+hosts. A bridge also has addresses of its own, derived from its MAC, which are the source of all traffic that the host
+itself originates.
 """
 
 import errno
@@ -43,9 +44,9 @@ IFA_F_NODAD = 0x02
 RTPROT_STATIC = 4
 ADDRESS_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 LINK_LOCAL = IPv6Interface("fe80::/64")
-# Where guests find metadata; also who advertises routes, so that a guest's router is the same on whatever host it runs.
+# Address of the metadata service and source of router advertisements: a guest's router is the same on every host.
 METADATA = IPv6Address("fe80::a9fe:a9fe")
-# How the MACs of all bridges of all hosts begin; the rest is worked out from the host's name and the segment.
+# Common prefix of the MACs of all bridges on all hosts; the rest is a hash of installation, host name and VNI.
 BRIDGE_MAC_PREFIX = "0a:36"
 INFINITE_LIFETIME = 0xFFFF_FFFF
 ALL_ZERO_MAC = "00:00:00:00:00:00"
@@ -53,13 +54,12 @@ TUNSETIFF = 0x400454CA
 TUNSETOWNER = 0x400454CC
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 SYSCTL = Path("/proc/sys/net/ipv6/conf")
-# The kernel hands over up to 64 KiB as one packet, so a bucket must hold that much.
+# A token bucket must hold the largest packet: up to 64 KiB with segmentation offload.
 MIN_BURST_BYTES = 66_000
 
-# The bridge takes part in IPv6 as a router on this link only: it sends router advertisements (radvd looks at
-# `forwarding`) and believes none. The host's own interfaces stay as they are: `all.forwarding` would make a host that
-# got its address by router advertisement forget its default route. Its operator turns it on when there is an uplink
-# to forward to.
+# The bridge is a router on its own link: it sends router advertisements (radvd requires `forwarding`) and accepts none.
+# The host's own interfaces are not changed: with `all.forwarding` a host that is configured by router advertisements
+# loses its default route. Operators enable forwarding themselves or with `--forward`.
 ROUTER_SYSCTLS = {
     "disable_ipv6": 0,
     "accept_ra": 0,
@@ -68,14 +68,14 @@ ROUTER_SYSCTLS = {
     "accept_dad": 0,
     "forwarding": 1,
 }
-# Ports of the bridge have no address of their own, so nobody reaches the host through one.
+# Bridge ports have no addresses, so the host is not reachable through them.
 BRIDGE_PORT_SYSCTLS = {"disable_ipv6": 1}
 
 
 class Links:
-    """The links of one installation; the installation's number is in every name, so two never touch each other's.
+    """The links of one installation, whose number is part of every link's name.
 
-    A netlink socket belongs to one thread, so one thread does all of it, one thing at a time.
+    A netlink socket belongs to one thread, so one worker thread executes all operations in sequence.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class Links:
         host_name: str = os.uname().nodename,
         peers: Collection[IPv6Address] = (),
     ) -> None:
-        """`peers`: what the other hosts are sent a copy of each flooded frame at, where the underlay has no multicast.
-        It may name this host too, so that all hosts can have the same list."""
+        """`peers`: underlay addresses that get a copy of each flooded frame, for an underlay without multicast. May
+        include this host, so that all hosts can share one list."""
         self.installation = installation
         self.uplink = uplink
         self.host_name = host_name
         self.peers = frozenset(map(str, peers))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="links")
         self._open_netlink = open_netlink
-        self._opened: IPRoute | None = None
+        self._netlink: IPRoute | None = None
 
     def bridge(self, vni: int) -> str:
         return f"6b{self.installation}-{vni:06x}"
@@ -107,39 +107,39 @@ class Links:
         return f"6t{self.installation}{port_id.replace('-', '')[:9]}"
 
     def ensure_segment(self, nic: NicSpec) -> tuple[int, int]:
-        """VXLAN device, bridge and the gateway's address for the segment of this interface.
+        """Ensure VXLAN device, bridge and gateway address for the segment of this interface.
 
         Returns the indices of bridge and VXLAN device.
         """
-        return self._do(lambda ip: self._ensure_segment(ip, nic))
+        return self._submit(lambda ip: self._ensure_segment(ip, nic))
 
     def open_tap(self, nic: NicSpec, owner: int) -> int:
-        """A tap on the segment's bridge; the caller owns the descriptor, and with it the life of the tap."""
-        return self._do(lambda ip: self._open_tap(ip, nic, owner))
+        """Create a tap on the segment's bridge. Returns its descriptor; the tap exists until the caller closes it."""
+        return self._submit(lambda ip: self._open_tap(ip, nic, owner))
 
     def ensure_tap_plugged(self, nic: NicSpec) -> None:
-        """The tap of a running machine is on its bridge, also when the bridge had to be made anew."""
+        """Attach the tap of a running machine to its bridge, for example after the bridge was recreated."""
 
         def plug(ip: IPRoute) -> None:
             tap, bridge = _link_index(self.tap(nic.port_id)), _link_index(self.bridge(nic.vni))
-            if tap is not None and bridge is not None and _master(ip, tap) != bridge:
+            if tap is not None and bridge is not None and _master_index(ip, tap) != bridge:
                 ip.link("set", index=tap, master=bridge, mtu=nic.mtu, state="up")
 
-        self._do(plug)
+        self._submit(plug)
 
     def list_segments(self) -> dict[int, tuple[int, int]]:
-        """What this installation has here: VNI → indices of bridge and VXLAN device, 0 for one that is missing."""
+        """List this installation's segments: VNI → indices of bridge and VXLAN device, 0 where one is missing."""
         bridges, vxlans = self.bridge(0)[:7], self.vxlan(0)[:7]
 
-        def look(_: IPRoute) -> dict[int, tuple[int, int]]:
+        def list_links(_: IPRoute) -> dict[int, tuple[int, int]]:
             names = {name: index for index, name in socket.if_nameindex()}
             vnis = {int(name[7:], 16) for name in names if name.startswith((bridges, vxlans))}
             return {vni: (names.get(self.bridge(vni), 0), names.get(self.vxlan(vni), 0)) for vni in vnis}
 
-        return self._do(look)
+        return self._submit(list_links)
 
     def remove_segment(self, vni: int) -> None:
-        """Bridge and VXLAN device go; content if they are gone."""
+        """Remove bridge and VXLAN device; succeeds when they are already gone."""
 
         def remove(ip: IPRoute) -> None:
             for name in (self.vxlan(vni), self.bridge(vni)):
@@ -147,23 +147,23 @@ class Links:
                 if index is not None:
                     ip.link("del", index=index)
 
-        self._do(remove)
+        self._submit(remove)
 
     def underlay_address(self) -> IPv6Address:
-        """By which other hosts reach this one. Raises HostUnfit when the uplink has none."""
+        """The address by which other hosts reach this one. Raises HostUnfit when the uplink has none."""
         uplink = _link_index(self.uplink)
         if uplink is None:
-            raise HostUnfit(f"There is no interface {self.uplink} to reach other hosts by: choose another uplink.")
-        return self._do(lambda ip: self._own_address(ip, uplink))
+            raise HostUnfit(f"The uplink {self.uplink} does not exist: choose another interface to reach other hosts.")
+        return self._submit(lambda ip: self._find_underlay_address(ip, uplink))
 
     def tunnel_name(self) -> str:
-        """The name of the link to the translator between IPv6 and IPv4."""
+        """The name of the tun interface between the kernel and tayga (NAT64)."""
         return f"6n{self.installation}"
 
     def ensure_tunnel(self, address: IPv6Address, destinations: Sequence[Destination]) -> bool:
-        """A tun that only root may open, with this address, and with routes to exactly these destinations.
+        """Ensure the tun interface, for root only, with this address and routes to exactly these destinations.
 
-        True when it had to be made.
+        Returns whether it was created.
         """
 
         def ensure(ip: IPRoute) -> bool:
@@ -185,32 +185,32 @@ class Links:
                         ip.route("del", dst=destination, oif=index, family=family)
             return made
 
-        return self._do(ensure)
+        return self._submit(ensure)
 
     def remove_tunnel(self) -> None:
-        """It goes, and its routes with it; content if it is gone."""
+        """Remove the tun interface and its routes; succeeds when it is already gone."""
         index = _link_index(self.tunnel_name())
         if index is not None:
-            self._do(lambda ip: ip.link("del", index=index))
+            self._submit(lambda ip: ip.link("del", index=index))
 
     def close(self) -> None:
-        """Close the socket. The links stay."""
-        if self._opened is not None:
-            self._thread.submit(self._opened.close).result()
-            self._opened = None
+        """Close the netlink socket. The links stay."""
+        if self._netlink is not None:
+            self._thread.submit(self._netlink.close).result()
+            self._netlink = None
         self._thread.shutdown()
 
-    def _do(self, work: Callable[[IPRoute], T]) -> T:
+    def _submit(self, work: Callable[[IPRoute], T]) -> T:
         def run() -> T:
-            if self._opened is None:
-                self._opened = self._open_netlink()
-            return work(self._opened)
+            if self._netlink is None:
+                self._netlink = self._open_netlink()
+            return work(self._netlink)
 
         try:
             return self._thread.submit(run).result()
         except NetlinkError as error:
             if error.code in (errno.EPERM, errno.EACCES):
-                raise HostUnfit("Making network links needs root (CAP_NET_ADMIN): start Sixstack as root.") from error
+                raise HostUnfit("Creating network links needs root (CAP_NET_ADMIN): start Sixstack as root.") from error
             raise LaunchFailed(f"The host's network cannot be set up: {os.strerror(error.code)}.") from error
 
     def _ensure_segment(self, ip: IPRoute, nic: NicSpec) -> tuple[int, int]:
@@ -225,7 +225,7 @@ class Links:
                 address=self.bridge_mac(nic.vni),
                 br_stp_state=0,
                 br_forward_delay=0,
-                # Neighbour discovery must not depend on somebody sending multicast listener queries.
+                # With MLD snooping, neighbour discovery would depend on an MLD querier in the segment.
                 br_mcast_snooping=0,
             )
         set_sysctls(bridge_name, ROUTER_SYSCTLS)
@@ -245,22 +245,22 @@ class Links:
                 f"The network's MTU of {nic.mtu} does not fit through {self.uplink}: VXLAN takes 70 bytes."
             ) from error
         ip.link("set", index=bridge, mtu=nic.mtu, state="up")
-        # The first link-local address is the one the kernel looks for neighbours with: that must be the host's own, as
-        # answers to a shared one would go to whichever host is nearest to the guest.
+        # The kernel sends neighbour solicitations from the first link-local address. It must be the bridge's own:
+        # replies to the shared address would be delivered to the host that the replying guest runs on.
         mac = self.bridge_mac(nic.vni)
         _add_address(ip, bridge, slaac_address(LINK_LOCAL, mac), 64)
         _add_address(ip, bridge, METADATA, 128)
         if nic.gateway is not None:
             _add_address(ip, bridge, slaac_address(IPv6Interface((nic.gateway, 64)), mac), 64)
-            # Deprecated: it is answered from, but nothing of the host's own begins with it.
+            # Deprecated (preferred lifetime 0): accepts traffic, but is no source of new connections of the host.
             _add_address(ip, bridge, nic.gateway, 64, preferred_lft=0, valid_lft=INFINITE_LIFETIME)
         return bridge, vxlan
 
     def _add_vxlan(self, ip: IPRoute, name: str, vni: int) -> int:
         uplink = _link_index(self.uplink)
         if uplink is None:
-            raise HostUnfit(f"There is no interface {self.uplink} to carry VXLAN: choose another uplink.")
-        how = {} if self.peers else {"vxlan_group6": str(IPv6Address(MULTICAST_BASE + vni))}
+            raise HostUnfit(f"The uplink {self.uplink} does not exist: choose another interface to carry VXLAN.")
+        multicast = {} if self.peers else {"vxlan_group6": str(IPv6Address(MULTICAST_BASE + vni))}
         try:
             index = _add_link(
                 ip,
@@ -270,33 +270,33 @@ class Links:
                 vxlan_port=VXLAN_PORT,
                 vxlan_link=uplink,
                 vxlan_ttl=VXLAN_TTL,
-                **(how or {"vxlan_local6": str(self._own_address(ip, uplink))}),
+                **(multicast or {"vxlan_local6": str(self._find_underlay_address(ip, uplink))}),
             )
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
             raise LaunchFailed(
-                f"The segment {vni} is taken on {self.uplink} by somebody else: give this installation other VNIs."
+                f"VNI {vni} is in use on {self.uplink} by another program: give this installation other VNIs."
             ) from error
-        for peer in self._others(ip):
+        for peer in self._other_peers(ip):
             ip.fdb("append", ifindex=index, lladdr=ALL_ZERO_MAC, dst=peer)
         return index
 
-    def _others(self, ip: IPRoute) -> frozenset[str]:
-        """The peers that are not this host."""
+    def _other_peers(self, ip: IPRoute) -> frozenset[str]:
+        """The peers without this host's own addresses."""
         own = {address.get_attr("IFA_ADDRESS") for address in ip.get_addr(family=socket.AF_INET6)}
         return self.peers - own
 
-    def _own_address(self, ip: IPRoute, uplink: int) -> IPv6Address:
-        """By which the other hosts know this one: it is in their list of peers."""
+    def _find_underlay_address(self, ip: IPRoute, uplink: int) -> IPv6Address:
+        """The underlay address of this host: one of the peers if possible, global rather than link-local."""
         found = [address.get_attr("IFA_ADDRESS") for address in ip.get_addr(family=socket.AF_INET6, index=uplink)]
-        known = [IPv6Address(address) for address in found]
-        for address in sorted(known, key=lambda address: (str(address) not in self.peers, address.is_link_local)):
+        addresses = [IPv6Address(address) for address in found]
+        for address in sorted(addresses, key=lambda address: (str(address) not in self.peers, address.is_link_local)):
             return address
         raise HostUnfit(f"The uplink {self.uplink} has no IPv6 address to send VXLAN from.")
 
     def _matches_configuration(self, ip: IPRoute, vxlan: int) -> bool:
-        """Whether a VXLAN device goes where it should: the operator may have changed uplink or peers."""
+        """Whether a VXLAN device has the configured uplink and peers, which the operator may have changed."""
         (link,) = ip.get_links(vxlan)
         made = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
         if made.get_attr("IFLA_VXLAN_LINK") != _link_index(self.uplink):
@@ -310,7 +310,7 @@ class Links:
             for entry in entries
             if entry.get_attr("NDA_LLADDR") == ALL_ZERO_MAC and entry["ifindex"] == vxlan
         }
-        return flooded == self._others(ip)
+        return flooded == self._other_peers(ip)
 
     def _open_tap(self, ip: IPRoute, nic: NicSpec, owner: int) -> int:
         bridge = _link_index(self.bridge(nic.vni))
@@ -323,36 +323,37 @@ class Links:
             index = _link_index(name)
             ip.link("set", index=index, master=bridge, mtu=nic.mtu, state="up")
             if index is not None and nic.inbound is not None:
-                _shape_ingress(ip, index, nic.inbound)
+                _limit_received(ip, index, nic.inbound)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
     def bridge_mac(self, vni: int) -> str:
-        """Fixed, for otherwise a bridge takes the lowest MAC of its ports, and its link-local address with it."""
+        """The fixed MAC of a segment's bridge. Without one a bridge takes the lowest MAC of its ports."""
         digest = hashlib.sha256(f"{self.installation}-{self.host_name}-{vni}".encode()).digest()
         return f"{BRIDGE_MAC_PREFIX}:{digest[:4].hex(':')}"
 
 
 def enable_forwarding() -> None:
-    """Let the kernel pass packets on between links: IPv6 can only do so for all links together.
+    """Enable IPv6 and IPv4 forwarding between links; for IPv6 this is a switch for all links together.
 
-    Links that listen to a router go on listening: a kernel that forwards would otherwise drop its default route.
+    Links that accept router advertisements continue to do so (accept_ra=2); otherwise the kernel drops the default
+    route that it learnt from them.
     """
-    everywhere = SYSCTL / "all" / "forwarding"
-    if everywhere.read_text().strip() == "0":
+    all_links = SYSCTL / "all" / "forwarding"
+    if all_links.read_text().strip() == "0":
         for accept in SYSCTL.glob("*/accept_ra"):
             if accept.parent.name != "all" and accept.read_text().strip() == "1":
                 accept.write_text("2")
-        everywhere.write_text("1")
-    legacy = Path("/proc/sys/net/ipv4/ip_forward")
-    if legacy.read_text().strip() == "0":
-        legacy.write_text("1")
+        all_links.write_text("1")
+    ipv4_forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    if ipv4_forwarding.read_text().strip() == "0":
+        ipv4_forwarding.write_text("1")
 
 
 def create_tap(name: str, owner: int) -> int:
-    """A tap that lives as long as the descriptor. Only `owner` may open it as well, and only with that name."""
+    """Create a tap that exists as long as the returned descriptor is open. Only user `owner` may open it by name."""
     try:
         descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -364,12 +365,14 @@ def create_tap(name: str, owner: int) -> int:
         os.close(descriptor)
         if error.errno == errno.EBUSY:
             raise LaunchFailed(f"The tap {name} is in use by another process.") from error
-        raise HostUnfit(f"A tap cannot be made ({error.strerror}): this needs root (CAP_NET_ADMIN).") from error
+        raise HostUnfit(
+            f"The tap {name} cannot be created ({error.strerror}): this needs root (CAP_NET_ADMIN)."
+        ) from error
     return descriptor
 
 
 def set_sysctls(interface: str, values: dict[str, int]) -> None:
-    """Set IPv6 switches of one interface. Where the kernel has IPv6 turned off, there is nothing to set."""
+    """Set IPv6 sysctls of one interface. Missing ones are skipped: the kernel may have IPv6 disabled."""
     for key, value in values.items():
         try:
             (SYSCTL / interface / key).write_text(str(value))
@@ -379,8 +382,8 @@ def set_sysctls(interface: str, values: dict[str, int]) -> None:
             raise HostUnfit(f"{SYSCTL / interface / key} cannot be set: {error.strerror}.") from error
 
 
-def _shape_ingress(ip: IPRoute, tap: int, rate: Rate) -> None:
-    """What goes to the guest waits its turn; it ends with the tap."""
+def _limit_received(ip: IPRoute, tap: int, rate: Rate) -> None:
+    """Limit the rate at which the guest receives, with an HTB queue on the tap; removed with the tap."""
     peak = max(rate.average, rate.peak)
     buckets = {
         "burst": max(rate.burst, MIN_BURST_BYTES, rate.average // 100),
@@ -404,22 +407,22 @@ def _add_address(ip: IPRoute, index: int, address: IPv6Address, prefix_length: i
 
 
 def _link_index(name: str) -> int | None:
-    """Asked without netlink: a hundred times cheaper."""
+    """The index of a link, None when missing. Uses an ioctl, which costs a hundredth of a netlink request."""
     try:
         return socket.if_nametoindex(name)
     except OSError:
         return None
 
 
-def _master(ip: IPRoute, index: int) -> int | None:
+def _master_index(ip: IPRoute, index: int) -> int | None:
     (link,) = ip.get_links(index)
     master: int | None = link.get_attr("IFLA_MASTER")
     return master
 
 
-def _add_link(ip: IPRoute, name: str, **members: object) -> int:
-    ip.link("add", ifname=name, **members)
+def _add_link(ip: IPRoute, name: str, **attributes: object) -> int:
+    ip.link("add", ifname=name, **attributes)
     index = _link_index(name)
     if index is None:
-        raise LaunchFailed(f"The link {name} vanished as soon as it was made.")
+        raise LaunchFailed(f"The link {name} disappeared right after it was created.")
     return index

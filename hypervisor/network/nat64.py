@@ -1,10 +1,10 @@
-"""The way to IPv4: tayga translates between IPv6 and IPv4 (NAT64), unbound gives IPv4 servers IPv6 addresses (DNS64).
+"""NAT64 and DNS64: supervises tayga (translation between IPv6 and IPv4) and unbound (synthesized AAAA records).
 
     guest -> bridge -> tun -> tayga -> tun -> masquerade -> uplink          prefix + a.b.c.d becomes a.b.c.d
-    guest -> unbound on this host: a name without AAAA is answered with prefix + its A
+    guest -> unbound on this host: a name without AAAA resolves to prefix + its A record
 
-Both run on every host that is told to, for its own guests; the resolver has the same address on all hosts of an
-installation. Like radvd they outlive us and are found again.
+Both run on every host configured for NAT64 and serve its own guests. The resolver has the same address on all hosts of
+an installation. Like radvd, both keep running while the agent restarts, and are found again by their pid files.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from hypervisor.network.links import Destination, Links, enable_forwarding
 
 log = logging.getLogger(__name__)
 
-NOBODY = "nobody"
+TAYGA_ACCOUNT = "nobody"
 PROGRAMS = {"tayga": "apt install tayga", "unbound": "apt install unbound"}
 
 
 class Nat64Service:
-    """NAT64 and DNS64 of one installation on this host; `wanted` None takes away what an earlier run has left."""
+    """NAT64 and DNS64 of one installation on this host. `wanted` None: remove processes and rules of an earlier run."""
 
     def __init__(
         self,
@@ -41,53 +41,55 @@ class Nat64Service:
         paths: HostPaths,
         links: Links,
         wanted: Nat64 | None,
-        mapped: Callable[[], Nat64Mappings] = tuple,
+        list_mappings: Callable[[], Nat64Mappings] = tuple,
     ) -> None:
-        """`mapped`: the addresses of this host's guests that the control plane has mapped, beside the operator's."""
+        """`list_mappings` returns addresses that the API maps to guests of this host, not the operator's."""
         self.installation = installation
         self.directory = paths.state / "nat64"
         self.links = links
         self.wanted = wanted
-        self.mapped = mapped
+        self.list_mappings = list_mappings
         self.table = f"sixstack_{installation}_nat64"
         digest = hashlib.sha256(f"nat64-{installation}".encode()).digest()
-        self._own = IPv6Network((b"\xfd" + digest[:7] + bytes(8), 64))
+        self._ula = IPv6Network((b"\xfd" + digest[:7] + bytes(8), 64))
         self._lock = threading.Lock()
 
     @property
     def resolver(self) -> IPv6Address:
-        """Where guests find DNS64."""
-        return self._own[0x53]
+        """The address of the DNS64 resolver."""
+        return self._ula[0x53]
 
     def check(self) -> None:
-        """Raise HostUnfit, saying what to do, when a program is missing."""
+        """Raise HostUnfit with the package to install when a program is missing."""
         for program, remedy in PROGRAMS.items():
             if self.wanted is not None and shutil.which(program) is None:
                 raise HostUnfit(f"{program} is missing, which NAT64 needs: {remedy}")
 
     def ensure(self) -> None:
-        """Both run as they should. One that runs already goes on undisturbed, unless its configuration has changed."""
+        """Set up rules, tun interface, tayga and unbound. Restart a program only if its configuration has changed."""
         if self.wanted is None:
             self.close_down()
             return
         with self._lock:
             enable_forwarding()
             tunnel = self.links.tunnel_name()
-            wanted = self._wanted(self.wanted)
-            ours: list[Destination] = [*(address for address, _ in wanted.mappings), wanted.pool]
-            made = self.links.ensure_tunnel(self.resolver, [wanted.prefix, self._own, *ours])
-            _nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, wanted.pool))
+            wanted = self._with_guest_mappings(self.wanted)
+            routed: list[Destination] = [*(address for address, _ in wanted.mappings), wanted.pool]
+            is_new = self.links.ensure_tunnel(self.resolver, [wanted.prefix, self._ula, *routed])
+            _run_nft(nat64_rules(self.table, self.installation, tunnel, self.resolver, wanted.pool))
             private_directory(self.directory)
-            # Both need root to begin with, and give it up by themselves.
-            remembered = self.directory / "leases"
-            private_directory(remembered)
-            os.chown(remembered, pwd.getpwnam(NOBODY).pw_uid, -1)
-            options = ["--nodetach", "--user", NOBODY, "--config"]
-            self._keep("tayga", tayga_conf(tunnel, self._own[0x64], wanted, remembered), options, again=made)
-            self._keep("unbound", unbound_conf(self.resolver, wanted), ["-d", "-c"], again=made)
+            # Both start as root and drop privileges themselves.
+            lease_directory = self.directory / "leases"
+            private_directory(lease_directory)
+            os.chown(lease_directory, pwd.getpwnam(TAYGA_ACCOUNT).pw_uid, -1)
+            options = ["--nodetach", "--user", TAYGA_ACCOUNT, "--config"]
+            self._ensure_running(
+                "tayga", tayga_conf(tunnel, self._ula[0x64], wanted, lease_directory), options, restart=is_new
+            )
+            self._ensure_running("unbound", unbound_conf(self.resolver, wanted), ["-d", "-c"], restart=is_new)
 
     def close_down(self) -> None:
-        """Nothing of it is left."""
+        """Stop both programs; remove the tun interface, the rules and the state directory."""
         with self._lock:
             if not self.directory.exists():
                 return
@@ -97,66 +99,71 @@ class Nat64Service:
                     running.end()
             self.links.remove_tunnel()
             for family in ("ip", "ip6"):
-                _nft([f"add table {family} {self.table}", f"delete table {family} {self.table}"])
+                _run_nft([f"add table {family} {self.table}", f"delete table {family} {self.table}"])
             shutil.rmtree(self.directory)
 
     def find_process(self, program: str) -> process.Process | None:
-        """tayga or unbound, if it runs."""
+        """The running tayga or unbound process, or None."""
         return process.find(self.directory / f"{program}.pid")
 
-    def _wanted(self, wanted: Nat64) -> Nat64:
-        """With the guests' own mappings; where the operator has mapped one of the two addresses, that stands."""
-        taken = {address for pair in wanted.mappings for address in pair}
-        more = [(outside, guest) for outside, guest in self.mapped() if not taken & {outside, guest}]
-        lost = [str(outside) for outside, _ in more if outside in wanted.pool]
-        if lost:
-            log.error("%s cannot be mapped to guests: the pool %s has them", ", ".join(lost), wanted.pool)
+    def _with_guest_mappings(self, wanted: Nat64) -> Nat64:
+        """Add the mappings of guests; the operator's take precedence where they have one of the two addresses."""
+        operator_addresses = {address for pair in wanted.mappings for address in pair}
+        guest_mappings = [
+            (outside, guest) for outside, guest in self.list_mappings() if not operator_addresses & {outside, guest}
+        ]
+        rejected = [str(outside) for outside, _ in guest_mappings if outside in wanted.pool]
+        if rejected:
+            log.error("Cannot map %s to guests: in the dynamic pool %s", ", ".join(rejected), wanted.pool)
         return replace(
-            wanted, mappings=(*wanted.mappings, *((out, guest) for out, guest in more if out not in wanted.pool))
+            wanted,
+            mappings=(*wanted.mappings, *((out, guest) for out, guest in guest_mappings if out not in wanted.pool)),
         )
 
-    def _keep(self, program: str, text: str, options: list[str], *, again: bool) -> None:
+    def _ensure_running(self, program: str, content: str, options: list[str], *, restart: bool) -> None:
         configuration, pid_file = self.directory / f"{program}.conf", self.directory / f"{program}.pid"
         running = self.find_process(program)
-        known = configuration.read_text() if configuration.exists() else ""
+        current = configuration.read_text() if configuration.exists() else ""
         if running is not None:
-            if known == text and not again:
+            if current == content and not restart:
                 return
             running.end()
-        configuration.write_text(text)
+        configuration.write_text(content)
         configuration.chmod(0o644)
-        logged = self.directory / f"{program}.log"
+        log_file = self.directory / f"{program}.log"
         with configuration.open("rb") as file:
             command = [program, *options, f"/proc/self/fd/{file.fileno()}"]
-            process.start(command, pid_file=pid_file, log=logged, inherit=[file.fileno()])
+            process.start(command, pid_file=pid_file, log=log_file, inherit=[file.fileno()])
         found = process.wait_for_start(pid_file, 2)
         if found is None or found.wait(0.2):
-            log.error("%s does not start: %s", program, process.log_tail(logged) or "the system's log may say why")
+            log.error("%s failed to start: %s", program, process.log_tail(log_file) or "see the system log")
             raise LaunchFailed(NETWORK_FAILED)
 
 
-def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, remembered: Path) -> str:
-    """The configuration of tayga. In the directory it remembers who has which pool address, so that connections
-    outlive it when another mapping makes it start anew."""
+def tayga_conf(tunnel: str, own: IPv6Address, wanted: Nat64, lease_directory: Path) -> str:
+    """The configuration file of tayga.
+
+    tayga stores the assignment of pool addresses in `lease_directory`, so connections survive a restart.
+    """
     lines = [
         f"tun-device {tunnel}",
         f"ipv4-addr {wanted.pool[1]}",
         f"ipv6-addr {format_address(own)}",
         f"prefix {format_prefix(wanted.prefix)}",
         f"dynamic-pool {wanted.pool}",
-        f"data-dir {remembered}",
+        f"data-dir {lease_directory}",
         *(f"map {address} {format_address(guest)}" for address, guest in wanted.mappings),
     ]
     return "\n".join(lines) + "\n"
 
 
 def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
-    """The configuration of unbound. Who may ask is said by the packet filter."""
+    """The configuration file of unbound. The packet filter restricts access to guests."""
     lines = [
         "server:",
         f"  interface: {format_address(resolver)}",
         "  access-control: ::/0 allow",
-        f'  username: "{_account()}"',
+        f'  username: "{_unbound_account()}"',
         '  chroot: ""',
         '  directory: "/"',
         '  pidfile: ""',
@@ -175,7 +182,7 @@ def unbound_conf(resolver: IPv6Address, wanted: Nat64) -> str:
 
 
 def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Address, pool: IPv4Network) -> list[str]:
-    """Pool addresses leave as the host's own; translator and resolver serve our guests and nobody else."""
+    """nft commands: masquerade pool addresses; restrict tayga and unbound to guests of this installation."""
     bridges, address = f"6b{installation}-*", format_address(resolver)
     return [
         f"add table ip {table}",
@@ -192,16 +199,18 @@ def nat64_rules(table: str, installation: str, tunnel: str, resolver: IPv6Addres
     ]
 
 
-def _account() -> str:
-    """The account that Debian's package makes for unbound, where there is one."""
+def _unbound_account() -> str:
+    """The account that Debian's package creates for unbound, or an empty string."""
     try:
         return pwd.getpwnam("unbound").pw_name
     except KeyError:
         return ""
 
 
-def _nft(lines: list[str]) -> None:
-    done = subprocess.run(["nft", "-f", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=30)
-    if done.returncode != 0:
-        log.error("The rules of NAT64 cannot be set: %s", done.stderr.strip())
+def _run_nft(lines: list[str]) -> None:
+    result = subprocess.run(
+        ["nft", "-f", "-"], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=30
+    )
+    if result.returncode != 0:
+        log.error("Cannot apply the NAT64 rules: %s", result.stderr.strip())
         raise LaunchFailed(NETWORK_FAILED)

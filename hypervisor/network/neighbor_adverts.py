@@ -1,7 +1,7 @@
-"""Telling the guests of a segment where their router is: on this host, for those that have just come from another one.
+"""Unsolicited neighbour advertisements for the gateway addresses of a segment, sent after a live migration.
 
-A guest that was moved remembers the link-layer address of the bridge of the host that it left. An unsolicited neighbour
-advertisement (RFC 4861, 7.2.6) corrects that at once; other hosts drop it before their guests see it.
+A migrated guest has the bridge of its former host in its neighbour cache. An unsolicited neighbour advertisement
+(RFC 4861, 7.2.6) updates the entry at once; other hosts drop it before it reaches their guests.
 """
 
 import contextlib
@@ -16,25 +16,28 @@ from hypervisor.network.links import METADATA, Links
 
 log = logging.getLogger(__name__)
 
-ADVERTISEMENT = 136
+NEIGHBOUR_ADVERTISEMENT = 136
 ROUTER, OVERRIDE = 0x8000_0000, 0x2000_0000
 TARGET_LINK_LAYER_ADDRESS = 2
 ALL_NODES = "ff02::1"
 
 
-def send_router_advertisements(links: Links, nics: Iterable[NicSpec]) -> None:
-    """Say on each segment that its router's addresses are this host's. Guests find out by themselves, only later."""
+def send_gateway_advertisements(links: Links, nics: Iterable[NicSpec]) -> None:
+    """Advertise the gateway and metadata addresses of each segment with this host's MAC.
+
+    Errors are ignored: neighbour unreachability detection in the guest corrects the entry too, only later.
+    """
     for nic in nics:
         for address in (METADATA, nic.gateway):
             if address is not None:
                 with contextlib.suppress(OSError):
-                    _send(links.bridge(nic.vni), advertisement(address, links.bridge_mac(nic.vni)))
+                    _send(links.bridge(nic.vni), build_advertisement(address, links.bridge_mac(nic.vni)))
 
 
-def advertisement(target: IPv6Address, mac: str) -> bytes:
-    """The message, without its checksum, which is the kernel's."""
+def build_advertisement(target: IPv6Address, mac: str) -> bytes:
+    """A neighbour advertisement with router and override flags (RFC 4861, 4.4); the kernel fills in the checksum."""
     option = struct.pack("!BB6s", TARGET_LINK_LAYER_ADDRESS, 1, bytes.fromhex(mac.replace(":", "")))
-    return struct.pack("!BBHI", ADVERTISEMENT, 0, 0, ROUTER | OVERRIDE) + target.packed + option
+    return struct.pack("!BBHI", NEIGHBOUR_ADVERTISEMENT, 0, 0, ROUTER | OVERRIDE) + target.packed + option
 
 
 def _send(link: str, message: bytes) -> None:

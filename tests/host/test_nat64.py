@@ -115,7 +115,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     assert PAGE.decode() in said
     assert "64:ff9b::c105:5d0a" in said
     assert web.clients == [str(HOST)], "the world sees the host's address"
-    first, unbound = host.translator.find_process("tayga"), host.translator.running("unbound")
+    first, unbound = host.translator.find_process("tayga"), host.translator.find_process("unbound")
     assert first is not None
     assert unbound is not None
     status = Path(f"/proc/{first.pid}/status").read_text()
