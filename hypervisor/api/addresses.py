@@ -1,7 +1,7 @@
-"""IPv6 addresses as hosts accept them from the control plane, and their text for configuration files and rules.
+"""Validation and formatting of the IPv6 addresses that hosts receive from the control plane.
 
-`ipaddress` keeps a scope id, which is free text after `%`. Specs with one are refused, and all text for radvd, tayga,
-unbound and nft is made from the number of an address, so that nothing but an address can get into a configuration.
+`ipaddress` keeps a scope id, which is free text after `%`. Specs with a scope id are rejected, and addresses for radvd,
+tayga, unbound and nft are formatted from their integer value, which prevents injection into configuration files.
 """
 
 from ipaddress import IPv6Address, IPv6Network
@@ -15,24 +15,24 @@ def refuse_scope(value: IPv6Address | IPv6Network) -> None:
 
 
 def check_unicast(address: IPv6Address) -> None:
-    """Raise ValueError for what no guest, gateway or name server can have."""
+    """Raise ValueError for a scope id and for multicast, loopback and unspecified addresses."""
     refuse_scope(address)
     if address.is_multicast or address.is_loopback or address.is_unspecified:
         raise ValueError(f"{format_address(address)} is not a unicast address of a guest, gateway or name server")
 
 
 def check_routable(address: IPv6Address) -> None:
-    """The same, and for link-local addresses."""
+    """Raise ValueError for an address that is not unicast (`check_unicast`) or is link-local."""
     check_unicast(address)
     if address.is_link_local:
         raise ValueError(f"{format_address(address)} is a link-local address")
 
 
 def format_address(address: IPv6Address) -> str:
-    """The text of an address: digits and colons only."""
+    """Format an address as hexadecimal digits and colons only."""
     return str(IPv6Address(int(address)))
 
 
 def format_prefix(prefix: IPv6Network) -> str:
-    """The text of a prefix: digits, colons and its length."""
+    """Format a prefix as hexadecimal digits, colons and the prefix length."""
     return f"{format_address(prefix.network_address)}/{prefix.prefixlen}"

@@ -1,8 +1,8 @@
-"""What can go wrong on a host, by meaning. Every message is fit to be shown to the server's owner."""
+"""Exceptions of hypervisor hosts. Every message may be shown to the server's owner."""
 
 
 class HypervisorError(Exception):
-    """The host could not do what was asked. The message says why, in words a user understands."""
+    """The host failed to execute an operation. The message is the reason, suitable for users."""
 
 
 class ImageUnusable(HypervisorError):
@@ -10,7 +10,7 @@ class ImageUnusable(HypervisorError):
 
 
 class LaunchFailed(HypervisorError):
-    """qemu did not start, or its guest fell over before it ran."""
+    """qemu did not start, or the guest crashed during startup."""
 
 
 class AcceleratorFailed(LaunchFailed):
@@ -18,8 +18,8 @@ class AcceleratorFailed(LaunchFailed):
 
 
 class HostUnfit(HypervisorError):
-    """The host lacks something every machine needs (root, /dev/net/tun, a program). Says what to do."""
+    """The host lacks a requirement of all machines (root, /dev/net/tun, a program). The message names the remedy."""
 
 
 NETWORK_FAILED = "The host's network could not be set up."
-"""What users are shown when a program of the host's network fails; its own words go to the host's log."""
+"""Message for users when a network program of the host fails; the program's output goes to the host's log."""

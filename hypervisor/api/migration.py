@@ -1,11 +1,11 @@
-"""What two hosts must know of each other to move a machine: documents that pass through the control plane.
+"""Documents that migration source and target exchange through the control plane.
 
-    source  ── Offer ──▶ control plane ── Plan ──▶ destination      what runs, and how it was started
-    source ◀── Plan, Landing ── control plane ◀── Landing ──┘       where it is awaited
-    source  ── Sent ──▶ control plane ── Sent ──▶ destination       the guest has left; it may be shown to the world
+    source  ── Offer ──▶ control plane ── Plan ──▶ target             what runs, and how it was started
+    source ◀── Plan, Target ── control plane ◀── Target ──┘           where the target listens
+    source  ── TransferResult ──▶ control plane ── TransferResult ──▶ target    the transfer is complete
 
-A host believes an offer only where nobody but this machine's own guest can come to harm; the rest is in the
-MachineSpec, which the control plane makes.
+A target host trusts an offer only in fields that affect no other guest than the migrated one. Everything else comes
+from the MachineSpec, which the control plane creates.
 """
 
 import base64
@@ -26,7 +26,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class OfferedDisk(Document):
-    """A disk of the machine as it is; `alone` when it stands on no image."""
+    """A disk of the machine. `alone`: it has no backing image."""
 
     name: Name
     size_bytes: Annotated[int, Field(gt=0)]
@@ -34,10 +34,10 @@ class OfferedDisk(Document):
 
 
 class MigrationOffer(Document):
-    """A machine as its host has it. What is only known of a running one is None for one that is moved cold.
+    """The state of a machine on the source host. Fields of running machines are None in a cold migration.
 
-    `config_drive` is packed (`pack`); `slots` says which port's interface is plugged in where,
-    `consoles` that there is a screen.
+    `config_drive` is packed (`pack`); `slots` maps port ids to PCIe slots; `consoles`: the machine has a graphical
+    console.
     """
 
     disks: tuple[OfferedDisk, ...]
@@ -51,10 +51,10 @@ class MigrationOffer(Document):
 
 
 class MigrationPlan(Document):
-    """One migration. `key` is 64 hex digits, used once: only who knows it can send or receive disks and memory.
+    """The parameters of one migration. `key` is a one-time TLS-PSK of 64 hex digits that protects disks and memory.
 
-    `live`: the guest goes on; otherwise it is stopped, and only its disks are sent. `paused`: it is, and stays so.
-    `start`: after a cold migration it is started again.
+    `live`: the guest keeps running; otherwise it is stopped and only its disks are sent. `paused`: the guest is paused
+    and stays paused. `start`: start the guest after a cold migration.
     """
 
     id: str
@@ -66,7 +66,7 @@ class MigrationPlan(Document):
 
 
 class MigrationTarget(Document):
-    """Where a destination waits. `whole` are disks that have to be sent with the image they stand on."""
+    """Where the target listens. `whole`: disks to send together with their backing image."""
 
     address: IPv6Address
     disk_port: Port
@@ -75,13 +75,13 @@ class MigrationTarget(Document):
 
 
 class TransferResult(Document):
-    """The guest has left. `console` is what its serial console showed before, packed."""
+    """The result of a completed transfer. `console` is the packed log of the serial console on the source."""
 
     console: str | None = None
 
 
 class MigrationProgress(Document):
-    """How far a migration is, in bytes. Memory is sent more than once where the guest goes on writing to it."""
+    """Progress of a migration in bytes. Memory that the guest dirties is sent repeatedly."""
 
     memory_total: int = 0
     memory_processed: int = 0
@@ -92,12 +92,12 @@ class MigrationProgress(Document):
 
 
 def pack(content: bytes) -> str:
-    """A file as it travels in a document."""
+    """Compress and base64-encode a file for a document."""
     return base64.b64encode(lzma.compress(content, preset=1)).decode()
 
 
 def unpack(packed: str) -> bytes:
-    """The file again. Raises HypervisorError when it is none, or larger than any that is sent."""
+    """Decode the output of `pack`. Raises HypervisorError for corrupt input or content above LARGEST_FILE bytes."""
     try:
         reader = lzma.LZMADecompressor(memlimit=128 << 20)
         content = reader.decompress(base64.b64decode(packed, validate=True), LARGEST_FILE)

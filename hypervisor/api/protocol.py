@@ -1,7 +1,7 @@
-"""The seam between the agent and a host: what every hypervisor, real or fake, can do.
+"""The driver interface of a host (Nova: ComputeDriver), implemented by QemuHypervisor and FakeHypervisor.
 
-All methods are idempotent and may be called again after a crash at any point. They block; the agent calls them
-from worker threads, never twice at the same time for one machine.
+All methods are idempotent and may be repeated after a crash at any point. They block; the agent calls them from worker
+threads, one call at a time for each machine.
 """
 
 import socket
@@ -15,18 +15,18 @@ from hypervisor.api.spec import Diagnostics, HostReport, ImageRef, MachineReport
 
 
 class ConsoleKind(StrEnum):
-    """What of a guest is looked at."""
+    """The kinds of interactive consoles."""
 
     VNC = "vnc"
     SERIAL = "serial"
 
 
 class ImageSource(Protocol):
-    """Where a host gets the bytes of an image from."""
+    """Provides the stored bytes of images to a host."""
 
     def local_path(self, image: ImageRef) -> Path:
-        """A readable file with exactly the stored bytes; immutable, may be unlinked any time after it was opened or
-        hard-linked. Raises ImageUnusable when the image is gone."""
+        """Return an immutable, readable file with exactly the stored bytes. It may be unlinked at any time after the
+        caller has opened or hard-linked it. Raises ImageUnusable when the image is gone."""
         ...
 
 
@@ -34,21 +34,21 @@ class Hypervisor(Protocol):
     """A host that runs machines."""
 
     def describe(self) -> HostReport:
-        """Size, versions, accelerator."""
+        """Report size, versions and accelerator of the host."""
         ...
 
     def ensure_running(self, spec: MachineSpec) -> MachineReport:
-        """The machine runs after this, created from nothing if need be; a running one is left alone.
-        The disks of a machine that exists are kept. Raises HypervisorError; then nothing new is left behind."""
+        """Start the machine, creating it if necessary; do nothing when it runs. Existing disks are kept. Raises
+        HypervisorError after removing everything this call created."""
         ...
 
     def ensure_stopped(self, machine_id: str, *, grace_seconds: float) -> MachineReport:
-        """The process is gone after this: ACPI power button first, then, after the grace, by force. Disks stay."""
+        """Stop the machine: press the ACPI power button, and kill the process after the grace period. Disks stay."""
         ...
 
     def reboot(self, spec: MachineSpec, *, hard: bool, grace_seconds: float) -> MachineReport:
-        """Soft: ACPI, wait for the guest to power off, start again; a guest that does not obey is rebooted hard.
-        Hard: end the process, make links and config drive anew, start again."""
+        """Reboot the machine. Soft: request an ACPI shutdown, wait for power off, start; reboot hard after the grace
+        period. Hard: kill the process, recreate links and config drive, start."""
         ...
 
     def pause(self, machine_id: str) -> MachineReport: ...
@@ -56,140 +56,139 @@ class Hypervisor(Protocol):
     def unpause(self, machine_id: str) -> MachineReport: ...
 
     def suspend(self, machine_id: str) -> MachineReport:
-        """The guest's memory is in a file and its process is gone. `ensure_running` goes on from there, once; after a
-        stop, a reboot or a rebuild the file is gone. Content when the machine does not run but can go on."""
+        """Save the guest's memory to a file and end the process. The next `ensure_running` restores the memory and
+        removes the file; stop, reboot and rebuild discard it. Does nothing when the machine is suspended already."""
         ...
 
     def rebuild(self, spec: MachineSpec, *, start: bool, keep: frozenset[str] = frozenset()) -> MachineReport:
-        """End the process and make the disks anew, except those named in `keep`. Done already for a machine that has
-        the spec's generation."""
+        """End the process and recreate the disks, except those named in `keep`. Does nothing to a machine that already
+        has the spec's generation."""
         ...
 
     def resize(self, spec: MachineSpec, *, start: bool, grace_seconds: float) -> MachineReport:
-        """Stop, remember the disks as they are, let them grow to what the spec says, and start if wanted. When it
-        fails the machine is stopped and its disks are as they were."""
+        """Stop the machine, save the disks for a revert, grow them to the sizes of the spec, and start if requested. On
+        failure the machine is stopped and its disks are unchanged."""
         ...
 
     def confirm_resize(self, machine_id: str) -> None:
-        """The disks as they were before the resize may be forgotten. The guest goes on."""
+        """Delete the disks saved by `resize`. The guest keeps running."""
         ...
 
     def revert_resize(self, spec: MachineSpec, *, start: bool) -> MachineReport:
-        """End the process, bring the disks back to what they were before the resize, and start if wanted."""
+        """End the process, restore the disks saved by `resize`, and start if requested."""
         ...
 
     def snapshot(self, spec: MachineSpec, name: str) -> SnapshotFile:
-        """The root disk as it is now, in a file of that name, while the guest goes on. A file that is left from an
-        attempt that was cut short is made anew."""
+        """Copy the current root disk to a file of that name while the guest keeps running. The file of an interrupted
+        attempt is replaced."""
         ...
 
     def discard_snapshot(self, machine_id: str, name: str) -> None:
-        """The file that `snapshot` made goes; content if it is gone."""
+        """Remove the file created by `snapshot`, if it exists."""
         ...
 
     def ensure_nics(self, spec: MachineSpec) -> None:
-        """A running machine has the interfaces of the spec and no others; one that does not run gets them when it
+        """Plug and unplug interfaces of a running machine to match the spec; a stopped machine gets them when it
         starts. Raises HypervisorError when there is no free slot."""
         ...
 
     def begin_migration(self, spec: MachineSpec, *, live: bool) -> MigrationOffer:
-        """What another host has to know of this machine to take it over. Raises HypervisorError, also when one that is
-        to move `live` does not run."""
+        """Describe the machine for the migration target. Raises HypervisorError, also for a `live` migration of a
+        machine that does not run."""
         ...
 
     def prepare_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MigrationTarget:
-        """Await the machine from another host. Raises HypervisorError when it cannot go on here; then nothing is left.
-        Asked again for the same plan it says the same."""
+        """Prepare this host as migration target and listen for the source. Raises HypervisorError, with nothing left
+        behind, when the machine cannot run here. Repeated calls with the same plan return the same target."""
         ...
 
     def perform_migration(
         self, spec: MachineSpec, plan: MigrationPlan, landing: MigrationTarget, *, grace_seconds: float
     ) -> TransferResult:
-        """The machine is with the other host and does not run here any more; its disks are still here. Raises
-        HypervisorError; then, as far as that can be known here, it goes on here."""
+        """Transfer the machine to the target and stop it here; its disks stay. After a HypervisorError the machine
+        continues here, as far as this host can determine."""
         ...
 
     def finish_migration(self, spec: MachineSpec, plan: MigrationPlan, sent: TransferResult | None) -> bool:
-        """The machine is this host's own; one that came live runs, others are started if the plan says so. Disks have
-        the sizes of the spec. False when it has not arrived: nothing of it is left here, and it will never run here.
-        `sent` is None when the other host could not send it, or cannot say."""
+        """Take ownership of the machine on the target, resize disks to the spec, and start it after a cold migration if
+        the plan says so. Returns False when the transfer is incomplete; then the machine is removed here and never runs
+        here. `sent` is None when the source failed or its result is unknown."""
         ...
 
     def cancel_migration(self, spec: MachineSpec, plan: MigrationPlan) -> MachineReport:
-        """The machine goes on here: the other host is known not to have it."""
+        """Resume the machine on the source. Call only when the target is known not to have it."""
         ...
 
     def migration_progress(self, machine_id: str) -> MigrationProgress | None:
-        """How far the machine is on its way; None when it is not."""
+        """Return the progress of an outgoing migration; None when there is none."""
         ...
 
     def force_migration_completion(self, machine_id: str) -> None:
-        """A live migration ends whatever the guest writes meanwhile, by letting it stand still for longer."""
+        """Make a live migration converge by allowing a longer downtime."""
         ...
 
     def password(self, machine_id: str) -> bytes:
-        """What the guest has posted to the metadata service; empty before."""
+        """Return the encrypted password that the guest posted to the metadata service; empty without one."""
         ...
 
     def forget_password(self, machine_id: str) -> None:
-        """That goes, and the guest may post another one; content if it is gone."""
+        """Delete the password, if any; the guest may post another one."""
         ...
 
     def diagnostics(self, machine_id: str) -> Diagnostics:
-        """Counters of a running machine. Raises HypervisorError when it does not run."""
+        """Read the counters of a running machine. Raises HypervisorError when it does not run."""
         ...
 
     def inject_nmi(self, machine_id: str) -> None:
-        """The guest gets a non-maskable interrupt: kernels that are set up for it dump their memory. Raises
+        """Send a non-maskable interrupt to the guest, which may be configured to write a crash dump. Raises
         HypervisorError when the machine does not run."""
         ...
 
     def interrupt(self, machine_id: str) -> None:
-        """Somebody waits: a stop under way waits no longer for the guest, a snapshot under way is given up."""
+        """Interrupt long operations: a stop in progress skips the rest of its grace period, a snapshot is aborted."""
         ...
 
     def remove(self, machine_id: str) -> None:
-        """Nothing of the machine is left: process, taps, overlay, config drive, console log, directory; a bridge
-        that no other machine here uses goes too."""
+        """Remove the machine with process, taps, overlay, config drive, console log and directory, and its bridges when
+        no other machine of this host uses them."""
         ...
 
     def report(self, machine_id: str) -> MachineReport: ...
 
     def reports(self) -> Sequence[MachineReport]:
-        """Every machine of this installation that leaves any trace on this host."""
+        """Report every machine of this installation that has a process, files or links on this host."""
         ...
 
     def console_log(self, machine_id: str) -> bytes:
-        """What the serial console has shown, the last MiB at most."""
+        """Return the output of the serial console, at most the last MiB."""
         ...
 
     def check_console(self, machine_id: str) -> None:
-        """Raises HypervisorError when the machine does not run, or was started without consoles."""
+        """Raise HypervisorError when the machine does not run or was started without consoles."""
         ...
 
     def open_console(self, machine_id: str, kind: ConsoleKind) -> socket.socket:
-        """A connection to the screen (RFB) or the serial console of a machine that runs; it ends with the machine.
-        Raises HypervisorError when there is none (`check_console`), or somebody has the serial one."""
+        """Connect to the graphical (RFB) or serial console of a running machine. The connection closes when the machine
+        stops. Raises HypervisorError as `check_console` does, or when the serial console is in use."""
         ...
 
     def spec(self, machine_id: str) -> MachineSpec | None:
-        """The document kept beside the machine."""
+        """Return the spec stored with the machine."""
         ...
 
     def repair_processes(self) -> None:
-        """Part of `repair`: machines whose process is there but no longer known are known again; processes that belong
-        to no machine are ended."""
+        """Restore lost pid files of running machines and end qemu processes without a machine; a part of `repair`."""
         ...
 
     def repair(self) -> None:
-        """Called at start and now and then: links, radvd and rules are as the running machines need them."""
+        """Reconcile links, radvd and filter rules with the running machines. Called at start and periodically."""
         ...
 
     def evict_images(self, in_use: frozenset[str]) -> None:
-        """Base images that no machine here and no id in `in_use` needs may go. The host may keep some of them for the
-        next machine."""
+        """Evict base images that are neither in `in_use` nor backing a machine here. The host may keep some as a
+        cache."""
         ...
 
     def close_down(self) -> None:
-        """After the last machine was removed (`sixstack down --servers`): ends radvd, removes bridges and segments."""
+        """End radvd and remove bridges and segments after the last machine was removed (`sixstack down --servers`)."""
         ...

@@ -1,7 +1,7 @@
-"""What a host is told and what it answers: MachineSpec goes down, MachineReport comes up.
+"""Documents between control plane and host: MachineSpec (desired) and MachineReport (actual).
 
-A MachineSpec is complete: whoever holds one can run the machine without asking anybody. It is frozen and
-serialisable (`model_dump_json`), is kept beside the machine, and names images by id and hash, never by path.
+A MachineSpec is complete: a host needs no further queries to run the machine. It is frozen and serialisable
+(`model_dump_json`), is stored with the machine, and refers to images by id and hash, never by path.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, V
 from hypervisor.api.addresses import check_routable, check_unicast, refuse_scope
 
 
-def _address(value: IPv6Interface) -> IPv6Interface:
+def _check_interface(value: IPv6Interface) -> IPv6Interface:
     refuse_scope(value)
     check_routable(value.ip)
     return value
 
 
-def _gateway(value: IPv6Address) -> IPv6Address:
+def _check_gateway(value: IPv6Address) -> IPv6Address:
     check_unicast(value)
     return value
 
 
-def _dns_server(value: IPv6Address) -> IPv6Address:
+def _check_dns_server(value: IPv6Address) -> IPv6Address:
     check_routable(value)
     return value
 
 
-def _prefix(value: IPv6Network) -> IPv6Network:
+def _check_prefix(value: IPv6Network) -> IPv6Network:
     refuse_scope(value)
     return value
 
@@ -43,23 +43,23 @@ Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 DomainName = Annotated[
     str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$")
 ]
-GuestAddress = Annotated[IPv6Interface, AfterValidator(_address)]
-Gateway = Annotated[IPv6Address, AfterValidator(_gateway)]
-DnsServer = Annotated[IPv6Address, AfterValidator(_dns_server)]
-Prefix = Annotated[IPv6Network, AfterValidator(_prefix)]
+GuestAddress = Annotated[IPv6Interface, AfterValidator(_check_interface)]
+Gateway = Annotated[IPv6Address, AfterValidator(_check_gateway)]
+DnsServer = Annotated[IPv6Address, AfterValidator(_check_dns_server)]
+Prefix = Annotated[IPv6Network, AfterValidator(_check_prefix)]
 
 
 class Document(BaseModel):
-    """A frozen value that travels between the control plane and a host; unknown keys are errors."""
+    """Base of immutable messages between control plane and host; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ImageRef(Document):
-    """An image as a host needs to know it: enough to fetch, verify and convert it.
+    """Image properties that a host needs to fetch, verify and convert an image.
 
-    `disk_format` is what the bytes really are (qcow2, raw, vmdk, vdi, vpc, vhdx, iso), as detected by the image API.
-    `sha512` is of the stored bytes, None for an image that is not hashed.
+    `disk_format` is the format detected by the image API (qcow2, raw, vmdk, vdi, vpc, vhdx, iso). `sha512` is the hash
+    of the stored bytes, None for images without one.
     """
 
     id: str
@@ -70,9 +70,8 @@ class ImageRef(Document):
 
 
 class DiskSpec(Document):
-    """A disk of the machine. Without an image it is blank. `size_gib` 0 means the image's own size, or `size_mib` of a
-    blank one that is not made of whole GiB. A blank one may have a `filesystem`: swap, or ext4 that is labelled with
-    its name."""
+    """A disk of the machine; blank without an image. `size_gib` 0 selects the virtual size of the image, or `size_mib`
+    for a blank disk. A blank disk may have a `filesystem`: swap, or ext4 with the disk's name as label."""
 
     name: str = "root"
     size_gib: int = 0
@@ -83,8 +82,8 @@ class DiskSpec(Document):
 
 
 class Rate(Document):
-    """How fast packets may pass: `average` and `peak` in bytes a second, `burst` in bytes. `peak` 0 means the average,
-    or whatever the burst allows; `burst` 0 means as little as works."""
+    """A bandwidth limit: `average` and `peak` in bytes per second, `burst` in bytes. `peak` 0 is the average, exceeded
+    only by the burst; `burst` 0 is the smallest burst that sustains the average."""
 
     average: int
     peak: int = 0
@@ -92,13 +91,13 @@ class Rate(Document):
 
 
 class NicSpec(Document):
-    """A network interface on one segment. Addresses carry the prefix length of their subnet. `inbound` is what reaches
-    the guest, `outbound` what it sends; None is as fast as it goes. `allowed` are MACs and prefixes that the guest may
-    send from beside its own, `ipv4_address` is mapped to the first address by NAT64, and an `isolated` guest does not
-    reach others on its segment.
+    """A network interface on one segment. Addresses carry the prefix length of their subnet. `inbound` limits traffic
+    to the guest, `outbound` traffic from the guest; None is unlimited. `allowed` are additional MACs and prefixes that
+    the guest may send from (Neutron: allowed address pairs). NAT64 maps `ipv4_address` to the first address. An
+    `isolated` guest does not reach others on its segment.
 
-    Hosts do not trust the control plane: what cannot be an address, MAC or domain name is refused here, as it would
-    become part of configuration files and packet filter rules."""
+    Hosts do not trust the control plane: invalid addresses, MACs and domain names are rejected here, because these
+    values become part of configuration files and packet filter rules."""
 
     port_id: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9-]+$")]
     network_id: str
@@ -112,18 +111,18 @@ class NicSpec(Document):
     inbound: Rate | None = None
     outbound: Rate | None = None
     tag: str | None = None
-    """What the user calls this interface, for the guest to know."""
+    """The user's device tag, exposed to the guest in its metadata."""
     allowed: tuple[tuple[Mac, Prefix], ...] = ()
     ipv4_address: IPv4Address | None = None
     isolated: bool = False
     routes: tuple[tuple[Prefix, Gateway], ...] = ()
-    """Destinations that the guest reaches by these addresses of its subnet, such as another guest that routes."""
+    """Static routes: destination and next hop in the guest's subnet, such as another guest that routes."""
     prefix_by_user: bool = False
-    """The prefix is a ULA that a user has chosen: a host refuses it where it uses that prefix itself."""
+    """The prefix is a ULA chosen by a user: a host rejects it when the host itself uses the same prefix."""
 
 
 class Topology(Document):
-    """How the guest sees its vCPUs: sockets times cores times threads are as many."""
+    """CPU topology of the guest. The product of sockets, cores and threads equals the number of vCPUs."""
 
     sockets: int
     cores: int
@@ -131,8 +130,8 @@ class Topology(Document):
 
 
 class CpuLimits(Document):
-    """A machine's part of its host's processors. `shares` is a weight beside other machines, 1024 is usual. In each
-    `period_us` every vCPU runs for `quota_us` at most, all together in whatever way. None is no limit."""
+    """CPU limits of a machine. `shares` is a weight relative to other machines (default 1024). Per `period_us`, all
+    vCPUs together use at most `quota_us` times the number of vCPUs. None is unlimited."""
 
     shares: int | None = None
     period_us: int | None = None
@@ -140,7 +139,7 @@ class CpuLimits(Document):
 
 
 class DiskLimits(Document):
-    """What each disk may do in a second, on average; 0 is no limit. Total excludes read and write."""
+    """Average I/O limits per disk and second; 0 is unlimited. Total limits exclude read and write limits."""
 
     total_bytes: int = 0
     read_bytes: int = 0
@@ -151,7 +150,7 @@ class DiskLimits(Document):
 
 
 class KeySpec(Document):
-    """The public key a guest should let in; `type` is ssh or x509."""
+    """The public key of the server's key pair; `type` is ssh or x509."""
 
     name: str
     type: str
@@ -159,14 +158,14 @@ class KeySpec(Document):
 
 
 class InjectedFile(Document):
-    """A file that a guest writes at its first boot; `contents` is base64."""
+    """A file that the guest creates at its first boot; `contents` is base64."""
 
     path: str
     contents: str
 
 
 class MachineSpec(Document):
-    """Everything a host needs to run one machine. `user_data` is base64, as the API got it."""
+    """The complete definition of a machine for a host. `user_data` is base64, as received by the API."""
 
     id: str
     name: str
@@ -190,36 +189,36 @@ class MachineSpec(Document):
 
     @classmethod
     def from_file(cls, content: bytes) -> Self:
-        """The spec that a host keeps beside a machine. One that an earlier release wrote with addresses that are
-        refused today is repaired: scope ids and unusable name servers are dropped. Raises ValidationError."""
+        """Parse the spec stored with a machine. Specs of earlier releases with addresses that are invalid today are
+        repaired by dropping scope ids and unusable name servers. Raises ValidationError."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:
             with contextlib.suppress(ValueError, AttributeError, TypeError, LookupError):
                 document = json.loads(content)
-                document["nics"] = [_repaired(nic) for nic in document["nics"]]
+                document["nics"] = [_repair_nic(nic) for nic in document["nics"]]
                 return cls.model_validate_json(json.dumps(document))
             raise
 
 
-def _repaired(nic: dict[str, Any]) -> dict[str, Any]:
-    servers = [_unscoped(server) for server in nic.get("dns_servers", ())]
+def _repair_nic(nic: dict[str, Any]) -> dict[str, Any]:
+    servers = [_drop_scope(server) for server in nic.get("dns_servers", ())]
     return nic | {
-        "addresses": [_unscoped(address) for address in nic.get("addresses", ())],
-        "gateway": _unscoped(nic["gateway"]) if nic.get("gateway") else None,
-        "dns_servers": list(_usable(servers)),
-        "allowed": [[mac, _unscoped(prefix)] for mac, prefix in nic.get("allowed", ())],
+        "addresses": [_drop_scope(address) for address in nic.get("addresses", ())],
+        "gateway": _drop_scope(nic["gateway"]) if nic.get("gateway") else None,
+        "dns_servers": list(_usable_dns_servers(servers)),
+        "allowed": [[mac, _drop_scope(prefix)] for mac, prefix in nic.get("allowed", ())],
     }
 
 
-def _unscoped(text: str) -> str:
-    """The text without the scope id, and with the prefix length, if it has one."""
+def _drop_scope(text: str) -> str:
+    """Remove the scope id from an address or prefix; keep the prefix length."""
     address, _, rest = text.partition("%")
     _, slash, length = rest.rpartition("/")
     return f"{address}{slash}{length}" if slash else address
 
 
-def _usable(servers: list[str]) -> Iterator[str]:
+def _usable_dns_servers(servers: list[str]) -> Iterator[str]:
     for server in servers:
         with contextlib.suppress(ValueError):
             check_routable(IPv6Address(server))
@@ -227,18 +226,18 @@ def _usable(servers: list[str]) -> Iterator[str]:
 
 
 class MachineState(StrEnum):
-    """What a host sees when it looks at a machine."""
+    """The actual state of a machine on its host."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    SHUTOFF = "shutoff"  # its disks are here, its process is not
+    SHUTOFF = "shutoff"  # disks, but no process
     NO_SPACE = "no-space"  # qemu paused the guest at a write: the host's file system is full (run state io-error)
-    CRASHED = "crashed"  # qemu is there but the guest cannot go on (internal-error, guest-panicked)
-    ABSENT = "absent"  # nothing of it is here
+    CRASHED = "crashed"  # qemu runs, but the guest cannot continue (internal-error, guest-panicked)
+    ABSENT = "absent"  # neither disks nor a process
 
 
 class MachineReport(Document):
-    """One machine as its host sees it."""
+    """The state of one machine, as reported by its host."""
 
     id: str
     state: MachineState
@@ -247,14 +246,14 @@ class MachineReport(Document):
 
 
 class SnapshotFile(Document):
-    """A disk of a machine as it was at one moment, in one file that stands on no other."""
+    """A point-in-time copy of a disk in one file without a backing file."""
 
     path: Path
     disk_format: str
 
 
 class NicCounters(Document):
-    """What went through an interface, as the guest sees it."""
+    """Traffic counters of an interface, from the guest's side."""
 
     mac: str
     rx_octets: int = 0
@@ -268,7 +267,7 @@ class NicCounters(Document):
 
 
 class DiskCounters(Document):
-    """What was read from and written to a disk."""
+    """I/O counters of a disk."""
 
     name: str
     read_bytes: int = 0
@@ -279,7 +278,7 @@ class DiskCounters(Document):
 
 
 class Diagnostics(Document):
-    """A running machine, counted since its process started. Times of processors are in nanoseconds."""
+    """Diagnostics of a running machine since its process started. `cpu_times` are in nanoseconds."""
 
     state: str
     uptime_seconds: int
@@ -290,7 +289,7 @@ class Diagnostics(Document):
 
 
 class HostReport(Document):
-    """A host's size and what it found out about itself. `accelerator_reason` says why it is not kvm."""
+    """Capacity and capabilities of a host. `accelerator_reason` is the reason for not using KVM."""
 
     name: str
     vcpus: int
@@ -298,11 +297,11 @@ class HostReport(Document):
     disk_gib: int
     accelerator: str
     accelerator_reason: str | None = None
-    hypervisor_version: int  # qemu 7.2.18 is 7002018, as Nova writes it
+    hypervisor_version: int  # qemu 7.2.18 is 7002018, as in Nova
     cpu_model: str = ""
-    disk_is_low: bool = False  # less is free than new work needs (min_free_disk_mib)
+    disk_is_low: bool = False  # free space is below min_free_disk_mib
 
 
 def disk_bytes(disk: DiskSpec) -> int:
-    """Size of a disk as the spec has it; 0 is that of its image."""
+    """Return the disk size in the spec in bytes; 0 means the virtual size of the image."""
     return disk.size_gib << 30 or disk.size_mib << 20

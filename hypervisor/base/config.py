@@ -1,4 +1,4 @@
-"""What an operator decides about a host."""
+"""Configuration of a hypervisor host."""
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -13,7 +13,7 @@ Nat64Mappings = tuple[tuple[IPv4Address, IPv6Address], ...]
 
 @dataclass(frozen=True)
 class RouterTiming:
-    """Seconds, as radvd.conf(5) names them. Guests ask when they boot, so unsolicited ones need not be frequent."""
+    """Router advertisement timers in seconds, see radvd.conf(5). Intervals may be long: guests solicit at boot."""
 
     min_interval: int = 30
     max_interval: int = 100
@@ -26,8 +26,8 @@ class RouterTiming:
 
 @dataclass(frozen=True)
 class Nat64:
-    """What the operator decides. Guests share the addresses of `pool`, which nobody outside sees; a mapped IPv4 address
-    is routed to this host by the operator and belongs to one guest. Without `forwarders` unbound asks the root."""
+    """NAT64 and DNS64 configuration. Guests share the addresses of `pool`, which are masqueraded. A mapped IPv4 address
+    belongs to one guest; the operator routes it to this host. Without `forwarders` unbound resolves recursively."""
 
     prefix: IPv6Network = WELL_KNOWN_PREFIX
     pool: IPv4Network = DEFAULT_IPV4_POOL
@@ -46,19 +46,20 @@ class Nat64:
 
 @dataclass(frozen=True)
 class HostConfig:
-    """What the operator decides about a host.
+    """Configuration of one host.
 
-    `installation` is four hex digits, different for each installation on one computer: link names begin with it.
-    `host_name` is different for each host. `peers` are the addresses of all hosts, for an underlay without multicast.
-    `forward` lets the kernel pass guests' packets on to the uplink, which `nat64` needs as well. Guests are told
-    `dns_servers`, or the DNS64 resolver where there is one and the operator has named no other. Guests come from other
-    hosts by `migration_address`, or by the uplink's, on two of `migration_ports`. `cpu_model` is what guests see under
-    KVM: one that all hosts have lets them move between hosts whose processors differ. All hosts may have their machines
-    in one directory, `shared_machines`: then what a dead host leaves is started elsewhere, disks and all. Images that
-    no machine stands on just now are kept up to `image_cache_gib` for the next one. While less than `min_free_disk_mib`
-    of the machines' file system is free, no work is accepted that needs more of it. On the host guests reach metadata,
-    the resolver and `guests_reach_ports` (TCP) only, unless `guests_reach_host`; through NAT64, of private networks
-    `nat64_allow` only.
+    - `installation`: four hex digits, unique among the installations on one computer; the prefix of link names.
+    - `host_name`: unique among hosts. `peers`: addresses of all hosts, for an underlay without multicast.
+    - `forward`: enable IPv6 forwarding from guests to the uplink; `nat64` requires it.
+    - `dns_servers`: advertised to guests; the default is the DNS64 resolver, if there is one.
+    - `migration_address`: incoming migrations, two `migration_ports` each; the default is the uplink's address.
+    - `cpu_model`: the guests' CPU under KVM. A model that all hosts support permits live migration between different
+      processors.
+    - `shared_machines`: one directory for the machines of all hosts; it allows evacuation with disks.
+    - `image_cache_gib`: size limit of the cache of unused base images.
+    - `min_free_disk_mib`: reject operations that need disk space when less is free in the machines' file system.
+    - `guests_reach_ports`: TCP ports of the host open to guests, besides metadata and resolver; `guests_reach_host`
+      opens all. `nat64_allow`: private IPv4 networks that guests may reach through NAT64.
     """
 
     state: Path

@@ -1,4 +1,4 @@
-"""This computer: how big it is, and whether it has what machines need."""
+"""Host facts: CPU, memory, disk and qemu versions; verification of host requirements."""
 
 import os
 import re
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from hypervisor.api.errors import HostUnfit
 
-# Of the IPv6 neighbour table, which all networks of a host share. The kernel's defaults are 128, 512 and 1024 entries.
+# The IPv6 neighbour table is shared by all networks of a host. The kernel's default thresholds are 128, 512 and 1024
+# entries.
 NEIGHBOURS = Path("/proc/sys/net/ipv6/neigh/default")
 NEIGHBOUR_LIMITS = {"gc_thresh3": 65536, "gc_thresh2": 32768, "gc_thresh1": 8192}
+TUN_DEVICE = "/dev/net/tun"
 QEMU_PACKAGE = "apt install qemu-system-x86"
 PROGRAMS = {
     "qemu-img": "apt install qemu-utils",
@@ -23,7 +25,7 @@ PROGRAMS = {
 
 
 def check_requirements(qemu: str) -> None:
-    """Raise HostUnfit, saying what to do, when machines cannot run here."""
+    """Verify root, programs and /dev/net/tun. Raises HostUnfit with the remedy."""
     if os.geteuid() != 0:
         raise HostUnfit("Running machines needs root: start Sixstack as root (sudo).")
     for program, remedy in {qemu: QEMU_PACKAGE, **PROGRAMS}.items():
@@ -38,19 +40,19 @@ def check_requirements(qemu: str) -> None:
 
 
 def raise_neighbour_limits(directory: Path = NEIGHBOURS) -> None:
-    """Raise the limits of the IPv6 neighbour table that are lower than hosts need.
+    """Raise the thresholds of the IPv6 neighbour table to NEIGHBOUR_LIMITS; higher ones stay.
 
-    Raises HostUnfit when that is forbidden. Only the first network namespace has these limits.
+    Raises HostUnfit when writing fails. These sysctls exist in the initial network namespace only.
     """
-    for name, wanted in NEIGHBOUR_LIMITS.items():
+    for name, minimum in NEIGHBOUR_LIMITS.items():
         limit = directory / name
         try:
-            if int(limit.read_text()) < wanted:
-                limit.write_text(str(wanted))
+            if int(limit.read_text()) < minimum:
+                limit.write_text(str(minimum))
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise HostUnfit(f"{limit} cannot be set to {wanted}: {error.strerror}.") from error
+            raise HostUnfit(f"{limit} cannot be set to {minimum}: {error.strerror}.") from error
 
 
 def cpu_count() -> int:
@@ -58,8 +60,8 @@ def cpu_count() -> int:
 
 
 def cpu_model() -> str:
-    found = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[0] if found else ""
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return models[0] if models else ""
 
 
 def memory_mib() -> int:
@@ -68,14 +70,14 @@ def memory_mib() -> int:
 
 
 def disk_gib(directory: Path) -> int:
-    """Size of the file system that holds the machines."""
+    """Return the size in GiB of the file system of a directory, which is created if necessary."""
     directory.mkdir(parents=True, exist_ok=True)
     status = os.statvfs(directory)
     return status.f_blocks * status.f_frsize >> 30
 
 
 def free_disk_mib(directory: Path) -> int:
-    """What is free for us of the file system that holds a directory, which need not exist yet."""
+    """Return the available space in MiB of the file system of a directory, which need not exist."""
     while not directory.exists():
         directory = directory.parent
     status = os.statvfs(directory)
@@ -83,21 +85,18 @@ def free_disk_mib(directory: Path) -> int:
 
 
 def qemu_version(qemu: str) -> int:
-    """7.2.18 is 7002018."""
+    """Return the version of qemu as an integer: 7.2.18 is 7002018. Unknown versions are 0."""
     try:
-        said = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20)
+        result = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=20)
     except FileNotFoundError:
         raise HostUnfit(f"{qemu} is missing: {QEMU_PACKAGE}") from None
-    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", said.stdout)
-    major, minor, micro = map(int, found.groups()) if found else (0, 0, 0)
+    version = re.search(r"version (\d+)\.(\d+)\.(\d+)", result.stdout)
+    major, minor, micro = map(int, version.groups()) if version else (0, 0, 0)
     return major * 1_000_000 + minor * 1_000 + micro
 
 
 def machine_type(qemu: str) -> str:
-    """The versioned name of the newest q35 board: `pc-q35-7.2`. "q35" itself when qemu does not say."""
-    said = subprocess.run([qemu, "-machine", "help"], capture_output=True, text=True, timeout=20)
-    found = re.search(r"^q35\s.*alias of ([\w.-]+)", said.stdout, re.MULTILINE)
-    return found[1] if found else "q35"
-
-
-TUN_DEVICE = "/dev/net/tun"
+    """Resolve the alias "q35" to the newest versioned machine type, such as `pc-q35-7.2`; "q35" if unresolved."""
+    result = subprocess.run([qemu, "-machine", "help"], capture_output=True, text=True, timeout=20)
+    alias = re.search(r"^q35\s.*alias of ([\w.-]+)", result.stdout, re.MULTILINE)
+    return alias[1] if alias else "q35"

@@ -1,4 +1,4 @@
-"""Every file name on a host, and how files there are written: whole or not at all, and for their owner only."""
+"""File layout of a host, and atomic writes with private permissions."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ class MachinePaths:
 
     @property
     def runtime_state(self) -> Path:
-        """What is true of this run only: accelerator and time of start."""
+        """The runtime state of the current qemu process (`RuntimeState`)."""
         return self.directory / "run.json"
 
     @property
     def password(self) -> Path:
-        """What the guest has posted as its password, encrypted with the user's key. Written once."""
+        """The password that the guest posted, encrypted with the user's key. Written once."""
         return self.directory / "password"
 
     @property
@@ -44,7 +44,7 @@ class MachinePaths:
 
     @property
     def serial(self) -> Path:
-        """Where clients of the serial console come."""
+        """The socket of the serial console."""
         return self.directory / "serial.sock"
 
     @property
@@ -57,31 +57,31 @@ class MachinePaths:
 
     @property
     def memory(self) -> Path:
-        """The memory of a suspended guest."""
+        """The saved memory of a suspended guest."""
         return self.directory / "memory"
 
     @property
     def owner(self) -> Path:
-        """Which host the machine belongs to, where all hosts share one directory."""
+        """The name of the host that owns the machine, in a directory shared by all hosts."""
         return self.directory / "owner"
 
     @property
     def incoming(self) -> Path:
-        """There while a guest is awaited from another host: where, and by whom."""
+        """The plan id and the target of an incoming migration. Exists during the migration only."""
         return self.directory / "incoming.json"
 
     @property
     def outgoing(self) -> Path:
-        """There while the disks of a machine that does not run are sent to another host."""
+        """Marks an outgoing cold migration. Exists while disks are sent."""
         return self.directory / "outgoing"
 
     @property
     def key(self) -> Path:
-        """The directory with the key of a migration."""
+        """The directory of the TLS-PSK of a migration."""
         return self.directory / "key"
 
     def snapshot(self, name: str) -> Path:
-        """A disk as it was at one moment."""
+        """A point-in-time copy of the root disk."""
         return self.directory / f"snapshot-{name}"
 
     def disk(self, name: str) -> Path:
@@ -92,7 +92,7 @@ class MachinePaths:
 class HostPaths:
     """The files of one installation on this host.
 
-    Where all hosts have their machines in one `shared` directory, each machine says which `host` it belongs to.
+    In a `shared` directory with the machines of all hosts, each machine has an owner file that names its host.
     """
 
     state: Path
@@ -104,7 +104,7 @@ class HostPaths:
         return self.shared or self.state / "machines"
 
     def owner(self, machine_id: str) -> str | None:
-        """The host that a machine belongs to; None for one that is not there."""
+        """Return the name of the host that owns a machine; None when a shared directory does not contain it."""
         if self.shared is None:
             return self.host
         try:
@@ -113,17 +113,17 @@ class HostPaths:
             return None
 
     def is_owned(self, machine_id: str) -> bool:
-        """Whether a machine may be touched here."""
+        """Return whether this host owns a machine and so may modify it."""
         return self.owner(machine_id) == self.host
 
     def set_owner(self, machine_id: str, host: str | None) -> None:
-        """From now on the machine belongs to that host."""
+        """Transfer the ownership of a machine in a shared directory to another host."""
         if self.shared is not None and host is not None:
             write(self.machine(machine_id).owner, host.encode())
 
     @property
     def bases(self) -> Path:
-        """Base images, by image id; overlays stand on them."""
+        """Base images by image id, the backing files of overlays."""
         return self.state / "bases"
 
     @property
@@ -132,7 +132,7 @@ class HostPaths:
 
     @property
     def accelerator(self) -> Path:
-        """What was found out about KVM."""
+        """The stored result of the accelerator selection."""
         return self.state / "accelerator.json"
 
     def machine(self, machine_id: str) -> MachinePaths:
@@ -141,7 +141,7 @@ class HostPaths:
         return MachinePaths(self.machines / machine_id)
 
     def machine_ids(self) -> list[str]:
-        """Ids of all machines of this host that have a directory here."""
+        """List the ids of machines with a directory that this host owns."""
         try:
             names = [name for name in os.listdir(self.machines) if not name.startswith(".")]
             return sorted(name for name in names if self.is_owned(name))
@@ -150,13 +150,13 @@ class HostPaths:
 
 
 def private_directory(path: Path) -> None:
-    """Ensure a directory that only its owner may look into."""
+    """Ensure that a directory exists with mode 0700."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
 
 
 def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    """Replace a file atomically: readers see the old or the new content, also after a crash of the process."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
@@ -170,7 +170,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory; it is out of sight at once, and `remove_remains` finishes what a crash left."""
+    """Remove a directory: rename it atomically, then delete it. `finish_removals` completes it after a crash."""
     hidden = path.with_name(f"{REMOVED}{path.name}")
     if hidden.exists():
         shutil.rmtree(hidden, ignore_errors=True)
@@ -180,6 +180,6 @@ def remove_directory(path: Path) -> None:
 
 
 def finish_removals(directory: Path) -> None:
-    """Finish the removals under `directory` that were cut short."""
-    for remains in directory.glob(f"{REMOVED}*"):
-        shutil.rmtree(remains, ignore_errors=True)
+    """Complete interrupted removals in a directory."""
+    for hidden in directory.glob(f"{REMOVED}*"):
+        shutil.rmtree(hidden, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Programs that outlive us: started detached, found again by pid and start time, ended in good order."""
+"""Detached processes that survive restarts of the agent, identified by pid and start time."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ from pathlib import Path
 from hypervisor.api.errors import HostUnfit, HypervisorError
 from hypervisor.base.paths import write
 
-# The shell notes its own pid and start time and then becomes the program: from the first moment on whoever looks finds
-# it, whatever happens to us. `setsid --fork` makes it nobody's child, so that it never becomes a zombie of ours.
-_BECOME = (
+# The shell writes its own pid and start time and then execs the program, so that the pid file exists before the program
+# runs, even when this process crashes. `setsid --fork` reparents the program to init, which reaps it.
+_WRITE_PID_AND_EXEC = (
     "ulimit -c 0; read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && "
     'printf "%s %s\\n" "$boot" "$stat" >"$1" && shift && exec "$@"'
 )
@@ -23,14 +23,14 @@ _BECOME = (
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a program runs as: numbers only, no account is needed."""
+    """The uid and gids of a program. No entry in /etc/passwd is required."""
 
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
 
     def command(self) -> list[str]:
-        """The words before a command line that make it run as this identity, without any capability."""
+        """Return the command prefix (setpriv) that switches to this identity and drops all capabilities."""
         groups = ["--groups", ",".join(map(str, self.groups))] if self.groups else ["--clear-groups"]
         return [
             *("setpriv", "--reuid", str(self.uid), "--regid", str(self.gid), *groups),
@@ -40,41 +40,41 @@ class Identity:
 
 @dataclass(frozen=True)
 class Process:
-    """A running program. The start time (clock ticks since boot) tells it from a later one with the same pid."""
+    """A process, identified by pid and start time (clock ticks since boot) to detect reuse of the pid."""
 
     pid: int
     started: int
 
     def is_alive(self) -> bool:
-        stat = _stat(self.pid)
+        stat = _read_stat(self.pid)
         return stat is not None and stat[1] == self.started and stat[0] not in "ZX"
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it still is this program."""
-        with contextlib.suppress(ProcessLookupError), _Handle(self) as handle:
-            if handle is not None:
-                signal.pidfd_send_signal(handle, number)
+        """Send a signal; do nothing when the process has ended."""
+        with contextlib.suppress(ProcessLookupError), _PidFd(self) as pidfd:
+            if pidfd is not None:
+                signal.pidfd_send_signal(pidfd, number)
 
     def wait(self, timeout_seconds: float) -> bool:
-        """True as soon as it is gone, False when it is not gone in time."""
-        with _Handle(self) as handle:
-            if handle is None:
+        """Wait for the process to end. Returns False at the timeout."""
+        with _PidFd(self) as pidfd:
+            if pidfd is None:
                 return True
             poll = select.poll()
-            poll.register(handle, select.POLLIN)
+            poll.register(pidfd, select.POLLIN)
             return bool(poll.poll(max(0, timeout_seconds) * 1000))
 
     def children(self) -> list["Process"]:
-        """What it has started itself."""
+        """List the direct child processes."""
         try:
             pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except (FileNotFoundError, ProcessLookupError):
             return []
-        found = [(int(pid), _stat(int(pid))) for pid in pids]
-        return [Process(pid, stat[1]) for pid, stat in found if stat is not None]
+        stats = [(int(pid), _read_stat(int(pid))) for pid in pids]
+        return [Process(pid, stat[1]) for pid, stat in stats if stat is not None]
 
     def end(self, *, patience_seconds: float = 3.0) -> None:
-        """SIGTERM, then SIGKILL. Raises HypervisorError when even that does not help."""
+        """Send SIGTERM, and SIGKILL after `patience_seconds`. Raises HypervisorError if the process survives both."""
         self.send(signal.SIGTERM)
         if not self.wait(patience_seconds):
             self.send(signal.SIGKILL)
@@ -90,16 +90,16 @@ def start(
     identity: Identity | None = None,
     inherit: Sequence[int] = (),
 ) -> None:
-    """Start a program detached, its output in `log`. It may not live long: ask `find` or the program itself."""
-    words = ["setsid", "--fork", "sh", "-c", _BECOME, "sh", str(pid_file)]
+    """Start a detached program with its output in `log`. Does not verify that it keeps running; see `find`."""
+    prefix = ["setsid", "--fork", "sh", "-c", _WRITE_PID_AND_EXEC, "sh", str(pid_file)]
     if identity is not None:
-        words += identity.command()
+        prefix += identity.command()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(FileNotFoundError):
             pid_file.unlink()
         subprocess.run(
-            [*words, *command],
+            [*prefix, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -119,24 +119,24 @@ def start(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of a program that is not ours: without SIXSTACK_*, which may hold passwords."""
+    """Return the environment of external programs: without SIXSTACK_*, which may contain passwords."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def find(pid_file: Path) -> Process | None:
-    """The program that a pid file speaks of, if it lives. A pid file of an earlier boot speaks of nobody."""
+    """Return the running process of a pid file; None when it has ended or the file is from an earlier boot."""
     try:
         boot, _, stat = pid_file.read_text().partition(" ")
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.endswith("\n") or boot != boot_id():
         return None
-    process = Process(pid=int(stat.split(" ", 1)[0]), started=_started(stat))
+    process = Process(pid=int(stat.split(" ", 1)[0]), started=_parse_start_time(stat))
     return process if process.is_alive() else None
 
 
 def wait_for_start(pid_file: Path, timeout_seconds: float) -> Process | None:
-    """The same, with patience: a program just started needs a moment to write its pid."""
+    """Poll `find` until the process runs or the timeout expires. A starting program writes its pid with a delay."""
     deadline = time.monotonic() + timeout_seconds
     while (process := find(pid_file)) is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -144,46 +144,47 @@ def wait_for_start(pid_file: Path, timeout_seconds: float) -> Process | None:
 
 
 def boot_id() -> str:
-    """Changes with every boot of the host."""
+    """Return the kernel's boot id, unique to each boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none."""
-    stat = _stat(pid)
+    """Return the start time of a process in clock ticks since boot; None when it does not exist."""
+    stat = _read_stat(pid)
     return None if stat is None else stat[1]
 
 
 def write_pid_file(pid_file: Path, process: Process) -> None:
-    """Make `find` return a running program whose pid file was lost. Raises FileNotFoundError when it has ended."""
+    """Recreate the lost pid file of a running process for `find`. Raises FileNotFoundError when it has ended."""
     stat = Path(f"/proc/{process.pid}/stat").read_text()
-    if _started(stat) != process.started:
+    if _parse_start_time(stat) != process.started:
         raise FileNotFoundError(f"/proc/{process.pid}/stat")
     write(pid_file, f"{boot_id()} {stat}".encode())
 
 
 def log_tail(log: Path, limit: int = 1000) -> str:
-    """The end of what a program said, for an error message."""
+    """Return the last bytes of a log file for an error message; empty when there is none."""
     try:
         return log.read_bytes()[-limit:].decode(errors="replace").strip()
     except FileNotFoundError:
         return ""
 
 
-def _started(stat: str) -> int:
+def _parse_start_time(stat: str) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
-def _stat(pid: int) -> tuple[str, int] | None:
+def _read_stat(pid: int) -> tuple[str, int] | None:
+    """Return the state letter and the start time of a process (proc(5)); None when it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return stat.rpartition(")")[2].split()[0], _started(stat)
+    return stat.rpartition(")")[2].split()[0], _parse_start_time(stat)
 
 
-class _Handle(contextlib.AbstractContextManager["int | None"]):
-    """A handle on a process that cannot come to mean another one; None when it is gone."""
+class _PidFd(contextlib.AbstractContextManager["int | None"]):
+    """A pidfd, which is immune to reuse of the pid; None when the process has ended."""
 
     def __init__(self, process: Process) -> None:
         self.process = process

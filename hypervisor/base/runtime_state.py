@@ -1,4 +1,4 @@
-"""What is kept of one run of a machine, from a start of qemu to its end."""
+"""Runtime state of a machine: properties of its qemu process that survive restarts of the agent."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ from hypervisor.base.paths import MachinePaths, write
 
 @dataclass(frozen=True)
 class RuntimeState:
-    """What is true of one run of a machine only: accelerator, time of start, slot of each port, main board,
-    and whether it has consoles."""
+    """Properties of one qemu process: accelerator, start time, PCIe slot of each port, machine type, and whether the
+    machine has consoles."""
 
     accelerator: str | None
     started_at: datetime
@@ -19,12 +19,12 @@ class RuntimeState:
     consoles: bool = False
 
     def save(self, paths: MachinePaths) -> None:
-        """Let it be the machine's present run."""
+        """Write the state of the machine's current qemu process."""
         write(paths.runtime_state, json.dumps({**asdict(self), "started_at": self.started_at.timestamp()}).encode())
 
 
 def load_runtime_state(paths: MachinePaths) -> RuntimeState:
-    """The present or last run."""
+    """Read the state of the current or last qemu process; defaults when there is none."""
     try:
         document = json.loads(paths.runtime_state.read_bytes())
         started_at = datetime.fromtimestamp(document["started_at"], UTC)

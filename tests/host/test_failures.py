@@ -32,8 +32,8 @@ PURE_MODULES = frozenset(
 )
 # Functions that only compute or read; an error after one of them equals an error before the step that follows it.
 PURE_FUNCTIONS = re.compile(
-    r"paths\.(MachinePaths\.|HostPaths\.(machine|owner|is_ours))"
-    r"|process\.(boot_id|_started|_stat|start_time|plain_environment|Identity\.|Process\.(alive|children))"
+    r"paths\.(MachinePaths\.|HostPaths\.(machine|owner|is_owned))"
+    r"|process\.(boot_id|_parse_start_time|_read_stat|start_time|clean_environment|Identity\.|Process\.(is_alive|children))"
     r"|antispoofing\.(port_addresses|tap_rules|(isolation|routing|_table)_commands|_isolation_rules|_rate_limits|_chain_name|_hex"
     r"|AntiSpoofing\._((gateway|routing|table|segment|mac)_commands|mac_element|record_macs)$)"
     r"|radvd\.(_interface|_parses|RouterAdvertiser\.find_process)"
@@ -44,7 +44,7 @@ PURE_FUNCTIONS = re.compile(
     r"|qmp\.(connect|_talk_once)$"
 )
 # Their caller has to close what they return, so the error is raised on entry.
-OPENING = frozenset({("qmp", "listen"), ("links", "Links.open_tap"), ("process", "_Handle.__enter__")})
+OPENING = frozenset({("qmp", "listen"), ("links", "Links.open_tap"), ("process", "_PidFd.__enter__")})
 # After these steps the machine is registered and running.
 COMPLETE = frozenset({("machines", "Machines.launch"), ("driver", "QemuHypervisor.ensure_running")})
 # Modules with the steps of migrations only.

@@ -72,11 +72,11 @@ def test_a_program_is_nobodys_child_and_is_found_again(tmp_path: Path) -> None:
         os.waitpid(running.pid, os.WNOHANG)
 
 
-def test_a_pid_file_of_another_process_speaks_of_nobody(tmp_path: Path) -> None:
+def test_a_pid_file_of_another_process_or_boot_is_ignored(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     stat = Path("/proc/self/stat").read_text()
     pid_file.write_text(f"{process.boot_id()} {stat}")
-    assert process.find(pid_file) == process.Process(os.getpid(), process._started(stat))
+    assert process.find(pid_file) == process.Process(os.getpid(), process._parse_start_time(stat))
     before, after = stat.rsplit(")", 1)
     words = after.split()
     words[19] = "1"
