@@ -1,4 +1,4 @@
-"""Chooses the accelerator of a host: cheap checks, then a probe guest of our own, whose result is kept until reboot."""
+"""Selects the accelerator of a host: static checks, then a probe guest whose result is cached until reboot."""
 
 import contextlib
 import json
@@ -28,39 +28,40 @@ RECHECK_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class SelectedAccelerator:
-    """The accelerator that new guests get, and why it is not KVM."""
+    """The accelerator of new guests, and the reason for not using KVM."""
 
     accelerator: str
     reason: str | None = None
 
 
 class AcceleratorSelector:
-    """Decides once for each boot of the host and version of qemu; safe to ask from several threads."""
+    """Selects the accelerator; caches the result in a file, by boot, kernel and qemu program. Thread-safe."""
 
-    def __init__(self, wanted: AcceleratorChoice, memory: Path, program: str = "qemu-system-x86_64") -> None:
+    def __init__(self, wanted: AcceleratorChoice, cache_file: Path, program: str = "qemu-system-x86_64") -> None:
         self.wanted = wanted
-        self.memory = memory
+        self.cache_file = cache_file
         self.program = program
         self._lock = threading.Lock()
         self._choice: SelectedAccelerator | None = None
         self._rechecked: float | None = None
 
     def select(self) -> SelectedAccelerator:
-        """What the next guest is started with. Raises HostUnfit when KVM is demanded and not there."""
+        """Return the accelerator for new guests. Raises HostUnfit when KVM is required and unavailable."""
         with self._lock:
             if self._choice is None:
-                self._choice = self._decide()
+                self._choice = self._detect()
             return self._choice
 
     def may_fall_back(self) -> bool:
-        """Whether a machine that KVM cannot run may use TCG; not where the operator demands KVM."""
+        """Return whether machines that fail under KVM may use TCG. False when the operator requires KVM."""
         return self.wanted != "kvm"
 
     def recheck(self) -> None:
-        """Probe KVM again after a guest failed under it, and use TCG from now on when our own probe fails twice.
+        """Probe KVM again after a guest failed under it, and switch to TCG when two probes fail.
 
-        A guest can provoke a failure of its own, so that alone changes nothing for other machines. Guests can also load
-        the host: these probes have more time than the first one. They run once in RECHECK_SECONDS at most.
+        A guest can provoke a failure itself, which must not change the accelerator of other machines. Guests can also
+        load the host, so these probes have a longer timeout than the first one. They run at most once per
+        RECHECK_SECONDS.
         """
         with self._lock:
             now = time.monotonic()
@@ -73,12 +74,12 @@ class AcceleratorSelector:
         failure = self._probe(RECHECK_PROBE_SECONDS)
         if failure is None:
             return
-        log.error("KVM does not work any more, new guests run under TCG: %s", failure)
+        log.error("KVM probe failed, new guests use TCG: %s", failure)
         with self._lock:
             self._choice = SelectedAccelerator("tcg", failure)
-            self._remember(self._choice)
+            self._save(self._choice)
 
-    def _decide(self) -> SelectedAccelerator:
+    def _detect(self) -> SelectedAccelerator:
         if self.wanted == "tcg":
             return SelectedAccelerator("tcg", "TCG was asked for.")
         missing = kvm_unavailable_reason()
@@ -88,33 +89,33 @@ class AcceleratorSelector:
             return SelectedAccelerator("kvm")
         if missing is not None:
             return SelectedAccelerator("tcg", missing)
-        remembered = self._recall()
-        if remembered is None:
+        choice = self._load()
+        if choice is None:
             failure = self._probe()
-            remembered = SelectedAccelerator("kvm") if failure is None else SelectedAccelerator("tcg", failure)
-            self._remember(remembered)
-        return remembered
+            choice = SelectedAccelerator("kvm") if failure is None else SelectedAccelerator("tcg", failure)
+            self._save(choice)
+        return choice
 
-    def _key(self) -> str:
+    def _cache_key(self) -> str:
         return f"{boot_id()} {os.uname().release} {self.program}"
 
-    def _recall(self) -> SelectedAccelerator | None:
+    def _load(self) -> SelectedAccelerator | None:
         try:
-            document = json.loads(self.memory.read_bytes())
-            return SelectedAccelerator(**document["choice"]) if document["key"] == self._key() else None
+            document = json.loads(self.cache_file.read_bytes())
+            return SelectedAccelerator(**document["choice"]) if document["key"] == self._cache_key() else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _remember(self, choice: SelectedAccelerator) -> None:
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
-        write(self.memory, json.dumps({"key": self._key(), "choice": asdict(choice)}).encode())
+    def _save(self, choice: SelectedAccelerator) -> None:
+        self.cache_file.parent.mkdir(parents=True, exist_ok=True)
+        write(self.cache_file, json.dumps({"key": self._cache_key(), "choice": asdict(choice)}).encode())
 
     def _probe(self, timeout_seconds: float = PROBE_SECONDS) -> str | None:
         return probe(self.program, timeout_seconds=timeout_seconds)
 
 
 def kvm_unavailable_reason() -> str | None:
-    """A reason not to use KVM that costs nothing to find out, or None."""
+    """Check KVM without starting a guest. Returns the reason for not using it, or None."""
     if Path("/sys/module/kvm_pvm").exists():
         return "KVM here is PVM, which emulates ordinary guests in software, slower than TCG does."
     with contextlib.suppress(OSError):
@@ -124,15 +125,15 @@ def kvm_unavailable_reason() -> str | None:
     if not KVM.exists():
         return "There is no /dev/kvm: load kvm_intel or kvm_amd."
     status = KVM.stat()
-    everybody = status.st_mode & 0o006 == 0o006
-    group = status.st_mode & 0o060 == 0o060 and status.st_gid != 0
-    if not everybody and not group:
+    is_world_accessible = status.st_mode & 0o006 == 0o006
+    is_group_accessible = status.st_mode & 0o060 == 0o060 and status.st_gid != 0
+    if not is_world_accessible and not is_group_accessible:
         return "/dev/kvm is for root only, and qemu does not run as root: `chgrp kvm /dev/kvm; chmod 660 /dev/kvm`."
     return None
 
 
 def kvm_groups() -> tuple[int, ...]:
-    """The supplementary groups that open /dev/kvm."""
+    """Return the supplementary groups that qemu needs to open /dev/kvm."""
     try:
         group = KVM.stat().st_gid
     except FileNotFoundError:
@@ -141,7 +142,7 @@ def kvm_groups() -> tuple[int, ...]:
 
 
 def probe_rom() -> bytes:
-    """A ROM of 64 KiB that counts down from PROBE_LOOPS and then ends qemu with PROBE_EXIT_CODE."""
+    """Build a 64 KiB ROM that counts down from PROBE_LOOPS and then ends qemu with PROBE_EXIT_CODE."""
     code = b"\x66\xb9" + PROBE_LOOPS.to_bytes(4, "little") + bytes.fromhex("66 49 75 fc b0 10 e6 f4 f4 eb fd")
     rom = bytearray(b"\xff" * 0x10000)
     rom[: len(code)] = code
@@ -150,8 +151,8 @@ def probe_rom() -> bytes:
 
 
 def probe(program: str, accelerator: str = "kvm", *, timeout_seconds: float = PROBE_SECONDS) -> str | None:
-    """Run the ROM. None when the processor counts as fast as a real one, otherwise what is wrong."""
-    # Numbers of nobody in particular, as machines have them.
+    """Run the probe ROM. Returns None when it completes in time, otherwise the failure as a message."""
+    # An unprivileged uid without an account, as machines have.
     identity = Identity(0x7FFF0000, 0x7FFF0000, kvm_groups() if accelerator == "kvm" else ())
     with tempfile.TemporaryDirectory(prefix="sixstack-probe-") as directory:
         os.chmod(directory, 0o755)  # noqa: S103 - qemu reads the ROM as another user; there is nothing secret in it
@@ -167,12 +168,12 @@ def probe(program: str, accelerator: str = "kvm", *, timeout_seconds: float = PR
             command = identity.command() + command
         started = time.monotonic()
         try:
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
+            result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
             return f"KVM is too slow to be real: a loop took more than {timeout_seconds:g} seconds."
         except FileNotFoundError:
             raise HostUnfit(f"{program} is missing: apt install qemu-system-x86") from None
-        if done.returncode == PROBE_EXIT_CODE:
+        if result.returncode == PROBE_EXIT_CODE:
             return None
-        words = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-        return f"KVM failed after {time.monotonic() - started:.1f} s: {words}"
+        message = result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}"
+        return f"KVM failed after {time.monotonic() - started:.1f} s: {message}"

@@ -1,7 +1,7 @@
-"""The command line of qemu: a pure function of a machine, of its open files and of the accelerator.
+"""The qemu command line: a pure function of machine spec, open files and accelerator.
 
-qemu is handed everything by file descriptor: disks, console, control socket and taps. So it needs no right to look into
-the state directory, its user may be nobody in particular, and no path has to be quoted or short.
+qemu inherits all files as descriptors: disks, console, QMP socket and taps. It needs no access to the state directory,
+runs as a user without an account, and no path needs quoting or has to fit into a socket address.
 """
 
 import json
@@ -11,18 +11,18 @@ from typing import Any
 from hypervisor.api.spec import MachineSpec, NicSpec
 from hypervisor.qemu import tls
 
-# Measured: a guest of 512 MiB took 1.5 GB with qemu's default of 1 GB for translated code, and 0.6 GB with 256 MB;
-# a tiny guest takes 195 MiB with 32 MB and is not slower.
+# Measured: a guest of 512 MiB used 1.5 GB with qemu's default translation cache of 1 GB, and 0.6 GB with 256 MB; a tiny
+# guest uses 195 MiB with 32 MB and is not slower.
 SMALL_GUEST_MIB = 384
 SMALL_TRANSLATION_CACHE_MIB = 32
 TRANSLATION_CACHE_MIB = 256
-# Root ports for network interfaces: only what sits in one can be plugged in and out. They cost no time at boot.
+# PCIe root ports for network interfaces; hotplug requires a root port. They do not delay the boot.
 SLOTS = 8
 
 
 @dataclass(frozen=True)
 class OpenDisk:
-    """A disk as qemu gets it. `base` is the file below the overlay; a read-only disk has one file and is raw."""
+    """The open files of a disk. `base` is the backing file of the overlay; a read-only disk is one raw file."""
 
     name: str
     descriptor: int
@@ -35,7 +35,7 @@ class OpenDisk:
 
 @dataclass(frozen=True)
 class OpenNic:
-    """A network interface, the tap it is plugged into, and the slot it sits in."""
+    """A network interface with the descriptor of its tap and its PCIe slot."""
 
     nic: NicSpec
     tap: int
@@ -44,9 +44,8 @@ class OpenNic:
 
 @dataclass(frozen=True)
 class OpenFiles:
-    """The descriptors that qemu inherits. `memory` is that of a guest that was suspended and goes on; `key` is the
-    directory with the key of another host whose guest is awaited; `serial` is where clients of the serial console
-    come, of a machine that has a screen too."""
+    """The descriptors that qemu inherits. `memory`: the saved memory of a suspended guest; `key`: the directory of the
+    TLS-PSK of an incoming migration; `serial`: the socket of the serial console, for machines with consoles."""
 
     qmp: int
     console: int
@@ -57,10 +56,10 @@ class OpenFiles:
     serial: int | None = None
 
     def descriptors(self) -> tuple[int, ...]:
-        """All of them, for whoever starts qemu."""
+        """List all descriptors, for inheritance by the qemu process."""
         disks = [fd for disk in self.disks for fd in (disk.descriptor, disk.base) if fd is not None]
-        more = [fd for fd in (self.memory, self.key, self.serial) if fd is not None]
-        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *more)
+        optional = [fd for fd in (self.memory, self.key, self.serial) if fd is not None]
+        return (self.qmp, self.console, *disks, *(nic.tap for nic in self.nics), *optional)
 
 
 def qemu_command(
@@ -75,24 +74,24 @@ def qemu_command(
     generation_id: str = "auto",
     frozen: bool = False,
 ) -> list[str]:
-    """argv for one machine. `label` is put before the machine's id in the process list.
+    """Build argv for one machine. `label` precedes the machine's id in the process name.
 
-    `machine` names what the guest sees as its main board, `processor` its model under KVM; both have to be the same
-    wherever the guest goes. A `frozen` one does not begin to run.
+    `machine` is the machine type and `processor` the CPU model under KVM; both must be equal on source and target of a
+    live migration. `frozen`: do not start the vCPUs (-S).
     """
-    words = [
+    arguments = [
         program,
         *("-name", f"guest={label}{spec.id}", "-uuid", spec.id),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", f"{machine},graphics=off,vmport=off,dump-guest-core=off,suppress-vmdesc=on"),
         *_processor(spec, accelerator, processor),
         *("-m", f"size={spec.memory_mib}M", "-smp", _processors(spec)),
-        # What guests look for to know that they are in an OpenStack cloud.
+        # cloud-init detects an OpenStack cloud by these SMBIOS strings.
         *("-smbios", "type=1,manufacturer=Sixstack,product=OpenStack Nova"),
-        # A guest that sleeps cannot be woken through the API, so it is not offered.
+        # Disable S3 and S4: the API has no action to wake up a sleeping guest.
         *("-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1"),
         *("-rtc", "base=utc,driftfix=slew"),
-        # A guest that powers off ends qemu and one that reboots goes on; a panic stays visible until somebody acts.
+        # Power off ends qemu, a reboot resets the machine, and a panicked guest stays paused for inspection.
         *("-action", "reboot=reset,shutdown=poweroff,panic=pause"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-chardev", f"socket,id=qmp,fd={files.qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
@@ -104,24 +103,24 @@ def qemu_command(
         *("-device", _json(driver="vmgenid", guid=generation_id)),
     ]
     for number, disk in enumerate(files.disks):
-        words += _disk(number, disk, is_incoming=files.key is not None)
+        arguments += _disk(number, disk, is_incoming=files.key is not None)
     for number in range(SLOTS):
-        words += ["-device", _json(driver="pcie-root-port", id=f"slot{number}", chassis=number + 1)]
+        arguments += ["-device", _json(driver="pcie-root-port", id=f"slot{number}", chassis=number + 1)]
     for nic in files.nics:
-        words += ["-netdev", json.dumps(nic_netdev(nic.slot, str(nic.tap)))]
-        words += ["-device", json.dumps(nic_device(nic.slot, nic.nic))]
+        arguments += ["-netdev", json.dumps(nic_netdev(nic.slot, str(nic.tap)))]
+        arguments += ["-device", json.dumps(nic_device(nic.slot, nic.nic))]
     if files.serial is not None:
-        # Last, so that all other devices are where they are without it. Clients are handed over by the control socket.
-        words += ["-vnc", "none", "-device", _json(driver="VGA", id="screen")]
+        # Last, to keep the PCI addresses of all other devices. VNC clients are added through QMP (add_client).
+        arguments += ["-vnc", "none", "-device", _json(driver="VGA", id="screen")]
     if files.memory is not None:
-        words += ["-incoming", f"fd:{files.memory}"]
+        arguments += ["-incoming", f"fd:{files.memory}"]
     if files.key is not None:
-        words += ["-object", json.dumps(tls.server_credentials(files.key)), "-incoming", "defer"]
-    return [*words, "-S"] if frozen else words
+        arguments += ["-object", json.dumps(tls.server_credentials(files.key)), "-incoming", "defer"]
+    return [*arguments, "-S"] if frozen else arguments
 
 
 def _console(files: OpenFiles) -> str:
-    """Always written to the log; `serial` lets somebody take part."""
+    """The character device of the serial console: a log file, and with `serial` also an interactive socket."""
     if files.serial is None:
         return f"file,id=console,path={_path(files.console)},append=on"
     log = f"logfile={_path(files.console)},logappend=on"
@@ -131,17 +130,17 @@ def _console(files: OpenFiles) -> str:
 def _processors(spec: MachineSpec) -> str:
     if spec.topology is None:
         return f"cpus={spec.vcpus}"
-    seen = spec.topology
-    return f"cpus={spec.vcpus},sockets={seen.sockets},cores={seen.cores},threads={seen.threads}"
+    topology = spec.topology
+    return f"cpus={spec.vcpus},sockets={topology.sockets},cores={topology.cores},threads={topology.threads}"
 
 
 def disk_device(number: int) -> str:
-    """What qemu calls the guest's side of the disk with this place in the command line, unless it is a CD-ROM."""
+    """Return the qemu device id of the disk at this position of the command line, unless it is a CD-ROM."""
     return f"virtio-disk{number}"
 
 
 def _processor(spec: MachineSpec, accelerator: str, model: str) -> list[str]:
-    # AMD's processors do not tell guests of threads, or only when told to; others do not mind being told.
+    # AMD CPU models expose threads only with topoext, which other models ignore; TCG exposes them for Intel only.
     has_threads = spec.topology is not None and spec.topology.threads > 1
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", f"{model or 'host'}{',topoext=on' if has_threads else ''}"]
@@ -150,12 +149,13 @@ def _processor(spec: MachineSpec, accelerator: str, model: str) -> list[str]:
 
 
 def _disk(number: int, disk: OpenDisk, *, is_incoming: bool) -> list[str]:
-    """A drive whose every layer has its format said aloud, so that qemu never guesses from what a guest wrote.
+    """Build the block node and the device of a disk.
 
-    One that `is_incoming` may be written by the host that sends it until the guest is here.
+    Every layer has an explicit format: probing would trust content written by the guest. An `is_incoming` disk is
+    shared with the NBD export that the migration source writes to.
     """
     drive = f"disk{number}"
-    words = _inherited(disk.descriptor)
+    arguments = _inherited(disk.descriptor)
     node: dict[str, Any] = {
         "driver": disk.format,
         "node-name": drive,
@@ -166,15 +166,14 @@ def _disk(number: int, disk: OpenDisk, *, is_incoming: bool) -> list[str]:
     if disk.format == "qcow2":
         node["backing"] = None
         if disk.base is not None:
-            words += _inherited(disk.base)
+            arguments += _inherited(disk.base)
             base: dict[str, Any] = {"driver": disk.base_format, "read-only": True}
             base["file"] = _file(disk.base, read_only=True)
             if disk.base_format == "qcow2":
                 base["backing"] = None
             node["backing"] = base
-    words += ["-blockdev", json.dumps(node)]
-    # A full file system of the host pauses the guest, which repeats the write when it continues; other errors are the
-    # guest's to handle.
+    arguments += ["-blockdev", json.dumps(node)]
+    # ENOSPC on the host pauses the guest, and the write is retried on resume; other errors are reported to the guest.
     device: dict[str, Any] = {"driver": "virtio-blk-pci", "id": disk_device(number), "drive": drive, "werror": "enospc"}
     if disk.cdrom:
         device = {"driver": "ide-cd", "id": f"ide-{drive}", "bus": f"ide.{number}", "drive": drive}
@@ -182,28 +181,28 @@ def _disk(number: int, disk: OpenDisk, *, is_incoming: bool) -> list[str]:
         device |= {"share-rw": True}
     if disk.name != "config":
         device |= {"bootindex": number}
-    return [*words, "-device", _json(**device)]
+    return [*arguments, "-device", _json(**device)]
 
 
 def nic_name(slot: int) -> str:
-    """What qemu calls the interface in a slot."""
+    """Return the qemu device id of the interface in a slot."""
     return f"nic{slot}"
 
 
 def nic_address(slot: int) -> str:
-    """Where a guest finds the interface in a slot: domain, bus, device and function. Firmware numbers buses in the
-    order of root ports, and there are no other bridges."""
+    """Return the guest's PCI address of the interface in a slot: domain, bus, device and function. Firmware numbers
+    buses in the order of root ports, and there are no other bridges."""
     return f"0000:{slot + 1:02x}:00.0"
 
 
 def nic_netdev(slot: int, descriptor: str) -> dict[str, Any]:
-    """The host's side of the interface in a slot; `descriptor` is the tap's number, or its name in the monitor."""
+    """Build the network backend of a slot; `descriptor` is a file descriptor number or a name defined with getfd."""
     return {"type": "tap", "id": f"net{slot}", "fd": descriptor}
 
 
 def nic_device(slot: int, nic: NicSpec) -> dict[str, Any]:
-    """The guest's side. An empty romfile leaves out the PXE ROM; host_mtu makes the guest's link come up with the
-    segment's MTU."""
+    """Build the network device of a slot. An empty romfile omits the PXE ROM; host_mtu advertises the segment's MTU to
+    the guest."""
     return {
         "driver": "virtio-net-pci",
         "id": nic_name(slot),

@@ -1,4 +1,4 @@
-"""Talking to a running qemu: a listening socket made for it, and one short conversation at a time."""
+"""QMP client: creates the listening socket for qemu and runs short, exclusive sessions."""
 
 import asyncio
 import contextlib
@@ -38,21 +38,21 @@ _STATES = {
 FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.2
 
-# The answer to somebody who has died meanwhile may come to whoever connects next, in place of the greeting.
-GREETINGS = 3
+# A new client may receive the response to a client that has disconnected, in place of the greeting.
+GREETING_ATTEMPTS = 3
 
 
-class _NotGreeted(Exception):
-    """Something else came first; nothing was asked yet."""
+class _GreetingMissed(Exception):
+    """Another message arrived in place of the greeting. No command was sent, so the session may be retried."""
 
 
 class QmpUnavailable(HypervisorError):
-    """There is no qemu at the other end, or it went away meanwhile."""
+    """qemu does not listen, or it closed the connection."""
 
 
 @contextlib.contextmanager
 def short_name(path: Path) -> Iterator[str]:
-    """A name for a socket file that fits into 107 bytes, however deep the directory is."""
+    """Yield a path of a socket file that fits into the 107 bytes of a Unix socket address."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -61,7 +61,7 @@ def short_name(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket to be inherited by qemu; a left-over one gives way."""
+    """Create a listening socket for qemu to inherit; replaces an existing socket file."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,7 +76,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a process has the socket open for listening."""
+    """Return whether a process listens on the socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
         try:
@@ -90,26 +90,26 @@ def is_listening(path: Path) -> bool:
 
 
 def execute(path: Path, *commands: str, timeout_seconds: float = 10.0) -> list[Any]:
-    """Run commands in one conversation and return their answers. Raises as `talk` does."""
+    """Execute commands in one session and return their results. Raises the errors of `run_session`."""
 
-    async def converse(client: QMPClient) -> list[Any]:
+    async def execute_all(client: QMPClient) -> list[Any]:
         return [await client.execute(command) for command in commands]
 
-    return run_session(path, converse, timeout_seconds=timeout_seconds)
+    return run_session(path, execute_all, timeout_seconds=timeout_seconds)
 
 
-def run_session(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
-    """Have one conversation with qemu and return what comes of it.
+def run_session(path: Path, session: Callable[[QMPClient], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
+    """Connect to qemu, run a session and return its result.
 
-    Raises NobodyAnswers when qemu is not there, HypervisorError when it does not answer in time or refuses.
+    Raises QmpUnavailable when qemu does not run, HypervisorError at a timeout or when a command fails.
     """
-    for _ in range(GREETINGS):
-        with contextlib.suppress(_NotGreeted):
-            return _talk_once(path, conversation, timeout_seconds)
+    for _ in range(GREETING_ATTEMPTS):
+        with contextlib.suppress(_GreetingMissed):
+            return _try_session(path, session, timeout_seconds)
     raise QmpUnavailable("qemu does not greet.")
 
 
-def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
+def _try_session(path: Path, session: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
     deadline = time.monotonic() + timeout_seconds
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -119,7 +119,7 @@ def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], ti
         except (FileNotFoundError, ConnectionError) as error:
             raise QmpUnavailable("qemu is not there.") from error
         connection.setblocking(False)
-        return asyncio.run(asyncio.wait_for(_converse(connection, conversation), timeout_seconds))
+        return asyncio.run(asyncio.wait_for(_negotiate_and_run(connection, session), timeout_seconds))
     except TimeoutError as error:
         raise HypervisorError(f"qemu did not answer within {timeout_seconds:g} seconds.") from error
     except ExecuteError as error:
@@ -133,8 +133,8 @@ def _talk_once(path: Path, conversation: Callable[[QMPClient], Awaitable[T]], ti
 def connect(connection: socket.socket, path: Path, deadline: float) -> None:
     """Connect, with backoff while the backlog is full. Raises TimeoutError at the deadline (monotonic seconds).
 
-    A Unix socket never waits for a place in the backlog when it has a timeout: connect(2) fails with EAGAIN. qemu keeps
-    a backlog of one, and serves one client at a time.
+    On a Unix socket with a timeout, connect(2) fails with EAGAIN when the backlog is full. qemu has a backlog of one
+    and serves one client at a time.
     """
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -148,23 +148,23 @@ def connect(connection: socket.socket, path: Path, deadline: float) -> None:
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-async def _converse(connection: socket.socket, conversation: Callable[[QMPClient], Awaitable[T]]) -> T:
+async def _negotiate_and_run(connection: socket.socket, session: Callable[[QMPClient], Awaitable[T]]) -> T:
     client = QMPClient("sixstack")
     try:
         await client.connect(connection)
     except ConnectError as error:
         if isinstance(error.exc, GreetingError):
-            raise _NotGreeted from error
+            raise _GreetingMissed from error
         raise
     try:
-        return await conversation(client)
+        return await session(client)
     finally:
         with contextlib.suppress(QMPError, EOFError, ConnectionError):
             await client.disconnect()
 
 
 def query_state(path: Path, *, timeout_seconds: float = 10.0) -> tuple[MachineState, str]:
-    """What qemu says of its guest: the state, and qemu's own word for it."""
-    (answer,) = execute(path, "query-status", timeout_seconds=timeout_seconds)
-    word = str(answer["status"])
-    return _STATES.get(word, MachineState.CRASHED), word
+    """Query the state of the guest. Returns it as a machine state and as qemu's run state."""
+    (result,) = execute(path, "query-status", timeout_seconds=timeout_seconds)
+    run_state = str(result["status"])
+    return _STATES.get(run_state, MachineState.CRASHED), run_state

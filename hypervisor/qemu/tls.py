@@ -1,7 +1,7 @@
-"""One-time keys for TLS between two qemus: in a file just as long as qemu needs it, never in a command line.
+"""One-time TLS-PSK credentials for migrations: stored in a file while qemu needs them, never in a command line.
 
-qemu reads such a key from a file in a directory that it is told by name. It has no right to look into the machine's
-directory, so it gets a descriptor of this one and finds the file through that.
+qemu reads the key from a file in a directory given by path. It has no access to the machine's directory, so the path
+refers to an inherited descriptor of the key's directory (/proc/self/fd).
 """
 
 import os
@@ -17,7 +17,7 @@ USER = "sixstack"
 
 
 def write_key(directory: Path, key: str) -> None:
-    """Put the key where a qemu that is handed the directory finds it. The directory above keeps others out."""
+    """Write the key file that qemu reads. World-readable: the parent directory (0700) protects it."""
     private_directory(directory)
     file = directory / "keys.psk"
     file.write_text(f"{USER}:{key}\n")
@@ -26,17 +26,17 @@ def write_key(directory: Path, key: str) -> None:
 
 
 def remove_key(directory: Path) -> None:
-    """Content when it is gone."""
+    """Remove the directory of the key, if it exists."""
     remove_directory(directory)
 
 
 def server_credentials(descriptor: int) -> dict[str, Any]:
-    """The object of a qemu that awaits another one; it reads the key when somebody comes."""
+    """Build the credentials object of the migration target; qemu reads the key when a client connects."""
     return {"qom-type": "tls-creds-psk", "id": OBJECT, "dir": f"/proc/self/fd/{descriptor}", "endpoint": "server"}
 
 
 async def add_client_credentials(client: QMPClient, directory: Path) -> None:
-    """Give a running qemu the key by which it is let in elsewhere; it reads it at once."""
+    """Add the client credentials to a running migration source; qemu reads the key immediately."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         client.send_fd_scm(descriptor)

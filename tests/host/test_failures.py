@@ -41,7 +41,7 @@ PURE_FUNCTIONS = re.compile(
     r"|disks\.(is_standalone|overlay_bytes)|qemu_img\._name"
     r"|limits\.(_has_cpu_controller|find_cpu_cgroups)|launch\.(cgroup_name|machine_identity|QemuLaunch\.)"
     r"|source\.(_job_id|_remote_node|MigrationSource\._(host|raise_if_interrupted))$|driver\.(_is_outgoing|_find_target|MigrationDriver\._processor)"
-    r"|qmp\.(connect|_talk_once)$"
+    r"|qmp\.(connect|_try_session)$"
 )
 # Their caller has to close what they return, so the error is raised on entry.
 OPENING = frozenset({("qmp", "listen"), ("links", "Links.open_tap"), ("process", "_PidFd.__enter__")})
