@@ -1,4 +1,4 @@
-"""Router advertisements: one radvd for all segments of an installation on this host, started and reloaded by us."""
+"""Router advertisements: configures and supervises the radvd process that serves all segments on a host."""
 
 import logging
 import os
@@ -20,12 +20,12 @@ from hypervisor.base.paths import HostPaths, private_directory
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 30
+CHECK_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Advertisement:
-    """What is announced on one bridge. Without a `gateway` its guests form addresses, but have no router."""
+    """The router advertisement of one bridge. Without `gateway`, guests form addresses but get no default router."""
 
     interface: str
     prefixes: tuple[IPv6Network, ...]
@@ -35,15 +35,15 @@ class Advertisement:
     dns_search: tuple[str, ...] = ()
     gateway: bool = True
     routes: tuple[IPv6Network, ...] = ()
-    """Prefixes that guests reach by this router (RFC 4191, route information)."""
+    """Prefixes reachable through this router (RFC 4191, route information option)."""
 
 
 def radvd_conf(advertisements: tuple[Advertisement, ...], timing: RouterTiming) -> str:
-    """The whole configuration file."""
-    return "".join(_interface(advertisement, timing) for advertisement in advertisements)
+    """The configuration file of radvd for these advertisements."""
+    return "".join(_interface_block(advertisement, timing) for advertisement in advertisements)
 
 
-def _interface(advertisement: Advertisement, timing: RouterTiming) -> str:
+def _interface_block(advertisement: Advertisement, timing: RouterTiming) -> str:
     lines = [
         f"interface {advertisement.interface} {{",
         "  AdvSendAdvert on;",
@@ -76,7 +76,7 @@ def _interface(advertisement: Advertisement, timing: RouterTiming) -> str:
 
 
 class RouterAdvertiser:
-    """Keeps radvd as the segments need it. It outlives us like a machine does, and is found again like one."""
+    """Configures and runs radvd. The process keeps running while the agent restarts, and is found by its pid file."""
 
     def __init__(self, paths: HostPaths, timing: RouterTiming) -> None:
         self.directory = paths.radvd
@@ -86,81 +86,84 @@ class RouterAdvertiser:
         self.timing = timing
         self._lock = threading.Lock()
         self._refused: tuple[str, str, frozenset[str]] = ("", "", frozenset())
-        """The last text that radvd refused, what was used instead, and the interfaces at fault: checked once."""
+        """The last configuration that radvd refused, its replacement and the refused interfaces (cached check)."""
 
     def apply(self, advertisements: tuple[Advertisement, ...]) -> frozenset[str]:
-        """Announce exactly these; with none there is no radvd. Returns the interfaces whose advertisement is refused.
+        """Advertise exactly these; without any, stop radvd. Returns the interfaces whose advertisement radvd refuses.
 
-        radvd exits when it is told to reload a file that it cannot parse, and one file serves all networks of the host.
-        So a changed file is checked before it replaces the one in use. Of a refused interface the last advertisement
-        that was accepted stays.
+        radvd exits when it reloads a file that it cannot parse, and one file serves all networks of the host. A changed
+        file is therefore checked before it replaces the one in use. A refused interface keeps its last accepted
+        advertisement.
         """
         with self._lock:
             running = self.find_process()
             if not advertisements:
-                self._end(running)
+                self._stop(running)
                 return frozenset()
             wanted = {
-                each.interface: _interface(each, self.timing)
-                for each in sorted(advertisements, key=lambda each: each.interface)
+                advertisement.interface: _interface_block(advertisement, self.timing)
+                for advertisement in sorted(advertisements, key=lambda advertisement: advertisement.interface)
             }
             private_directory(self.directory)
-            known = self.configuration.read_text() if self.configuration.exists() else ""
-            text, refused = self._checked(wanted, known)
+            current = self.configuration.read_text() if self.configuration.exists() else ""
+            text, refused = self._check_configuration(wanted, current)
             if not text:
-                self._end(running)
+                self._stop(running)
                 return refused
-            if known != text:
-                _rewrite(self.configuration, text.encode())
+            if current != text:
+                _overwrite(self.configuration, text.encode())
             if running is None:
                 self._start()
-            elif known != text:
+            elif current != text:
                 running.send(signal.SIGHUP)
             return refused
 
-    def _checked(self, wanted: Mapping[str, str], known: str) -> tuple[str, frozenset[str]]:
-        """The configuration to use, and the interfaces whose wanted block radvd refuses."""
+    def _check_configuration(self, wanted: Mapping[str, str], current: str) -> tuple[str, frozenset[str]]:
+        """Check the blocks. Returns the configuration to use and the interfaces whose new block radvd refuses."""
         text = "".join(wanted.values())
         if text == self._refused[0]:
             return self._refused[1:]
-        if text == known or _parses(text):
+        if text == current or _accepts(text):
             return text, frozenset()
-        self._refused = (text, *_without_faults(wanted, _blocks(known)))
+        self._refused = (text, *_replace_refused(wanted, _split_blocks(current)))
         return self._refused[1:]
 
     def find_process(self) -> process.Process | None:
-        """The running radvd."""
+        """The running radvd process, or None."""
         return process.find(self.pid_file)
 
     def _start(self) -> None:
-        """radvd gives up root, and then could not read a file below our private directory: so it gets the
-        configuration as an open descriptor, which it opens anew at each reload."""
+        """Start radvd with its configuration as an inherited descriptor.
+
+        radvd drops privileges and then cannot read files below the private directory; it reopens the descriptor by
+        its path in /proc at each reload.
+        """
         with self.configuration.open("rb") as configuration:
             command = ["radvd", "--nodaemon", "--logmethod", "stderr"]
             command += ["--config", f"/proc/self/fd/{configuration.fileno()}"]
-            command += ["--pidfile", str(self.directory / "radvd.pid"), *_account()]
+            command += ["--pidfile", str(self.directory / "radvd.pid"), *_account_options()]
             process.start(command, pid_file=self.pid_file, log=self.log, inherit=[configuration.fileno()])
         if process.wait_for_start(self.pid_file, 2) is None:
-            words = process.log_tail(self.log)
-            if "not found" in words:
+            log_text = process.log_tail(self.log)
+            if "not found" in log_text:
                 raise HostUnfit("radvd is missing: apt install radvd")
-            log.error("radvd does not start: %s", words)
+            log.error("radvd failed to start: %s", log_text)
             raise LaunchFailed(NETWORK_FAILED)
 
-    def _end(self, running: process.Process | None) -> None:
+    def _stop(self, running: process.Process | None) -> None:
         if running is not None:
-            helpers = running.children()
+            children = running.children()
             running.end()
-            for helper in helpers:  # radvd's privileged half ends when it notices that the other one is gone
-                helper.wait(2)
+            for child in children:  # radvd's privileged process exits shortly after the main one
+                child.wait(2)
         for path in (self.configuration, self.pid_file, self.log, self.directory / "radvd.pid"):
             path.unlink(missing_ok=True)
         if self.directory.is_dir():
             self.directory.rmdir()
 
 
-def _account() -> list[str]:
-    """The account that Debian's package makes for radvd, where there is one."""
+def _account_options() -> list[str]:
+    """Options for the account that Debian's package creates for radvd, if it exists."""
     try:
         pwd.getpwnam("radvd")
     except KeyError:
@@ -168,42 +171,42 @@ def _account() -> list[str]:
     return ["--username", "radvd"]
 
 
-def _without_faults(wanted: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, frozenset[str]]:
-    """The configuration without the blocks that radvd refuses, and the interfaces of these."""
-    kept, refused = [], set()
+def _replace_refused(wanted: Mapping[str, str], current: Mapping[str, str]) -> tuple[str, frozenset[str]]:
+    """Replace refused blocks by their last accepted version, if any. Returns the text and the refused interfaces."""
+    accepted, refused = [], set()
     for interface, block in wanted.items():
-        if _parses(block):
-            kept.append(block)
+        if _accepts(block):
+            accepted.append(block)
             continue
         refused.add(interface)
-        if interface in known and _parses(known[interface]):
-            kept.append(known[interface])
-    return "".join(kept), frozenset(refused)
+        if interface in current and _accepts(current[interface]):
+            accepted.append(current[interface])
+    return "".join(accepted), frozenset(refused)
 
 
-def _blocks(text: str) -> dict[str, str]:
-    """The blocks of a configuration that `radvd_conf` wrote, by interface."""
+def _split_blocks(text: str) -> dict[str, str]:
+    """Split a configuration written by `radvd_conf` into its blocks, by interface."""
     blocks = re.split(r"(?m)^(?=interface )", text)
     return {block.split()[1]: block for block in blocks if block.startswith("interface ")}
 
 
-def _parses(text: str) -> bool:
-    """Whether radvd accepts the configuration. Its reasons go to the log. Raises HostUnfit without radvd."""
+def _accepts(text: str) -> bool:
+    """Whether radvd accepts the configuration; logs the reason if not. Raises HostUnfit when radvd is missing."""
     command = ["radvd", "--configtest", "--logmethod", "stderr", "--config", "/dev/stdin"]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=CHECK_SECONDS)
+        result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=CHECK_TIMEOUT_SECONDS)
     except FileNotFoundError:
         raise HostUnfit("radvd is missing: apt install radvd") from None
     except subprocess.TimeoutExpired:
-        log.error("radvd did not check its configuration within %d s", CHECK_SECONDS)
+        log.error("radvd --configtest did not finish within %d s", CHECK_TIMEOUT_SECONDS)
         raise LaunchFailed(NETWORK_FAILED) from None
-    if done.returncode != 0:
-        log.error("radvd refuses a configuration: %s\n%s", done.stderr.strip(), text)
-    return done.returncode == 0
+    if result.returncode != 0:
+        log.error("radvd rejects the configuration: %s\n%s", result.stderr.strip(), text)
+    return result.returncode == 0
 
 
-def _rewrite(path: Path, content: bytes) -> None:
-    """Write in place: radvd holds this very file open. It reads it only when told to, after this."""
+def _overwrite(path: Path, content: bytes) -> None:
+    """Overwrite a file in place, as radvd holds it open; radvd reads it at the SIGHUP that follows."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with open(descriptor, "wb") as file:
         file.truncate(0)

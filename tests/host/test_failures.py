@@ -36,7 +36,7 @@ PURE_FUNCTIONS = re.compile(
     r"|process\.(boot_id|_parse_start_time|_read_stat|start_time|clean_environment|Identity\.|Process\.(is_alive|children))"
     r"|antispoofing\.(port_addresses|tap_rules|(isolation|routing|_table)_commands|_isolation_rules|_rate_limits|_chain_name|_hex"
     r"|AntiSpoofing\._((gateway|routing|table|segment|mac)_commands|mac_element|record_macs)$)"
-    r"|radvd\.(_interface|_parses|RouterAdvertiser\.find_process)"
+    r"|radvd\.(_interface_block|_accepts|RouterAdvertiser\.find_process)"
     r"|segments\.Segments\.(bridges|guest_spec|_advertisement)|links\.Links\.(tap|bridge)$"
     r"|disks\.(is_standalone|overlay_bytes)|qemu_img\._name"
     r"|limits\.(_has_cpu_controller|find_cpu_cgroups)|launch\.(cgroup_name|machine_identity|QemuLaunch\.)"
