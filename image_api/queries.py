@@ -1,4 +1,4 @@
-"""Lists of images: what is asked for, in which order, which page."""
+"""Image list queries: filters, sorting and pagination."""
 
 import json
 import re
@@ -37,7 +37,7 @@ SORT_KEYS: Mapping[str, ColumnElement[Any]] = {
     "min_ram": Image.min_ram.expression,
     "protected": Image.protected.expression,
 }
-"""How each key sorts; what is not set sorts first."""
+"""Sort key → SQL expression. Unset values sort first."""
 
 NUMBERS = ("min_disk", "min_ram", "size", "virtual_size")
 TEXTS = (
@@ -55,7 +55,7 @@ IN_FILTERS = frozenset({"id", "name", "status", "container_format", "disk_format
 TIMES = ("created_at", "updated_at")
 COMPARISONS = ("gt", "gte", "lt", "lte", "eq", "neq")
 MARKER_POSITION = "sixstack_place"
-"""Beside a marker in links to the next page: where that image stood, for when it is deleted meanwhile."""
+"""Query parameter of `next` links: the sort position of the marker, used when the marker image has been deleted."""
 NOT_FILTERS = frozenset({"limit", "marker", MARKER_POSITION, "sort", "sort_key", "sort_dir", "member_status"})
 
 
@@ -69,8 +69,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class ImageListQuery:
-    """A list of images as it was asked for: name → values, in the query's own words. It begins after the image
-    `marker`, or after its `place` when it is gone."""
+    """The parsed query string of an image list; `filters` maps names to raw values. The page starts after the image
+    `marker`, or after the sort position `place` when that image no longer exists."""
 
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     order: Sequence[Order] = (Order("created_at", True),)
@@ -84,7 +84,7 @@ _SELECT_BY_ID = select(Image.__table__).where(Image.id == bindparam("image_id"))
 
 
 def find_row(connection: Connection, caller: Caller, image_id: str) -> Row[Any]:
-    """An image the caller may see, as a plain row: for showing it, which is asked often. Raises NotFound."""
+    """Return an image visible to the caller as a Core row, without ORM overhead. Raises NotFound."""
     row = connection.execute(_SELECT_BY_ID, {"image_id": image_id}).one_or_none()
     if row is None or not is_visible(connection, caller, row):
         raise errors.NotFound(f"No image found with ID {image_id}")
@@ -92,9 +92,9 @@ def find_row(connection: Connection, caller: Caller, image_id: str) -> Row[Any]:
 
 
 def list_images(connection: Connection, caller: Caller, wanted: ImageListQuery) -> Sequence[Row[Any]]:
-    """One page, as plain rows.
+    """Return one page as Core rows.
 
-    Raises BadRequest for a filter that makes no sense and for a marker that the caller cannot see.
+    Raises BadRequest for an invalid filter value and for a marker that the caller cannot see.
     """
     dialect = connection.dialect.name
     query = select(Image.__table__).where(_visibility_condition(caller, wanted))
@@ -114,7 +114,7 @@ def list_images(connection: Connection, caller: Caller, wanted: ImageListQuery) 
 
 
 def _visibility_condition(caller: Caller, wanted: ImageListQuery) -> ColumnElement[bool]:
-    """Own, public, and shared images whose sharing was accepted. Community images of others only when asked for."""
+    """Match own, public and accepted shared images; other projects' community images require a visibility filter."""
     visibility = wanted.filters.get("visibility", [None])[-1]
     if visibility is not None and visibility not in (*Visibility, "all"):
         raise errors.BadRequest(f"Invalid visibility value: {visibility}")
@@ -172,14 +172,14 @@ def _has_property(dialect: str, name: str, value: str) -> ColumnElement[bool]:
 
 
 def split_values(text: str) -> list[str]:
-    """`a,"b,c",d` → three values. Raises BadRequest for quotes that do not match."""
+    """Split `a,"b,c",d` into three values. Raises BadRequest for unbalanced quotes."""
     values = re.findall(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*))\s*(?:,|$)', text)
     if text.count('"') % 2 or re.search(r'[^,\s]\s*"[^",]*"|"[^",]*"\s*[^,\s]', text):
         raise errors.BadRequest(
             f"Invalid filter value {text}. The quote is not closed or there is no comma between values."
         )
-    found = [quoted.replace('\\"', '"') or plain.strip() for quoted, plain in values]
-    return [value for value in found if value]
+    unquoted = [quoted.replace('\\"', '"') or plain.strip() for quoted, plain in values]
+    return [value for value in unquoted if value]
 
 
 def _time_condition(name: str, value: str) -> ColumnElement[bool]:
@@ -224,17 +224,17 @@ def _parse_boolean(name: str, value: str) -> bool:
 
 
 def format_position(row: Row[Any], wanted: ImageListQuery) -> str:
-    """What `Wanted.place` is for the page after this image."""
+    """Serialize the sort position of an image for `ImageListQuery.place` of the next page."""
     values: list[Any] = []
     for item in _total_order(wanted):
         value, kind = getattr(row, item.key), SORT_KEYS[item.key].type.python_type
-        missing = "" if kind is str else -1  # as SORT_KEYS has it
+        missing = "" if kind is str else -1  # the coalesce values of SORT_KEYS
         values.append(value.isoformat() if isinstance(value, datetime) else missing if value is None else value)
     return json.dumps(values)
 
 
 def _total_order(wanted: ImageListQuery) -> list[Order]:
-    """In which no two images have one place."""
+    """Extend the requested order by creation time and id to a total order."""
     order = list(wanted.order)
     if not any(item.key == "created_at" for item in order):
         order.append(Order("created_at", order[-1].descending if order else True))
@@ -244,7 +244,7 @@ def _total_order(wanted: ImageListQuery) -> list[Order]:
 
 
 def _parse_position(place: str | None, order: Sequence[Order]) -> list[Any] | None:
-    """What `place_of` wrote, None for anything else."""
+    """Parse the output of `format_position`; None for other input."""
     try:
         values = json.loads(place or "")
         if not isinstance(values, list):
@@ -255,13 +255,13 @@ def _parse_position(place: str | None, order: Sequence[Order]) -> list[Any] | No
 
 
 def _parse_sort_value(key: str, value: Any) -> Any:
-    """The value as the database compares it with this key. Raises ValueError, TypeError, OverflowError."""
+    """Convert a JSON value to the column's type. Raises ValueError, TypeError or OverflowError."""
     if key in TIMES:
         return datetime.fromisoformat(value).astimezone(UTC)
     kind = SORT_KEYS[key].type.python_type
     if type(value) is not kind or (kind is int and not -1 <= value < 1 << 63):
         raise ValueError(value)
-    if kind is str and "\0" in value.encode().decode():  # nor half a surrogate pair
+    if kind is str and "\0" in value.encode().decode():  # encode() rejects lone surrogates
         raise ValueError(value)
     return value
 
@@ -273,12 +273,12 @@ def _after_marker(
     wanted: ImageListQuery,
     order: Sequence[Order],
 ) -> Select[*tuple[Any, ...]]:
-    """Only what comes after the marker in this order."""
+    """Restrict the query to rows after the marker (keyset pagination)."""
     if wanted.marker is None:
         return query
     keys = select(*(SORT_KEYS[item.key] for item in order))
-    found = connection.execute(keys.where(Image.id == wanted.marker, visible_to(caller, None))).one_or_none()
-    row = _parse_position(wanted.place, order) if found is None else found
+    marker = connection.execute(keys.where(Image.id == wanted.marker, visible_to(caller, None))).one_or_none()
+    row = _parse_position(wanted.place, order) if marker is None else marker
     if row is None:
         raise errors.BadRequest(f"Invalid marker: no image {wanted.marker}.")
     later: list[ColumnElement[bool]] = []

@@ -1,4 +1,4 @@
-"""Imports: what was asked for is a row; whoever is free claims it, and takes over from one who died at it."""
+"""Import tasks: a persistent queue. Workers claim tasks with a lease and take over tasks with an expired lease."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -26,13 +26,13 @@ IMPORTING_TO = "os_glance_importing_to_stores"
 FAILED = "os_glance_failed_import"
 
 REQUIRED_STATUS = {"glance-direct": ImageStatus.UPLOADING, "web-download": ImageStatus.QUEUED}
-"""Import method → the status it starts from."""
+"""Import method → required image status."""
 
 
 def create_task(
     session: Session, caller: Caller, image: Image, method: str, uri: str | None, request_id: str, now: datetime
 ) -> ImageTask:
-    """Ask for an import. Raises Conflict when the image is not in the status that the method needs."""
+    """Queue an import. Raises Conflict when the image is not in the status that the method requires."""
     needed = REQUIRED_STATUS[method]
     if image.status != needed or image.writer is not None:
         state = f"being uploaded ({image.status})" if image.writer else image.status
@@ -62,7 +62,7 @@ def create_task(
 
 
 def claim(session: Session, worker: str, now: datetime) -> ImageTask | None:
-    """The oldest import that nobody is at, now the worker's."""
+    """Claim the oldest task that is pending or has an expired lease; None without one."""
     free = or_(
         ImageTask.status == TaskStatus.PENDING,
         and_(ImageTask.status == TaskStatus.PROCESSING, ImageTask.worker_until < now),
@@ -80,7 +80,7 @@ def claim(session: Session, worker: str, now: datetime) -> ImageTask | None:
 
 
 def has_claimable(session: Session, now: datetime) -> bool:
-    """Whether there is anything to claim; cheap."""
+    """Return whether a task can be claimed, without a write transaction."""
     free = or_(
         ImageTask.status == TaskStatus.PENDING,
         and_(ImageTask.status == TaskStatus.PROCESSING, ImageTask.worker_until < now),
@@ -89,11 +89,11 @@ def has_claimable(session: Session, now: datetime) -> bool:
 
 
 class ClaimLost(Exception):
-    """The import is somebody else's by now, or its image is gone."""
+    """Another worker has claimed the task, or its image was deleted."""
 
 
 def make_renewal(database: Database, clock: Clock, task_id: str, worker: str) -> Callable[[], None]:
-    """What to call with every piece: keeps the claim, and raises Lost once it is not ours any more."""
+    """Return a function to call for each chunk: it renews the lease every RENEW_SECONDS and raises ClaimLost."""
     last = clock.now()
 
     def renew() -> None:
@@ -110,7 +110,7 @@ def make_renewal(database: Database, clock: Clock, task_id: str, worker: str) ->
 
 
 def succeed(session: Session, task_id: str, worker: str, stored: StoredContent | None, now: datetime) -> None:
-    """The bytes are in the store; None when the image already knows all about them. Raises Lost."""
+    """Complete a task and activate its image. `stored` is None for staged content. Raises ClaimLost."""
     task = _find_claimed(session, task_id, worker)
     image = session.get(Image, task.image_id)
     if image is None or image.status != ImageStatus.IMPORTING:
@@ -123,7 +123,7 @@ def succeed(session: Session, task_id: str, worker: str, stored: StoredContent |
 
 
 def fail(session: Session, task_id: str, worker: str, reason: str, now: datetime) -> None:
-    """Nothing came of it: the image is queued again and says so, the task says why. Raises Lost."""
+    """Record the failure of a task and its reason; the image returns to queued. Raises ClaimLost."""
     task = _find_claimed(session, task_id, worker)
     _finish(task, TaskStatus.FAILURE, reason, now)
     image = session.get(Image, task.image_id)
@@ -134,14 +134,14 @@ def fail(session: Session, task_id: str, worker: str, reason: str, now: datetime
 
 
 def list_image_tasks(session: Session, image_id: str) -> Sequence[ImageTask]:
-    """All imports of an image, the newest first."""
+    """List all tasks of an image, newest first."""
     return session.scalars(
         select(ImageTask).where(ImageTask.image_id == image_id).order_by(ImageTask.created_at.desc(), ImageTask.id)
     ).all()
 
 
 def list_visible(session: Session, caller: Caller) -> Sequence[ImageTask]:
-    """The newest imports of the caller's project, or of all for an admin."""
+    """List the newest tasks (at most 1000) of the caller's project, or of all projects for an admin."""
     query = select(ImageTask).order_by(ImageTask.created_at.desc(), ImageTask.id).limit(1000)
     if not caller.is_admin:
         query = query.where(ImageTask.owner == caller.project)
@@ -149,12 +149,12 @@ def list_visible(session: Session, caller: Caller) -> Sequence[ImageTask]:
 
 
 def has_expired(session: Session, now: datetime) -> bool:
-    """Whether there is anything to forget."""
+    """Return whether completed tasks have passed their retention time."""
     return session.scalar(select(ImageTask.id).where(ImageTask.expires_at < now).limit(1)) is not None
 
 
 def delete_expired(session: Session, now: datetime) -> None:
-    """Drop imports that ended long ago."""
+    """Delete completed tasks past their retention time."""
     session.execute(
         delete(ImageTask).where(
             ImageTask.status.in_([TaskStatus.SUCCESS, TaskStatus.FAILURE]), ImageTask.expires_at < now
@@ -163,7 +163,7 @@ def delete_expired(session: Session, now: datetime) -> None:
 
 
 def holds_claim(session: Session, task_id: str, worker: str) -> bool:
-    """Whether the claim still holds."""
+    """Return whether the worker still holds its claim on the task."""
     try:
         _find_claimed(session, task_id, worker)
     except ClaimLost:
@@ -185,5 +185,5 @@ def _finish(task: ImageTask, status: TaskStatus, message: str, now: datetime) ->
 
 
 def _user_properties(image: Image) -> dict[str, str]:
-    marks = (IMPORT_TASK, IMPORTING_TO, FAILED)
-    return {name: value for name, value in image.properties.items() if name not in marks}
+    internal = (IMPORT_TASK, IMPORTING_TO, FAILED)
+    return {name: value for name, value in image.properties.items() if name not in internal}

@@ -1,4 +1,4 @@
-"""What is put in order before any process serves images: claims and files of processes that are gone."""
+"""Startup recovery: releases claims of dead processes and removes orphaned objects."""
 
 import logging
 from datetime import timedelta
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def recover(settings: Settings, clock: Clock | None = None) -> None:
-    """Call it before the API serves; other processes of this installation may be at work. The database must be
-    migrated."""
+    """Recover before the API serves requests. Requires a migrated database; safe while other processes of the
+    installation run."""
     clock = clock or SystemClock()
     database = Database(settings.database, synchronous=settings.sqlite_synchronous, pool_size=2)
     try:
@@ -36,23 +36,24 @@ def recover(settings: Settings, clock: Clock | None = None) -> None:
 
 
 def remove_orphans(database: Database, store: Store, clock: Clock) -> None:
-    """Remove objects of images that are gone, or queued: their bytes were never promised to anybody.
+    """Remove objects of deleted and queued images.
 
-    Names are listed before rows are read: an object is only ever there while its image has a row.
+    Objects are listed before rows are read: a row always exists before its first object, so an upload that starts
+    during the scan is safe.
     """
     names = list(store.names())
     for image_id in {image_id_of(name) for name in names}:
         with database.reading() as session:
             status = session.scalar(select(Image.status).where(Image.id == image_id))
         if status is None:
-            log.info("removing what is left of image %s", image_id)
+            log.info("removing orphaned objects of image %s", image_id)
             images.delete_objects(store, image_id)
         elif status == ImageStatus.QUEUED:
             _clean_queued(database, store, clock, image_id)
 
 
 def _clean_queued(database: Database, store: Store, clock: Clock, image_id: str) -> None:
-    """Under a claim, so that no upload begins meanwhile: what that stores would be removed with the rest."""
+    """Delete the objects of a queued image under an upload claim, which excludes concurrent uploads."""
     until = clock.now() + timedelta(seconds=uploads.LEASE_SECONDS)
     with database.transaction() as session:
         claimed = session.scalar(

@@ -1,4 +1,4 @@
-"""A server's disk becomes the image that was made for it when the snapshot was asked for."""
+"""Stores server snapshots in the images created by the createImage action."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from image_api.stores.object_keys import upload_key
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known before the bytes come: whose image it fills, how large the server's disk is, and the sha512 (hex)
-    that the bytes must have where it was said."""
+    """Properties of a snapshot before its transfer: target image, owner, size of the server's disk in bytes, and the
+    expected sha512 (hex), if known."""
 
     image_id: str
     owner: str
@@ -31,46 +31,46 @@ class Snapshot:
     sha512: str | None = None
 
     def limits(self, quota_gib: int) -> Limits:
-        """Not more than the disk can need, tables and all, nor than the project's quota (-1 for none)."""
-        most = self.disk_bytes + (self.disk_bytes >> 8) + (64 << 20)
-        return Limits(most, self.disk_bytes, UNLIMITED if quota_gib < 0 else quota_gib << 30)
+        """Return the limits of the upload: disk size plus qcow2 metadata, and the project's quota (-1: unlimited)."""
+        max_object_bytes = self.disk_bytes + (self.disk_bytes >> 8) + (64 << 20)
+        return Limits(max_object_bytes, self.disk_bytes, UNLIMITED if quota_gib < 0 else quota_gib << 30)
 
 
 def store_snapshot(
     database: Database, clock: Clock, store: Store, snapshot: Snapshot, pieces: Iterator[bytes], quota_gib: int
 ) -> None:
-    """Fill the image; whoever began to before is dead, and has lost it. It is inspected like any upload.
+    """Upload a snapshot to its image and inspect it like any upload. Takes over the claim of an interrupted attempt.
 
-    Raises NotFound when the image was deleted, also meanwhile, Conflict when it is no longer to be filled, BadRequest,
-    TooLarge and QuotaExceeded for what is refused, Unavailable for bytes that arrived otherwise than they were sent;
-    then it is queued again and nothing is stored.
+    Raises NotFound when the image is deleted before or during the upload, Conflict when it is neither queued nor
+    saving, BadRequest, TooLarge and QuotaExceeded for rejected content, Unavailable for a hash mismatch. After an error
+    the image is queued and nothing is stored.
     """
     bounds = snapshot.limits(quota_gib)
     claimed, used = _claim(database, clock, snapshot)
 
-    def done(image: Image, stored: StoredContent, now: datetime) -> None:
+    def activate(image: Image, stored: StoredContent, now: datetime) -> None:
         if snapshot.sha512 not in (None, stored.hash_value):
             raise errors.Unavailable("The image arrived otherwise than it was sent.")
         images.set_active(image, stored, now)
 
-    def ours() -> Iterator[bytes]:
+    def check_pieces() -> Iterator[bytes]:
         total = used
         for piece in pieces:
             total += len(piece)
             if total > bounds.project_bytes:
                 raise errors.QuotaExceeded(images.OVER_QUOTA)
             yield piece
-        with database.reading() as session:  # nothing is put in the place of what somebody else has finished
+        with database.reading() as session:  # do not overwrite the content of another, completed upload
             uploads.find_claimed(session, claimed.image_id, claimed.writer)
 
     try:
-        uploads.store_upload(database, clock, store, claimed, ours(), bounds, done)
+        uploads.store_upload(database, clock, store, claimed, check_pieces(), bounds, activate)
     except errors.Gone:
         raise errors.NotFound(f"No image found with ID {snapshot.image_id}") from None
 
 
 def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[UploadClaim, int]:
-    """The claim, and how many bytes the project's images take already."""
+    """Claim the image. Returns the claim and the bytes that the project's images use."""
     image_id, now = snapshot.image_id, clock.now()
     with database.transaction() as session:
         image = session.get(Image, image_id)

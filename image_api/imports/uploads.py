@@ -1,4 +1,4 @@
-"""Who may write an image's bytes just now: one claim, renewed while the bytes flow, given back when they break off."""
+"""Upload claims: a lease on an image, renewed during the upload and released when the upload fails."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ RENEW_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class UploadClaim:
-    """An image that is ours to fill: the object its bytes go to, and what its owner says they are."""
+    """A claim on an image: `writer` identifies it, `name` is the object key, `declared` the declared disk format."""
 
     image_id: str
     writer: str
@@ -33,8 +33,8 @@ class UploadClaim:
 
 
 def claim(session: Session, image: Image, status: ImageStatus, now: datetime) -> str:
-    """Claim a queued image for writing; the answer is the claim. Raises Conflict when somebody else has it or it is
-    not queued, BadRequest when its formats are not known."""
+    """Claim a queued image for writing. Returns the id of the claim. Raises Conflict when the image is claimed already
+    or not queued, BadRequest when its formats are not set."""
     if not image.disk_format or not image.container_format:
         missing = [name for name in ("disk_format", "container_format") if not getattr(image, name)]
         raise errors.BadRequest(f"Properties {', '.join(missing)} must be set prior to saving data.")
@@ -58,7 +58,7 @@ def claim(session: Session, image: Image, status: ImageStatus, now: datetime) ->
 
 
 def release(session: Session, image_id: str, writer: str, now: datetime) -> None:
-    """The bytes broke off: the image is queued again, unless it is gone or somebody else's by now."""
+    """Release a claim: the image returns to queued, unless it was deleted or claimed by another writer."""
     session.execute(
         update(Image)
         .where(Image.id == image_id, Image.writer == writer)
@@ -68,7 +68,7 @@ def release(session: Session, image_id: str, writer: str, now: datetime) -> None
 
 
 def find_claimed(session: Session, image_id: str, writer: str) -> Image:
-    """The image, if the claim still holds. Raises Gone when it was deleted meanwhile or taken away."""
+    """Return the image of a valid claim. Raises Gone when the image was deleted or the claim is lost."""
     image = session.get(Image, image_id)
     if image is None or image.writer != writer:
         raise errors.Gone(f"Image {image_id} was deleted while its data were being uploaded.")
@@ -76,7 +76,7 @@ def find_claimed(session: Session, image_id: str, writer: str) -> Image:
 
 
 def make_renewal(database: Database, clock: Clock, image_id: str, writer: str) -> Callable[[], None]:
-    """What to call with every piece: keeps the claim and raises Gone, now and then, once it is lost."""
+    """Return a function to call for each chunk: it renews the lease every RENEW_SECONDS and raises Gone if lost."""
     last = clock.now()
 
     def renew() -> None:
@@ -92,12 +92,12 @@ def make_renewal(database: Database, clock: Clock, image_id: str, writer: str) -
 
 
 def has_expired(session: Session, now: datetime) -> bool:
-    """Whether a claim ran out."""
+    """Return whether a claim has expired."""
     return session.scalar(select(Image.id).where(_expired(now)).limit(1)) is not None
 
 
 def release_expired(session: Session, now: datetime) -> None:
-    """Take claims back that nobody renewed: their process is gone."""
+    """Release expired claims of dead processes."""
     session.execute(
         update(Image)
         .where(_expired(now))
@@ -113,17 +113,17 @@ def store_upload(
     claimed: UploadClaim,
     pieces: Iterator[bytes],
     bounds: Limits,
-    done: Callable[[Image, StoredContent, datetime], None],
+    on_stored: Callable[[Image, StoredContent, datetime], None],
 ) -> None:
-    """Store the bytes under the claim, then let `done` write down what they are. Whatever goes wrong, the image is
-    queued again and nothing is left; raises what ingest raises, and Gone."""
+    """Ingest an upload under a claim and call `on_stored` in the final transaction. After any error the image is
+    queued and its objects are removed. Raises the errors of `ingest`, and Gone."""
     try:
-        alive = make_renewal(database, clock, claimed.image_id, claimed.writer)
-        stored = ingest(pieces, store, claimed.name, claimed.declared, bounds, alive)
+        renew = make_renewal(database, clock, claimed.image_id, claimed.writer)
+        stored = ingest(pieces, store, claimed.name, claimed.declared, bounds, renew)
         with database.transaction() as session:
             image = find_claimed(session, claimed.image_id, claimed.writer)
             check_quota(session, image, stored, bounds)
-            done(image, stored, clock.now())
+            on_stored(image, stored, clock.now())
     except BaseException:
         with database.reading() as session:
             image_now = session.get(Image, claimed.image_id)

@@ -1,7 +1,7 @@
-"""Fetching an image from a URL that a user chose, without letting the user reach what only this machine can reach.
+"""Downloads images from user-supplied URLs with protection against server-side request forgery (SSRF).
 
-A host name is resolved once; every address it has must be allowed, and the connection goes to the address that was
-checked. Redirections are checked like the first URL. No proxy, no cookies, no credentials, no compressed transfer.
+A host name is resolved once; all its addresses must be allowed, and the connection uses a checked address (no DNS
+rebinding). Redirections are checked like the first URL. No proxy, cookies, credentials or transfer compression.
 """
 
 import http.client
@@ -27,7 +27,7 @@ READ_BYTES = 1 << 20
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that IANA has given out of IPv6; loopback, unique local, link-local, site-local and multicast lie outside."""
+"""The global unicast space allocated by IANA; excludes loopback, unique local, link-local, site-local and multicast."""
 SPECIAL_PURPOSE: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -49,20 +49,20 @@ SPECIAL_PURPOSE: tuple[Network, ...] = tuple(
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
-        "2001::/23",  # protocol assignments, Teredo among them, which can stand for any IPv4 address
+        "2001::/23",  # protocol assignments, includes Teredo, which embeds arbitrary IPv4 addresses
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4, which can stand for any IPv4 address
+        "2002::/16",  # 6to4, embeds arbitrary IPv4 addresses
         "2620:4f:8000::/48",  # AS112
         "3fff::/20",  # documentation
     )
 )
-"""IANA's special-purpose registries for IPv4 and IPv6, as far as they lie within GLOBAL_UNICAST. Kept here, because
-`is_global` depends on the version of Python."""
+"""IANA's special-purpose address registries; for IPv6 the blocks within GLOBAL_UNICAST. Listed here because the result
+of `is_global` depends on the Python version."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """What may be downloaded from. `allowed` networks are reached whatever they are; no ports means any."""
+    """Restricts download sources. `allowed` networks take precedence over all rules; empty `ports` allows any port."""
 
     ports: frozenset[int] = frozenset({80, 443})
     allowed: tuple[Network, ...] = ()
@@ -70,13 +70,13 @@ class EgressPolicy:
 
     @classmethod
     def from_settings(cls, ports: str, allowed: str, own_prefix: str | None) -> "EgressPolicy":
-        """From settings: comma-separated ports and networks, and the cloud's own prefix. Raises ValueError."""
+        """Parse settings: comma-separated ports and networks, and the cloud's own prefix. Raises ValueError."""
         networks = tuple(ipaddress.ip_network(text.strip()) for text in allowed.split(",") if text.strip())
         own = (ipaddress.ip_network(own_prefix, strict=False),) if own_prefix else ()
         return cls(frozenset(int(text) for text in ports.split(",") if text.strip()), networks, own)
 
     def check_url(self, url: str) -> SplitResult:
-        """The parts of a URL that may be asked for, before its name is resolved. Raises BadRequest."""
+        """Validate and split a URL before its host name is resolved. Raises BadRequest."""
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -98,7 +98,7 @@ class EgressPolicy:
         return parts
 
     def allows(self, address: Address) -> bool:
-        """Whether users may download from the address."""
+        """Return whether users may download from the address."""
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         if _is_in(address, self.allowed):
@@ -113,17 +113,17 @@ class EgressPolicy:
         return not _is_in(address, SPECIAL_PURPOSE)
 
     def resolve(self, host: str, port: int) -> list[Address]:
-        """Every address of a host, all of them allowed. Raises BadRequest.
+        """Resolve a host name. Raises BadRequest unless all addresses are allowed.
 
-        The message is the same for names that do not resolve and for addresses that are refused: it reveals nothing
-        of names that only this machine can resolve.
+        The message is the same for names that do not resolve and for rejected addresses, so that it reveals nothing
+        about names that only this machine can resolve.
         """
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             log.info("web-download: %s cannot be resolved: %s", host, _reason(error))
             raise _not_public(host) from None
-        addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
+        addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in results))
         for address in addresses:
             if not self.allows(address):
                 log.info("web-download: %s resolves to %s, which is refused", host, address)
@@ -133,14 +133,14 @@ class EgressPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A response that is being read. `length` in bytes, where the server says it."""
+    """A streaming response. `length` is its Content-Length in bytes, if known."""
 
     pieces: Iterator[bytes]
     length: int | None
 
 
 def fetch(url: str, egress_policy: EgressPolicy) -> Download:
-    """GET the URL. Raises BadRequest in words for users: not allowed, not found, not reachable, cut off."""
+    """Start the download of a URL, following redirections. Raises BadRequest with a message for users."""
     for _ in range(REDIRECTIONS + 1):
         parts = egress_policy.check_url(url)
         connection = _connect(parts, egress_policy)
@@ -193,7 +193,7 @@ def _connect(parts: SplitResult, egress_policy: EgressPolicy) -> http.client.HTT
 
 
 def _is_local(connected: socket.socket) -> bool:
-    """A connection whose two ends have one address ends on this machine."""
+    """Return whether the peer is this machine: local and remote address are equal."""
     return bool(connected.getsockname()[0] == connected.getpeername()[0])
 
 
@@ -207,7 +207,7 @@ def _not_public(host: str) -> BadRequest:
 
 def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:
     try:
-        while piece := response.read1(READ_BYTES):  # what is here: of a slow server somebody wants to see that it is
+        while piece := response.read1(READ_BYTES):  # returns available bytes, so that slow transfers show progress
             yield piece
         if response.length:
             raise BadRequest("The download broke off before it was complete.")

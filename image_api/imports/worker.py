@@ -1,4 +1,4 @@
-"""Does the imports: a thread in each API process, which needs nothing but the database to know what to do."""
+"""Import worker: a thread in each API process that executes import tasks from the database."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ DOWNLOAD_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One import, as much of it as is needed without a session."""
+    """The properties of a claimed import task, detached from the session."""
 
     task_id: str
     image_id: str
@@ -38,7 +38,7 @@ class Job:
 
 
 class ImportWorker:
-    """`nudge` after a commit; `start` in a process that serves. Without a thread, `run_once` does one import."""
+    """Executes import tasks in a thread (`start`) or synchronously (`run_once`). Call `nudge` after a commit."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class ImportWorker:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Look for work now, when nudged, and now and then."""
+        """Start the thread. It polls at start, when nudged, and every POLL_SECONDS."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name="image-imports", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread once it is done with what it is at."""
+        """Stop the thread after its current import."""
         self._stopping = True
         self._wake.set()
         if self._thread:
@@ -75,11 +75,11 @@ class ImportWorker:
             self._thread = None
 
     def nudge(self) -> None:
-        """There may be work."""
+        """Wake up the thread to poll for tasks."""
         self._wake.set()
 
     def run_once(self) -> bool:
-        """Do one import, if there is one. It never raises for what is the import's fault."""
+        """Execute one import, if any. Errors of the import are recorded in its task and not raised."""
         now = self._clock.now()
         with self._database.reading() as session:
             if not imports.has_claimable(session, now):
@@ -114,7 +114,7 @@ class ImportWorker:
             self._store.rename(staged, final)
             self._check_staged(job.image_id)
             return None
-        alive = imports.make_renewal(self._database, self._clock, job.task_id, self._id)
+        renew = imports.make_renewal(self._database, self._clock, job.task_id, self._id)
         with self._database.reading() as session:
             bounds = self._limits(images.used_bytes(session, job.owner))
         download = fetch(job.uri, self.egress_policy)
@@ -123,7 +123,7 @@ class ImportWorker:
             download.length > bounds.object_bytes or (free is not None and download.length > free)
         ):
             raise TooLarge(f"The image has {download.length} bytes, which is more than fits or is allowed.")
-        pieces = join_pieces(self._with_deadline(download.pieces, alive))
+        pieces = join_pieces(self._with_deadline(download.pieces, renew))
         return ingest(pieces, self._store, upload_key(job.image_id), job.declared, bounds)
 
     def _check_staged(self, image_id: str) -> None:
@@ -136,19 +136,19 @@ class ImportWorker:
         if image is not None and size != image.size:
             raise BadRequest("The staged data are no longer there.")
 
-    def _with_deadline(self, pieces: Iterator[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
-        """Every piece as it comes, however few bytes it has."""
+    def _with_deadline(self, pieces: Iterator[bytes], renew: Callable[[], None]) -> Iterator[bytes]:
+        """Yield pieces unbuffered; renew the claim and check the deadline for each."""
         end = time.monotonic() + DOWNLOAD_SECONDS
         for piece in pieces:
-            alive()
+            renew()
             if time.monotonic() > end:
                 raise TooLarge("The download took longer than a day.")
             yield piece
 
     def _fail(self, job: Job, reason: str) -> None:
         with self._database.reading() as session:
-            ours = imports.holds_claim(session, job.task_id, self._id)
-        if ours:
+            is_claimed = imports.holds_claim(session, job.task_id, self._id)
+        if is_claimed:
             images.delete_objects(self._store, job.image_id)
         with suppress(imports.ClaimLost), self._database.transaction() as session:
             imports.fail(session, job.task_id, self._id, reason, self._clock.now())
@@ -156,8 +156,8 @@ class ImportWorker:
 
     def _clean_up_deleted(self, image_id: str) -> None:
         with self._database.reading() as session:
-            gone = session.get(Image, image_id) is None
-        if gone:
+            is_deleted = session.get(Image, image_id) is None
+        if is_deleted:
             images.delete_objects(self._store, image_id)
 
     def _run(self) -> None:
@@ -166,17 +166,17 @@ class ImportWorker:
                 while not self._stopping and self.run_once():
                     pass
                 self._expire_claims()
-            except Exception:  # the database may be away; it comes back
-                log.exception("imports cannot go on just now")
+            except Exception:  # such as a temporary failure of the database
+                log.exception("import worker failed, retrying in %g s", POLL_SECONDS)
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
 
     def _expire_claims(self) -> None:
-        """Claims on uploads that nobody renewed, and imports that ended long ago."""
+        """Release expired upload claims and delete tasks past their retention time."""
         now = self._clock.now()
         with self._database.reading() as session:
-            stale = uploads.has_expired(session, now) or imports.has_expired(session, now)
-        if stale:
+            has_expired = uploads.has_expired(session, now) or imports.has_expired(session, now)
+        if has_expired:
             with self._database.transaction() as session:
                 uploads.release_expired(session, now)
                 imports.delete_expired(session, now)
