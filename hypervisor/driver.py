@@ -34,7 +34,7 @@ from hypervisor.machines.remote_console import open_screen, open_serial
 from hypervisor.migration.driver import MigrationDriver
 from hypervisor.network.antispoofing import AntiSpoofing
 from hypervisor.network.host_filter import HostFilter
-from hypervisor.network.links import METADATA, Links, enable_forwarding
+from hypervisor.network.links import METADATA_ADDRESS, Links, enable_forwarding
 from hypervisor.network.nat64 import Nat64Service
 from hypervisor.network.radvd import RouterAdvertiser
 from hypervisor.network.segments import Segments
@@ -65,7 +65,7 @@ class QemuHypervisor:
             isolate=config.isolate_guests,
             host_filter=HostFilter(
                 config.installation,
-                METADATA,
+                METADATA_ADDRESS,
                 uplink=config.uplink,
                 peers=config.peers,
                 resolvers=resolvers,

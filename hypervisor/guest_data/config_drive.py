@@ -1,4 +1,4 @@
-"""The config drive: an ISO 9660 image labelled `config-2` that tells a guest its name, keys, network and user data."""
+"""Config drive: an ISO 9660 image labelled `config-2` with a guest's metadata, network configuration and user data."""
 
 import base64
 import io
@@ -14,14 +14,16 @@ from hypervisor.api.spec import MachineSpec, NicSpec
 from hypervisor.base.addresses import slaac_address
 from hypervisor.qemu.command import nic_address
 
-# cloud-init reads `latest`; others ask for a version by name. The content is the same in all of them.
+# cloud-init reads `latest`, other programs a dated version. All versions have the same content.
 VERSIONS = ("2012-08-10", "2013-10-17", "2015-10-15", "2016-10-06", "2017-02-22", "2018-08-27", "2020-10-14", "latest")
 EC2_VERSIONS = ("2009-04-04", "latest")
 
 
 def config_drive(spec: MachineSpec, slots: Mapping[str, int]) -> bytes:
-    """The image, for a machine whose interfaces sit in these slots, by port. It holds secrets of the user: keep it in a
-    file that only its owner can read."""
+    """Build the image for a machine. `slots`: PCI slots of its interfaces, by port.
+
+    The image contains secrets of the user; the caller must store it in a file that only the owner can read.
+    """
     files = openstack_files(spec, slots)
     tree: dict[str, dict[str, bytes]] = {f"openstack/{version}": files for version in VERSIONS}
     if spec.files:
@@ -32,11 +34,11 @@ def config_drive(spec: MachineSpec, slots: Mapping[str, int]) -> bytes:
         if "user_data" in files:
             ec2["user-data"] = files["user_data"]
         tree[f"ec2/{version}"] = ec2
-    return _iso(tree)
+    return _build_iso(tree)
 
 
 def openstack_files(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, bytes]:
-    """The files of one version directory, by name. Without user data there is no such file."""
+    """The files of one version directory, by name. `user_data` is present only if the server has user data."""
     files = {
         "meta_data.json": _json(meta_data(spec, slots)),
         "network_data.json": _json(network_data(spec.nics)),
@@ -49,7 +51,7 @@ def openstack_files(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, by
 
 
 def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
-    """meta_data.json, as Nova writes it. `slots` are those of the interfaces that are plugged in, by port."""
+    """meta_data.json in Nova's format. `slots`: PCI slots of the attached interfaces, by port."""
     document: dict[str, Any] = {
         "uuid": spec.id,
         "name": spec.name,
@@ -59,7 +61,7 @@ def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
         "project_id": spec.project_id,
         "meta": spec.metadata,
         "random_seed": base64.b64encode(secrets.token_bytes(512)).decode(),
-        "devices": [_device(nic, slots.get(nic.port_id)) for nic in spec.nics if nic.tag is not None],
+        "devices": [_device_entry(nic, slots.get(nic.port_id)) for nic in spec.nics if nic.tag is not None],
         "dedicated_cpus": [],
     }
     if spec.key is not None:
@@ -74,8 +76,8 @@ def meta_data(spec: MachineSpec, slots: Mapping[str, int]) -> dict[str, Any]:
     return document
 
 
-def _device(nic: NicSpec, slot: int | None) -> dict[str, Any]:
-    """An interface with a tag. It has no address before it is plugged in."""
+def _device_entry(nic: NicSpec, slot: int | None) -> dict[str, Any]:
+    """The entry of a tagged interface in meta_data.json; without a PCI address while the interface is not attached."""
     address = {} if slot is None else {"address": nic_address(slot)}
     return {"type": "nic", "bus": "pci", **address, "mac": nic.mac, "tags": [nic.tag]}
 
@@ -83,9 +85,9 @@ def _device(nic: NicSpec, slot: int | None) -> dict[str, Any]:
 def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:
     """network_data.json.
 
-    An address that a guest forms by itself from its MAC is announced as `ipv6_slaac` without address and default route:
-    with them cloud-init writes a second default route beside the one from the router's advertisement. Other addresses
-    are static. Host routes of the subnet are listed with each address.
+    EUI-64 addresses, which guests form by SLAAC, have the type `ipv6_slaac` without address and default route: with
+    these cloud-init would configure a second default route in addition to the one from the router advertisement. Other
+    addresses are static. The host routes of the subnet are listed with each address.
     """
     links: list[dict[str, Any]] = []
     networks: list[dict[str, Any]] = []
@@ -113,20 +115,20 @@ def network_data(nics: tuple[NicSpec, ...]) -> dict[str, Any]:
                     "netmask": str(address.netmask),
                     "routes": [],
                 }
-            routes = [_route(*route) for route in nic.routes if route[1] in address.network]
+            routes = [_route_entry(*route) for route in nic.routes if route[1] in address.network]
             if routes:
                 network["routes"] = routes
             networks.append(network)
     return {"links": links, "networks": networks, "services": services}
 
 
-def _route(destination: IPv6Network, nexthop: IPv6Address) -> dict[str, str]:
+def _route_entry(destination: IPv6Network, nexthop: IPv6Address) -> dict[str, str]:
     network, netmask = str(destination.network_address), str(destination.netmask)
     return {"network": network, "netmask": netmask, "gateway": str(nexthop)}
 
 
 def ec2_data(spec: MachineSpec) -> dict[str, Any]:
-    """EC2's metadata as a tree."""
+    """EC2 metadata as a tree of dicts; leaves are the values."""
     document: dict[str, Any] = {
         "instance-id": spec.id,
         "hostname": spec.hostname,
@@ -143,27 +145,27 @@ def _json(document: object) -> bytes:
     return json.dumps(document).encode()
 
 
-def _iso(tree: dict[str, dict[str, bytes]]) -> bytes:
-    """Rock Ridge and Joliet carry the names; plain ISO 9660 knows only the numbers."""
+def _build_iso(tree: dict[str, dict[str, bytes]]) -> bytes:
+    """Build the image from directory → file name → content. Rock Ridge and Joliet hold the names, ISO 9660 numbers."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, rock_ridge="1.09", joliet=3, vol_ident="config-2")
-    known: dict[str, str] = {}
+    iso_paths: dict[str, str] = {}
     for path, files in tree.items():
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
             name = "/".join(parts[:depth])
-            if name not in known:
-                known[name] = known.get("/".join(parts[: depth - 1]), "") + f"/D{len(known)}"
-                iso.add_directory(known[name], rr_name=parts[depth - 1], joliet_path=f"/{name}")
+            if name not in iso_paths:
+                iso_paths[name] = iso_paths.get("/".join(parts[: depth - 1]), "") + f"/D{len(iso_paths)}"
+                iso.add_directory(iso_paths[name], rr_name=parts[depth - 1], joliet_path=f"/{name}")
         for number, (name, content) in enumerate(files.items()):
             iso.add_fp(
                 io.BytesIO(content),
                 len(content),
-                f"{known[path]}/F{number}.;1",
+                f"{iso_paths[path]}/F{number}.;1",
                 rr_name=name,
                 joliet_path=f"/{path}/{name}",
             )
-    written = io.BytesIO()
-    iso.write_fp(written)
+    image = io.BytesIO()
+    iso.write_fp(image)
     iso.close()
-    return written.getvalue()
+    return image.getvalue()

@@ -35,7 +35,7 @@ from hypervisor.api.errors import NETWORK_FAILED, HostUnfit, LaunchFailed
 from hypervisor.api.spec import NicSpec, Rate
 from hypervisor.base.addresses import slaac_address
 from hypervisor.network.host_filter import HostFilter
-from hypervisor.network.links import BRIDGE_MAC_PREFIX, LINK_LOCAL, METADATA, MIN_BURST_BYTES
+from hypervisor.network.links import BRIDGE_MAC_PREFIX, LINK_LOCAL, METADATA_ADDRESS, MIN_BURST_BYTES
 
 NFT_TIMEOUT_SECONDS = 30
 # Limits neighbour solicitations from allowed address pairs: each new source takes an entry in the host's neighbour
@@ -63,7 +63,7 @@ class AntiSpoofing:
         self.table = f"sixstack_{installation}"
         self.tap_name = tap_name
         self.isolate = isolate
-        self.host_filter = host_filter or HostFilter(installation, METADATA)
+        self.host_filter = host_filter or HostFilter(installation, METADATA_ADDRESS)
         self.nat64_prefix = nat64_prefix
         self._lock = threading.Lock()
         # Elements of the kernel's set `here`: VXLAN device and MAC of each guest that runs on this host. None while the
@@ -254,7 +254,7 @@ def tap_rules(
         *(_isolation_rules(nic) if isolate or nic.isolated else []),
         "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
         f"ip6 saddr {{ {addresses} }} accept",
-        *([f"ip6 daddr {METADATA} meta l4proto tcp counter drop"] if allowed else []),
+        *([f"ip6 daddr {METADATA_ADDRESS} meta l4proto tcp counter drop"] if allowed else []),
         *([f"ip6 daddr {nat64_prefix} counter drop"] if allowed and nat64_prefix else []),
         *([f"icmpv6 type nd-neighbor-solicit {NEW_SOURCE_LIMIT} counter drop"] if allowed else []),
         *(f"ether saddr {mac} ip6 saddr {format_prefix(prefix)} accept" for mac, prefix in nic.allowed),
@@ -304,10 +304,10 @@ def _rate_limits(rate: Rate | None) -> list[str]:
 def _table_commands(table: str, installation: str, *, isolate: bool, nat64_prefix: IPv6Network | None) -> list[str]:
     remote_rules = [
         "iifname . ether saddr @here counter drop",
-        f"ip6 saddr {METADATA} counter drop",
-        f"ip6 daddr {METADATA} counter drop",
+        f"ip6 saddr {METADATA_ADDRESS} counter drop",
+        f"ip6 daddr {METADATA_ADDRESS} counter drop",
         "icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } counter drop",
-        f"icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} @th,64,128 {_hex(METADATA)} counter drop",
+        f"icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} @th,64,128 {_hex(METADATA_ADDRESS)} counter drop",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } @th,64,128 @gateways counter drop",
     ]
     # Neighbour advertisements to other hosts are accepted: a host that routes a packet from outside resolves the guest.

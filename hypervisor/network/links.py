@@ -45,7 +45,7 @@ RTPROT_STATIC = 4
 ADDRESS_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 LINK_LOCAL = IPv6Interface("fe80::/64")
 # Address of the metadata service and source of router advertisements: a guest's router is the same on every host.
-METADATA = IPv6Address("fe80::a9fe:a9fe")
+METADATA_ADDRESS = IPv6Address("fe80::a9fe:a9fe")
 # Common prefix of the MACs of all bridges on all hosts; the rest is a hash of installation, host name and VNI.
 BRIDGE_MAC_PREFIX = "0a:36"
 INFINITE_LIFETIME = 0xFFFF_FFFF
@@ -249,7 +249,7 @@ class Links:
         # replies to the shared address would be delivered to the host that the replying guest runs on.
         mac = self.bridge_mac(nic.vni)
         _add_address(ip, bridge, slaac_address(LINK_LOCAL, mac), 64)
-        _add_address(ip, bridge, METADATA, 128)
+        _add_address(ip, bridge, METADATA_ADDRESS, 128)
         if nic.gateway is not None:
             _add_address(ip, bridge, slaac_address(IPv6Interface((nic.gateway, 64)), mac), 64)
             # Deprecated (preferred lifetime 0): accepts traffic, but is no source of new connections of the host.

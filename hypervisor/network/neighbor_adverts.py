@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address
 
 from hypervisor.api.spec import NicSpec
-from hypervisor.network.links import METADATA, Links
+from hypervisor.network.links import METADATA_ADDRESS, Links
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def send_gateway_advertisements(links: Links, nics: Iterable[NicSpec]) -> None:
     Errors are ignored: neighbour unreachability detection in the guest corrects the entry too, only later.
     """
     for nic in nics:
-        for address in (METADATA, nic.gateway):
+        for address in (METADATA_ADDRESS, nic.gateway):
             if address is not None:
                 with contextlib.suppress(OSError):
                     _send(links.bridge(nic.vni), build_advertisement(address, links.bridge_mac(nic.vni)))
@@ -45,5 +45,5 @@ def _send(link: str, message: bytes) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        sender.bind((str(METADATA), 0, 0, index))
+        sender.bind((str(METADATA_ADDRESS), 0, 0, index))
         sender.sendto(message, (ALL_NODES, 0, 0, index))

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from hypervisor.api.errors import NETWORK_FAILED, LaunchFailed
 from hypervisor.api.spec import MachineSpec, NicSpec
 from hypervisor.network.antispoofing import AntiSpoofing, port_addresses
-from hypervisor.network.links import METADATA, Links
+from hypervisor.network.links import METADATA_ADDRESS, Links
 from hypervisor.network.radvd import Advertisement, RouterAdvertiser
 
 Nics = tuple[NicSpec, ...]
@@ -186,7 +186,7 @@ class Segments:
             interface=self.links.bridge(newest.vni),
             prefixes=tuple(sorted({address.network for nic in nics for address in nic.addresses})),
             mtu=newest.mtu,
-            source=METADATA,
+            source=METADATA_ADDRESS,
             dns_servers=newest.dns_servers or self.dns_servers,
             dns_search=newest.dns_search or self.dns_search,
             gateway=newest.gateway is not None,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.driver import QemuHypervisor
-from hypervisor.network.links import METADATA
+from hypervisor.network.links import METADATA_ADDRESS
 from tests.host.support import HostMaker, OneImage, inside, network_namespace
 from tests.host.taps import ACK, ECHO, RST, Guest, guest_on, own_source, udp, vxlan, whole
 from tests.host.test_spoofing import (
@@ -98,7 +98,7 @@ def test_a_guest_writes_into_no_other_network(make_host: HostMaker, blank_image:
     with guest_on(host, ELSEWHERE) as guest:
         victim = host.links.open_tap(ELSEWHERE, 65534)
         packet = vxlan(ELSEWHERE.vni, inner(b"injected"))
-        for number, to in enumerate((GATEWAY, METADATA, UNDERLAY, IPv6Address("ff05::668"))):
+        for number, to in enumerate((GATEWAY, METADATA_ADDRESS, UNDERLAY, IPv6Address("ff05::668"))):
             source = own_source(to)
             guest.send(ipv6(source, udp(source, to, VXLAN_PORT, packet), header=UDP, to=to))
             body = udp(source, to, VXLAN_PORT, packet)
@@ -221,8 +221,8 @@ def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Pat
     ip("address", "add", "fd00:aaaa::53/128", "dev", "lo", "nodad")
     resolver = IPv6Address("fd00:aaaa::53")
     own = IPv6Address(f"fd00:6:6:6:{mac_address(make_host(OneImage(blank_image)))}")
-    addresses = (GATEWAY, METADATA, UNDERLAY, resolver, own)
-    metadata = ("tcp", METADATA, 80)
+    addresses = (GATEWAY, METADATA_ADDRESS, UNDERLAY, resolver, own)
+    metadata = ("tcp", METADATA_ADDRESS, 80)
     cases: list[tuple[dict[str, object], set[tuple[str, IPv6Address, int]]]] = [
         ({}, {metadata}),
         ({"dns_servers": (resolver,)}, {metadata, ("tcp", resolver, 53), ("udp", resolver, 53)}),

@@ -26,7 +26,7 @@ from hypervisor.api.spec import HostReport, KeySpec, MachineReport, MachineSpec
 from hypervisor.base.config import HostConfig
 from hypervisor.driver import QemuHypervisor
 from hypervisor.guest_data.metadata import MetadataService
-from hypervisor.network.links import METADATA
+from hypervisor.network.links import METADATA_ADDRESS
 from tests.host.support import (
     PREFIX,
     HostMaker,
@@ -41,7 +41,7 @@ from tests.host.support import (
 
 OUTSIDE = IPv6Address("fd00:aaaa::ff")
 VNI = 0x666
-ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA_ADDRESS}%eth0 80"
 
 
 def ip(*words: object) -> str:
@@ -208,8 +208,8 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
         assert said.startswith(f"{spec.hostname}\n")
         assert "0% packet loss" in said
         # One router, which is the guest's own host, as is the metadata service.
-        assert re.findall(r"^default via (\S+)", said, re.MULTILINE) == [str(METADATA)]
-        assert re.findall(rf"^{METADATA} .* lladdr (\S+)", said, re.MULTILINE) == [
+        assert re.findall(r"^default via (\S+)", said, re.MULTILINE) == [str(METADATA_ADDRESS)]
+        assert re.findall(rf"^{METADATA_ADDRESS} .* lladdr (\S+)", said, re.MULTILINE) == [
             host.hypervisor.links.bridge_mac(VNI)
         ]
         assert spec.id in said

@@ -13,10 +13,10 @@ from hypervisor.api.errors import HypervisorError
 from hypervisor.api.spec import DiskSpec, ImageRef, KeySpec, MachineSpec, MachineState, NicSpec
 from hypervisor.base.addresses import slaac_address
 from hypervisor.guest_data.metadata import MetadataService
-from hypervisor.network.links import METADATA
+from hypervisor.network.links import METADATA_ADDRESS
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
-ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA_ADDRESS}%eth0 80"
 
 
 def tiny_ref(path: Path) -> ImageRef:

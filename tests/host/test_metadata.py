@@ -18,7 +18,7 @@ from hypervisor.base.addresses import slaac_address
 from hypervisor.driver import QemuHypervisor
 from hypervisor.guest_data import metadata
 from hypervisor.guest_data.metadata import MetadataService
-from hypervisor.network.links import LINK_LOCAL, METADATA
+from hypervisor.network.links import LINK_LOCAL, METADATA_ADDRESS
 from tests.host.support import (
     HostMaker,
     OneImage,
@@ -52,11 +52,11 @@ class Guest:
             subprocess.run(["ip", "link", "set", "dev", "eth0", "address", nic.mac, "up"], check=True)
             own = slaac_address(LINK_LOCAL, nic.mac)
             subprocess.run(["ip", "address", "add", f"{own}/64", "dev", "eth0", "nodad"], check=True)
-            wait_for_source(own, METADATA, "eth0")
+            wait_for_source(own, METADATA_ADDRESS, "eth0")
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         with inside(self.namespace):
-            connection = http.client.HTTPConnection(f"{METADATA}%eth0", 80, timeout=10)
+            connection = http.client.HTTPConnection(f"{METADATA_ADDRESS}%eth0", 80, timeout=10)
             connection.request(method, path, body, headers={"Host": "[fe80::a9fe:a9fe]"} | headers)
         answer = connection.getresponse()
         content = answer.read()
@@ -70,7 +70,7 @@ class Guest:
 
     def connect(self) -> socket.socket:
         with inside(self.namespace):
-            return socket.create_connection((f"{METADATA}%eth0", 80), timeout=10)
+            return socket.create_connection((f"{METADATA_ADDRESS}%eth0", 80), timeout=10)
 
     def close(self) -> None:
         os.close(self.namespace)
@@ -80,7 +80,7 @@ class Guest:
 def host(make_host: HostMaker, blank_image: Path) -> Iterator[QemuHypervisor]:
     """A host with a metadata service. Claims stand for machines: what is asked for here is not in their qemu."""
     made = make_host(OneImage(blank_image))
-    service = MetadataService(made.segments, made.paths, made.spec, patience_seconds=3)
+    service = MetadataService(made.segments, made.paths, made.spec, timeout_seconds=3)
     service.start()
     yield made
     for report in made.reports():
@@ -225,12 +225,12 @@ def test_a_real_guest_asks_and_follows_a_bridge_made_anew(
     service = MetadataService(host.segments, host.paths, host.spec)
     service.start()
     host.ensure_running(spec)
-    ask = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA}%eth0 80"
+    ask = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {METADATA_ADDRESS}%eth0 80"
     assert spec.id in ssh(spec, private, ask)
     route = ssh(spec, private, "ip -6 route show default")
-    assert f"via {METADATA}" in route, "the router has the same address on every host"
+    assert f"via {METADATA_ADDRESS}" in route, "the router has the same address on every host"
     own = slaac_address(LINK_LOCAL, host.links.bridge_mac(spec.nics[0].vni))
-    assert own != IPv6Address(METADATA)
+    assert own != IPv6Address(METADATA_ADDRESS)
     subprocess.run(["ip", "link", "del", "dev", host.links.bridge(spec.nics[0].vni)], check=True)
     host.repair()
     assert spec.id in ssh(spec, private, ask)

@@ -16,7 +16,7 @@ from hypervisor.api.spec import KeySpec, NicSpec
 from hypervisor.base.addresses import slaac_address
 from hypervisor.base.config import Nat64
 from hypervisor.network.antispoofing import LINK_LOCAL
-from hypervisor.network.links import METADATA
+from hypervisor.network.links import METADATA_ADDRESS
 from tests.host.support import PREFIX, HostMaker, OneImage, image_ref, make_spec, ssh
 
 ALL_NODES = IPv6Address("ff02::1")
@@ -174,7 +174,7 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
         frame(ipv6(within, icmp(ECHO)), source=virtual),
         frame(ipv6(beyond, icmp(ECHO))),
         frame(ipv6(within, icmp(ADVERT, beyond))),
-        frame(ipv6(within, bytes(20), header=TCP, to=METADATA)),
+        frame(ipv6(within, bytes(20), header=TCP, to=METADATA_ADDRESS)),
         # Each source takes an address of the NAT64 pool.
         frame(ipv6(within, icmp(ECHO), to=translated)),
         *FORBIDDEN.values(),
@@ -287,7 +287,7 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
         ssh(hostile, private, f"ip -6 route add {way}; ping6 -c 2 -W 1 -I {link} {to}; ip -6 route del {way}")
         return ssh(victim, private, count) != earlier
 
-    router = f"via {METADATA}"
+    router = f"via {METADATA_ADDRESS}"
     inside, other = (nic.addresses[0].ip for nic in victim.nics[1:])
     assert arrives("eth0", other, router, "eth2"), "this is what a gateway is for"
     assert not arrives("eth0", other, "", "eth2"), "as if it were a neighbour"
