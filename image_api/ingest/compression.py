@@ -1,4 +1,4 @@
-"""Unpacking gz, xz, zst and bz2 while the bytes stream by, in bounded memory however far they expand."""
+"""Streaming decompression of gz, xz, zst and bz2 in bounded memory, with a limit on the expansion ratio."""
 
 import bz2
 import lzma
@@ -11,21 +11,21 @@ import zstandard
 from app.core.errors import BadRequest
 
 PIECE_BYTES = 1 << 20
-"""The most that one step unpacks."""
+"""Maximum output of one decompression step."""
 WINDOW_BYTES = 256 << 20
-"""The most memory a compressed file may ask for; `xz -9` needs 65 MiB, `zstd --ultra --long=27` 128 MiB."""
+"""Maximum memory of a decompressor; `xz -9` needs 65 MiB, `zstd --ultra --long=27` 128 MiB."""
 
 FREE_BYTES = 1 << 30
-"""How much any file may unpack to."""
+"""Decompressed size up to which `RATIO` is not enforced."""
 RATIO = 1000
-"""How many bytes may come from each byte beyond that. gzip reaches 1032 and zstd more, with zeros only."""
+"""Maximum expansion ratio above `FREE_BYTES`. gzip reaches 1032 and zstd more, on zeros only."""
 
 MAGIC = {b"\x1f\x8b\x08": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 MAGIC_BYTES = 10
 
 
 def detect_compression(head: bytes) -> str | None:
-    """gz, xz, zst, bz2 or None, by the first ten bytes of a file."""
+    """Return gz, xz, zst or bz2 according to the first ten bytes of a file; None if it is not compressed."""
     for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
@@ -34,7 +34,7 @@ def detect_compression(head: bytes) -> str | None:
 
 
 class _Codec(Protocol):
-    """One compressed stream; files may hold several, one after the other."""
+    """Decoder of one compressed stream; a file may be a concatenation of streams."""
 
     @property
     def eof(self) -> bool: ...
@@ -65,7 +65,7 @@ class _Gzip:
 
 
 class _Bounded:
-    """xz and bz2, which the standard library unpacks alike."""
+    """xz and bz2; their decompressors share an interface."""
 
     def __init__(self, stream: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
         self._stream = stream
@@ -86,8 +86,10 @@ class _Bounded:
 
 
 class _Zstandard:
-    """zstandard's object unpacks all of what it is given, so it is given little at a time: a block holds 128 KiB at
-    most and needs 4 bytes at least when it is all alike."""
+    """Zstandard. Its decompressor has no output limit, so the input is fed in small steps.
+
+    A block decompresses to at most 128 KiB and takes at least 4 bytes (run-length encoded).
+    """
 
     STEP_BYTES = 512
 
@@ -124,7 +126,7 @@ def _codec(name: str) -> _Codec:
 
 
 class Decompression:
-    """Unpacks a file of one kind. Zeros after the last stream are padding, as gzip and xz allow."""
+    """Decompressor of a file. Zeros between and after streams are padding, which gzip and xz allow."""
 
     def __init__(self, name: str, *, free_bytes: int = FREE_BYTES, ratio: int = RATIO) -> None:
         self.name = name
@@ -134,17 +136,18 @@ class Decompression:
         self._compressed_bytes = self._decompressed_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What the next bytes unpack to, a MiB or so at a time.
+        """Decompress the next input; yields pieces of about 1 MiB.
 
-        Raises BadRequest when they are damaged or unpack to more than `free_bytes` and `ratio` times what was fed.
+        Raises BadRequest when the input is corrupt, or when the total output exceeds both `free_bytes` and `ratio`
+        times the total input.
         """
         self._compressed_bytes += len(piece)
         for unpacked in self._decompress(piece):
             self._decompressed_bytes += len(unpacked)
             if self._decompressed_bytes > max(self._free_bytes, self._ratio * self._compressed_bytes):
                 raise BadRequest(
-                    f"The image is refused: it unpacks to more than {self._ratio} times its size. "
-                    "Upload it as qcow2, which stores no zeros."
+                    f"The image is refused: it decompresses to more than {self._ratio} times its size. "
+                    "Upload it as qcow2, which does not store zeros."
                 )
             yield unpacked
 
@@ -164,6 +167,6 @@ class Decompression:
             raise BadRequest(f"The image is a damaged {self.name} file: {error}.") from None
 
     def finish(self) -> None:
-        """Raise BadRequest when the file ended before its content did."""
+        """Raise BadRequest when the input ended within a stream."""
         if not self._between_streams:
-            raise BadRequest(f"The image is a damaged {self.name} file: it is cut off.")
+            raise BadRequest(f"The image is a damaged {self.name} file: it is truncated.")

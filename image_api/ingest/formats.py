@@ -1,8 +1,7 @@
-"""What a disk image really is, found while its bytes stream by; and which ones are refused before anything opens them.
+"""Disk format detection and safety checks on a stream, before any program opens the image.
 
-The work is oslo.utils' format inspector's, which Glance, Nova and Cinder use; it reads headers only and never seeks.
-Beyond it, this refuses headers cut off, vmdk with a parent or with its data in other files, encrypted qcow2, and
-differencing vhd.
+Uses the format inspector of oslo.utils, as Glance, Nova and Cinder do; it reads headers only and never seeks. Also
+refuses truncated headers, vmdk with a parent or with extents in other files, encrypted qcow2 and differencing vhd.
 """
 
 import logging
@@ -20,10 +19,10 @@ from oslo_utils.imageutils.format_inspector import (
 from app.core.errors import BadRequest
 
 logging.getLogger("oslo_utils.imageutils.format_inspector").setLevel(logging.CRITICAL)
-"""It calls whatever does not parse an error; what matters is raised, and said to who sent it."""
+"""The inspector logs each failed parser as an error. Relevant failures are raised and returned to the client."""
 
 HEAD_BYTES = 4 << 20
-"""Every header lies in here, as far as there is one; what has not been recognised by then is raw."""
+"""All supported headers lie within this prefix; candidates that do not match by then are dropped."""
 
 SIGNATURES = {
     b"QFI\xfb": "qcow2",
@@ -33,29 +32,26 @@ SIGNATURES = {
     b"QED\0": "qed",
     b"LUKS\xba\xbe": "luks",
 }
-"""How files begin that claim to be something."""
+"""Magic bytes at offset 0 → format. An unrecognised file with one of them has a truncated header."""
 
 QEMU_NAMES = {"vhd": "vpc", "gpt": "raw"}
 GLANCE_NAMES = {"vpc": "vhd"}
 PARTITIONED = "gpt"
 RAW_KINDS = frozenset({"raw", "ami", "ari", "aki"})
-"""Names under which users upload bytes that are no container at all."""
+"""Glance disk formats without a container format of their own."""
 USABLE = frozenset({"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "gpt"})
 
 
 @dataclass(frozen=True, slots=True)
 class DetectedFormat:
-    """What the bytes are: the format in qemu's words, and the size of the disk in bytes."""
+    """Detected format, as a qemu format name, and virtual size in bytes."""
 
     format: str
     virtual_size: int
 
 
 class Inspection:
-    """Eats an image piece by piece, then says what it is. Memory stays under 2 MiB whatever comes.
-
-    `feed` may raise BadRequest early; `finish` always decides.
-    """
+    """Streaming format inspection with less than 2 MiB of memory. `feed` every piece, then call `finish`."""
 
     def __init__(self) -> None:
         self._candidates: list[FileInspector] = [make() for name, make in ALL_FORMATS.items() if name != "raw"]
@@ -64,7 +60,7 @@ class Inspection:
         self._size = 0
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes. Raises BadRequest when they can already be seen to be unusable."""
+        """Inspect the next bytes. Raises BadRequest as soon as the image is known to be unusable."""
         if self._size < 512:
             self._head = (self._head + piece[:512])[:512]
         self._size += len(piece)
@@ -72,7 +68,7 @@ class Inspection:
         for candidate in list(self._candidates):
             try:
                 candidate.eat_chunk(piece)
-            except Exception as error:  # whatever an attacker's bytes do to a parser, it is the image's fault
+            except Exception as error:  # parsers of untrusted input may raise anything
                 if _matches(candidate):
                     raise BadRequest(f"The image is a damaged {candidate}: {error}") from None
                 self._candidates.remove(candidate)
@@ -80,8 +76,11 @@ class Inspection:
             self._candidates = [candidate for candidate in self._candidates if _matches(candidate)]
 
     def finish(self, declared: str) -> DetectedFormat:
-        """What it is, given what the user calls it. Raises BadRequest when that is unsafe, damaged, ambiguous, or
-        not what was declared and not provably something else."""
+        """Return the detected format, given the `disk_format` that the user declared.
+
+        Raises BadRequest when the image is unsafe, corrupt or ambiguous, or when it is declared as a container format
+        and no format is detected.
+        """
         for candidate in self._candidates:
             candidate.finish()
         matches = {str(candidate): candidate for candidate in self._candidates if _matches(candidate)}
@@ -90,7 +89,7 @@ class Inspection:
             return self._raw(name, declared)
         inspector = matches[name]
         if name not in USABLE:
-            raise BadRequest(f"Images of format {name} cannot be used here.")
+            raise BadRequest(f"Images of format {name} are not supported.")
         if name == PARTITIONED:
             return self._raw("raw", declared)
         self._check(inspector)
@@ -98,8 +97,10 @@ class Inspection:
         return DetectedFormat(QEMU_NAMES.get(name, name), size)
 
     def _name(self, matches: set[str], declared: str) -> str:
-        """The one format of those that match. A bootable ISO also has a partition table; a hybrid one is what the
-        user calls it."""
+        """Return the only matching format. Raises BadRequest when several match.
+
+        A hybrid ISO also has a partition table; the declared format decides between iso and raw.
+        """
         if matches == {"iso", PARTITIONED}:
             return "raw" if declared in RAW_KINDS else "iso"
         if len(matches - {PARTITIONED}) > 1 or (PARTITIONED in matches and len(matches) > 1):
@@ -107,13 +108,16 @@ class Inspection:
         return next(iter(matches), "raw")
 
     def _raw(self, name: str, declared: str) -> DetectedFormat:
-        """Nothing recognised: raw, unless it begins as something, or ends as a fixed vhd and is called one."""
+        """Return raw for an unrecognised image, or a fixed vhd if it is declared as vhd and has a footer.
+
+        Raises BadRequest when the image begins with the signature of another format, or is declared as another format.
+        """
         for signature, claimed in SIGNATURES.items():
             if self._head.startswith(signature):
-                raise BadRequest(f"The image is a damaged {claimed}: its header is cut off.")
+                raise BadRequest(f"The image is a damaged {claimed}: its header is truncated.")
         if _is_ova(self._head):
             raise BadRequest(
-                "The image is an ova, a tar archive of several files: unpack it, and upload the disk that is in it."
+                "The image is an ova, a tar archive of several files: unpack it and upload the disk that it contains."
             )
         if declared == "vhd" and self._tail.startswith(b"conectix"):
             return self._fixed_vhd()
@@ -127,7 +131,7 @@ class Inspection:
         return DetectedFormat("raw", self._size)
 
     def _fixed_vhd(self) -> DetectedFormat:
-        """A raw disk with a footer after it, and runs as one."""
+        """Return raw: a fixed vhd is a raw disk followed by a footer. Raises BadRequest for an inconsistent footer."""
         kind, size = _vhd_footer(self._tail)
         if kind != 2 or size > self._size:
             raise BadRequest("The image is a damaged vhd: its footer contradicts its size.")
@@ -147,54 +151,57 @@ class Inspection:
         elif name == "vmdk":
             self._check_vmdk(inspector)
         elif name == "vhd" and _vhd_footer(self._head)[0] not in (2, 3):
-            raise BadRequest("The image is not a safe vhd: it is a difference to another file.")
+            raise BadRequest("The image is not a safe vhd: it is a differencing disk with a parent file.")
         if _virtual_size(inspector) <= 0:
-            raise BadRequest(f"The image is a damaged {name}: it says it holds no disk.")
+            raise BadRequest(f"The image is a damaged {name}: its virtual size is not positive.")
 
     def _check_qcow2(self) -> None:
         (crypt,) = struct.unpack(">I", self._head[32:36])
         (cluster_bits,) = struct.unpack(">I", self._head[20:24])
         (l1_size,) = struct.unpack(">I", self._head[36:40])
         if crypt != 0:
-            raise BadRequest("The image is an encrypted qcow2, which cannot be used here.")
+            raise BadRequest("The image is an encrypted qcow2, which is not supported.")
         if not 9 <= cluster_bits <= 21 or l1_size > (32 << 20) // 8:
             raise BadRequest("The image is a damaged qcow2: its header is out of bounds.")
 
     def _check_vmdk(self, inspector: FileInspector) -> None:
-        """qemu follows a parent named in the descriptor, and takes the extents from the descriptor where the
-        header's capacity is nought: both lead to other files."""
+        """Raise BadRequest for a vmdk that refers to other files.
+
+        qemu opens the parent that the descriptor names, and takes the extents from the descriptor when the capacity in
+        the header is 0.
+        """
         if not inspector.has_region("header"):
-            raise BadRequest("The image is not a safe vmdk: it only describes data in other files.")
+            raise BadRequest("The image is not a safe vmdk: it is a descriptor of extents in other files.")
         capacities = [_vmdk_capacity(bytes(inspector.region("header").data))]
         if inspector.has_region("footer"):
             capacities.append(_vmdk_capacity(bytes(inspector.region("footer").data[512:])))
         if len(set(capacities)) != 1 or capacities[0] == 0:
-            raise BadRequest("The image is not a safe vmdk: its header leaves its size to the descriptor.")
+            raise BadRequest("The image is not a safe vmdk: its header has no valid capacity.")
         text = getattr(inspector, "desc_text", "") or ""
         parent = re.search(r"^\s*parentcid\s*=\s*(\S+)", text, re.MULTILINE)
         if "parentfilenamehint" in text or (parent and parent[1] != "ffffffff"):
-            raise BadRequest("The image is not a safe vmdk: it is a difference to another file.")
+            raise BadRequest("The image is not a safe vmdk: it has a parent file.")
         extents = re.findall(r"^\s*(?:rw|rdonly|noaccess)\s+\d+\s+(\w+)", text, re.MULTILINE)
         if extents != ["sparse"]:
-            raise BadRequest("The image is not a safe vmdk: its data are in other files.")
+            raise BadRequest("The image is not a safe vmdk: its extents are in other files.")
 
 
 def _matches(candidate: FileInspector) -> bool:
     try:
         return candidate.format_match
-    except Exception:  # too little was read to tell
+    except Exception:  # too little data to decide
         return False
 
 
 def _is_ova(head: bytes) -> bool:
-    """A tar archive that begins with a description of a machine, as the Open Virtualization Format has it."""
+    """Return whether a file begins as an OVA: a tar archive with an .ovf descriptor as its first member."""
     return head[257:262] == b"ustar" and head[:100].rstrip(b"\0").lower().endswith(b".ovf")
 
 
 def _virtual_size(inspector: FileInspector) -> int:
     try:
         return int(inspector.virtual_size)
-    except Exception as error:  # fields whose length the file itself chooses
+    except Exception as error:  # parsers of untrusted input may raise anything
         raise BadRequest(f"The image is a damaged {inspector}: {error}.") from None
 
 
@@ -203,7 +210,7 @@ def _vmdk_capacity(header: bytes) -> int:
 
 
 def _vhd_footer(footer: bytes) -> tuple[int, int]:
-    """Kind (2 fixed, 3 dynamic, 4 differencing) and size in bytes; zeros when it is cut off."""
+    """Return the disk type (2 fixed, 3 dynamic, 4 differencing) and size in bytes; zeros when it is truncated."""
     if len(footer) < 512:
         return 0, 0
     return struct.unpack(">I", footer[60:64])[0], struct.unpack(">Q", footer[48:56])[0]

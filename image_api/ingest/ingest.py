@@ -1,7 +1,7 @@
-"""Bytes of an unknown file → an object in the store, its hashes, and the truth about its format.
+"""Image ingest: writes, hashes, decompresses and inspects an upload in one pass and constant memory.
 
-One pass in constant memory: the calling thread reads, inspects and unpacks; writing and each hash have a thread of
-their own behind a queue of a few pieces (hashing and writing let go of Python's lock, so they run side by side).
+The calling thread reads, inspects and decompresses. The writer and each hash run in their own thread behind a bounded
+queue; hashing and writing release the GIL, so they run in parallel.
 """
 
 import hashlib
@@ -23,17 +23,16 @@ QUEUED_PIECES = 8
 UNLIMITED = 1 << 62
 HASH_ALGORITHM = "sha512"
 STORED_COMPRESSED = frozenset({"ari", "aki"})
-"""Kernels and ram disks are compressed by nature and stay so."""
+"""Disk formats that are stored as uploaded: kernels and ram disks are normally compressed."""
 
 
 class EmptyUpload(BadRequest):
-    """Not a single byte came."""
+    """The upload has no bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In bytes: the largest object, the largest disk an image may hold or say it holds, and what all images of the
-    project may take together."""
+    """Limits in bytes: size of the object, size of the disk (actual and virtual), total of the project's images."""
 
     object_bytes: int
     disk_bytes: int
@@ -42,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class StoredContent:
-    """What became of the bytes. `disk_size` and `disk_hash` are of the unpacked disk."""
+    """Result of an ingest. `disk_size` and `disk_hash` describe the decompressed disk."""
 
     size: int
     checksum: str
@@ -55,7 +54,7 @@ class StoredContent:
 
     @property
     def stored_bytes(self) -> int:
-        """What it takes in the store: the upload, and the disk beside it where that was unpacked."""
+        """Bytes used in the store: the upload, and the decompressed disk if there is one."""
         return self.size + (self.disk_size if self.compression else 0)
 
 
@@ -67,10 +66,10 @@ def ingest(
     limits: Limits,
     alive: Callable[[], None] = lambda: None,
 ) -> StoredContent:
-    """Store an image as `name`. `alive` is called with every piece and may raise to give up.
+    """Store an image as `name`. `alive` is called for every piece and may raise to abort.
 
-    Raises BadRequest for an image that is refused, TooLarge for one too large or a full store, and whatever `pieces`
-    raises; in every case nothing is left in the store.
+    Raises BadRequest for a refused image, TooLarge for an image over its limit or a full store, and the exceptions of
+    `pieces`. Nothing is left in the store on error.
     """
     try:
         with ExitStack() as stack:
@@ -97,7 +96,7 @@ def ingest(
 
 
 def read_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """A stream in pieces of one size, however it arrives: parsers see few and large ones."""
+    """Read a stream in pieces of `PIECE_BYTES`, so that parsers and queues process few, large pieces."""
     while True:
         parts, missing = [], PIECE_BYTES
         while missing and (part := read(missing)):
@@ -110,7 +109,7 @@ def read_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def join_pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same for a stream that comes in parts of its own choice."""
+    """Join the parts of an iterator into pieces of at least `PIECE_BYTES`, except the last."""
     waiting: list[bytes] = []
     count = 0
     for part in parts:
@@ -124,7 +123,7 @@ def join_pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _Stage:
-    """A thread that does one thing with every piece, in order."""
+    """Pipeline stage: a thread that applies a function to every piece, in order."""
 
     def __init__(self, work: Callable[[bytes], object]) -> None:
         self._work = work
@@ -139,7 +138,7 @@ class _Stage:
         self._queue.put(piece)
 
     def finish(self) -> None:
-        """Everything is done after this. Raises what went wrong."""
+        """Wait until all pieces are processed. Raises the first error of the stage."""
         self.stop()
         if self._error:
             raise self._error
@@ -158,7 +157,7 @@ class _Stage:
 
 
 class _ObjectPipeline:
-    """An object being written and hashed."""
+    """Stages that write and hash one object."""
 
     def __init__(self, writer: Writer, most: int, *, md5: bool) -> None:
         self.size = 0
@@ -182,7 +181,7 @@ class _ObjectPipeline:
     def feed(self, piece: bytes) -> None:
         self.size += len(piece)
         if self.size > self._most:
-            raise TooLarge(f"The image is larger than the {_gib(self._most)} GiB that are allowed.")
+            raise TooLarge(f"The image is larger than the maximum of {_gib(self._most)} GiB.")
         for stage in self._stages:
             stage.put(piece)
 
@@ -204,7 +203,7 @@ class _ObjectPipeline:
 
 
 class _DiskPipeline:
-    """The disk within what is uploaded: the same bytes, or what they unpack to."""
+    """Stages that inspect the disk of an upload and, if it is compressed, store it decompressed."""
 
     def __init__(self, store: Store, name: str, declared: str, limits: Limits, stack: ExitStack) -> None:
         self._store, self._name, self._declared, self._limits, self._stack = store, name, declared, limits, stack
@@ -228,7 +227,7 @@ class _DiskPipeline:
                 self._flush()
 
     def _flush(self) -> None:
-        """Parsers and queues see few large pieces, however small the unpacked ones are."""
+        """Pass the collected pieces on as one, so that parsers and queues process few, large pieces."""
         joined = b"".join(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
         if self._object and joined:
@@ -251,8 +250,8 @@ class _DiskPipeline:
         found = self._inspection.finish(self._declared)
         if found.virtual_size > self._limits.disk_bytes:
             raise BadRequest(
-                f"The image says that its disk has {_gib(found.virtual_size)} GiB; "
-                f"the most allowed is {_gib(self._limits.disk_bytes)} GiB."
+                f"The image has a virtual size of {_gib(found.virtual_size)} GiB; "
+                f"the maximum is {_gib(self._limits.disk_bytes)} GiB."
             )
         disk = upload
         if self._object:

@@ -1,4 +1,4 @@
-"""Which store this installation keeps its images in."""
+"""Image store factory: selects the store by the settings."""
 
 from app.core.errors import OperatorError
 from app.core.settings import Settings
@@ -6,7 +6,7 @@ from image_api.stores.file import FileStore, Store
 
 
 def make_store(settings: Settings) -> Store:
-    """Files in the state directory, or the bucket that `image_store` names. Raises OperatorError."""
+    """Return the S3 store if `image_store` is set, else a file store in the state directory. Raises OperatorError."""
     if not settings.image_store:
         return FileStore(settings.state / "images" / "store")
     try:

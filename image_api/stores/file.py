@@ -1,4 +1,4 @@
-"""Where the bytes of images are kept. Objects are written once, under a name, and never change."""
+"""Image store interface, and its implementation in a local directory. Objects are immutable."""
 
 import errno
 import fcntl
@@ -21,18 +21,18 @@ ZEROS = bytes(64 << 10)
 
 
 class StoreFull(Exception):
-    """There is no room for the object; nothing of it was kept."""
+    """The store has no space for the object. No part of it is kept."""
 
 
 class Writer(Protocol):
-    """An object on its way into the store. Leaving the `with` block without `commit` removes every trace of it."""
+    """Writer of one object. Leaving the `with` block without `commit` removes the partial object."""
 
     def write(self, piece: bytes) -> None:
-        """Raises StoreFull."""
+        """Append to the object. Raises StoreFull."""
         ...
 
     def commit(self) -> None:
-        """The object is complete, durable and visible after this. Raises StoreFull."""
+        """Make the object durable and visible. Raises StoreFull."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -43,48 +43,47 @@ class Writer(Protocol):
 
 
 class Store(Protocol):
-    """What every place to keep images can do. Names are made by us: an image's id, perhaps with a suffix."""
+    """Image store. Object names are image ids with an optional suffix (`object_keys`), never user input."""
 
     def writer(self, name: str, *, sparse: bool = False) -> Writer:
-        """A new object; `sparse` may leave holes where there are zeros."""
+        """Return a writer for a new object; with `sparse`, zeros may be stored as holes."""
         ...
 
     def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
-        """That many bytes from `start` on, in pieces. Raises FileNotFoundError."""
+        """Return `length` bytes from offset `start`, in pieces. Raises FileNotFoundError."""
         ...
 
     def size(self, name: str) -> int:
-        """In bytes. Raises FileNotFoundError."""
+        """Return the size in bytes. Raises FileNotFoundError."""
         ...
 
     def delete(self, name: str) -> None:
-        """Content if it is gone."""
+        """Delete the object; succeeds when it does not exist."""
         ...
 
     def rename(self, name: str, new: str) -> None:
-        """Content if it is gone, which it is when this was done before."""
+        """Rename the object; succeeds when it does not exist, so that a retry is idempotent."""
         ...
 
     def names(self) -> Iterable[str]:
-        """Every complete object."""
+        """Return the names of all complete objects."""
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """The file on this machine, None when the bytes are elsewhere or gone."""
+        """Return the object as a local file; None when the store is remote or the object does not exist."""
         ...
 
     def free_bytes(self) -> int | None:
-        """How much more fits, None when nobody knows."""
+        """Return the free space in bytes; None when it is unknown."""
         ...
 
     def remove_abandoned_parts(self) -> None:
-        """Remove what writers left whose process is gone."""
+        """Remove partial objects of writers whose process is dead."""
         ...
 
 
 class FileStore:
-    """Files in one directory, readable by their owner only. Unfinished ones are called
-    `.<name>.<process>.<random>.part`."""
+    """Image store in one directory. Files have mode 0600; partial ones are named `.<name>.<process>.<random>.part`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -95,7 +94,7 @@ class FileStore:
 
     def read(self, name: str, start: int, length: int) -> Iterator[bytes]:
         file = (self.directory / name).open("rb", buffering=0)
-        os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_SEQUENTIAL)  # the kernel reads further ahead
+        os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_SEQUENTIAL)  # larger read-ahead
         return FilePieces(file, start, length)
 
     def size(self, name: str) -> int:
@@ -127,10 +126,10 @@ class FileStore:
 
 
 class FileWriter:
-    """Writes to a temporary name; `commit` makes it durable, then renames it.
+    """Writer of a temporary file; `commit` syncs it, then renames it.
 
-    Whole blocks go past the page cache where the file system can do that: copying into it takes more of a processor
-    than the disk does, and an upload would drive what guests and the database have there out of memory.
+    Whole blocks are written with O_DIRECT where the file system supports it: copying into the page cache takes more
+    CPU time than the disk write, and an upload would evict the cached pages of guests and the database.
     """
 
     def __init__(self, directory: Path, name: str, *, sparse: bool) -> None:
@@ -139,7 +138,7 @@ class FileWriter:
         process = f"{os.getpid()}-{start_time(os.getpid())}"
         self._path = directory / f".{name}.{process}.{uuid4().hex}.part"
         self._sparse = sparse
-        self._block = mmap.mmap(-1, BLOCK_BYTES)  # begins at a page, as the disk wants it
+        self._block = mmap.mmap(-1, BLOCK_BYTES)  # page-aligned, as O_DIRECT requires
         self._filled = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -147,7 +146,7 @@ class FileWriter:
         except OSError as error:
             raise _translate_error(error) from error
         inherit_owner(self._file, directory)
-        with suppress(OSError):  # not every file system can
+        with suppress(OSError):  # not every file system supports O_DIRECT
             self._set_direct_io(True)
 
     def write(self, piece: bytes) -> None:
@@ -164,7 +163,7 @@ class FileWriter:
                     raise _translate_error(error) from error
 
     def _flush_block(self) -> None:
-        """The block, as far as it is filled, to the file."""
+        """Write the filled part of the block; zeros become holes in a sparse file."""
         with memoryview(self._block) as block:
             for start, end, hole in _data_runs(self._block, self._filled) if self._sparse else ((0, self._filled, 0),):
                 while start < end:
@@ -180,7 +179,7 @@ class FileWriter:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-                self._set_direct_io(False)  # it can, but not from here: after a short write, say
+                self._set_direct_io(False)  # unaligned offset, e.g. after a short write
                 return os.write(self._file, run)
 
     def _set_direct_io(self, wanted: bool) -> None:
@@ -189,7 +188,7 @@ class FileWriter:
 
     def commit(self) -> None:
         try:
-            self._set_direct_io(False)  # only whole sectors could
+            self._set_direct_io(False)  # the last block may end within a sector
             self._flush_block()
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.fsync(self._file)
@@ -209,9 +208,9 @@ class FileWriter:
 
 
 class FilePieces:
-    """A range of an open file in pieces. The file may be deleted meanwhile: it is open already.
+    """Iterator over a range of an open file. The file may be deleted while it is read.
 
-    `source`, descriptor and offset, is for servers that send files by themselves.
+    `source` is the file descriptor and offset, for servers that use sendfile.
     """
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
@@ -238,7 +237,7 @@ class FilePieces:
 
 
 def _data_runs(block: mmap.mmap, count: int) -> Iterator[tuple[int, int, int]]:
-    """From where to where to write, and how many zeros to leave out after it."""
+    """Yield start and end of each run of data in a block, and the number of zeros after it to skip."""
     start, step = 0, len(ZEROS)
     for at in range(0, count - step + 1, step):
         if block[at] == 0 and block[at : at + step] == ZEROS:

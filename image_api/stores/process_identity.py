@@ -1,4 +1,4 @@
-"""Which process writes: its host, its number, and when it began, so that a dead one is not taken for another."""
+"""Process identity for claims: hostname, pid and start time, so that a reused pid does not match."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ from app.core.processes import start_time
 
 
 def current() -> str:
-    """This process."""
+    """Return the identity of this process."""
     return f"{socket.gethostname()} {os.getpid()} {start_time(os.getpid())}"
 
 
 def is_gone(writer: str | None, host: str | None = None) -> bool:
-    """Whether it was a process of this host that has ended. Of other hosts one cannot tell: False."""
+    """Return whether the process has ended. False for processes of other hosts, whose state is unknown."""
     try:
         name, pid, start = (writer or "").split()
     except ValueError:

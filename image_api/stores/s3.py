@@ -1,7 +1,7 @@
-"""Images in S3-compatible object storage, so that several API machines share them: the extra `s3`.
+"""Image store in S3-compatible object storage, shared by several API servers (extra `s3`).
 
-Objects are written in parts, which S3 only shows once all are there. The credentials are boto3's: AWS_ACCESS_KEY_ID
-and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials.
+Objects are written as multipart uploads, which become visible when complete. Credentials are boto3's:
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from app.core.errors import OperatorError
 from image_api.stores.file import READ_BYTES, StoreFull
 
 PART_BYTES = 16 << 20
-"""S3 allows 10,000 parts: enough for 156 GiB; later parts are made larger."""
+"""Size of the first `GROW_EVERY` parts. S3 allows 10,000 parts, 156 GiB at this size, so later parts are larger."""
 GROW_EVERY = 1000
 PARALLEL_PARTS = 2
 FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "EntityTooLarge", "XMinioStorageFull"})
@@ -28,18 +28,20 @@ GONE = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
 class S3Store:
-    """One bucket, objects under a prefix."""
+    """Image store in one bucket, under a key prefix."""
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
 
     @classmethod
     def connect(cls, url: str) -> "S3Store":
-        """From s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME. Raises OperatorError."""
+        """Open the store at s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME. Raises OperatorError."""
         parts = urlsplit(url)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.scheme != "s3" or not parts.netloc or set(options) - {"endpoint", "region"}:
-            raise OperatorError(f"SIXSTACK_IMAGE_STORE wants s3://BUCKET/PREFIX?endpoint=URL&region=NAME, not {url!r}.")
+            raise OperatorError(
+                f"SIXSTACK_IMAGE_STORE must be s3://BUCKET/PREFIX?endpoint=URL&region=NAME, not {url!r}."
+            )
         client = boto3.client(
             "s3",
             endpoint_url=options.get("endpoint"),
@@ -100,11 +102,11 @@ class S3Store:
         return None
 
     def remove_abandoned_parts(self) -> None:
-        """Nothing: another machine may be writing. Let the bucket's lifecycle end uploads that nobody completes."""
+        """Do nothing: writers may run on other machines. A lifecycle rule of the bucket aborts incomplete uploads."""
 
 
 class S3Writer:
-    """A multipart upload: parts of 16 MiB, two on their way at a time."""
+    """Writer of a multipart upload with parts of at least 16 MiB, two of them in flight."""
 
     def __init__(self, client: Any, bucket: str, key: str) -> None:
         self._client, self._target = client, {"Bucket": bucket, "Key": key}
@@ -143,7 +145,7 @@ class S3Writer:
             self._upload_id = self._call(self._client.create_multipart_upload)["UploadId"]
         body, self._buffer = bytes(self._buffer), bytearray()
         if len(self._parts) >= PARALLEL_PARTS:
-            self._parts[-PARALLEL_PARTS].result()  # no more than that in memory; raises what went wrong
+            self._parts[-PARALLEL_PARTS].result()  # bounds the parts in memory; raises their errors
         number = len(self._parts) + 1
         self._parts.append(self._pool.submit(self._part, number, body))
 
@@ -172,4 +174,4 @@ def _translate_error(error: ClientError) -> Exception:
         return StoreFull(code)
     if code in GONE:
         return FileNotFoundError(code)
-    return RuntimeError(f"object storage refused: {error}")
+    return RuntimeError(f"Object storage request failed: {error}")
