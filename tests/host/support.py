@@ -1,4 +1,4 @@
-"""What tests on a real host share: a network namespace of their own, an image, specs, and a look for what was left."""
+"""Helpers of host tests: network namespaces, images, machine specs, and detection of leaked resources."""
 
 import contextlib
 import ctypes
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def why_no_host() -> str | None:
-    """The reason why real machines cannot run here, or None."""
+    """Return the reason why machines cannot run here, or None."""
     if os.geteuid() != 0:
         return "real machines need root"
     if not os.path.exists("/dev/net/tun"):
@@ -42,7 +42,7 @@ def why_no_host() -> str | None:
 
 @pytest.fixture
 def namespace() -> Iterator[None]:
-    """The test, and all that it starts, lives in an empty network namespace."""
+    """Run the test and its processes in an empty network namespace."""
     reason = why_no_host()
     if reason is not None:
         pytest.skip(reason)
@@ -57,7 +57,7 @@ def namespace() -> Iterator[None]:
 
 
 def network_namespace() -> int:
-    """A new network namespace, as a descriptor: it lives as long as that is open or somebody is inside."""
+    """Create a network namespace and return its descriptor. It exists while the descriptor or a process uses it."""
     with open("/proc/thread-self/ns/net") as before:
         if _libc.unshare(CLONE_NEWNET) != 0:
             pytest.skip("network namespaces cannot be made here")
@@ -70,7 +70,7 @@ def network_namespace() -> int:
 
 @contextlib.contextmanager
 def inside(namespace: int) -> Iterator[None]:
-    """What this thread does, starts or opens within lies in that network namespace."""
+    """Switch this thread to a network namespace for the duration of the context."""
     with open("/proc/thread-self/ns/net") as before:
         assert _libc.setns(namespace, CLONE_NEWNET) == 0
         try:
@@ -98,7 +98,7 @@ def wait_for_source(address: IPv6Address, peer: IPv6Address, interface: str = ""
 
 
 def has_local_route(address: IPv6Address) -> bool:
-    """Whether packets to the address are delivered in this thread's network namespace."""
+    """Return whether packets to the address are delivered in this thread's network namespace."""
     routes = (line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines())
     return any(
         (route[0], route[1]) == (address.packed.hex(), "80") and int(route[8], 16) & RTF_LOCAL for route in routes
@@ -106,7 +106,7 @@ def has_local_route(address: IPv6Address) -> bool:
 
 
 class OneImage:
-    """Serves one file whatever the image."""
+    """An image source that returns the same file for every image."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,7 +121,7 @@ class OneImage:
 
 @pytest.fixture
 def blank_image(tmp_path: Path) -> Path:
-    """A raw disk of 1 MiB that nothing boots from: enough for everything but the guest."""
+    """A raw disk of 1 MiB without an operating system, for tests that need no booted guest."""
     path = tmp_path / "blank.raw"
     path.write_bytes(bytes(1 << 20))
     return path
@@ -167,7 +167,7 @@ HostMaker = Callable[..., QemuHypervisor]
 
 @pytest.fixture
 def make_host(namespace: None, tmp_path: Path) -> Iterator[HostMaker]:
-    """Makes hypervisors of one installation; the test fails when any of their machines leaves something behind."""
+    """Create hypervisors of one installation. Fails the test when their machines leak processes, links or files."""
     installation = secrets.token_hex(2)
     made: list[QemuHypervisor] = []
 
@@ -192,7 +192,7 @@ def make_host(namespace: None, tmp_path: Path) -> Iterator[HostMaker]:
 
 
 def traces(installation: str, state: Path) -> list[str]:
-    """Links, processes and machine files of an installation."""
+    """List links, processes and machine files of an installation."""
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
     found = [line for line in links.splitlines() if line[2:6] == installation]
     found += [f"process {words}" for words in processes(f"guest={installation}-")]
@@ -204,7 +204,7 @@ def traces(installation: str, state: Path) -> list[str]:
 
 
 def processes(word: str) -> list[str]:
-    """Command lines of living processes that contain `word`."""
+    """List command lines of running processes that contain `word`."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -225,7 +225,7 @@ def tiny_image() -> Path:
 
 @pytest.fixture
 def ssh_key(tmp_path: Path) -> tuple[Path, KeySpec]:
-    """A key pair: the private key's file, and the public key as a machine gets it."""
+    """A key pair: the file of the private key, and the public key for machine specs."""
     private = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(private)], check=True)
     return private, KeySpec(name="key", type="ssh", data=private.with_suffix(".pub").read_text().strip())
@@ -234,7 +234,7 @@ def ssh_key(tmp_path: Path) -> tuple[Path, KeySpec]:
 def ssh(
     spec: MachineSpec, key: Path, command: str, *, timeout_seconds: float = 90, through: MachineSpec | None = None
 ) -> str:
-    """Run a command in the guest as soon as it lets us in, and return what it says. `through`: log in from there."""
+    """Run a command in the guest, retrying until SSH accepts, and return its output. `through`: a jump host."""
     words = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     words += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "LogLevel=ERROR"]
     if through is not None:

@@ -1,4 +1,4 @@
-"""A guest without qemu: the end of its tap, which sends and receives real packets."""
+"""A simulated guest: sends and receives real packets through its tap, without qemu."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def checksum(source: IPv6Address, to: IPv6Address, kind: int, body: bytes) -> in
 
 
 def whole(source: IPv6Address, to: IPv6Address, kind: int, body: bytes, place: int) -> bytes:
-    """The body with its checksum, which is at `place`."""
+    """Return the body with its checksum inserted at offset `place`."""
     return body[:place] + struct.pack("!H", checksum(source, to, kind, body)) + body[place + 2 :]
 
 
@@ -68,7 +68,7 @@ class Guest:
         os.write(self.tap, VNET_HEADER + ethernet + packet)
 
     def receive(self, wanted: Callable[[bytes], bool], until: Callable[[bytes], bool]) -> bytes | None:
-        """The next frame that is wanted; None when another one says that none will come."""
+        """Return the next frame that matches `wanted`; None when a frame matches `until` first."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if select.select([self.tap], [], [], 0.5)[0]:
@@ -81,7 +81,7 @@ class Guest:
         raise AssertionError("neither the wanted frame nor the last one arrived")
 
     def answer_solicitation(self, received: bytes) -> None:
-        """The host looks for its neighbour before it sends to it."""
+        """Answer a neighbor solicitation of the host."""
         if received[12:14] == b"\x86\xdd" and received[20] == ICMPV6 and received[54] == 135:
             target, asker = IPv6Address(received[62:78]), IPv6Address(received[22:38])
             if target in (OWN, OWN_LINK_LOCAL):
@@ -90,14 +90,14 @@ class Guest:
                 self.send(ipv6(target, whole(target, asker, ICMPV6, body, 2), to=asker))
 
     def ping(self, to: IPv6Address, mark: bytes) -> Callable[[bytes], bool]:
-        """Send a packet that the host answers, after all that was sent before; matches the answer."""
+        """Send an echo request and return a predicate for its reply, which follows the replies to earlier packets."""
         source = own_source(to)
         body = struct.pack("!BBHI", ECHO, 0, 0, 0) + mark
         self.send(ipv6(source, whole(source, to, ICMPV6, body, 2), to=to))
         return lambda received: received[20] == ICMPV6 and received[54] == ECHO_REPLY and received.endswith(mark)
 
     def reaches_tcp(self, to: IPv6Address, port: int, *, flags: int = SYN, number: int = 0) -> bool:
-        """Whether the host answers a segment, be it only that nothing listens there."""
+        """Return whether the host answers a TCP segment, with RST for a closed port."""
         source = own_source(to)
         self.send(ipv6(source, tcp(source, to, port, flags, number), header=TCP, to=to))
         last = self.ping(to, b"tcp %d %d" % (port, number))
@@ -106,7 +106,7 @@ class Guest:
 
 @contextlib.contextmanager
 def guest_on(host: QemuHypervisor, *others: NicSpec) -> Iterator[Guest]:
-    """A guest whose network, with those of the others, is set up as for a machine."""
+    """Set up the network of a machine, with `others` on the same host, and yield its simulated guest."""
     host.segments.claim("hostile", (HOSTILE,))
     if others:
         host.segments.claim("others", others)

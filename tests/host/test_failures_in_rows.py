@@ -37,7 +37,7 @@ DECIDING = frozenset({"launch", "machines", "process"})
 
 
 class Host:
-    """A real host and its desk."""
+    """A real host with its conductor."""
 
     def __init__(self, hypervisor: QemuHypervisor, conductor: LocalConductor) -> None:
         self.hypervisor = hypervisor
@@ -46,14 +46,14 @@ class Host:
         conductor.register(hypervisor.describe())
 
     def work(self) -> None:
-        """Carry out everything that waits."""
+        """Execute all queued operations."""
         while waiting := self.conductor.waiting():
             for operation_id in waiting:
                 if (work := self.conductor.claim(operation_id)) is not None:
                     self.conductor.finish(work, carry_out(work, self.hypervisor, 0))
 
     def reconcile(self) -> None:
-        """Bring database and host together, as the agent does every few seconds."""
+        """Reconcile database and host, as the agent does periodically."""
         self.hypervisor.repair()
         self.agent.reconcile()
 
@@ -79,7 +79,7 @@ def host(
 
 
 class Cloud:
-    """What users and operators see."""
+    """The cloud as seen by users and operators through the API."""
 
     def __init__(self, member: Api, admin: Api, image_id: str) -> None:
         self.member, self.admin, self.image_id = member, admin, image_id
@@ -101,7 +101,7 @@ class Cloud:
         return answer.json["server"] if answer.status_code == 200 else None
 
     def used(self) -> list[Any]:
-        """Everything that a server holds: room on the host, the quota, ports."""
+        """List the resources of servers: usage of the host, quota usage, ports."""
         (hypervisor,) = self.admin.at("2.53").get(f"{COMPUTE}/os-hypervisors/detail").json["hypervisors"]
         limits = self.member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]
         return [

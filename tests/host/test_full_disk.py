@@ -1,4 +1,4 @@
-"""A host whose disk is full: guests pause and lose nothing, new work is refused, all goes on when there is room."""
+"""A host with a full disk: guests pause without data loss, new work is rejected, guests resume with free space."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ VIRTUAL_BYTES = 42 * MIB
 
 @pytest.fixture
 def small_disk(tmp_path: Path, namespace: None) -> Iterator[Path]:
-    """A small file system of its own."""
+    """A small file system for the host's state."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=755", "sixstack-test", str(place)]
@@ -33,7 +33,7 @@ def small_disk(tmp_path: Path, namespace: None) -> Iterator[Path]:
 
 
 def fill(place: Path, leave_mib: int) -> Path:
-    """A file that takes all but `leave_mib` of the file system."""
+    """Create a file that uses all but `leave_mib` of the file system."""
     status = os.statvfs(place)
     filler = place / "filler"
     with filler.open("wb") as file:
@@ -67,7 +67,7 @@ def test_guests_wait_for_room_and_lose_nothing(
         assert host.report(idle.id).state is MachineState.RUNNING
         assert "up" in ssh(idle, private, "uptime")
 
-        # Nothing changes while there is no room.
+        # The guest stays paused while the disk is full.
         host.repair()
         assert host.report(writer.id).state is MachineState.NO_SPACE
         assert host.ensure_running(writer).state is MachineState.NO_SPACE

@@ -1,4 +1,4 @@
-"""A guest that really boots: its address, key and name, its reboots, and its own wish to power off."""
+"""A booted guest: address, SSH key, hostname, reboots and power off."""
 
 import base64
 import os
@@ -42,7 +42,7 @@ def test_a_guest_boots_is_reached_and_obeys(
     assert b"vm1" in host.console_log(one.id)
     assert launch_seconds < 20, "a fraction of a second when nobody else is busy"
 
-    # The one who started it is gone; another one takes over, and the guest keeps what it wrote.
+    # A new agent manages the machine; the guest keeps its data.
     later = make_host(OneImage(tiny_image))
     later.repair()
     ssh(one, private, "echo kept > /root/kept; sync")
@@ -51,7 +51,7 @@ def test_a_guest_boots_is_reached_and_obeys(
     assert ssh(one, private, "cat /root/kept").strip() == "kept"
     assert later.report(two.id).state is MachineState.RUNNING
 
-    # A guest may end itself.
+    # The guest powers off.
     ssh(one, private, "poweroff >/dev/null 2>&1 &")
     deadline = time.monotonic() + 30
     while later.report(one.id).state is not MachineState.SHUTOFF:
@@ -212,17 +212,17 @@ def test_ssh_clients_find_their_host_key_and_copy_files(
     host.ensure_running(spec)
     ssh(spec, private, "true")
 
-    # One type each, as clients that accept no other: Go's prefer ecdsa, older ones know rsa only.
+    # One key type at a time, for clients that accept no other: Go prefers ecdsa, old clients support rsa only.
     known = tmp_path / "known_hosts"
     options = ["-i", str(private), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
     options += ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}"]
     address = spec.nics[0].addresses[0].ip
     for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256"):
         known.unlink(missing_ok=True)
-        for _ in range(2):  # the second time against the remembered key: it was kept
+        for _ in range(2):  # the second time against known_hosts: the host key persists
             words = ["ssh", *options, "-o", f"HostKeyAlgorithms={kind}", f"root@{address}", "true"]
             deadline = time.monotonic() + 90
-            # On a busy computer the guest may close a connection while it makes the key, which ssh does not explain.
+            # Under load the guest may close a connection while it generates the key.
             while (done := subprocess.run(words, capture_output=True, text=True, timeout=120)).returncode == 255:
                 assert time.monotonic() < deadline, f"{kind}: {done.stderr}"
             assert done.returncode == 0, f"{kind}: {done.stderr}"

@@ -1,4 +1,4 @@
-"""What a guest reaches on its host, and where a segment takes frames from: real packets from taps and the underlay."""
+"""Host filter: services of the host that guests reach, and accepted sources of VXLAN, tested with real packets."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ def ip(*words: object) -> None:
 
 @pytest.fixture
 def uplink(namespace: None) -> Iterator[int]:
-    """A link to another computer, which is in the namespace returned. Packets stay in order on one processor."""
+    """A link to another computer in the returned namespace. One processor keeps packets in order."""
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})
     outside = network_namespace()
@@ -71,7 +71,7 @@ def inner(mark: bytes, *, source: str = "02:de:ad:be:ef:00") -> bytes:
 
 
 def arrives(tap: int, mark: bytes, last: bytes) -> bool:
-    """Whether a frame with that mark came before the last one."""
+    """Return whether a frame with the mark arrives before the last one."""
     deadline = time.monotonic() + 10
     found = False
     while time.monotonic() < deadline:
@@ -84,7 +84,7 @@ def arrives(tap: int, mark: bytes, last: bytes) -> bool:
 
 
 def multicast_reaches(bridge: str, payload: bytes) -> None:
-    """A frame of the host's own to all that is on a bridge: it comes after whatever was on its way."""
+    """Send a multicast frame of the host on a bridge; it arrives after frames in transit."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((bridge, 0))
         sender.send(frame(ipv6(IPv6Address("fe80::1"), icmp(ECHO, None, payload)), source="0a:36:00:00:00:01"))
@@ -92,7 +92,7 @@ def multicast_reaches(bridge: str, payload: bytes) -> None:
 
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_guest_writes_into_no_other_network(make_host: HostMaker, blank_image: Path, is_open: bool) -> None:
-    """VXLAN to any address of the host, whole or in fragments; also where guests may reach the host."""
+    """VXLAN to any address of the host, whole or fragmented, also with guests_reach_host."""
     host = make_host(OneImage(blank_image), guests_reach_host=is_open)
     ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
     with guest_on(host, ELSEWHERE) as guest:
@@ -128,7 +128,7 @@ def test_frames_come_from_the_underlay_only(
         send_vxlan(uplink, STRANGER, HOSTILE.vni, inner(b"stranger"))
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
         assert arrives(guest.tap, b"stranger", b"other host") is (peers == ())
-    # The same installation without an uplink takes none at all.
+    # Without an uplink all VXLAN is dropped.
     host = make_host(OneImage(blank_image))
     with guest_on(host) as guest:
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"other host"))
@@ -143,11 +143,11 @@ def test_frames_come_from_the_underlay_only(
 
 
 def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, blank_image: Path, uplink: int) -> None:
-    """Frames from the underlay with its MAC are dropped, unless it may run on another host."""
+    """Frames from the underlay with the MAC of a local guest are dropped, except during migrations."""
     host = make_host(OneImage(blank_image), uplink="uplink")
 
     def takes(number: int) -> bool:
-        """Whether a frame with the victim's MAC got through."""
+        """Return whether a frame with the guest's MAC arrives."""
         last = b"last %d" % number
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(b"taken %d" % number, source=VICTIM.mac))
         send_vxlan(uplink, OTHER_HOST, HOSTILE.vni, inner(last))
@@ -180,7 +180,7 @@ def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, bl
 
 
 def listen_everywhere(ports: tuple[int, ...]) -> tuple[list[socket.socket], dict[int, socket.socket]]:
-    """TCP and UDP services of the host on all of its addresses."""
+    """Open TCP and UDP services on all addresses of the host."""
     streams, datagrams = [], {}
     for port in ports:
         streams.append(socket.create_server(("::", port), family=socket.AF_INET6))
@@ -194,7 +194,7 @@ PORTS = (22, 53, 80, 123, 546, 547, 5432, 5672, 8774, 8775, 9997, 49152)
 
 
 def reached(guest: Guest, addresses: tuple[IPv6Address, ...]) -> set[tuple[str, IPv6Address, int]]:
-    """All of the probed services that a guest reaches on its host."""
+    """Probe services of the host from a guest; return the reachable ones."""
     streams, datagrams = listen_everywhere(PORTS)
     found = set()
     try:
@@ -216,7 +216,7 @@ def reached(guest: Guest, addresses: tuple[IPv6Address, ...]) -> set[tuple[str, 
 
 
 def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Path) -> None:
-    """Exactly this list. By address and port, over TCP and UDP, with a service on each of them."""
+    """The exact list of reachable services, by address and port over TCP and UDP."""
     ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
     ip("address", "add", "fd00:aaaa::53/128", "dev", "lo", "nodad")
     resolver = IPv6Address("fd00:aaaa::53")
@@ -230,7 +230,7 @@ def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Pat
         (
             {"guests_reach_host": True},
             {(kind, to, port) for kind in ("tcp", "udp") for to in addresses for port in PORTS}
-            # DHCPv6 clients are told nothing by guests, whoever they are.
+            # DHCPv6 responses from guests are dropped.
             - {("udp", to, 546) for to in addresses},
         ),
     ]
@@ -243,21 +243,21 @@ def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Pat
 
 
 def mac_address(host: QemuHypervisor) -> str:
-    """The interface identifier that the host has on the bridge of the guest."""
+    """Return the MAC of the host on the guest's bridge."""
     octets = bytearray(mac(host.links.bridge_mac(HOSTILE.vni)))
     octets[0] ^= 2
     return f"{octets[0]:02x}{octets[1]:02x}:{octets[2]:02x}ff:fe{octets[3]:02x}:{octets[4]:02x}{octets[5]:02x}"
 
 
 def reaches_protocol(guest: Guest, header: int) -> bool:
-    """Whether the host answers another protocol than TCP, UDP and ICMPv6, be it with an error."""
+    """Return whether the host answers a protocol other than TCP, UDP and ICMPv6, also with an error."""
     guest.send(ipv6(OWN, bytes(40), header=header, to=GATEWAY))
     last = guest.ping(GATEWAY, b"protocol %d" % header)
     return guest.receive(lambda got: got[20] == ICMPV6 and got[54] in (1, 4), last) is not None
 
 
 def test_a_guest_sends_no_vxlan_to_other_hosts(make_host: HostMaker, blank_image: Path, uplink: int) -> None:
-    """Routed to the underlay, it would be taken for the underlay's own."""
+    """Other hosts would accept routed VXLAN of a guest as traffic of the underlay."""
     host = make_host(OneImage(blank_image), uplink="uplink", forward=True)
     host.repair()
     with inside(uplink):
@@ -286,7 +286,7 @@ def test_the_host_reaches_its_guests_and_hears_their_answers(make_host: HostMake
         assert question is not None
         host_address, port = IPv6Address(question[22:38]), int.from_bytes(question[54:56])
         asking.settimeout(10)
-        # Only from where it was asked.
+        # Replies are accepted only from the queried address.
         for sport, answer in ((124, b"forged"), (123, b"answer")):
             body = udp(OWN, host_address, port, answer, sport=sport)
             guest.send(ipv6(OWN, body, header=UDP, to=host_address))
@@ -318,7 +318,7 @@ def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: Host
             host.segments.repair(["hostile"])
             assert not guest.reaches_tcp(GATEWAY, 9997, number=2 * number + 1)
         service.close()
-        # Another process with the same state, after ours was killed, changes the rules as it was told to.
+        # A new agent with other settings replaces the rules of a killed one.
         later = make_host(OneImage(blank_image), guests_reach_ports=(9998,))
         later.segments.register("hostile", (HOSTILE,))
         later.segments.repair(["hostile"])
@@ -328,7 +328,7 @@ def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: Host
 
 
 def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: Path) -> None:
-    """Each address that is not there costs the host an entry in its neighbour table."""
+    """Each unreachable address uses an entry of the host's neighbour table."""
     host = make_host(OneImage(blank_image), forward=True)
     host.repair()
     with guest_on(host, ELSEWHERE) as guest:

@@ -1,4 +1,4 @@
-"""Several hosts, each in a namespace of its own: a network spans them, and each is the gateway of its own guests.
+"""Several hosts in separate namespaces: a network spans them, and each host is the gateway of its own guests.
 
     guest - host 1 - \
     guest - host 2 - - one Ethernet segment - the world outside (the test itself)
@@ -49,7 +49,7 @@ def ip(*words: object) -> str:
 
 
 class Host:
-    """One host: its namespace, its link to the others, and its hypervisor with a state directory of its own."""
+    """A host with its own namespace, link to the underlay, hypervisor and state directory."""
 
     def __init__(
         self, number: int, state: Path, installation: str, image: Path, peers: tuple[IPv6Address, ...]
@@ -62,7 +62,7 @@ class Host:
     def boot(self) -> None:
         self.namespace = network_namespace()
         name = f"to{self.number}"
-        hardware = f"02:aa:00:00:00:{self.number:02x}"  # a real card keeps its address, too
+        hardware = f"02:aa:00:00:00:{self.number:02x}"  # stable, like the MAC of a physical interface
         ip("link", "add", "dev", name, "type", "veth", "peer", "name", "eth0", "address", hardware)
         ip("link", "set", "dev", "eth0", "netns", f"/proc/{os.getpid()}/fd/{self.namespace}")
         ip("link", "set", "dev", name, "master", "core", "up")
@@ -74,7 +74,7 @@ class Host:
         self.start()
 
     def change(self, **settings: object) -> None:
-        """Sixstack ends and starts again with other settings; the guests go on."""
+        """Restart Sixstack with other settings while guests keep running."""
         self.metadata.close()
         self.hypervisor.close()
         self.config = replace(self.config, **settings)
@@ -92,7 +92,7 @@ class Host:
             return self.hypervisor.ensure_running(spec)
 
     def lose_power(self) -> None:
-        """Everything that runs is gone, and so is the namespace with its links and rules; the disk is left."""
+        """Kill all processes and remove the namespace with its links and rules; keep the disk."""
         with inside(self.namespace):
             for machine_id in self.hypervisor.paths.machine_ids():
                 running = self.hypervisor.machines.process_of(self.hypervisor.paths.machine(machine_id))
@@ -120,7 +120,7 @@ class Host:
             self.hypervisor.close()
 
     def left(self) -> list[str]:
-        """What closing has left behind."""
+        """List resources that `close` has leaked."""
         with inside(self.namespace):
             found = traces(self.config.installation, self.state)
         os.close(self.namespace)
@@ -128,7 +128,7 @@ class Host:
 
 
 class Paper:
-    """What the control plane has written down for the agent of a host: this server runs there, nothing is under way."""
+    """A conductor that assigns one running server to a host and has no operations."""
 
     def __init__(self, spec: MachineSpec) -> None:
         self._spec = spec
@@ -148,7 +148,7 @@ class Paper:
 
 
 def firewall() -> str:
-    """The rules from the documentation, for these hosts."""
+    """The firewall rules from the documentation, adapted to these hosts."""
     text = (Path(__file__).parents[2] / "docs/network.md").read_text()
     [rules] = re.findall(r"^    table inet host_firewall \{\n(?:(?:    .*)?\n)*?    \}\n", text, re.MULTILINE)
     assert isinstance(rules, str)
@@ -160,8 +160,8 @@ MakeHosts = Callable[..., list[Host]]
 
 @pytest.fixture
 def make_hosts(namespace: None, tmp_path: Path, tiny_image: Path) -> Iterator[MakeHosts]:
-    """Makes so many hosts on one Ethernet segment."""
-    # A bridge without an address of its own changes it with its ports.
+    """Create hosts on one Ethernet segment."""
+    # A bridge without a configured MAC takes the lowest MAC of its ports.
     ip("link", "add", "dev", "core", "address", "02:aa:00:00:00:ff", "type", "bridge", "mcast_snooping", 0)
     ip("link", "set", "dev", "core", "up")
     ip("address", "add", f"{OUTSIDE}/64", "dev", "core", "nodad")
@@ -171,7 +171,7 @@ def make_hosts(namespace: None, tmp_path: Path, tiny_image: Path) -> Iterator[Ma
     def make(number: int, peers: tuple[IPv6Address, ...] = ()) -> list[Host]:
         for n in range(1, number + 1):
             made.append(Host(n, tmp_path / f"state{n}", installation, tiny_image, peers))
-        # The first host is where the world sends the whole prefix.
+        # The whole prefix is routed to the first host.
         ip("route", "add", PREFIX.network, "via", made[0].address)
         return made
 
@@ -184,7 +184,7 @@ def make_hosts(namespace: None, tmp_path: Path, tiny_image: Path) -> Iterator[Ma
 
 
 def guests(hosts: list[Host], tiny_image: Path, key: KeySpec) -> list[MachineSpec]:
-    """One on each host."""
+    """Start one guest on each host."""
     image = image_ref(tiny_image, "qcow2", 44_040_192)
     specs = [make_spec(host.number, image, key=key, vni=VNI) for host in hosts]
     for host, spec in zip(hosts, specs, strict=True):
@@ -203,11 +203,11 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     hosts = make_hosts(3)
     one, two, three = specs = guests(hosts, tiny_image, public)
     for spec, host in zip(specs, hosts, strict=True):
-        # From outside, in by the first host and out by the guest's own.
+        # From outside: requests enter through the first host, replies leave through the guest's own host.
         said = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {ASK}")
         assert said.startswith(f"{spec.hostname}\n")
         assert "0% packet loss" in said
-        # One router, which is the guest's own host, as is the metadata service.
+        # The guest's own host is its only router and its metadata service.
         assert re.findall(r"^default via (\S+)", said, re.MULTILINE) == [str(METADATA_ADDRESS)]
         assert re.findall(rf"^{METADATA_ADDRESS} .* lladdr (\S+)", said, re.MULTILINE) == [
             host.hypervisor.links.bridge_mac(VNI)
@@ -218,7 +218,7 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     # 1430 bytes of IPv6 in 1500 bytes of the underlay.
     assert pings(one, key, two.nics[0].addresses[0].ip, "-s", 1382)
 
-    # The third host loses power: the others' guests do not notice, and it comes back with what is on its disk.
+    # The third host loses power: guests elsewhere are unaffected, and it recovers from its disk.
     hosts[2].lose_power()
     assert pings(two, key, OUTSIDE)
     assert len(ssh(two, key, "head -c 1000 /dev/zero", through=one)) == 1000
@@ -229,8 +229,7 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     assert ssh(three, key, "hostname", through=two).strip() == three.hostname
     assert pings(one, key, three.nics[0].addresses[0].ip)
 
-    # Guests reach none of what hosts offer others. Behind the firewall that docs/network.md proposes they have all that
-    # they had before.
+    # Guests reach no services of other hosts. The firewall rules of docs/network.md leave them full connectivity.
     gateway = one.nics[0].gateway
     with inside(hosts[0].namespace):
         offered = socket.create_server((str(gateway), 2222), family=socket.AF_INET6)
@@ -270,21 +269,21 @@ def test_hosts_without_multicast_flood_to_their_peers(
     assert all(f"00:00:00:00:00:00 dst {peer} " in flooded.stdout for peer in peers[1:])
     assert f"dst {peers[0]} " not in flooded.stdout
 
-    # Guests that are kept apart reach the world and are reached, also by way of the other host, but not each other.
+    # Isolated guests communicate with the outside, also through the other host, but not with each other.
     for host in hosts:
         host.change(isolate_guests=True)
     address = two.nics[0].addresses[0].ip
     said = ssh(one, key, f"ping6 -c 1 {OUTSIDE}; ping6 -c 2 -W 1 {address} || true")
     assert re.findall(r"(\d+)% packet loss", said) == ["0", "100"]
     assert ssh(two, key, "hostname").strip() == two.hostname
-    # That was not only because somebody still remembered where they are.
+    # Repeat without the neighbor cache entry of the guest.
     with inside(hosts[0].namespace):
         ip("-6", "neighbour", "flush", "to", address)
     assert ssh(two, key, "hostname").strip() == two.hostname
 
 
 def test_an_operator_may_choose_other_peers(make_host: HostMaker, blank_image: Path) -> None:
-    """Multicast, then peers, then other peers: the segment follows at the next launch, and only then."""
+    """Multicast, then peers, then other peers: the segment changes at the next launch only."""
     ip("address", "add", "fd00:aaaa::1/64", "dev", "lo", "nodad")
     nic = make_spec(1, None).nics[0]
     one, two, three = (IPv6Address(f"fd00:aaaa::{number}") for number in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""A guest that KVM cannot run is started again under TCG, and only that one.
+"""Fallback to TCG: a guest that fails under KVM is restarted under TCG; other guests keep KVM.
 
 The tests simulate KVM with TCG: only the command line of qemu selects tcg.
 """
@@ -21,7 +21,7 @@ from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
 @pytest.fixture
 def pretend_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """KVM looks good and passes its probe."""
+    """KVM passes the static checks and the probe."""
 
     def command(spec: MachineSpec, files: OpenFiles, *, accelerator: str, **more: Any) -> list[str]:
         return qemu_command(spec, files, accelerator="tcg", **more)
@@ -33,7 +33,7 @@ def pretend_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fails(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Ids of machines whose guests are in `internal-error` as long as they run under KVM."""
+    """Ids of machines whose guests are in state `internal-error` under KVM."""
     failing: set[str] = set()
     real = qmp.query_state
 
@@ -54,7 +54,7 @@ def test_only_the_guest_that_fails_goes_on_under_tcg(make_host: HostMaker, blank
     for spec in (one, two):
         assert host.ensure_running(spec).accelerator == "kvm"
     fails.add(one.id)
-    assert host.report(one.id).state is MachineState.RUNNING  # it is about to be started again: no crash to report
+    assert host.report(one.id).state is MachineState.RUNNING  # no crash is reported before the restart under TCG
     host.repair()
     report = host.report(one.id)
     assert (report.state, report.accelerator) == (MachineState.RUNNING, "tcg")

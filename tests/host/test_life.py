@@ -20,7 +20,7 @@ ASK = rf"printf 'GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n' | nc {ME
 
 
 def tiny_ref(path: Path) -> ImageRef:
-    """The tiny guest's image; its size is in the header."""
+    """Return a reference to the tiny image with the virtual size from its header."""
     return image_ref(path, "qcow2", int.from_bytes(path.read_bytes()[24:32], "big"))
 
 

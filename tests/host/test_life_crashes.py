@@ -10,7 +10,7 @@ from hypervisor.api.spec import MachineState
 from hypervisor.storage import snapshots
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
-# Does something and kills itself just before or just after a function is called.
+# Executes an action and kills itself just before or just after a function call.
 VICTIM = """
 import os, signal, sys
 from importlib import import_module

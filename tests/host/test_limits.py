@@ -1,4 +1,4 @@
-"""What a flavor's extra specs do to a guest: what it sees of its processors, and how fast everything is."""
+"""Flavor extra specs on a real guest: CPU topology, and limits of CPU, disk and network."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""The metadata service: each guest is told about itself and nobody else, by the port that it asks from."""
+"""Metadata service: a guest is identified by its network port and receives only its own metadata."""
 
 import base64
 import http.client
@@ -35,7 +35,7 @@ KEY = KeySpec(name="laptop", type="ssh", data="ssh-ed25519 AAAA laptop")
 
 
 class Guest:
-    """A namespace with a link into a segment, and the MAC and address of a machine: a guest without qemu."""
+    """A simulated guest: a namespace linked to a segment, with the MAC and address of a machine."""
 
     def __init__(self, host: QemuHypervisor, spec: MachineSpec, number: int = 0) -> None:
         self.namespace = network_namespace()
@@ -46,7 +46,7 @@ class Guest:
         subprocess.run(move, check=True)
         subprocess.run(["ip", "link", "set", "dev", tap, "master", host.links.bridge(nic.vni), "up"], check=True)
         with inside(self.namespace):
-            # The kernel's own link-local address would be tentative for a moment, even without DAD.
+            # The link-local address of the kernel is tentative for a moment, even without DAD.
             Path("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").write_text("1")
             Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
             subprocess.run(["ip", "link", "set", "dev", "eth0", "address", nic.mac, "up"], check=True)
@@ -78,7 +78,7 @@ class Guest:
 
 @pytest.fixture
 def host(make_host: HostMaker, blank_image: Path) -> Iterator[QemuHypervisor]:
-    """A host with a metadata service. Claims stand for machines: what is asked for here is not in their qemu."""
+    """A host with a metadata service. Segments are claimed without starting machines."""
     made = make_host(OneImage(blank_image))
     service = MetadataService(made.segments, made.paths, made.spec, timeout_seconds=3)
     service.start()
@@ -90,7 +90,7 @@ def host(make_host: HostMaker, blank_image: Path) -> Iterator[QemuHypervisor]:
 
 
 def here(host: QemuHypervisor, spec: MachineSpec) -> MachineSpec:
-    """The machine is on the host, and its place in the segment is free for a Guest."""
+    """Register a machine on the host without qemu, for a simulated Guest."""
     paths = host.paths.machine(spec.id)
     paths.directory.mkdir(parents=True)
     paths.spec.write_text(spec.model_dump_json())
@@ -179,7 +179,7 @@ def test_a_password_is_posted_once(host: QemuHypervisor) -> None:
     assert guest.read(path) == "encrypted"
     assert metadata.load_password(host.paths.machine(spec.id)) == b"encrypted"
     assert guest.ask("/openstack/latest/user_data", "POST", b"x")[0] == 405
-    # Until the user has it cleared.
+    # Until the user clears it.
     assert host.password(spec.id) == b"encrypted"
     for _ in range(2):
         host.forget_password(spec.id)

@@ -1,4 +1,4 @@
-"""Guests that move from host to host: alive, with disk and memory, while they answer; or stopped, with their disks."""
+"""Live migration of disk and memory while the guest answers, and cold migration of disks."""
 
 import secrets
 import socket
@@ -30,7 +30,7 @@ def new_plan(**changes: object) -> MigrationPlan:
 
 
 def holder(host: Host, tmp_path: Path) -> MachineSpec:
-    """A machine that boots nothing: it keeps the segment on a host."""
+    """Start a machine without a bootable disk to keep the segment on a host."""
     spec = make_spec(100 + host.number, None, vni=VNI, disks=(DiskSpec(size_mib=1),), memory_mib=32)
     host.run(spec)
     return spec
@@ -71,7 +71,7 @@ def remove(host: Host, spec: MachineSpec) -> None:
 
 
 def move(source: Host, destination: Host, spec: MachineSpec, **changes: object) -> MachineSpec:
-    """All the steps, as the control plane takes them; returns the document as it is afterwards."""
+    """Run all phases of a migration like the control plane; return the updated spec."""
     wanted = next_generation(spec)
     plan = begin(source, wanted, new_plan(**changes))
     landing = prepare(destination, wanted, plan)
@@ -234,7 +234,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     assert cancel(one, wanted, plan).state is MachineState.RUNNING
     assert ssh(spec, key, BOOT_ID) == booted
 
-    # The guest has left, but has not arrived: it goes on where it was.
+    # Memory was sent, but the target failed: the guest resumes on the source.
     plan = begin(one, wanted, new_plan())
     landing = prepare(two, wanted, plan)
     sent = perform(one, wanted, plan, landing)
@@ -279,7 +279,7 @@ def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
         two.hypervisor.remove(spec.id)
     assert ssh(spec, key, "cat /root/mark") == "kept\n", "it is not two's to remove"
 
-    # A host that is not dead after all holds on to its disk: the other one cannot start it.
+    # A live host keeps its lock on the disk, so the other host cannot start the machine.
     wanted = next_generation(spec)
     paths = one.hypervisor.paths.machine(spec.id)
     pid = paths.pid.read_text()
@@ -304,7 +304,7 @@ def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
 
 
 def hurry(host: Host, spec: MachineSpec) -> None:
-    """As soon as it is under way."""
+    """Force completion as soon as the migration runs."""
     deadline = time.monotonic() + 60
     while host.hypervisor.migration_progress(spec.id) is None:
         assert time.monotonic() < deadline

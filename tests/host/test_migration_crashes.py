@@ -15,7 +15,7 @@ from hypervisor.driver import QemuHypervisor
 from hypervisor.storage.qemu_img import run
 from tests.host.support import HostMaker, OneImage, image_ref, make_spec
 
-# Does one step and kills itself just before or just after a function is called.
+# Executes one phase and kills itself just before or just after a function call.
 VICTIM = """
 import inspect, os, pkgutil, signal, sys
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_migration_that_was_cut_short_ends_with_one_guest(
             try:
                 done = STEPS[name](host, wanted, plan, landing)
             except HypervisorError:
-                # Half of it had been done when its agent died. It may not be done again, but then it is not done.
+                # A phase interrupted at this place cannot be retried; the migration is cancelled.
                 assert place == GIVEN_UP
                 assert not two.finish_migration(wanted, plan, None)
                 assert one.cancel_migration(wanted, plan).state is MachineState.RUNNING
@@ -129,7 +129,7 @@ def die(
 
 
 def mark(host: QemuHypervisor, spec: MachineSpec) -> None:
-    """Something is on the disk that is not in its image."""
+    """Write content to the disk that is not in its image."""
     run(["qemu-io", "-c", "write -P 0x5a 512k 64k", str(host.paths.machine(spec.id).disk("root"))], timeout_seconds=60)
 
 

@@ -1,6 +1,6 @@
-"""The way to IPv4: an IPv6-only guest, and a world that has nothing but IPv4.
+"""NAT64 and DNS64: an IPv6-only guest communicates with an IPv4-only network.
 
-guest - host - uplink - the world: a name server, a web server and a client
+guest - host - uplink - IPv4 network: a name server, a web server and a client
 """
 
 import http.server
@@ -24,7 +24,7 @@ from tests.host.support import HostMaker, OneImage, image_ref, inside, make_spec
 from tests.host.taps import guest_on, udp
 from tests.host.test_spoofing import OWN, UDP, ipv6
 
-# Public addresses, as tayga keeps private ones away from the well-known prefix. They never leave the namespaces.
+# Public addresses, because tayga rejects private ones with the well-known prefix. Packets stay in the namespaces.
 HOST, WORLD, MAPPED = IPv4Address("193.5.93.1"), IPv4Address("193.5.93.10"), IPv4Address("193.5.94.50")
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)), reason=f"NAT64 needs {' and '.join(PROGRAMS)}: make setup"
@@ -37,7 +37,7 @@ def ip(*words: object) -> None:
 
 
 class NameServer(threading.Thread):
-    """Knows one thing: that every name has this IPv4 address and none of IPv6."""
+    """A DNS server that answers every name with one A record and no AAAA records."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -76,7 +76,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def world(namespace: None) -> Iterator[tuple[int, WebServer]]:
-    """A namespace behind the host's uplink, and its web server."""
+    """A namespace behind the host's uplink with an IPv4 web server."""
     outside = network_namespace()
     ip("link", "add", "dev", "uplink", "type", "veth", "peer", "name", "eth0")
     ip("link", "set", "dev", "eth0", "netns", f"/proc/{os.getpid()}/fd/{outside}")
@@ -109,7 +109,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     host.check()
     host.repair()
     host.ensure_running(spec)
-    # By name: the guest's resolver, told by the config drive, answers for a name that has no IPv6 address.
+    # By name: the resolver from the config drive synthesizes an AAAA record (DNS64).
     get = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc web.example.com 80; nslookup web.example.com"
     said = ssh(spec, private, get)
     assert PAGE.decode() in said
@@ -121,14 +121,14 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     status = Path(f"/proc/{first.pid}/status").read_text()
     assert "CapEff:\t0000000000000000" in status
 
-    # Somebody else is mapped, which takes another tayga: it remembers who had which address of the pool.
+    # A mapping for another guest restarts tayga, which keeps the pool address of each guest.
     mappings = ((MAPPED, IPv6Address("fd00::7")),)
     other = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
     other.repair()
     leases = other.paths.state / "nat64/leases/dynamic.map"
     assert str(spec.nics[0].addresses[0].ip) in leases.read_text().split()
 
-    # The other way, once the operator has mapped an address to the guest: an IPv4-only client logs in on it.
+    # Inbound: an IPv4-only client logs in through an IPv4 address mapped to the guest.
     mappings = ((MAPPED, spec.nics[0].addresses[0].ip),)
     later = make_host(OneImage(tiny_image), uplink="uplink", nat64=Nat64(mappings=mappings, forwarders=(WORLD,)))
     later.repair()
@@ -139,7 +139,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
         done = subprocess.run([*words, "-o", "BatchMode=yes", f"root@{MAPPED}", "hostname"], capture_output=True)
     assert done.stdout == b"vm1\n", done.stderr
 
-    # What has died is started again, and the guest is seen under its own address.
+    # Failed processes are restarted, and the guest's source is its mapped address.
     second = later.translator.find_process("tayga")
     assert second is not None
     second.end()
@@ -148,7 +148,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     assert PAGE.decode() in ssh(spec, private, get)
     assert web.clients[-1] == str(MAPPED)
 
-    # An address that is no longer mapped goes where it went before.
+    # An unmapped address is routed as before.
     last = make_host(OneImage(tiny_image), uplink="uplink", nat64=host.config.nat64)
     routes = ["ip", "route", "show", "dev", host.links.tunnel_name()]
     assert str(MAPPED) in subprocess.run(routes, check=True, capture_output=True, text=True).stdout
@@ -157,7 +157,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     assert str(MAPPED) not in left
     assert "192.168.240.0/20" in left
 
-    # A mapping of the guest's own port comes and goes with what the control plane says of it.
+    # A mapping of the guest's port is added and removed by specs of the control plane.
     nic = spec.nics[0].model_copy(update={"ipv4_address": MAPPED})
     last.ensure_nics(spec.model_copy(update={"nics": (nic,)}))
     last.repair()
@@ -167,7 +167,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     last.ensure_nics(spec)
     last.repair()
     assert str(MAPPED) not in subprocess.run(routes, check=True, capture_output=True, text=True).stdout
-    # Turned off, nothing of it stays.
+    # Without NAT64 settings all its resources are removed.
     off = make_host(OneImage(tiny_image), uplink="uplink")
     off.repair()
     assert off.translator.find_process("tayga") is None
@@ -197,7 +197,7 @@ def test_nobody_outside_uses_translator_or_resolver(
 def test_guests_reach_listed_private_networks_only(
     make_host: HostMaker, world: tuple[int, WebServer], blank_image: Path
 ) -> None:
-    """By NAT64 with a prefix of one's own: neither other private networks nor services of the host."""
+    """NAT64 with a custom prefix reaches neither other private networks nor services of the host."""
     outside, _ = world
     prefix = IPv6Network("2a0a:e5c1:ffff:64::/96")
     listed, private, metadata = map(IPv4Address, ("10.1.0.9", "10.2.0.9", "169.254.169.254"))
@@ -221,7 +221,7 @@ def test_guests_reach_listed_private_networks_only(
     sockets[HOST] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sockets[HOST].bind(("", 9997))
     with guest_on(host) as guest:
-        # tayga passes packets on in order: what is awaited is sent last.
+        # tayga preserves order: the expected packet is sent last.
         for address in (private, metadata, HOST, listed, WORLD):
             to = prefix[int(address)]
             guest.send(ipv6(OWN, udp(OWN, to, 9997, b"translated"), header=UDP, to=to))

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""A network of one user takes nothing from the host or from other networks: prefixes, router advertisements."""
+"""Isolation of user networks: prefixes and router advertisements do not affect the host or other networks."""
 
 import socket
 import subprocess
@@ -42,7 +42,7 @@ def run(*words: str) -> None:
 
 @pytest.fixture
 def underlay(namespace: None) -> str:
-    """A link with an address and a route, as a host's own network has them."""
+    """A link of the host's own network with an address and a route."""
     run("ip", "link", "add", "up6", "type", "bridge")
     run("ip", "link", "set", "up6", "up")
     run("ip", "-6", "addr", "add", "fd00:a:a:a::1/64", "dev", "up6", "nodad")
@@ -86,7 +86,7 @@ def test_a_server_that_the_host_is_connected_to_is_not_taken(
 
 
 def test_one_bad_network_leaves_the_others_their_router(make_host: HostMaker, blank_image: Path) -> None:
-    """The bad one is made by hand, as requests and specs refuse it."""
+    """The invalid network bypasses validation, as requests and specs reject it."""
     image = image_ref(blank_image, "raw", 1 << 20)
     good, bad = make_spec(1, image), make_spec(2, image, vni=0x667)
     nic = bad.nics[0].model_copy(update={"dns_search": ("no } name",)})

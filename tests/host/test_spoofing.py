@@ -1,4 +1,4 @@
-"""A hostile guest: it writes whatever it likes into its tap, and its neighbour sees only what it may send."""
+"""Anti-spoofing: a hostile guest writes arbitrary frames to its tap; its neighbour receives only permitted ones."""
 
 import os
 import select
@@ -51,7 +51,7 @@ def icmp(kind: int, target: IPv6Address | None = None, mark: bytes = b"") -> byt
 
 
 def behind(header: int, kind: int, body: bytes) -> tuple[int, bytes]:
-    """The same body behind an extension header, where a careless filter does not look."""
+    """Prepend an extension header to the body, which incomplete filters do not parse."""
     if header == FRAGMENT:
         return header, struct.pack("!BBHI", kind, 0, 0, 7) + body
     return header, struct.pack("!BB6s", kind, 0, b"\x01\x04\0\0\0\0") + body
@@ -97,7 +97,7 @@ FORBIDDEN = {
 
 
 def on(vni: int, number: int, *, gateway: bool = True) -> NicSpec:
-    """An interface of another network, with a prefix of its own."""
+    """An interface on another network with its own prefix."""
     prefix = IPv6Network((int(PREFIX.network.network_address) + (vni << 64), 64))
     mac = f"02:00:f1:00:{vni & 0xFF:02x}:{number:02x}"
     return VICTIM.model_copy(
@@ -113,7 +113,7 @@ def on(vni: int, number: int, *, gateway: bool = True) -> NicSpec:
 
 @pytest.fixture
 def taps(make_host: HostMaker, blank_image: Path) -> Iterator[tuple[int, int]]:
-    """The taps of a hostile guest and of its neighbour, without any guest."""
+    """The taps of a hostile guest and its neighbour, without qemu."""
     host = make_host(OneImage(blank_image))
     host.links.ensure_segment(HOSTILE)
     host.guard.ensure([HOSTILE, VICTIM])
@@ -127,7 +127,7 @@ def taps(make_host: HostMaker, blank_image: Path) -> Iterator[tuple[int, int]]:
 
 
 def seen(taps: tuple[int, int], sent: bytes, round_: int) -> bool:
-    """Whether the neighbour sees a frame; an innocent one that follows tells when to stop waiting."""
+    """Return whether the neighbour receives a frame; a permitted frame sent afterwards ends the wait."""
     hostile, victim = taps
     last = frame(ipv6(OWN, icmp(ECHO, None, b"the last one %d" % round_)))
     os.write(hostile, VNET_HEADER + sent)
@@ -151,7 +151,7 @@ def test_a_hostile_guest_is_held_to_its_own_names(taps: tuple[int, int]) -> None
 
 
 def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker, blank_image: Path) -> None:
-    """A virtual router's MAC with one address, and a prefix with its own MAC; not the two mixed."""
+    """A virtual router's MAC with one address, and a prefix with the port's MAC; other combinations are dropped."""
     virtual, shared = "00:00:5e:00:02:01", IPv6Address(int(GATEWAY) + 6)
     some = IPv6Network((int(PREFIX.network.network_address) + (5 << 32), 96))
     pairs = ((virtual, IPv6Network(shared)), (HOSTILE.mac, some))
@@ -175,20 +175,20 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
         frame(ipv6(beyond, icmp(ECHO))),
         frame(ipv6(within, icmp(ADVERT, beyond))),
         frame(ipv6(within, bytes(20), header=TCP, to=METADATA_ADDRESS)),
-        # Each source takes an address of the NAT64 pool.
+        # Each source uses an address of the NAT64 pool.
         frame(ipv6(within, icmp(ECHO), to=translated)),
         *FORBIDDEN.values(),
     )
     assert [number for number, sent in enumerate(allowed) if not seen(taps, sent, number)] == []
     assert [number for number, sent in enumerate(forbidden) if seen(taps, sent, 100 + number)] == []
-    # A flood of sources fills no neighbour table.
+    # A flood of sources does not fill the neighbour table.
     for number in range(2000):
         os.write(taps[0], VNET_HEADER + frame(ipv6(some[number], icmp(SOLICIT, OTHER))))
     assert host.guard.count_dropped(nic) > 300
-    # All of the prefix, which its own address is in: what a guest with changing addresses needs.
+    # The whole prefix of its own address, for guests with temporary addresses.
     host.guard.ensure([nic.model_copy(update={"allowed": ((HOSTILE.mac, PREFIX.network),)})])
     assert [number for number, sent in enumerate(allowed[2:]) if not seen(taps, sent, 300 + number)] == []
-    # Taken back, it is as before.
+    # After removal of the allowed addresses the original rules apply.
     host.guard.ensure([HOSTILE])
     assert [number for number, sent in enumerate(allowed[:4]) if seen(taps, sent, 200 + number)] == []
     for tap in taps:
@@ -216,7 +216,7 @@ def test_guests_of_an_isolated_network_hear_nothing_of_each_other(make_host: Hos
 
 
 def test_without_rules_all_of_it_would_arrive(make_host: HostMaker, blank_image: Path) -> None:
-    """Otherwise the test above proves nothing."""
+    """Verifies that the frames of the test above are valid."""
     host = make_host(OneImage(blank_image))
     host.links.ensure_segment(HOSTILE)
     hostile, victim = host.links.open_tap(HOSTILE, 65534), host.links.open_tap(VICTIM, 65534)
@@ -279,7 +279,7 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     assert host.guard.count_dropped(hostile.nics[0]) > before
     assert "0% packet loss" in ssh(hostile, private, f"ip -6 addr del {stolen}/64 dev eth0; ping6 -c 2 {address}")
 
-    # From network to network, by whatever route. What arrives counts: there need not be a way back.
+    # Between networks, by any route. One-way delivery counts, without a reply.
     def arrives(link: str, to: IPv6Address, via: str, into: str) -> bool:
         count = f"awk '/InEchos/ {{ print $2 }}' /proc/net/dev_snmp6/{into}"
         earlier = ssh(victim, private, count)
