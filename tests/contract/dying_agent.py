@@ -1,6 +1,7 @@
-"""An agent in a process of its own that never ends what it has begun; it says `begun`, and waits to be killed.
+"""An agent process that claims an operation, prints `begun` and blocks until it is killed.
 
-Reads one line of JSON: the {"credential": …} of a host on another computer, or the {"state": …} shared with the API.
+Reads one line of JSON from stdin: {"credential": …} for a remote host, or {"state": …} for a host that shares the
+database.
 """
 
 import json
@@ -15,7 +16,7 @@ from tests.contract.test_dispatch_contract import LOCAL, local_agent, local_sett
 
 
 def main() -> None:
-    """Work until killed."""
+    """Run the agent until the process is killed."""
     given = json.loads(sys.stdin.readline())
 
     def hold(method: str, _machine_id: str) -> None:

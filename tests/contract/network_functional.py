@@ -1,6 +1,6 @@
 """openstacksdk's functional tests of ports, subnets and address counts, with IPv6 in place of IPv4.
 
-Not collected by our own pytest: test_network_suites.py runs it in a process of its own, with the prefix in
+Not collected by our own pytest: test_network_suites.py runs it in a separate process, with the prefix in
 SIXSTACK_TEST_PREFIX.
 """
 

@@ -1,4 +1,4 @@
-"""Three hosts with an agent and real guests each, two API processes, one PostgreSQL, one RabbitMQ: tests/cluster.py."""
+"""A cluster of three hosts with real guests, two API processes, PostgreSQL and RabbitMQ (tests/cluster.py)."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="session")
 def many(key: Key) -> Iterator[Cluster]:
-    """A cluster with the image `tiny` and the admin's key pair `key`; nothing of it is left afterwards."""
+    """A cluster with the image `tiny` and the admin's key pair `key`; removed completely afterwards."""
     need_a_host()
     if reason := tests.postgres.why_not() or tests.rabbitmq.why_not():
         pytest.skip(reason)
@@ -40,7 +40,7 @@ def many(key: Key) -> Iterator[Cluster]:
 
 @pytest.fixture
 def admin(many: Cluster) -> Iterator[Connection]:
-    """openstacksdk as the admin; servers that the test left are deleted."""
+    """openstacksdk connection of the admin; deletes remaining servers afterwards."""
     with many.connect("sixstack-admin") as made:
         yield made
         for server in made.list_servers():
@@ -49,7 +49,7 @@ def admin(many: Cluster) -> Iterator[Connection]:
 
 
 def begin(admin: Connection, name: str, count: int = 1, **more: Any) -> None:
-    """Ask for servers and do not wait."""
+    """Request servers without waiting for them."""
     admin.compute.create_server(
         name=name,
         image_id=admin.get_image("tiny").id,
@@ -63,13 +63,13 @@ def begin(admin: Connection, name: str, count: int = 1, **more: Any) -> None:
 
 
 def at_rest(admin: Connection, count: int) -> list[Any] | None:
-    """All servers once there are so many and nothing is done to any of them."""
+    """Return the servers once there are `count` and each is ACTIVE or ERROR, else None."""
     servers = admin.list_servers()
     return servers if len(servers) == count and all(one.status in ("ACTIVE", "ERROR") for one in servers) else None
 
 
 def all_active(admin: Connection) -> bool:
-    """Whether every server is ACTIVE; fails with what is wrong with the others."""
+    """Return True when every server is ACTIVE; fail with the faults of the others."""
     wrong = {server.name: server.fault for server in admin.list_servers() if server.status != "ACTIVE"}
     assert wrong == {}
     return True
@@ -117,7 +117,7 @@ def test_outages_of_broker_and_database_are_survived(many: Cluster, admin: Conne
         admin.compute.get_server_console_output(admin.get_server("before").id)
     assert refused.value.status_code == 503
 
-    wait_until(lambda: time.monotonic() - stopped > 40)  # so long that hosts would be down if they were silent
+    wait_until(lambda: time.monotonic() - stopped > 40)  # longer than the 30 s after which a silent host counts as down
     begin(admin, "late", 2)
     many.database.stop()
     try:
@@ -132,7 +132,7 @@ def test_outages_of_broker_and_database_are_survived(many: Cluster, admin: Conne
     begin(admin, "later")
     statuses = {one.name.partition("-")[0]: one.status for one in admin.list_servers()}
     assert statuses == {"before": "ACTIVE", "soon": "BUILD", "late": "BUILD", "later": "BUILD"}
-    assert {_state(admin, host) for host in HOSTS} == {"up"}, "nobody hears them: nobody can say that they are down"
+    assert {_state(admin, host) for host in HOSTS} == {"up"}, "without received heartbeats, liveness is frozen"
 
     many.broker.start()
     wait_until(lambda: at_rest(admin, 5), seconds=180)
@@ -154,7 +154,7 @@ def test_host_that_was_down_gets_no_servers_and_reconciles_later(many: Cluster, 
     assert {one.compute_host for one in servers if one.name.startswith("elsewhere")} == {"h1", "h2"}
     removed = next(one for one in servers if one.name == "removed")
     assert admin.delete_server(removed.id, wait=True)
-    assert len(many.guests("h3")) == 2  # nobody can tell it yet
+    assert len(many.guests("h3")) == 2  # the agent is down and cannot remove the guest
 
     many.agents["h3"].start()
 
@@ -193,7 +193,7 @@ def test_live_and_cold_migration_and_evacuation(many: Cluster, admin: Connection
     types = [(one.migration_type, one.status) for one in admin.compute.migrations(instance_uuid=server.id)]
     assert sorted(types) == [("live-migration", "completed"), ("migration", "confirmed")]
 
-    # Its host loses power: the server is made anew on another one, at the same address.
+    # Evacuation: the host loses power, the server is rebuilt on another host with the same address.
     dead = cold.compute_host
     many.agents[dead].end(signal.SIGKILL)
     for guest in many.guests(dead):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("namespace", "tiny_image")
 
 
 class Shell:
-    """Runs the scripts behind the make targets, as make does."""
+    """Runs the scripts of the make targets with make's environment."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -41,7 +41,7 @@ class Shell:
         return {line.split(":")[1].strip() for line in listing.splitlines()}
 
     def processes(self) -> list[str]:
-        """The command lines that name the state directory."""
+        """Return the command lines that contain the state directory."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -78,7 +78,7 @@ def test_demo_boots_a_guest_is_repeatable_and_leaves_nothing(shell: Shell) -> No
     assert "running already" in again.stdout
     assert "$ openstack server create" not in again.stdout
 
-    # The printed command works as it is.
+    # The printed command works unmodified.
     answer = subprocess.run([*login.group().split(), "hostname"], capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip() == "demo", answer.stderr
 

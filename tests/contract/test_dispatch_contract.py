@@ -1,6 +1,6 @@
-"""What is true of every way from the control plane to a host: a datagram on this machine, Celery on RabbitMQ to others.
+"""Dispatch from the control plane to hosts, over both transports: local datagrams and Celery on RabbitMQ.
 
-And what a host on another computer may not do, be it in the hands of somebody else.
+Includes the isolation of remote hosts: limits of a stolen host credential.
 """
 
 import json
@@ -69,12 +69,12 @@ CALLER = Caller(user_id="somebody", project_id="some-project", roles=frozenset({
 IMAGE = "11111111-2222-4333-8444-555555555555"
 LOCAL = "here"
 FAR = 3600.0
-"""Agents of these tests look by themselves only once, so that what is done was told to them."""
+"""Polling interval in seconds: agents poll only at their start, so that later operations arrive by notification."""
 
 
 @dataclass
 class Rig:
-    """A control plane without HTTP: a database, and the driver's two ends."""
+    """A control plane without HTTP: the database, the notifier, the host client and a function that starts an agent."""
 
     settings: Settings
     database: Database
@@ -82,12 +82,12 @@ class Rig:
     ask: Callable[..., Any]
     start: Callable[..., Agent]
     host: dict[str, str]
-    """What an agent in a process of its own is told: see dying_agent.py."""
+    """Input of dying_agent.py."""
 
-    def create(self, count: int = 1, *, told: bool = True) -> list[str]:
-        """Servers in BUILD; returns their ids."""
+    def create(self, count: int = 1, *, notified: bool = True) -> list[str]:
+        """Create servers in BUILD and return their ids."""
         with self.database.transaction() as session:
-            session.info["notify"] = self.notify if told else None
+            session.info["notify"] = self.notify if notified else None
             flavor = flavors.list_flavors(session, CALLER)[0]
             new = creation.NewServer(name="one", flavor_id=flavor.id, image_id=IMAGE, min_count=count, max_count=count)
             made = creation.create(session, datetime.now(UTC), CALLER, new, "req-1")
@@ -105,11 +105,11 @@ class Rig:
 
 
 def local_settings(state: Path) -> Settings:
-    """Of a host that shares the database."""
+    """Return the settings of a host that shares the database."""
     return Settings(state=state, host_name=LOCAL)
 
 
-def prepared(settings: Settings) -> Database:
+def prepare_database(settings: Settings) -> Database:
     bootstrap.prepare(settings, installation.prepare(settings))
     database = Database(settings.database)
     now = datetime.now(UTC)
@@ -133,8 +133,8 @@ def prepared(settings: Settings) -> Database:
     return database
 
 
-def with_broker(state: Path, made: RabbitMQ, authority: Path | None = None) -> Settings:
-    """Of a control plane without a host of its own."""
+def broker_settings(state: Path, made: RabbitMQ, authority: Path | None = None) -> Settings:
+    """Return the settings of a control plane without a local host."""
     urls = {"broker_url": made.url, "broker_management_url": made.management_url}
     return Settings(state=state, agent=False, broker_authority=str(authority) if authority else None, **urls)
 
@@ -148,7 +148,7 @@ def mq() -> Iterator[RabbitMQ]:
 
 
 def credential(settings: Settings, host: str, capsys: pytest.CaptureFixture[str]) -> HostCredential:
-    """As an operator gets it."""
+    """Run `sixstack host add` and return the printed credential."""
     environment = {
         "SIXSTACK_BROKER_URL": settings.broker_url,
         "SIXSTACK_BROKER_MANAGEMENT_URL": settings.broker_management_url,
@@ -169,7 +169,7 @@ def credential(settings: Settings, host: str, capsys: pytest.CaptureFixture[str]
     return parse(capsys.readouterr().out)
 
 
-def running(agent: Agent, stack: ExitStack) -> Agent:
+def start_agent(agent: Agent, stack: ExitStack) -> Agent:
     agent.prepare()
     thread = threading.Thread(target=agent.run)
     thread.start()
@@ -179,19 +179,19 @@ def running(agent: Agent, stack: ExitStack) -> Agent:
 
 
 def local_agent(settings: Settings, hypervisor: FakeHypervisor, stack: ExitStack) -> Agent:
-    """An agent on the API's computer."""
+    """Start an agent on the API's computer."""
     database = Database(settings.database)
     stack.callback(database.dispose)
     conductor = LocalConductor(database, SystemClock(), settings)
     agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, poll_seconds=FAR, reconcile_seconds=FAR)
-    running(agent, stack)
+    start_agent(agent, stack)
     receive_notifications(settings.state / SOCKET_NAME, agent)
     stack.callback(host_rpc.serve(settings.state, hypervisor))
     return agent
 
 
 def remote_agent(given: HostCredential, authority: str | None, hypervisor: FakeHypervisor, stack: ExitStack) -> Agent:
-    """An agent on another computer, but for the computer."""
+    """Start an agent with the broker as its only connection to the control plane, as on a remote host."""
     post = Publisher(given.broker_url, authority)
     stack.callback(post.close)
     queue = Queue(topology.reply_queue(given.name), no_declare=True)
@@ -200,13 +200,13 @@ def remote_agent(given: HostCredential, authority: str | None, hypervisor: FakeH
     stack.callback(calls.stop)
     conductor = RemoteConductor(given.name, calls, post, lambda _image, _file: None)
     agent = Agent(conductor, hypervisor, threads=4, grace_seconds=1, poll_seconds=FAR, reconcile_seconds=FAR)
-    running(agent, stack)
+    start_agent(agent, stack)
     worker = TaskWorker(given.broker_url, authority, given.name, 8, agent.carry_out)
     worker.start()
     stack.callback(worker.stop)
-    heard = RequestServer(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
-    heard.start()
-    stack.callback(heard.stop)
+    request_server = RequestServer(broker.connection(given.broker_url, authority), given.name, hypervisor, post)
+    request_server.start()
+    stack.callback(request_server.stop)
     return agent
 
 
@@ -234,8 +234,8 @@ def rig(
     with ExitStack() as stack:
         if request.param == "local":
             settings = local_settings(tmp_path / "state")
-            database = prepared(settings)
-            told = {"state": str(settings.state)}
+            database = prepare_database(settings)
+            host_input = {"state": str(settings.state)}
 
             def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
                 hypervisor.name = LOCAL
@@ -244,11 +244,11 @@ def rig(
             notify = Notifier(LOCAL, LocalNotifier(settings.state), None)
             ask = HostClient(LOCAL, LocalHostClient(settings.state), None)
         else:
-            settings = with_broker(tmp_path / "state", mq)
-            database = prepared(settings)
+            settings = broker_settings(tmp_path / "state", mq)
+            database = prepare_database(settings)
             host = f"host-{os.urandom(3).hex()}"
             given = credential(settings, host, capsys)
-            told = {"credential": given.document()}
+            host_input = {"credential": given.document()}
             conductor_server(settings, database, stack)
 
             def start(hypervisor: FakeHypervisor, inner: ExitStack) -> Agent:
@@ -260,7 +260,7 @@ def rig(
             stack.callback(remote_ask.close)
             ask = HostClient(None, LocalHostClient(settings.state), remote_ask)
         stack.callback(database.dispose)
-        yield Rig(settings, database, notify, ask, start, told)
+        yield Rig(settings, database, notify, ask, start, host_input)
 
 
 def test_notified_operations_run_once_and_are_reported(rig: Rig) -> None:
@@ -268,7 +268,7 @@ def test_notified_operations_run_once_and_are_reported(rig: Rig) -> None:
     with ExitStack() as stack:
         rig.start(hypervisor, stack)
         made = rig.create(20)
-        for server_id in made[::2]:  # told twice and three times
+        for server_id in made[::2]:  # notified three times in total
             rig.notify(hypervisor.name, [rig.operation(server_id).id] * 2)
         wait_until(lambda: all(rig.state(one) == VmState.ACTIVE for one in made), seconds=60, pause=0.02)
         assert {one.id: one.state for one in hypervisor.reports()} == dict.fromkeys(made, MachineState.RUNNING)
@@ -299,14 +299,14 @@ def test_operations_of_a_killed_agent_are_done_by_the_next(rig: Rig) -> None:
 def test_starting_agent_finds_operations_without_notification(rig: Rig) -> None:
     with ExitStack() as stack:
         rig.start(FakeHypervisor(), stack)
-    made = rig.create(told=False)
+    made = rig.create(notified=False)
     assert rig.operation(made[0]).state == "queued"
     with ExitStack() as stack:
         rig.start(FakeHypervisor(), stack)
         wait_until(lambda: rig.state(made[0]) == VmState.ACTIVE, seconds=60, pause=0.02)
 
 
-def test_a_host_is_asked_and_says_why_it_cannot_answer(rig: Rig) -> None:
+def test_host_calls_return_results_and_errors(rig: Rig) -> None:
     hypervisor = FakeHypervisor()
     with ExitStack() as stack:
         rig.start(hypervisor, stack)
@@ -320,7 +320,7 @@ def test_a_host_is_asked_and_says_why_it_cannot_answer(rig: Rig) -> None:
 
 @dataclass
 class TwoHosts:
-    """A control plane, an honest host with a server, and the credential of another host in somebody's hands."""
+    """A control plane, an honest host with a server, and the stolen credential of another host."""
 
     rig: Rig
     honest: HostCredential
@@ -329,12 +329,12 @@ class TwoHosts:
     conductors: ConductorServer
 
     def conductor(self, stack: ExitStack) -> RemoteConductor:
-        """What the thief can ask with."""
-        return asking(self.stolen, stack)
+        """Return a conductor that uses the stolen credential."""
+        return connect_conductor(self.stolen, stack)
 
 
-def asking(given: HostCredential, stack: ExitStack) -> RemoteConductor:
-    """The desk of a host that has no agent."""
+def connect_conductor(given: HostCredential, stack: ExitStack) -> RemoteConductor:
+    """Return the remote conductor of a host that has no agent."""
     post = Publisher(given.broker_url, None)
     queue = Queue(topology.reply_queue(given.name), no_declare=True)
     calls = RpcClient(broker.connection(given.broker_url), queue, post)
@@ -346,8 +346,8 @@ def asking(given: HostCredential, stack: ExitStack) -> RemoteConductor:
 
 @pytest.fixture
 def two(tmp_path: Path, capsys: pytest.CaptureFixture[str], mq: RabbitMQ) -> Iterator[TwoHosts]:
-    settings = with_broker(tmp_path / "state", mq)
-    database = prepared(settings)
+    settings = broker_settings(tmp_path / "state", mq)
+    database = prepare_database(settings)
     tag = os.urandom(3).hex()
     honest, stolen = (credential(settings, f"{name}-{tag}", capsys) for name in ("honest", "stolen"))
     with ExitStack() as stack:
@@ -411,7 +411,7 @@ def test_stolen_credential_reaches_no_server_of_another_host(two: TwoHosts) -> N
     with two.rig.database.reading() as session:
         found = session.get(Operation, waiting)
         assert found is not None
-        # Its own host may have looked around meanwhile, and found that nothing is to be powered off.
+        # Its own host may have reconciled in the meantime and superseded the operation.
         assert found.state in ("queued", "superseded")
         assert found.error is None
 
@@ -420,13 +420,13 @@ def _as(two: TwoHosts, given: HostCredential) -> Settings:
     return replace(two.rig.settings, host_name=given.name)
 
 
-def test_a_host_that_asks_without_end_keeps_no_other_waiting(
+def test_flood_of_requests_does_not_delay_other_hosts(
     two: TwoHosts, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings, many = two.rig.settings, 3000
     given = credential(settings, f"third-{os.urandom(3).hex()}", capsys)
     with ExitStack() as stack:
-        third = asking(given, stack)
+        third = connect_conductor(given, stack)
         assert third.host_state().servers == []
         flooding = stack.enter_context(broker.connection(two.stolen.broker_url, confirmed=False))
         producer = Producer(flooding.default_channel)
@@ -437,7 +437,7 @@ def test_a_host_that_asks_without_end_keeps_no_other_waiting(
         assert settings.broker_url is not None
         with broker.connection(settings.broker_url) as connection:
             answered = connection.default_channel.queue_declare(topology.reply_queue(two.stolen.name), passive=True)
-            assert answered.message_count < many, "who asked later was answered before all of that"
+            assert answered.message_count < many, "a later request of another host is served before the backlog"
         two.conductors.write_heartbeats()
     assert f"{two.stolen.name} asks more than can be answered" in caplog.text
 
@@ -460,11 +460,11 @@ def test_compressed_messages_of_hosts_are_refused(two: TwoHosts, caplog: pytest.
 
 
 class Killed(BaseException):
-    """In place of kill -9: nothing of ours runs after it, and all that is kept is in the database and the broker."""
+    """Simulates kill -9: passes every `except Exception`, so only the database and the broker keep state."""
 
 
 def remove(two: TwoHosts, *words: str) -> int:
-    """`sixstack host remove`."""
+    """Run `sixstack host remove` and return its exit status."""
     settings = two.rig.settings
     urls = {
         "SIXSTACK_BROKER_URL": str(settings.broker_url),
@@ -489,9 +489,9 @@ def test_removed_host_is_locked_out_after_interrupted_removal(
         for owner, step in ((Management, "remove_user"), (broker, "remove_host"), (host_removal, "delete_record")):
             with patch.object(owner, step, side_effect=Killed), pytest.raises(Killed):
                 remove(two, name)
-            assert name in names_of_hosts(two), "it is seen that there is something to be done yet"
+            assert name in names_of_hosts(two), "an unfinished removal stays visible"
             made = two.rig.create()[0]
-            assert two.rig.operation(made).host == two.honest.name, "nothing more comes to it"
+            assert two.rig.operation(made).host == two.honest.name, "the scheduler excludes the host"
             if step == "remove_user":
                 assert conductor.host_state().servers == []
     with pytest.raises(amqp.AccessRefused), Connection(two.stolen.broker_url) as connection:
@@ -505,7 +505,7 @@ def test_removed_host_is_locked_out_after_interrupted_removal(
         late.register(FakeHypervisor(name=name).describe())
 
 
-def test_a_host_with_servers_is_given_up_only_when_it_is_lost(
+def test_host_with_servers_is_removed_only_when_forced_and_down(
     two: TwoHosts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = two.honest.name
@@ -535,8 +535,8 @@ def test_hosts_join_over_tls_and_only_with_the_right_authority(
         place = stack.enter_context(tests.rabbitmq.place())
         authority, certificate, key = tests.rabbitmq.certificates(place)
         secure = stack.enter_context(rabbitmq(place / "mq", tls=(authority, certificate, key)))
-        settings = with_broker(tmp_path / "state", secure, authority)
-        database = prepared(settings)
+        settings = broker_settings(tmp_path / "state", secure, authority)
+        database = prepare_database(settings)
         stack.callback(database.dispose)
         given = credential(settings, "over-tls", capsys)
         assert given.broker_url.startswith("amqps://")

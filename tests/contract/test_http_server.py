@@ -1,4 +1,4 @@
-"""The API's HTTP server by raw sockets: unfinished, slow, broken and complete bodies, and how responses are framed."""
+"""The API's HTTP server over raw sockets: request bodies (unfinished, slow, broken, complete) and response framing."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Server:
         return f"http://{self.settings.listen}"
 
     def connect(self, *lines: str) -> socket.socket:
-        """A connection on which the head of a request was sent."""
+        """Open a connection and send the head of a request."""
         connection = socket.create_connection(self.settings.address)
         connection.settimeout(60)
         head = [lines[0], f"Host: {self.settings.listen}", *lines[1:], "", ""]
@@ -105,7 +105,7 @@ def file_of(image_id: str) -> str:
 
 
 def head_of(connection: socket.socket) -> tuple[int, int]:
-    """Status and Content-Length of the response that comes next; the status is 0 when the connection ends first."""
+    """Read the next response's head; return status and Content-Length, status 0 when the connection ends first."""
     head = b""
     while not head.endswith(b"\r\n\r\n") and (part := connection.recv(1)):
         head += part
@@ -119,7 +119,7 @@ def status_line(connection: socket.socket) -> int:
 
 
 def response(connection: socket.socket) -> tuple[int, bytes]:
-    """Everything until the server closes."""
+    """Read until the server closes; return status and body."""
     parts = []
     while part := connection.recv(MIB):
         parts.append(part)
@@ -152,7 +152,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def impatient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """It waits one second for small bodies, and for transfers slower than 1 MiB/s."""
+    """A server with timeouts of one second for small bodies and for transfers slower than 1 MiB/s."""
     settings = Settings(state=tmp_path_factory.mktemp("api") / "state", listen=f"127.0.0.1:{free_port()}")
     yield from serve(replace(settings, request_body_seconds=1.0, transfer_min_kib=1024, transfer_grace_seconds=1.0))
 
@@ -207,7 +207,7 @@ def test_a_download_that_is_not_read_is_ended(impatient_server: Server, tmp_path
 
 
 def _is_open(connection: socket.socket) -> bool:
-    """Whether the kernel has the connection as established: it need not be read to its end to know."""
+    """Return whether the connection is in TCP state ESTABLISHED, without reading from it."""
     return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 and _state(connection) == 1
 
 
@@ -348,7 +348,7 @@ def test_connections_stay_open_between_requests(server: Server) -> None:
         for method in ("HEAD", "GET", "HEAD", "GET"):
             status, length = head_of(connection)
             assert status == 200
-            while length and method != "GET":  # the request before was a GET: its body comes
+            while length and method != "GET":  # the previous request was a GET: read its body
                 length -= len(connection.recv(length))
             connection.sendall(f"{method} /identity/v3 HTTP/1.1\r\nHost: {server.settings.listen}\r\n\r\n".encode())
         assert status_line(connection) == 200
@@ -357,7 +357,7 @@ def test_connections_stay_open_between_requests(server: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["//identity//v3", "/identity/v3//", "/image//v2//images", "//compute///v2.1//servers"]
 )
-def test_slashes_in_a_row_count_as_one(admin: Actor, path: str) -> None:
+def test_repeated_slashes_are_merged(admin: Actor, path: str) -> None:
     answer = admin.ask("GET", path, allow_redirects=False)
     assert answer.status_code == 200, answer.text
 
@@ -372,7 +372,7 @@ def test_paths_and_queries_are_unquoted(admin: Actor) -> None:
     assert admin.ask("GET", "/image/v2/images/%ff").status_code == 404
 
 
-def test_odd_headers_are_no_errors(server: Server, admin: Actor) -> None:
+def test_unusual_headers_are_accepted(server: Server, admin: Actor) -> None:
     line = "GET /image/v2/images HTTP/1.1"
     token = f"X-Auth-Token: {admin.token}"
     for more in ("X-Odd: größe", "Cookie: a=1\r\nCookie: b=2", "X_Odd: 1\r\nX-Odd: 2", "Accept: a/b\r\nAccept: c/d"):
@@ -382,7 +382,7 @@ def test_odd_headers_are_no_errors(server: Server, admin: Actor) -> None:
         assert response(connection)[0] == 401
 
 
-def test_headers_with_underscores_pass_for_no_others(server: Server, admin: Actor) -> None:
-    """Reverse proxies replace X-Forwarded-For, and pass X_Forwarded_For on."""
+def test_headers_with_underscores_are_not_read_as_hyphens(server: Server, admin: Actor) -> None:
+    """Reverse proxies replace X-Forwarded-For but pass X_Forwarded_For on."""
     answer = requests.get(f"{server.url}/image/v2/images", headers={"X_Auth_Token": admin.token}, timeout=60)
     assert answer.status_code == 401

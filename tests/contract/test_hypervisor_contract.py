@@ -1,4 +1,4 @@
-"""What every hypervisor does, the fake one and the real one. No guest boots here; its disk is blank."""
+"""Contract of `Hypervisor`, checked on FakeHypervisor and QemuHypervisor. Disks are blank: no guest boots."""
 
 import secrets
 import uuid
@@ -281,7 +281,7 @@ def pair(request: pytest.FixtureRequest, images: OneImage, tmp_path: Path) -> tu
 
 @pytest.fixture
 def moving(spec: MachineSpec) -> MachineSpec:
-    """Without interfaces: both hosts are in one namespace."""
+    """A spec without interfaces, because both hosts share one network namespace."""
     return spec.model_copy(update={"nics": (), "memory_mib": 32})
 
 
@@ -317,9 +317,7 @@ def test_a_machine_moves_to_another_host(
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_machine_that_was_not_sent_stays(
-    pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec, live: bool
-) -> None:
+def test_unsent_migration_is_cancelled(pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec, live: bool) -> None:
     one, two = pair
     one.ensure_running(moving)
     wanted = moving.model_copy(update={"generation": 1})
@@ -333,7 +331,7 @@ def test_a_machine_that_was_not_sent_stays(
     one.remove(moving.id)
 
 
-def test_what_does_not_run_does_not_move_alive(pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec) -> None:
+def test_stopped_machine_cannot_be_live_migrated(pair: tuple[Hypervisor, Hypervisor], moving: MachineSpec) -> None:
     one, two = pair
     one.ensure_running(moving)
     one.ensure_stopped(moving.id, grace_seconds=0)

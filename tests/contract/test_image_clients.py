@@ -1,4 +1,4 @@
-"""Images through the clients that people have: the openstack and glance commands, openstacksdk, and a bare socket."""
+"""Images through real clients: the openstack and glance commands, openstacksdk, and raw sockets."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Commands:
-    """The two commands, as the demo user."""
+    """Runs the `openstack image` and `glance` commands as the demo user."""
 
     cloud: Cloud
     directory: Path
@@ -57,7 +57,7 @@ class Commands:
         return done.stdout + done.stderr
 
     def id_of(self, table: str) -> str:
-        """The id in what `glance` prints."""
+        """Return the image id in the table printed by `glance`."""
         [row] = [line for line in table.splitlines() if line.startswith("| id ")]
         return row.split("|")[2].strip()
 
@@ -192,7 +192,7 @@ def test_the_sdk_uploads_once_and_knows_it_again(connection: Connection, disk: P
 
 @dataclass(frozen=True)
 class Wire:
-    """The image API without a client's help."""
+    """Raw HTTP access to the image API."""
 
     base: str
     token: str
@@ -212,7 +212,7 @@ class Wire:
         return {**self.headers, "Content-Type": "application/octet-stream"}
 
     def begin(self, image_id: str, length: int | None, verb: str = "file") -> socket.socket:
-        """A connection on which an upload has begun."""
+        """Open a connection and send the head of an upload."""
         host, port = self.base.removeprefix("http://").partition("/")[0].rsplit(":", 1)
         connection = socket.create_connection((host, int(port)))
         size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
@@ -260,13 +260,13 @@ def test_an_upload_whose_connection_breaks_is_not_taken_for_whole(
     connection.close()
     url = f"{wire.base}/v2/images/{image_id}/file"
 
-    def uploaded_again() -> bool:
-        """Not before the server knows that the first one broke; never, should it take that one for whole."""
+    def upload_again() -> bool:
+        """Upload again: 409 until the server detects the broken upload, and forever if it accepted that as complete."""
         answer = requests.put(url, data=content, headers=wire.upload_headers, timeout=60)
         assert answer.status_code in (204, 409), answer.text
         return answer.status_code == 204
 
-    wait_until(uploaded_again, seconds=30)
+    wait_until(upload_again, seconds=30)
     assert requests.get(url, headers=wire.headers, timeout=60).content == content
 
 
@@ -296,7 +296,7 @@ def test_memory_stays_flat_over_a_large_upload_and_download(wire: Wire, cloud: C
 
 
 def memory_mib(cloud: Cloud) -> float:
-    """Resident memory of the largest of the API's processes."""
+    """Return the resident memory of the largest API process."""
     sizes = [0.0]
     for pid in cloud.pids():
         with contextlib.suppress(OSError):
@@ -306,7 +306,7 @@ def memory_mib(cloud: Cloud) -> float:
     return max(sizes)
 
 
-def test_many_slow_uploads_do_not_keep_the_api_from_answering(wire: Wire) -> None:
+def test_api_responds_during_many_slow_uploads(wire: Wire) -> None:
     begun = [wire.begin(wire.create(), 1000) for _ in range(30)]
     try:
         started = time.monotonic()

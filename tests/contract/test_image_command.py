@@ -1,4 +1,4 @@
-"""`sixstack image import`, as an operator uses it: files and URLs, with a bar, and what goes wrong in plain words."""
+"""`sixstack image import`: files and URLs, progress bar, and error messages."""
 
 import gzip
 import os
@@ -36,7 +36,7 @@ def admin(cloud: IdentityCloud) -> Iterator[Connection]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """An image, a way to it, and one that is cut off."""
+    """Serves an image, a redirect to it, and a truncated image."""
 
     def do_GET(self) -> None:
         if self.path == "/moved":

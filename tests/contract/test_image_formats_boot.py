@@ -1,4 +1,4 @@
-"""The tiny guest in every format that users have, uploaded as it is, booted, and asked for its name over ssh."""
+"""Boot of the tiny guest from images in every supported format, verified over ssh."""
 
 import bz2
 import gzip
@@ -88,7 +88,7 @@ exec /sbin/init
 
 
 def live_iso(directory: Path) -> Path:
-    """The tiny guest on a CD-ROM, all of it in its initramfs, booted from a hard disk image on that CD-ROM."""
+    """Build a CD-ROM with a hard disk boot image; the tiny guest runs from its initramfs."""
     for program in ("genisoimage", "debugfs", "mcopy", "cpio"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -122,8 +122,10 @@ def live_iso(directory: Path) -> Path:
 
 
 def keep_one_partition(disk: Path, content: bytes, first: tuple[int, int]) -> None:
-    """A boot image on a CD-ROM has one partition; the BIOS takes the disk's geometry from where that one ends, which
-    must be the geometry its file system was made for."""
+    """Reduce the partition table to one partition, as El Torito hard disk emulation requires.
+
+    The BIOS derives the geometry from the end of this partition; it must match the geometry of the file system.
+    """
     per_track, heads = struct.unpack_from("<HH", content, first[0] * 512 + 0x18)
     last = len(content) // 512 // (heads * per_track) - 1
     with disk.open("r+b") as file:

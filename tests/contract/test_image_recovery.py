@@ -1,4 +1,4 @@
-"""What kill -9 of everything leaves of images: nothing half-stored, nothing stuck, imports begin again."""
+"""Recovery of images after kill -9 of all processes: no partial files, no stuck states, imports restart."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ CONTENT = os.urandom(5 << 20)
 
 
 class SlowWeb:
-    """A web server that sends half a file, and the rest once it may."""
+    """A web server that sends half a file, and the rest after `go_on` is set."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -56,7 +56,7 @@ class SlowWeb:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowWeb]:
-    """Clouds that are started after this may download from it."""
+    """A slow web server; clouds started after this fixture may import from it."""
     monkeypatch.setenv("SIXSTACK_IMAGE_IMPORT_PORTS", "")
     monkeypatch.setenv("SIXSTACK_IMAGE_IMPORT_ALLOW", "127.0.0.0/8")
     made = SlowWeb()

@@ -1,7 +1,7 @@
-"""A cloud whose images live in object storage: uploaded, booted, deleted.
+"""Images in S3 object storage: upload, boot, delete.
 
-moto plays the server, unless SIXSTACK_TEST_S3 is the URL of another one, with a user's keys in AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY: docs/object-storage.md shows Ceph's.
+The server is moto, unless SIXSTACK_TEST_S3 is the URL of another server; its credentials are in AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY. docs/object-storage.md has an example with Ceph.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from tests.host.support import TINY_IMAGE
 
 @contextmanager
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an S3 server."""
+    """Yield the URL of an S3 server."""
     if url := os.environ.get("SIXSTACK_TEST_S3"):
         yield url
         return
@@ -39,7 +39,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket that goes with the test."""
+    """A bucket that is deleted after the test."""
 
     client: Any
     name: str
@@ -50,7 +50,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """Clouds that are started after this keep their images here."""
+    """A new bucket; clouds started after this fixture store their images in it."""
     with endpoint(monkeypatch) as url:
         made = Bucket(boto3.client("s3", endpoint_url=url, region_name="us-east-1"), f"images-{uuid4()}")
         made.client.create_bucket(Bucket=made.name)

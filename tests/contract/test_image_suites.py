@@ -1,4 +1,4 @@
-"""openstacksdk's own functional tests of images, and all of tempest's that apply, against an API without a host."""
+"""openstacksdk's functional tests of images and the applicable tests of tempest, against an API without hosts."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from tests.contract.suites import EACH, run_sdk, run_tempest, tempest_environmen
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Says nothing of what it serves."""
+    """Serves files without logging requests."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -24,7 +24,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def image_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty qcow2 on a web server, for imports."""
+    """The URL of an empty qcow2, for imports."""
     directory = tmp_path_factory.mktemp("web")
     create = ["qemu-img", "create", "-q", "-f", "qcow2", directory / "empty.qcow2", "1M"]
     subprocess.run(create, check=True)
@@ -38,7 +38,7 @@ def image_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
-    """It may import from this machine."""
+    """An API process that may import from loopback."""
     work = tmp_path_factory.mktemp("image")
     with identity_cloud(work, image_import_allow="127.0.0.0/8", image_import_ports="") as made:
         yield made
@@ -76,7 +76,7 @@ TEMPEST_EXCLUDED = {
     f"{V2}.test_images_dependency": "it needs servers: `make tempest` runs it",
     f"{V2}.test_images_formats": "it needs files that are not in tempest; tests of our own make such files",
 }
-"""Other modules, and why they are not run. What tempest skips by itself, it says the reason of."""
+"""Excluded modules and the reason. Tempest reports the reasons of tests that it skips itself."""
 
 
 def test_tempests_image_tests_pass(cloud: IdentityCloud, image_url: str) -> None:
@@ -85,5 +85,5 @@ def test_tempests_image_tests_pass(cloud: IdentityCloud, image_url: str) -> None
         "image": {"http_image": image_url, "http_qcow2_image": image_url},
         "image-feature-enabled": {"os_glance_reserved": "true"},
     }
-    said = run_tempest(cloud, tempest_environment(cloud, settings), TEMPEST, EACH)
-    assert re.search(r"^[2-9][0-9] passed, 0 failed, 0 errors", said, re.MULTILINE), said
+    output = run_tempest(cloud, tempest_environment(cloud, settings), TEMPEST, EACH)
+    assert re.search(r"^[2-9][0-9] passed, 0 failed, 0 errors", output, re.MULTILINE), output

@@ -1,4 +1,4 @@
-"""From a request to a server one can ssh to, with real clients and real guests; and what kill -9 may not break."""
+"""Server creation up to ssh access, with real clients and guests, and recovery from kill -9."""
 
 import json
 import os
@@ -55,12 +55,14 @@ def test_the_openstack_command_does_the_main_job(cloud: Cloud, connection: Conne
 @pytest.mark.parametrize(
     "listing", ["network", "subnet", "port", "router", "floating ip", "volume", "limits show", "availability zone"]
 )
-def test_lists_that_clients_ask_for_answer(cloud: Cloud, listing: str) -> None:
+def test_lists_of_clients_succeed(cloud: Cloud, listing: str) -> None:
     words = listing.split()
     cloud.cli(*(words if words[-1] == "show" else [*words, "list"]), *(["--absolute"] if "limits" in words else []))
 
 
-@pytest.mark.xdist_group("cluster")  # where twenty others boot: forty at a time would starve all else
+@pytest.mark.xdist_group(
+    "cluster"
+)  # shares a worker with tests that boot many guests: forty at a time overload the machine
 def test_a_burst_of_twenty(cloud: Cloud, connection: Connection) -> None:
     others = set(cloud.guests())
     image, flavor = connection.get_image("tiny"), connection.get_flavor("tiny")
@@ -104,15 +106,15 @@ def test_servers_survive_the_death_of_everything_of_ours(other_cloud: Cloud, key
     assert other_cloud.guests() == []
 
 
-def test_a_build_under_way_when_everything_dies_ends(other_cloud: Cloud) -> None:
-    """Killed at several moments of a build: every server ends ACTIVE, or ERROR with a reason."""
+def test_build_interrupted_by_kill_ends_active_or_error(other_cloud: Cloud) -> None:
+    """After kill -9 at several moments of a build, every server becomes ACTIVE, or ERROR with a fault message."""
     for seconds in (0.0, 0.2, 0.6):
         with other_cloud.connect() as connection:
             image, flavor = connection.get_image("tiny"), connection.get_flavor("tiny")
             connection.compute.create_server(
                 name="torn", image_id=image.id, flavor_id=flavor.id, min_count=2, max_count=2, networks="auto"
             )
-        time.sleep(seconds)  # the moment of death, not a wait for anything
+        time.sleep(seconds)  # moment of the kill, not a wait for a condition
         other_cloud.kill()
         other_cloud.up()
         with other_cloud.connect() as connection:

@@ -61,7 +61,7 @@ class Api:
         wait_until(self._answers, seconds=60, pause=0.05)
 
     def kill(self) -> None:
-        """kill -9 of the process and its workers."""
+        """Kill the process and its workers with SIGKILL."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
@@ -102,7 +102,7 @@ class Api:
 
 @dataclass
 class Pair:
-    """Two API processes, their PostgreSQL, and a host in memory."""
+    """Two API processes, their PostgreSQL, and a fake host."""
 
     one: Api
     two: Api
@@ -113,7 +113,7 @@ class Pair:
     image: str = ""
 
     def control(self, *action: str) -> None:
-        """pg_ctl."""
+        """Run pg_ctl on the database."""
         program = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))[-1]
         command = ["runuser", "-u", USER, "--", str(program), "-D", str(self.directory / "data"), "-w", "-s"]
         subprocess.run([*command, *action], check=True, cwd="/", stdout=subprocess.DEVNULL)
@@ -151,7 +151,7 @@ def pair() -> Iterator[Pair]:
         shutil.rmtree(second.state / "keys")
         with pytest.raises(OperatorError, match="copy keys/ and installation"):
             bootstrap.prepare(second, installation.load(second))
-        (second.state / "keys").symlink_to(first.state / "keys")  # as a file system that both machines mount
+        (second.state / "keys").symlink_to(first.state / "keys")  # stands for a shared file system
         bootstrap.prepare(second, installation.load(second))
         database = Database(server.url)
         undo.callback(database.dispose)
@@ -327,7 +327,7 @@ def test_services_return_503_without_database_and_recover(pair: Pair) -> None:
             assert api.ask("GET", "/identity/v3").status == 200
         pair.one.down()
         pair.one.up()
-        assert pair.one.ask("GET", "/compute/v2.1/servers").status == 503, "it starts without the database, too"
+        assert pair.one.ask("GET", "/compute/v2.1/servers").status == 503, "the API starts without a database"
         before = [api.process.pid for api in (pair.one, pair.two) if api.process]
     finally:
         pair.start_database()
@@ -338,7 +338,7 @@ def test_services_return_503_without_database_and_recover(pair: Pair) -> None:
     pair.stop_database()
     pair.start_database()
     for api in (pair.two, pair.one):
-        assert api.ask("GET", "/compute/v2.1/servers").status == 200, "nobody notices a restart between two requests"
+        assert api.ask("GET", "/compute/v2.1/servers").status == 200, "pooled connections are replaced after a restart"
         assert api.ask("GET", "/compute/v2.1/servers?name=never").body["servers"] == []
     assert [api.process.pid for api in (pair.one, pair.two) if api.process] == before
 
@@ -417,7 +417,7 @@ WRITING = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid 
 
 
 def kill_while_it_writes(pair: Pair, name: str) -> None:
-    """kill -9 of the first API process while it creates twenty servers."""
+    """Kill the first API process with SIGKILL while it creates twenty servers."""
 
     def create() -> None:
         with suppress(OSError, http.client.HTTPException):
@@ -433,7 +433,7 @@ def kill_while_it_writes(pair: Pair, name: str) -> None:
 
 
 def test_api_process_killed_in_a_request_leaves_no_partial_changes(pair: Pair) -> None:
-    """Its transaction has written something, and is not over, when the process is killed."""
+    """The process is killed after its transaction has written rows and before it commits."""
     for attempt in range(3):
         pair.conductor.heartbeat()
         name = f"half-{attempt}"

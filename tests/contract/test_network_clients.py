@@ -20,7 +20,7 @@ def connection(cloud: Cloud) -> Iterator[Connection]:
 
 @pytest.fixture
 def network(connection: Connection) -> Iterator[Any]:
-    """A network `lab` with its subnet, gone afterwards with its ports."""
+    """A network `lab` with a subnet; deleted afterwards with its ports."""
     made = connection.network.create_network(name="lab")
     connection.network.create_subnet(network_id=made.id, ip_version=6, name="lab")
     yield connection.network.get_network(made.id)
@@ -48,7 +48,7 @@ def test_the_openstack_command_creates_network_resources(cloud: Cloud) -> None:
 
 
 def test_the_openstack_command_sets_sixstack_attributes(cloud: Cloud, connection: Connection, network: Any) -> None:
-    """As docs/network.md says it."""
+    """The commands are those of docs/network.md."""
     cloud.cli("network", "set", "--extra-property", "type=bool,name=isolated,value=true", "lab")
     assert connection.network.get_network(network.id).to_dict()["isolated"] is True
     connection.network.create_port(network_id=network.id, name="p")
@@ -115,7 +115,7 @@ def test_an_existing_port_outlives_its_server(cloud: Cloud, connection: Connecti
     assert [found.id for found in connection.network.ports(device_id=server.id)] == [port.id]
     with pytest.raises(exceptions.ConflictException):
         connection.network.delete_port(port)
-    # Other resolvers: what is announced to guests that run says so.
+    # A change of resolvers reaches the router advertisements of running guests.
     connection.network.update_subnet(network.subnet_ids[0], dns_nameservers=["2001:db8::53"])
     announced, deadline = cloud.state / "radvd/radvd.conf", time.monotonic() + 60
     while "RDNSS 2001:db8::53" not in announced.read_text():

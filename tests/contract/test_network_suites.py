@@ -15,7 +15,7 @@ from tests.contract.suites import run_sdk, run_tempest, tempest_environment
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityCloud]:
-    """An API without a host: networks need none until there are servers on them."""
+    """An API process without hosts: networks need hosts only for servers."""
     with identity_cloud(tmp_path_factory.mktemp("network")) as made:
         yield made
 

@@ -33,7 +33,7 @@ def running(state: Path) -> Iterator[Cloud]:
 
 
 def children(pid: int) -> list[int]:
-    """Every process below one."""
+    """Return the pids of all descendants of a process."""
     own = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return own + [below for child in own for below in children(child)]
 
@@ -42,8 +42,8 @@ def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-def unprivileged(cloud: Cloud) -> list[int]:
-    """API with its workers and console proxy."""
+def unprivileged_pids(cloud: Cloud) -> list[int]:
+    """Return the pids of the API, its workers and the console proxy."""
     found = children(int((cloud.state / "up.pid").read_text().split()[0]))
     return [pid for pid in found if "compute_agent" not in command_line(pid)]
 
@@ -57,9 +57,9 @@ def owners(directory: Path) -> set[int]:
     return {path.lstat().st_uid for path in (directory, *directory.rglob("*"))}
 
 
-def as_the_api(cloud: Cloud, *command: str | Path) -> str:
-    """What a command prints that runs where the API runs, as its user."""
-    (api, *_) = (pid for pid in unprivileged(cloud) if "app.server" in command_line(pid))
+def run_as_api(cloud: Cloud, *command: str | Path) -> str:
+    """Run a command in the API's mount namespace as its user; return stdout and stderr."""
+    (api, *_) = (pid for pid in unprivileged_pids(cloud) if "app.server" in command_line(pid))
     user = str((cloud.state / "api").stat().st_uid)
     enter = ["nsenter", "--target", str(api), "--mount", "setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
     done = subprocess.run([*enter, *command], capture_output=True, text=True)
@@ -73,7 +73,7 @@ def sixstack(cloud: Cloud, *words: str) -> None:
 def test_api_and_consoles_run_as_a_user_without_capabilities(running: Cloud) -> None:
     user = (running.state / "api").stat().st_uid
     assert user >= 0x7FE0_0000
-    found = unprivileged(running)
+    found = unprivileged_pids(running)
     assert any("app.server" in command_line(pid) for pid in found)
     assert any("app.consoles" in command_line(pid) for pid in found)
     for pid in found:
@@ -86,7 +86,7 @@ def test_api_and_consoles_run_as_a_user_without_capabilities(running: Cloud) -> 
 
 
 def test_the_api_user_cannot_read_machines_passwords_or_shadow(running: Cloud) -> None:
-    assert "sixstack.db" in as_the_api(running, "ls", running.state / "api")
+    assert "sixstack.db" in run_as_api(running, "ls", running.state / "api")
     for command in (
         ("ls", running.state),
         ("ls", running.state / "machines"),
@@ -95,7 +95,7 @@ def test_the_api_user_cannot_read_machines_passwords_or_shadow(running: Cloud) -
         ("touch", running.state / "installation.json"),
         ("mv", running.state / "machines", running.state / "others"),
     ):
-        assert "ermission denied" in as_the_api(running, *command), command
+        assert "ermission denied" in run_as_api(running, *command), command
 
 
 def test_commands_run_by_root_keep_files_owned_by_the_api(running: Cloud) -> None:
@@ -128,7 +128,7 @@ def test_state_directory_of_an_earlier_release_works(tmp_path: Path) -> None:
         cloud.up()
         assert {"CapEff", "CapPrm", "CapBnd"} == {
             name
-            for name, value in status(unprivileged(cloud)[0]).items()
+            for name, value in status(unprivileged_pids(cloud)[0]).items()
             if name in ("CapEff", "CapPrm", "CapBnd") and int(value, 16) == NET_BIND_SERVICE
         }
         cloud.cli("image", "save", "--file", str(tmp_path / "saved"), "old")
@@ -142,7 +142,7 @@ def test_state_directory_of_an_earlier_release_works(tmp_path: Path) -> None:
 
 
 def privileged_port() -> int:
-    """A free port that only CAP_NET_BIND_SERVICE allows, with the next one free for consoles."""
+    """Return a free port below 1024 (needs CAP_NET_BIND_SERVICE) whose successor is free for consoles."""
     for port in random.sample(range(600, 1022), 50):
         with socket.socket() as first, socket.socket() as second:
             try:

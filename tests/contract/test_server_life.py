@@ -1,4 +1,4 @@
-"""A server's life as a user has it: the `openstack` command on one side, the guest seen by ssh on the other."""
+"""Life cycle of a server through the `openstack` command, verified in the guest over ssh."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Guest:
     address: str = ""
 
     def do(self, *words: str) -> str:
-        """`openstack server <words> <name>`."""
+        """Run `openstack server <words> <name>`."""
         return self.cloud.cli("server", *words, self.name)
 
     def becomes(self, status: str, seconds: float = 120) -> None:
