@@ -20,6 +20,7 @@ from hypervisor.api.migration import Port
 from hypervisor.qemu import qmp, tls
 
 ARRIVAL_SECONDS = 120.0
+RETRY_SECONDS = 0.1
 
 
 def listen(
@@ -44,8 +45,10 @@ def listen(
 
 
 def has_received_guest(control: Path, *, is_expected: bool) -> bool:
-    """Whether the guest is completely received. Waits for a guest that `is_expected`: qemu may still read it."""
+    """Whether the guest is completely received. Waits for a guest that `is_expected`: qemu may still read it.
 
+    A session that fails proves nothing while qemu listens: the guest would be lost if the target were removed then.
+    """
     deadline = time.monotonic() + (ARRIVAL_SECONDS if is_expected else 0)
 
     async def converse(client: QMPClient) -> bool:
@@ -57,10 +60,13 @@ def has_received_guest(control: Path, *, is_expected: bool) -> bool:
                 return False
             await asyncio.sleep(0.02)
 
-    try:
-        return qmp.run_session(control, converse, timeout_seconds=ARRIVAL_SECONDS + 10)
-    except qmp.QmpUnavailable:
-        return False
+    while True:
+        try:
+            return qmp.run_session(control, converse, timeout_seconds=ARRIVAL_SECONDS + 10)
+        except qmp.QmpUnavailable:
+            if not qmp.is_listening(control):
+                return False
+            time.sleep(RETRY_SECONDS)
 
 
 def close_listeners(control: Path) -> None:

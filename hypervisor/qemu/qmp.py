@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
-from qemu.qmp.qmp_client import GreetingError
+from qemu.qmp.qmp_client import GreetingError, NegotiationError
 
 from hypervisor.api.errors import HypervisorError
 from hypervisor.api.spec import MachineState
@@ -38,12 +38,15 @@ _STATES = {
 FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.2
 
-# A new client may receive the response to a client that has disconnected, in place of the greeting.
-GREETING_ATTEMPTS = 3
+# A new client may receive an event, or the response to a client that has disconnected, before its session is set up.
+SETUP_ATTEMPTS = 5
 
 
-class _GreetingMissed(Exception):
-    """Another message arrived in place of the greeting. No command was sent, so the session may be retried."""
+class _SessionNotSetUp(Exception):
+    """An event or the response to another client arrived while the session was set up.
+
+    No command of ours was executed, so the session may be retried.
+    """
 
 
 class QmpUnavailable(HypervisorError):
@@ -103,10 +106,10 @@ def run_session(path: Path, session: Callable[[QMPClient], Awaitable[T]], *, tim
 
     Raises QmpUnavailable when qemu does not run, HypervisorError at a timeout or when a command fails.
     """
-    for _ in range(GREETING_ATTEMPTS):
-        with contextlib.suppress(_GreetingMissed):
+    for _ in range(SETUP_ATTEMPTS):
+        with contextlib.suppress(_SessionNotSetUp):
             return _try_session(path, session, timeout_seconds)
-    raise QmpUnavailable("qemu does not greet.")
+    raise QmpUnavailable("qemu did not set up a control session.")
 
 
 def _try_session(path: Path, session: Callable[[QMPClient], Awaitable[T]], timeout_seconds: float) -> T:
@@ -153,8 +156,8 @@ async def _negotiate_and_run(connection: socket.socket, session: Callable[[QMPCl
     try:
         await client.connect(connection)
     except ConnectError as error:
-        if isinstance(error.exc, GreetingError):
-            raise _GreetingMissed from error
+        if isinstance(error.exc, GreetingError | NegotiationError):
+            raise _SessionNotSetUp from error
         raise
     try:
         return await session(client)

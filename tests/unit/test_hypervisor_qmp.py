@@ -43,6 +43,25 @@ def test_what_somebody_who_died_had_asked_is_not_taken_for_the_greeting(tmp_path
         thread.join()
 
 
+def test_an_event_in_place_of_the_negotiation_reply_is_retried(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(GREETING)
+            connection.recv(4096)
+            connection.sendall(b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}\r\n')
+            connection.recv(4096)
+        serve_status(listener)
+
+    with qmp.listen(path) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        assert qmp.query_state(path) == (MachineState.RUNNING, "running")
+        thread.join()
+
+
 def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with qmp.listen(path) as listener, contextlib.ExitStack() as others:
