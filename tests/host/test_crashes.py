@@ -70,7 +70,7 @@ REMOVING = [
     ("deed", "place", "moment"), [("start", *each) for each in STARTING] + [("remove", *each) for each in REMOVING]
 )
 @pytest.mark.parametrize("wanted", ["running", "gone"])
-def test_a_crash_at_any_step_is_put_right(
+def test_a_retry_or_repair_recovers_from_a_crash_at_any_step(
     make_host: HostMaker, blank_image: Path, deed: str, place: str, moment: str, wanted: str
 ) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))

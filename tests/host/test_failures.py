@@ -201,7 +201,7 @@ def test_a_failed_stop_or_removal_can_be_repeated(
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("part", ["prepare", "send", "take"])
-def test_a_migration_that_fails_leaves_one_guest(
+def test_a_failed_migration_leaves_one_guest(
     make_host: HostMaker, blank_image: Path, tmp_path: Path, injector: FailureInjector, live: bool, part: str
 ) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)
@@ -251,7 +251,7 @@ def test_a_migration_that_fails_leaves_one_guest(
             migrate(step)
 
 
-def test_a_crowded_control_socket_fails_no_launch(host: QemuHypervisor, blank_image: Path) -> None:
+def test_a_busy_qmp_socket_does_not_fail_a_launch(host: QemuHypervisor, blank_image: Path) -> None:
     spec = spec_of(blank_image)
     control = host.paths.machine(spec.id).qmp
     is_over = threading.Event()
@@ -288,7 +288,7 @@ def test_a_process_without_files_is_ended(host: QemuHypervisor, blank_image: Pat
     host.remove(other.id)
 
 
-def test_a_process_that_lost_its_pid_file_is_known_again(host: QemuHypervisor, blank_image: Path) -> None:
+def test_a_lost_pid_file_is_recreated(host: QemuHypervisor, blank_image: Path) -> None:
     spec = spec_of(blank_image)
     host.ensure_running(spec)
     host.paths.machine(spec.id).pid.unlink()
@@ -299,7 +299,7 @@ def test_a_process_that_lost_its_pid_file_is_known_again(host: QemuHypervisor, b
     host.remove(spec.id)
 
 
-def test_processes_of_other_hosts_are_left_alone(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
+def test_repair_ignores_processes_of_other_hosts(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
     other = make_host(OneImage(blank_image), state=tmp_path / "two")
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)
     other.ensure_running(spec)

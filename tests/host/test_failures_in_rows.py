@@ -117,7 +117,7 @@ def cloud(as_member: Api, as_admin: Api, image: str) -> Cloud:
 
 
 @pytest.mark.parametrize("action", ["create", "os-stop", "delete"])
-def test_a_failure_leaves_database_and_host_in_agreement(
+def test_database_and_host_agree_after_a_failure(
     host: Host, cloud: Cloud, injector: FailureInjector, action: str
 ) -> None:
     unused = cloud.used()

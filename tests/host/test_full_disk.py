@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def test_guests_wait_for_room_and_lose_nothing(
+def test_guests_pause_on_a_full_disk_without_data_loss(
     make_host: HostMaker, small_disk: Path, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
@@ -94,7 +94,7 @@ def test_guests_wait_for_room_and_lose_nothing(
             host.remove(spec.id)
 
 
-def test_a_host_without_room_takes_no_migration(make_host: HostMaker, small_disk: Path, blank_image: Path) -> None:
+def test_a_host_with_a_full_disk_rejects_migrations(make_host: HostMaker, small_disk: Path, blank_image: Path) -> None:
     source = make_host(OneImage(blank_image))
     target = make_host(OneImage(blank_image), state=small_disk / "two", min_free_disk_mib=2 * SIZE_MIB)
     source_again = make_host(OneImage(blank_image))

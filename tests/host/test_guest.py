@@ -18,7 +18,7 @@ from tests.host.support import HostMaker, OneImage, image_ref, make_spec, ssh
 VIRTUAL_BYTES = 44_040_192
 
 
-def test_a_guest_boots_is_reached_and_obeys(
+def test_a_guest_boots_accepts_ssh_and_follows_power_actions(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
@@ -64,7 +64,7 @@ def test_a_guest_boots_is_reached_and_obeys(
     later.remove(two.id)
 
 
-def test_a_guest_that_still_boots_powers_off(make_host: HostMaker, tiny_image: Path) -> None:
+def test_a_booting_guest_powers_off(make_host: HostMaker, tiny_image: Path) -> None:
     host = make_host(OneImage(tiny_image))
     spec = make_spec(1, image_ref(tiny_image, "qcow2", VIRTUAL_BYTES))
     host.ensure_running(spec)
@@ -74,7 +74,7 @@ def test_a_guest_that_still_boots_powers_off(make_host: HostMaker, tiny_image: P
     host.remove(spec.id)
 
 
-def test_qemu_has_no_power_over_the_host(make_host: HostMaker, blank_image: Path) -> None:
+def test_qemu_runs_without_privileges(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), admin_pass="secret-of-the-user")
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
@@ -107,7 +107,7 @@ def test_a_state_directory_may_be_deep_and_private(make_host: HostMaker, blank_i
     host.remove(spec.id)
 
 
-def test_two_installations_do_not_touch_each_other(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
+def test_two_installations_do_not_affect_each_other(make_host: HostMaker, blank_image: Path, tmp_path: Path) -> None:
     mine = make_host(OneImage(blank_image))
     image = image_ref(blank_image, "raw", 1 << 20)
     config = HostConfig(state=tmp_path / "other", installation="0123", host_name="other", accelerator="tcg")
@@ -131,7 +131,7 @@ def test_two_installations_do_not_touch_each_other(make_host: HostMaker, blank_i
     assert [line.split()[0] for line in links.splitlines()] == ["lo"]
 
 
-def test_a_bridge_that_somebody_removed_comes_back(make_host: HostMaker, blank_image: Path) -> None:
+def test_a_removed_bridge_is_repaired(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
@@ -143,7 +143,7 @@ def test_a_bridge_that_somebody_removed_comes_back(make_host: HostMaker, blank_i
     host.remove(spec.id)
 
 
-def test_the_hosts_own_interfaces_keep_listening_to_routers(make_host: HostMaker, blank_image: Path) -> None:
+def test_a_machine_does_not_change_the_hosts_sysctls(make_host: HostMaker, blank_image: Path) -> None:
     subprocess.run(["ip", "link", "add", "dev", "outside", "type", "veth", "peer", "name", "inside"], check=True)
     sysctl = Path("/proc/sys/net/ipv6/conf")
     before = {key: (sysctl / key).read_text() for key in ("all/forwarding", "outside/forwarding", "outside/accept_ra")}
@@ -154,7 +154,7 @@ def test_the_hosts_own_interfaces_keep_listening_to_routers(make_host: HostMaker
     host.remove(spec.id)
 
 
-def test_radvd_is_found_again_and_revived(make_host: HostMaker, blank_image: Path) -> None:
+def test_radvd_is_found_after_a_restart_and_restarted_when_dead(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
@@ -187,7 +187,7 @@ def test_a_machine_is_started_within_a_second(make_host: HostMaker, blank_image:
         host.remove(report.id)
 
 
-def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> None:
+def test_missing_root_privileges_raise_a_readable_error(tmp_path: Path, namespace: None) -> None:
     script = (
         "import os, sys; sys.path.insert(0, os.getcwd())\n"
         "from pathlib import Path\n"
@@ -197,9 +197,9 @@ def test_nobody_but_root_is_told_what_to_do(tmp_path: Path, namespace: None) -> 
         "os.setuid(65534)\n"
         "try:\n    host.check()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("HostUnfit")
-    assert "root" in said.stdout
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("HostUnfit")
+    assert "root" in result.stdout
 
 
 def test_ssh_clients_find_their_host_key_and_copy_files(

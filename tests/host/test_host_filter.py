@@ -91,7 +91,9 @@ def multicast_reaches(bridge: str, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-def test_a_guest_writes_into_no_other_network(make_host: HostMaker, blank_image: Path, is_open: bool) -> None:
+def test_a_guest_cannot_inject_vxlan_into_other_networks(
+    make_host: HostMaker, blank_image: Path, is_open: bool
+) -> None:
     """VXLAN to any address of the host, whole or fragmented, also with guests_reach_host."""
     host = make_host(OneImage(blank_image), guests_reach_host=is_open)
     ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
@@ -120,7 +122,7 @@ def send_vxlan(namespace: int, source: IPv6Address, vni: int, payload: bytes) ->
 
 
 @pytest.mark.parametrize("peers", [(), (UNDERLAY, OTHER_HOST)])
-def test_frames_come_from_the_underlay_only(
+def test_vxlan_is_accepted_from_the_underlay_only(
     make_host: HostMaker, blank_image: Path, uplink: int, peers: tuple[IPv6Address, ...]
 ) -> None:
     host = make_host(OneImage(blank_image), uplink="uplink", peers=peers)
@@ -142,7 +144,9 @@ def test_frames_come_from_the_underlay_only(
         assert not arrives(guest.tap, b"other host", b"the last")
 
 
-def test_nobody_takes_the_mac_of_a_guest_that_runs_here(make_host: HostMaker, blank_image: Path, uplink: int) -> None:
+def test_underlay_frames_with_a_local_guests_mac_are_dropped(
+    make_host: HostMaker, blank_image: Path, uplink: int
+) -> None:
     """Frames from the underlay with the MAC of a local guest are dropped, except during migrations."""
     host = make_host(OneImage(blank_image), uplink="uplink")
 
@@ -215,7 +219,7 @@ def reached(guest: Guest, addresses: tuple[IPv6Address, ...]) -> set[tuple[str, 
     return found
 
 
-def test_what_a_guest_reaches_on_its_host(make_host: HostMaker, blank_image: Path) -> None:
+def test_the_exact_services_of_the_host_that_guests_reach(make_host: HostMaker, blank_image: Path) -> None:
     """The exact list of reachable services, by address and port over TCP and UDP."""
     ip("address", "add", f"{UNDERLAY}/64", "dev", "lo", "nodad")
     ip("address", "add", "fd00:aaaa::53/128", "dev", "lo", "nodad")
@@ -274,7 +278,7 @@ def test_a_guest_sends_no_vxlan_to_other_hosts(make_host: HostMaker, blank_image
             taken.recv(100)
 
 
-def test_the_host_reaches_its_guests_and_hears_their_answers(make_host: HostMaker, blank_image: Path) -> None:
+def test_the_host_reaches_its_guests_and_receives_replies(make_host: HostMaker, blank_image: Path) -> None:
     host = make_host(OneImage(blank_image))
     with (
         guest_on(host) as guest,
@@ -300,10 +304,10 @@ def test_the_host_reaches_its_guests_and_hears_their_answers(make_host: HostMake
         reply = struct.pack("!HHIIBBHHH", 7, sport, 1, sequence + 1, 0x50, RST | ACK, 0, 0, 0)
         guest.send(ipv6(OWN, whole(OWN, host_address, TCP, reply, 16), header=TCP, to=host_address))
         assert select.select([], [connecting], [], 10)[1]
-        assert connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 111, "refused, which the guest has said"
+        assert connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 111, "connection refused"
 
 
-def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: HostMaker, blank_image: Path) -> None:
+def test_the_host_filter_is_repaired_and_removed_with_the_last_guest(make_host: HostMaker, blank_image: Path) -> None:
     host = make_host(OneImage(blank_image))
 
     def tables() -> str:
@@ -327,7 +331,7 @@ def test_the_host_filter_comes_back_and_goes_with_the_last_guest(make_host: Host
     assert host.config.installation not in tables()
 
 
-def test_a_guest_scans_other_networks_slowly(make_host: HostMaker, blank_image: Path) -> None:
+def test_address_scans_of_guests_are_rate_limited(make_host: HostMaker, blank_image: Path) -> None:
     """Each unreachable address uses an entry of the host's neighbour table."""
     host = make_host(OneImage(blank_image), forward=True)
     host.repair()

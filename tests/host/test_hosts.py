@@ -196,7 +196,7 @@ def pings(spec: MachineSpec, key: Path, address: IPv6Address, *more: object) -> 
     return "0% packet loss" in ssh(spec, key, f"ping6 -c 2 {' '.join(map(str, more))} {address}")
 
 
-def test_a_network_spans_hosts_and_outlives_any_of_them(
+def test_a_network_spans_hosts_and_survives_host_failures(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     key, public = ssh_key
@@ -204,15 +204,15 @@ def test_a_network_spans_hosts_and_outlives_any_of_them(
     one, two, three = specs = guests(hosts, tiny_image, public)
     for spec, host in zip(specs, hosts, strict=True):
         # From outside: requests enter through the first host, replies leave through the guest's own host.
-        said = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {ASK}")
-        assert said.startswith(f"{spec.hostname}\n")
-        assert "0% packet loss" in said
+        output = ssh(spec, key, f"hostname; ping6 -c 1 {OUTSIDE}; ip -6 route; ip -6 neigh; {ASK}")
+        assert output.startswith(f"{spec.hostname}\n")
+        assert "0% packet loss" in output
         # The guest's own host is its only router and its metadata service.
-        assert re.findall(r"^default via (\S+)", said, re.MULTILINE) == [str(METADATA_ADDRESS)]
-        assert re.findall(rf"^{METADATA_ADDRESS} .* lladdr (\S+)", said, re.MULTILINE) == [
+        assert re.findall(r"^default via (\S+)", output, re.MULTILINE) == [str(METADATA_ADDRESS)]
+        assert re.findall(rf"^{METADATA_ADDRESS} .* lladdr (\S+)", output, re.MULTILINE) == [
             host.hypervisor.links.bridge_mac(VNI)
         ]
-        assert spec.id in said
+        assert spec.id in output
     for spec, other in ((one, two), (two, three), (three, one)):
         assert len(ssh(other, key, "head -c 200000 /dev/zero", through=spec)) == 200_000
     # 1430 bytes of IPv6 in 1500 bytes of the underlay.
@@ -273,8 +273,8 @@ def test_hosts_without_multicast_flood_to_their_peers(
     for host in hosts:
         host.change(isolate_guests=True)
     address = two.nics[0].addresses[0].ip
-    said = ssh(one, key, f"ping6 -c 1 {OUTSIDE}; ping6 -c 2 -W 1 {address} || true")
-    assert re.findall(r"(\d+)% packet loss", said) == ["0", "100"]
+    output = ssh(one, key, f"ping6 -c 1 {OUTSIDE}; ping6 -c 2 -W 1 {address} || true")
+    assert re.findall(r"(\d+)% packet loss", output) == ["0", "100"]
     assert ssh(two, key, "hostname").strip() == two.hostname
     # Repeat without the neighbor cache entry of the guest.
     with inside(hosts[0].namespace):
@@ -282,7 +282,7 @@ def test_hosts_without_multicast_flood_to_their_peers(
     assert ssh(two, key, "hostname").strip() == two.hostname
 
 
-def test_an_operator_may_choose_other_peers(make_host: HostMaker, blank_image: Path) -> None:
+def test_changed_peers_apply_at_the_next_launch(make_host: HostMaker, blank_image: Path) -> None:
     """Multicast, then peers, then other peers: the segment changes at the next launch only."""
     ip("address", "add", "fd00:aaaa::1/64", "dev", "lo", "nodad")
     nic = make_spec(1, None).nics[0]

@@ -48,7 +48,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 @pytest.mark.usefixtures("pretend_kvm")
-def test_only_the_guest_that_fails_goes_on_under_tcg(make_host: HostMaker, blank_image: Path, fails: set[str]) -> None:
+def test_only_the_failed_guest_restarts_under_tcg(make_host: HostMaker, blank_image: Path, fails: set[str]) -> None:
     host = make_host(OneImage(blank_image), accelerator="auto")
     one, two, three = (make_spec(number, image_ref(blank_image, "raw", 1 << 20)) for number in (1, 2, 3))
     for spec in (one, two):
@@ -67,7 +67,7 @@ def test_only_the_guest_that_fails_goes_on_under_tcg(make_host: HostMaker, blank
 
 
 @pytest.mark.usefixtures("pretend_kvm")
-def test_a_host_is_distrusted_when_its_own_probe_fails(
+def test_a_host_switches_to_tcg_when_its_probe_fails(
     make_host: HostMaker, blank_image: Path, fails: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = make_host(OneImage(blank_image), accelerator="auto")
@@ -85,7 +85,7 @@ def test_a_host_is_distrusted_when_its_own_probe_fails(
 
 
 @pytest.mark.usefixtures("pretend_kvm")
-def test_kvm_that_refuses_to_start_gives_way_at_once(
+def test_kvm_that_fails_at_startup_falls_back_to_tcg(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = launch.qmp.query_state
@@ -100,7 +100,7 @@ def test_kvm_that_refuses_to_start_gives_way_at_once(
 
 
 @pytest.mark.usefixtures("pretend_kvm")
-def test_kvm_that_was_demanded_fails_in_words(
+def test_required_kvm_fails_with_a_readable_error(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qmp, "query_state", lambda path, **more: (MachineState.CRASHED, "internal-error"))

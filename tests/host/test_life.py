@@ -34,7 +34,7 @@ def second_nic(first: NicSpec) -> NicSpec:
     return first.model_copy(update={"port_id": str(uuid.uuid4()), "mac": mac, "addresses": (address,)})
 
 
-def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
+def test_suspend_restores_memory_and_interfaces_are_hotplugged(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     def devices(told: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_a_guest_goes_on_where_it_was_suspended_and_its_interfaces_come_and_go(
     later.remove(spec.id)
 
 
-def test_a_running_guest_is_copied_while_it_goes_on(
+def test_a_live_snapshot_keeps_the_guest_running(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     private, public = ssh_key
@@ -114,15 +114,15 @@ def test_a_running_guest_is_copied_while_it_goes_on(
     host.discard_snapshot(spec.id, "two")
     host.remove(spec.id)
 
-    for number, (path, said) in enumerate(((moved, "before"), (cold, "after")), 2):
+    for number, (path, expected) in enumerate(((moved, "before"), (cold, "after")), 2):
         copy = make_spec(number, image_ref(path, taken.disk_format, 1 << 30), key=public)
         other = make_host(OneImage(path))
         other.ensure_running(copy)
-        assert ssh(copy, private, "cat /root/mark").strip() == said
+        assert ssh(copy, private, "cat /root/mark").strip() == expected
         other.remove(copy.id)
 
 
-def test_a_resize_is_seen_inside_and_can_be_taken_back(
+def test_a_resize_is_visible_in_the_guest_and_can_be_reverted(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
@@ -182,7 +182,7 @@ def test_a_rebuilt_guest_has_a_new_disk(make_host: HostMaker, tiny_image: Path, 
     host.remove(spec.id)
 
 
-def test_a_rescued_guest_boots_from_the_other_disk_and_sees_its_own(
+def test_a_rescued_guest_boots_the_rescue_image_and_sees_its_disk(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key
@@ -202,9 +202,7 @@ def test_a_rescued_guest_boots_from_the_other_disk_and_sees_its_own(
     host.remove(spec.id)
 
 
-def test_whoever_is_in_a_hurry_does_not_wait_for_a_guest_that_does_not_listen(
-    make_host: HostMaker, blank_image: Path
-) -> None:
+def test_an_interrupted_stop_skips_the_grace_period(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)
@@ -219,7 +217,7 @@ def test_whoever_is_in_a_hurry_does_not_wait_for_a_guest_that_does_not_listen(
     host.remove(spec.id)
 
 
-def test_there_is_room_for_eight_interfaces(make_host: HostMaker, blank_image: Path) -> None:
+def test_a_machine_has_at_most_eight_interfaces(make_host: HostMaker, blank_image: Path) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))
     host = make_host(OneImage(blank_image))
     host.ensure_running(spec)

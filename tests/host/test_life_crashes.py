@@ -82,7 +82,7 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("deed", "place", "moment"), DEATHS)
-def test_what_was_cut_short_is_done_again(
+def test_a_retry_completes_an_interrupted_action(
     make_host: HostMaker, blank_image: Path, deed: str, place: str, moment: str
 ) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20))

@@ -64,7 +64,7 @@ def test_a_guest_has_the_processors_disks_and_network_of_its_flavor(
     host.remove(spec.id)
 
 
-def test_a_machine_gets_its_part_of_the_processors(
+def test_cpu_limits_are_applied_to_the_cgroup(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     groups = next(iter(machines_limits.find_cpu_cgroups()), None)

@@ -137,7 +137,7 @@ def test_a_guest_reads_both_trees(host: QemuHypervisor) -> None:
     guest.close()
 
 
-def test_without_user_data_there_is_no_such_file(host: QemuHypervisor) -> None:
+def test_user_data_is_404_without_user_data(host: QemuHypervisor) -> None:
     guest = Guest(host, here(host, make_spec(1, None)))
     assert guest.ask("/openstack/latest/user_data")[0] == 404
     assert guest.ask("/latest/user-data")[0] == 404
@@ -146,7 +146,7 @@ def test_without_user_data_there_is_no_such_file(host: QemuHypervisor) -> None:
     guest.close()
 
 
-def test_whoever_asks_is_told_about_itself_whatever_it_says(host: QemuHypervisor) -> None:
+def test_a_guest_cannot_request_metadata_of_another(host: QemuHypervisor) -> None:
     one, two = here(host, make_spec(1, None)), here(host, make_spec(2, None))
     elsewhere = here(host, make_spec(1, None, vni=0x777, hostname="elsewhere"))
     both = make_spec(3, None)
@@ -161,7 +161,7 @@ def test_whoever_asks_is_told_about_itself_whatever_it_says(host: QemuHypervisor
         guest.close()
 
 
-def test_somebody_who_is_no_guest_is_told_nothing(host: QemuHypervisor) -> None:
+def test_an_unknown_client_gets_no_metadata(host: QemuHypervisor) -> None:
     here(host, make_spec(1, None))
     stranger = Guest(host, make_spec(9, None))
     assert stranger.ask("/openstack/latest/meta_data.json")[0] == 404
@@ -188,7 +188,7 @@ def test_a_password_is_posted_once(host: QemuHypervisor) -> None:
     guest.close()
 
 
-def test_a_guest_that_holds_on_to_connections_keeps_nobody_waiting(host: QemuHypervisor) -> None:
+def test_idle_connections_of_a_guest_do_not_block_others(host: QemuHypervisor) -> None:
     slow, other = Guest(host, here(host, make_spec(1, None))), Guest(host, here(host, make_spec(2, None)))
     held = [slow.connect() for _ in range(40)]
     assert other.read("/openstack/latest/vendor_data.json") == "{}"
@@ -198,25 +198,25 @@ def test_a_guest_that_holds_on_to_connections_keeps_nobody_waiting(host: QemuHyp
     other.close()
 
 
-def test_a_guest_that_dribbles_is_hung_up_on(host: QemuHypervisor) -> None:
+def test_a_slow_client_is_disconnected(host: QemuHypervisor) -> None:
     guest = Guest(host, here(host, make_spec(1, None)))
     connection = guest.connect()
     connection.settimeout(0.5)
     connection.sendall(b"GET / HTTP/1.0\r\n")
-    deadline, said = time.monotonic() + 10, None
-    while said is None:
+    deadline, response = time.monotonic() + 10, None
+    while response is None:
         assert time.monotonic() < deadline
         try:
-            said = connection.recv(100)
+            response = connection.recv(100)
         except TimeoutError:
             connection.sendall(b"X-Slow: yes\r\n")
         except ConnectionError:
-            said = b""
+            response = b""
     connection.close()
     guest.close()
 
 
-def test_a_real_guest_asks_and_follows_a_bridge_made_anew(
+def test_a_real_guest_reaches_metadata_after_its_bridge_is_recreated(
     make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     private, public = ssh_key

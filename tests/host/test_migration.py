@@ -119,7 +119,7 @@ def pinging(spec: MachineSpec) -> Iterator[list[int]]:
     counted += [asked, len(answered)]
 
 
-def test_a_guest_moves_while_it_writes_and_answers(
+def test_a_live_migration_of_a_guest_that_writes_and_answers(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     key, public = ssh_key
@@ -161,7 +161,7 @@ def test_a_guest_moves_while_it_writes_and_answers(
     assert ssh(spec, key, f"cat /root/mark; {BOOT_ID}").startswith("before\nafter\n")
 
 
-def test_a_stopped_guest_moves_with_its_disk_and_may_be_taken_back(
+def test_a_cold_migration_moves_the_disk_and_can_be_reverted(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     key, public = ssh_key
@@ -191,7 +191,7 @@ def test_a_stopped_guest_moves_with_its_disk_and_may_be_taken_back(
     assert ssh(back, key, "cat /root/mark") == "before\n"
 
 
-def test_a_migration_that_fails_leaves_the_guest_where_it_is(
+def test_a_failed_migration_leaves_the_guest_on_the_source(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     key, public = ssh_key
@@ -247,7 +247,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_is(
     assert ssh(spec, key, BOOT_ID) == booted
 
 
-def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_path: Path) -> None:
+def test_a_target_rejects_machines_that_it_cannot_run(make_hosts: MakeHosts, tmp_path: Path) -> None:
     one, two = make_hosts(2)
     spec = holder(one, tmp_path)
     plan = begin(one, spec, new_plan())
@@ -263,7 +263,7 @@ def test_only_what_can_go_on_elsewhere_is_taken_in(make_hosts: MakeHosts, tmp_pa
         assert_absent(two, spec)
 
 
-def test_a_machine_on_a_shared_disk_is_started_elsewhere_when_its_host_is_dead(
+def test_a_machine_on_shared_storage_is_evacuated(
     make_hosts: MakeHosts, tiny_image: Path, ssh_key: tuple[Path, KeySpec], tmp_path: Path
 ) -> None:
     key, public = ssh_key

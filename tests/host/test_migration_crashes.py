@@ -77,7 +77,7 @@ GIVEN_UP = "hypervisor.migration.source.MigrationSource._end_mirrors"
 @pytest.mark.parametrize(
     ("live", "step", "place", "moment"), [(True, *one) for one in LIVE] + [(False, *one) for one in COLD]
 )
-def test_a_migration_that_was_cut_short_ends_with_one_guest(
+def test_an_interrupted_migration_ends_with_one_guest(
     make_host: HostMaker, blank_image: Path, tmp_path: Path, live: bool, step: str, place: str, moment: str
 ) -> None:
     spec = make_spec(1, image_ref(blank_image, "raw", 1 << 20), nics=(), memory_mib=32)

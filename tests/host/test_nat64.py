@@ -99,7 +99,7 @@ def world(namespace: None) -> Iterator[tuple[int, WebServer]]:
     os.close(outside)
 
 
-def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
+def test_an_ipv6_only_guest_communicates_with_ipv4_only_hosts(
     make_host: HostMaker, world: tuple[int, WebServer], tiny_image: Path, ssh_key: tuple[Path, KeySpec]
 ) -> None:
     outside, web = world
@@ -111,9 +111,9 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     host.ensure_running(spec)
     # By name: the resolver from the config drive synthesizes an AAAA record (DNS64).
     get = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc web.example.com 80; nslookup web.example.com"
-    said = ssh(spec, private, get)
-    assert PAGE.decode() in said
-    assert "64:ff9b::c105:5d0a" in said
+    output = ssh(spec, private, get)
+    assert PAGE.decode() in output
+    assert "64:ff9b::c105:5d0a" in output
     assert web.clients == [str(HOST)], "the world sees the host's address"
     first, unbound = host.translator.find_process("tayga"), host.translator.find_process("unbound")
     assert first is not None
@@ -174,7 +174,7 @@ def test_an_ipv6_only_guest_and_an_ipv4_only_world_reach_each_other(
     off.remove(spec.id)
 
 
-def test_nobody_outside_uses_translator_or_resolver(
+def test_translator_and_resolver_reject_outside_clients(
     make_host: HostMaker, world: tuple[int, WebServer], blank_image: Path
 ) -> None:
     outside, web = world
@@ -237,7 +237,7 @@ def test_guests_reach_listed_private_networks_only(
     host.close_down()
 
 
-def test_a_host_that_forwards_keeps_listening_to_its_router(make_host: HostMaker, blank_image: Path) -> None:
+def test_a_forwarding_host_keeps_accepting_router_advertisements(make_host: HostMaker, blank_image: Path) -> None:
     ip("link", "add", "dev", "outside", "type", "veth", "peer", "name", "inside")
     host = make_host(OneImage(blank_image), forward=True)
     host.repair()
@@ -247,7 +247,7 @@ def test_a_host_that_forwards_keeps_listening_to_its_router(make_host: HostMaker
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
 
 
-def test_what_cannot_work_is_refused_in_words(
+def test_invalid_nat64_settings_raise_readable_errors(
     make_host: HostMaker, blank_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match="/96"):

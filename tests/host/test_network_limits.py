@@ -52,7 +52,7 @@ def underlay(namespace: None) -> str:
 
 
 @pytest.mark.parametrize("prefix", ["fd00:a:a:a::/64", "fd00:b:1:2::/64"])
-def test_a_prefix_of_the_host_is_refused(underlay: str, make_host: HostMaker, blank_image: Path, prefix: str) -> None:
+def test_a_prefix_of_the_host_is_rejected(underlay: str, make_host: HostMaker, blank_image: Path, prefix: str) -> None:
     host = make_host(OneImage(blank_image))
     spec = spec_on(prefix, blank_image)
     with pytest.raises(LaunchFailed, match="in use by this cloud's hosts"):
@@ -60,7 +60,7 @@ def test_a_prefix_of_the_host_is_refused(underlay: str, make_host: HostMaker, bl
     host.remove(spec.id)
 
 
-def test_other_prefixes_are_free_to_choose(underlay: str, make_host: HostMaker, blank_image: Path) -> None:
+def test_other_prefixes_are_accepted(underlay: str, make_host: HostMaker, blank_image: Path) -> None:
     host = make_host(OneImage(blank_image))
     spec = spec_on("fd00:c:1:2::/64", blank_image)
     host.ensure_running(spec)
@@ -68,9 +68,7 @@ def test_other_prefixes_are_free_to_choose(underlay: str, make_host: HostMaker, 
     host.remove(spec.id)
 
 
-def test_a_server_that_the_host_is_connected_to_is_not_taken(
-    underlay: str, make_host: HostMaker, blank_image: Path
-) -> None:
+def test_a_prefix_of_an_open_connection_is_rejected(underlay: str, make_host: HostMaker, blank_image: Path) -> None:
     run("ip", "-6", "addr", "add", "fd00:d:d:d::1/128", "dev", "lo", "nodad")
     wait_for_source(IPv6Address("fd00:d:d:d::1"), IPv6Address("fd00:d:d:d::1"))
     host = make_host(OneImage(blank_image))
@@ -85,7 +83,7 @@ def test_a_server_that_the_host_is_connected_to_is_not_taken(
     host.remove(spec.id)
 
 
-def test_one_bad_network_leaves_the_others_their_router(make_host: HostMaker, blank_image: Path) -> None:
+def test_one_invalid_network_does_not_stop_other_routers(make_host: HostMaker, blank_image: Path) -> None:
     """The invalid network bypasses validation, as requests and specs reject it."""
     image = image_ref(blank_image, "raw", 1 << 20)
     good, bad = make_spec(1, image), make_spec(2, image, vni=0x667)

@@ -143,14 +143,14 @@ def seen(taps: tuple[int, int], sent: bytes, round_: int) -> bool:
     raise AssertionError("not even the innocent frame arrived")
 
 
-def test_a_hostile_guest_is_held_to_its_own_names(taps: tuple[int, int]) -> None:
+def test_a_hostile_guest_sends_only_from_its_own_addresses(taps: tuple[int, int]) -> None:
     passed = [what for number, (what, sent) in enumerate(FORBIDDEN.items()) if seen(taps, sent, number)]
     assert passed == []
     held = [what for number, (what, sent) in enumerate(ALLOWED.items()) if not seen(taps, sent, 100 + number)]
     assert held == []
 
 
-def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker, blank_image: Path) -> None:
+def test_allowed_address_pairs_extend_the_permitted_sources(make_host: HostMaker, blank_image: Path) -> None:
     """A virtual router's MAC with one address, and a prefix with the port's MAC; other combinations are dropped."""
     virtual, shared = "00:00:5e:00:02:01", IPv6Address(int(GATEWAY) + 6)
     some = IPv6Network((int(PREFIX.network.network_address) + (5 << 32), 96))
@@ -196,7 +196,7 @@ def test_what_the_owner_of_a_network_allows_beside_its_own(make_host: HostMaker,
     host.close_down()
 
 
-def test_guests_of_an_isolated_network_hear_nothing_of_each_other(make_host: HostMaker, blank_image: Path) -> None:
+def test_guests_of_an_isolated_network_do_not_reach_each_other(make_host: HostMaker, blank_image: Path) -> None:
     host = make_host(OneImage(blank_image))
     apart = [nic.model_copy(update={"isolated": True}) for nic in (HOSTILE, VICTIM)]
     host.links.ensure_segment(HOSTILE)
@@ -215,7 +215,7 @@ def test_guests_of_an_isolated_network_hear_nothing_of_each_other(make_host: Hos
     host.close_down()
 
 
-def test_without_rules_all_of_it_would_arrive(make_host: HostMaker, blank_image: Path) -> None:
+def test_forbidden_frames_arrive_without_rules(make_host: HostMaker, blank_image: Path) -> None:
     """Verifies that the frames of the test above are valid."""
     host = make_host(OneImage(blank_image))
     host.links.ensure_segment(HOSTILE)
@@ -240,7 +240,7 @@ def test_every_drop_is_counted(make_host: HostMaker, blank_image: Path) -> None:
     host.close_down()
 
 
-def test_rules_that_somebody_flushed_come_back(make_host: HostMaker, blank_image: Path) -> None:
+def test_flushed_rules_are_repaired(make_host: HostMaker, blank_image: Path) -> None:
     image = image_ref(blank_image, "raw", 1 << 20)
     one, two = make_spec(1, image), make_spec(2, image)
     host = make_host(OneImage(blank_image))
@@ -256,7 +256,9 @@ def test_rules_that_somebody_flushed_come_back(make_host: HostMaker, blank_image
     assert host.guard.list_guarded_taps() == set()
 
 
-def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]) -> None:
+def test_a_hostile_guest_cannot_spoof_or_bypass_isolation(
+    make_host: HostMaker, tiny_image: Path, ssh_key: tuple[Path, KeySpec]
+) -> None:
     private, public = ssh_key
     image = image_ref(tiny_image, "qcow2", 44_040_192)
     hostile, victim = make_spec(1, image, key=public), make_spec(2, image, key=public)
@@ -274,8 +276,8 @@ def test_a_hostile_guest_gets_nowhere(make_host: HostMaker, tiny_image: Path, ss
     assert "0% packet loss" in ssh(hostile, private, f"ping6 -c 2 {address}")
     before = host.guard.count_dropped(hostile.nics[0])
     ssh(hostile, private, f"ip -6 addr add {stolen}/64 dev eth0; ping6 -c 2 -W 1 -I {stolen} {address} || true")
-    said = ssh(hostile, private, f"ping6 -c 2 -W 1 -I {stolen} {address} || true")
-    assert "100% packet loss" in said
+    output = ssh(hostile, private, f"ping6 -c 2 -W 1 -I {stolen} {address} || true")
+    assert "100% packet loss" in output
     assert host.guard.count_dropped(hostile.nics[0]) > before
     assert "0% packet loss" in ssh(hostile, private, f"ip -6 addr del {stolen}/64 dev eth0; ping6 -c 2 {address}")
 
