@@ -50,7 +50,7 @@ def store_snapshot(
 
     def activate(image: Image, stored: StoredContent, now: datetime) -> None:
         if snapshot.sha512 not in (None, stored.hash_value):
-            raise errors.Unavailable("The image arrived otherwise than it was sent.")
+            raise errors.Unavailable("The image data does not match its sha-512; it was changed in transit.")
         images.set_active(image, stored, now)
 
     def check_pieces() -> Iterator[bytes]:
@@ -77,7 +77,7 @@ def _claim(database: Database, clock: Clock, snapshot: Snapshot) -> tuple[Upload
         if image is None:
             raise errors.NotFound(f"No image found with ID {image_id}")
         if image.status not in (ImageStatus.QUEUED, ImageStatus.SAVING) or image.owner != snapshot.owner:
-            raise errors.Conflict(f"Image {image_id} is {image.status} and cannot be filled.")
+            raise errors.Conflict(f"Image {image_id} is {image.status}; a snapshot cannot be uploaded to it.")
         image.disk_format, image.container_format = snapshot.disk_format, image.container_format or "bare"
         image.status, image.writer, image.writer_host = ImageStatus.SAVING, str(uuid4()), process_identity.current()
         image.writer_until, image.updated_at = now + timedelta(seconds=uploads.LEASE_SECONDS), now

@@ -81,14 +81,14 @@ class EgressPolicy:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
-            raise BadRequest(f"URI for web-download does not pass filtering: {url} is no URL.") from None
+            raise BadRequest(f"URI for web-download does not pass filtering: {url} is not a valid URL.") from None
         reason = None
         if parts.scheme not in ("http", "https"):
-            reason = "only http and https are fetched"
+            reason = "the scheme must be http or https"
         elif not parts.hostname:
-            reason = "it names no host"
+            reason = "it has no host"
         elif parts.username or parts.password:
-            reason = "it carries credentials"
+            reason = "it contains credentials"
         elif self.ports and port not in self.ports:
             reason = f"port {port} is not allowed"
         elif any(character <= " " or character == "\x7f" for character in url):
@@ -121,12 +121,12 @@ class EgressPolicy:
         try:
             results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            log.info("web-download: %s cannot be resolved: %s", host, _reason(error))
+            log.info("web-download: cannot resolve %s: %s", host, _reason(error))
             raise _not_public(host) from None
         addresses = list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in results))
         for address in addresses:
             if not self.allows(address):
-                log.info("web-download: %s resolves to %s, which is refused", host, address)
+                log.info("web-download: refused %s: it resolves to %s", host, address)
                 raise _not_public(host)
         return addresses
 
@@ -151,7 +151,7 @@ def fetch(url: str, egress_policy: EgressPolicy) -> Download:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise BadRequest(f"{parts.hostname} did not answer: {_reason(error)}.") from None
+            raise BadRequest(f"{parts.hostname} did not respond: {_reason(error)}.") from None
         location = response.headers.get("Location")
         if response.status in (301, 302, 303, 307, 308) and location:
             connection.close()
@@ -177,7 +177,7 @@ def _connect(parts: SplitResult, egress_policy: EgressPolicy) -> http.client.HTT
             continue
         try:
             if _is_local(plain) and not _is_in(address, egress_policy.allowed):
-                log.info("web-download: %s at %s is this machine, which is refused", host, address)
+                log.info("web-download: refused %s: %s is a local address", host, address)
                 raise _not_public(host)
             plain.settimeout(READ_SECONDS)
             connection = http.client.HTTPConnection(host, port)
@@ -220,7 +220,7 @@ def _pieces(connection: http.client.HTTPConnection, response: http.client.HTTPRe
 
 def _reason(error: Exception | None) -> str:
     if isinstance(error, TimeoutError):
-        return "it took too long"
+        return "timed out"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

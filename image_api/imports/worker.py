@@ -102,8 +102,8 @@ class ImportWorker:
             self._clean_up_deleted(job.image_id)
         except Exception as error:
             if not isinstance(error, SixstackError):
-                log.exception("import %s of image %s failed", job.task_id, job.image_id)
-            reason = error.message if isinstance(error, SixstackError) else "An unexpected error happened here."
+                log.exception("Import %s of image %s failed", job.task_id, job.image_id)
+            reason = error.message if isinstance(error, SixstackError) else "Unexpected error in the image service."
             self._fail(job, reason)
         return True
 
@@ -122,7 +122,7 @@ class ImportWorker:
         if download.length is not None and (
             download.length > bounds.object_bytes or (free is not None and download.length > free)
         ):
-            raise TooLarge(f"The image has {download.length} bytes, which is more than fits or is allowed.")
+            raise TooLarge(f"The image has {download.length} bytes, more than the quota or the free space allows.")
         pieces = join_pieces(self._with_deadline(download.pieces, renew))
         return ingest(pieces, self._store, upload_key(job.image_id), job.declared, bounds)
 
@@ -134,7 +134,7 @@ class ImportWorker:
         except FileNotFoundError:
             size = None
         if image is not None and size != image.size:
-            raise BadRequest("The staged data are no longer there.")
+            raise BadRequest("The staged data no longer exists.")
 
     def _with_deadline(self, pieces: Iterator[bytes], renew: Callable[[], None]) -> Iterator[bytes]:
         """Yield pieces unbuffered; renew the claim and check the deadline for each."""
@@ -142,7 +142,7 @@ class ImportWorker:
         for piece in pieces:
             renew()
             if time.monotonic() > end:
-                raise TooLarge("The download took longer than a day.")
+                raise TooLarge("The download took longer than 24 hours.")
             yield piece
 
     def _fail(self, job: Job, reason: str) -> None:
