@@ -1,4 +1,4 @@
-"""The image API with callers who need no log-in: two projects, a reader and an operator."""
+"""Image API fixtures with stub authentication: members of two projects, a reader and an admin."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ RAW = b"\x11 a disk, says its owner " * 4096
 
 @dataclass(slots=True)
 class Actor:
-    """Somebody with a token. Paths begin after /image/v2."""
+    """An image API client with a token. Paths are relative to /image/v2."""
 
     client: FlaskClient
     token: str
@@ -64,7 +64,7 @@ class Actor:
         )
 
     def make(self, content: bytes = RAW, **fields: Any) -> dict[str, Any]:
-        """An active image."""
+        """Create an image, upload its content and return it, ACTIVE."""
         image = self.create(**fields)
         response = self.upload(image["id"], content)
         assert response.status_code == 204, response.text
@@ -79,7 +79,7 @@ class Actor:
         return self.call("PATCH", f"/images/{image_id}", data=json.dumps(list(operations)), content_type=kind)
 
     def names(self, query: str = "") -> list[str]:
-        """Names of the images on the first page, in order."""
+        """Return the names of the images on the first page, in order."""
         response = self.get(f"/images{query}")
         assert response.status_code == 200, response.text
         return [image["name"] for image in response.get_json()["images"]]
@@ -87,7 +87,7 @@ class Actor:
 
 @dataclass(slots=True)
 class ImageCloud:
-    """The application and what is behind it."""
+    """The application with its database, clock and image store."""
 
     app: Flask
     database: Database
@@ -113,7 +113,7 @@ def cloud(routed: Flask, settings: Settings) -> Iterator[ImageCloud]:
 
 
 class Callers:
-    """Stands in for tokens: whoever names somebody is believed."""
+    """Authentication stub: tokens are the names of `CALLERS`."""
 
     def authenticate(self, token: str) -> Caller:
         return _authenticate(token)

@@ -116,7 +116,7 @@ def test_no_url_for_a_machine_without_consoles(
     as_member: Api, make_server: MakeServer, host: Host, database: Database
 ) -> None:
     server_id = make_server()
-    host.hypervisor.guest_powers_off(server_id)  # its agent has not reported it yet
+    host.hypervisor.guest_powers_off(server_id)  # the agent has not reported the console yet
     answer = as_member.at("2.6").post(f"{SERVERS}/{server_id}/remote-consoles", json=NOVNC)
     words = answer.json["conflictingRequest"]["message"]
     assert (answer.status_code, words) == (409, f"Machine {server_id} does not run.")

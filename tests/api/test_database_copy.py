@@ -28,7 +28,7 @@ COMPUTE = "/compute/v2.1"
 
 @pytest.fixture(scope="module")
 def new_server() -> Iterator[Path]:
-    """A PostgreSQL of this module's own; each test takes a database of it."""
+    """A PostgreSQL server for this module; each test uses a new database."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="sixnew") as directory:
@@ -55,7 +55,7 @@ def on_sqlite(settings: Settings) -> None:
 
 
 def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
-    """Everything that is in the database."""
+    """Return all rows of the database."""
     from app.db.database import Base
 
     with database.reading() as session:

@@ -1,4 +1,4 @@
-"""A host whose disk is full: what users see of their servers, and what operators see of the host."""
+"""Hosts with a full disk: server status for users, host status for operators."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,7 @@ from compute_api.models import Heartbeat
 from compute_api.operations import operations, reaper
 from hypervisor.fake import FakeHypervisor
 from tests.api.conftest import Api, Host
-from tests.api.test_hosts_life import COMPUTE, second, shown, where
+from tests.api.test_hosts_life import COMPUTE, find_host, second, shown
 from tests.api.test_hosts_liveness import states
 from tests.api.test_migrations import act
 
@@ -24,7 +24,7 @@ class FakeConductor:
         self._database = database
         self._clock = clock
 
-    def hears(self, *names: str, seconds: int) -> None:
+    def receive_heartbeats(self, *names: str, seconds: int) -> None:
         for number in range(1, seconds + 1):
             self._clock.advance(1)
             with self._database.transaction() as session:
@@ -42,7 +42,7 @@ def conductor(host: Host, database: Database, clock: ManualClock, settings: Sett
     second(database, clock, settings, "live-host", memory_mib=16 * 1024)
     second(database, clock, settings, "dead-host", memory_mib=16 * 1024)
     made = FakeConductor(database, clock)
-    made.hears("fake-host", "live-host", seconds=70)
+    made.receive_heartbeats("fake-host", "live-host", seconds=70)
     return made
 
 
@@ -54,14 +54,14 @@ def test_liveness_is_frozen_while_no_heartbeats_are_received(
     for _ in range(6):
         clock.advance(100)
         assert states(as_admin) == before
-    conductor.hears("live-host", seconds=5)
+    conductor.receive_heartbeats("live-host", seconds=5)
     assert states(as_admin) == before
     clock.advance(100)  # too short a time for every host to send a heartbeat
-    conductor.hears("live-host", seconds=29)
+    conductor.receive_heartbeats("live-host", seconds=29)
     assert states(as_admin) == before
-    conductor.hears("live-host", seconds=2)
+    conductor.receive_heartbeats("live-host", seconds=2)
     assert states(as_admin) == before | {"fake-host": "down"}
-    conductor.hears("dead-host", "live-host", seconds=10)
+    conductor.receive_heartbeats("dead-host", "live-host", seconds=10)
     assert states(as_admin) == {"fake-host": "down", "live-host": "up", "dead-host": "up"}
     hypervisors = as_admin.get(f"{COMPUTE}/os-hypervisors").json["hypervisors"]
     assert {one["hypervisor_hostname"]: one["state"] for one in hypervisors} == states(as_admin)
@@ -71,7 +71,7 @@ def test_silent_host_is_down_after_30_s_across_conductor_restarts(
     as_admin: Api, conductor: FakeConductor, clock: ManualClock
 ) -> None:
     for _ in range(2):
-        conductor.hears("live-host", seconds=10)
+        conductor.receive_heartbeats("live-host", seconds=10)
         clock.advance(8)
     assert states(as_admin) == {"fake-host": "down", "live-host": "up", "dead-host": "down"}
 
@@ -86,11 +86,11 @@ def test_servers_are_accepted_while_no_heartbeats_are_received(
 ) -> None:
     clock.advance(45)
     server_id = make_server(work=False)
-    assert where(as_admin, server_id) == "fake-host"
+    assert find_host(as_admin, server_id) == "fake-host"
     clock.advance(600)
     assert conductor.sweep() == 0
     assert shown(as_admin, server_id)["status"] == "BUILD"
-    conductor.hears("fake-host", "live-host", seconds=11)
+    conductor.receive_heartbeats("fake-host", "live-host", seconds=11)
     with database.transaction() as session:
         assert list(operations.take_stale_queued(session, clock.now())) == ["fake-host"]
     host.work()
@@ -107,10 +107,10 @@ def test_deadlines_do_not_count_right_after_a_gap(
     assert work is not None
     clock.advance(1200)
     assert (conductor.sweep(), [*host.conductor.host_state().overdue]) == (0, [])
-    conductor.hears("fake-host", seconds=50)
+    conductor.receive_heartbeats("fake-host", seconds=50)
     assert (conductor.sweep(), [*host.conductor.host_state().overdue]) == (0, [])
-    conductor.hears("fake-host", seconds=20)
-    assert conductor.sweep() == 1, "it has had time to be reported"
+    conductor.receive_heartbeats("fake-host", seconds=20)
+    assert conductor.sweep() == 1, "the outcome has had time to be reported"
     assert shown(as_admin, server_id)["status"] == "ERROR"
 
 
@@ -123,12 +123,12 @@ def test_evacuation_is_refused_while_the_host_may_be_alive(
     clock: ManualClock,
 ) -> None:
     server_id = make_server()
-    conductor.hears("live-host", seconds=31)
+    conductor.receive_heartbeats("live-host", seconds=31)
     assert states(as_admin)["fake-host"] == "down"
     clock.advance(11)
     refused = act(as_admin, server_id, {"evacuate": {}}, 400)
     assert "still in use" in refused.json["badRequest"]["message"]
-    conductor.hears("live-host", seconds=1)
+    conductor.receive_heartbeats("live-host", seconds=1)
     act(as_admin, server_id, {"evacuate": {}}, 200, "2.95")
 
 

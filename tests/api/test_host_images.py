@@ -1,4 +1,4 @@
-"""Images for hosts on other computers: who may read and fill which, and downloads that break off."""
+"""Image API for remote hosts: authorization of reads and snapshot uploads, and resumed downloads."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ DATA = bytes(range(256)) * 4096
 
 @pytest.fixture
 def proof(database: Database, host: Host, settings: Settings) -> Callable[[str], dict[str, str]]:
-    """Headers of a host that was added."""
+    """`proof(name)` registers a host credential and returns its HTTP headers."""
 
     def headers(name: str) -> dict[str, str]:
         with database.transaction() as session:
@@ -50,7 +50,7 @@ def test_a_host_reads_the_images_of_its_servers_and_no_others(
     own, other = proof(host.hypervisor.name), proof("another-host")
     path = f"/image/hosts/disks/{image}"
     assert client.get(path).status_code == 401
-    assert client.get(path, headers=own).status_code == 403  # no server of it stands on the image yet
+    assert client.get(path, headers=own).status_code == 403  # none of its servers uses the image yet
     make_server()
     whole = client.get(path, headers=own)
     assert whole.status_code == 200
@@ -65,7 +65,7 @@ def test_a_host_reads_the_images_of_its_servers_and_no_others(
     assert client.get(path, headers=wrong).status_code == 401
 
 
-def test_a_host_fills_only_the_image_that_it_was_told_to_make(
+def test_host_uploads_only_the_snapshot_of_its_own_operation(
     client: Api,
     as_member: Api,
     image: str,
@@ -80,23 +80,23 @@ def test_a_host_fills_only_the_image_that_it_was_told_to_make(
     path = f"/image/hosts/snapshots/{new}?disk_format=raw"
     digest = base64.b64encode(hashlib.sha512(DATA).digest()).decode()
     own, other = ({**each, "Content-Digest": f"sha-512=:{digest}:"} for each in (own, other))
-    assert client.put(path, headers=own, data=DATA).status_code == 403  # nobody has begun to make it
+    assert client.put(path, headers=own, data=DATA).status_code == 403  # no snapshot operation is claimed yet
     work = host.conductor.claim(host.conductor.waiting()[0])
     assert work is not None
     assert client.put(path, headers=other, data=DATA).status_code == 403
     assert client.put(f"/image/hosts/snapshots/{image}", headers=own, data=DATA).status_code == 403
     assert client.put(path, headers={**own, "Content-Digest": ""}, data=DATA).status_code == 400
     assert client.put(path.replace("=raw", "=aki"), headers=own, data=DATA).status_code == 400
-    assert client.put(path, headers=own, data=DATA[:-1] + b"!").status_code == 503  # it may send it again
+    assert client.put(path, headers=own, data=DATA[:-1] + b"!").status_code == 503  # the host may retry
     assert client.put(path, headers=own, data=DATA).status_code == 204
-    assert client.put(path, headers=own, data=DATA).status_code == 204  # it did not hear the answer
+    assert client.put(path, headers=own, data=DATA).status_code == 204  # retry after a lost response
     shown = as_member.get(f"/image/v2/images/{new}").json
     assert (shown["status"], shown["size"], shown["disk_format"]) == ("active", len(DATA), "raw")
     assert as_member.get(f"/image/v2/images/{new}/file").data == DATA
 
 
 class Shaky(BaseHTTPRequestHandler):
-    """An image API that sends so many bytes and then hangs up, and is out of order first."""
+    """An image API that returns errors first and then closes each connection after `at_once` bytes."""
 
     protocol_version = "HTTP/1.1"
     data = DATA
@@ -154,7 +154,7 @@ def reference(data: bytes = DATA) -> ImageRef:
     )
 
 
-def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+def test_download_resumes_after_interruption(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.status = [503, 500]
     images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
@@ -162,10 +162,10 @@ def test_a_download_goes_on_where_it_broke_off(shaky: tuple[type[Shaky], str], t
     assert handler.ranges == ["", "", "", "bytes=300000-", "bytes=600000-", "bytes=900000-"]
     asked = len(handler.ranges)
     assert images.local_path(reference()).read_bytes() == DATA
-    assert len(handler.ranges) == asked  # it is here
+    assert len(handler.ranges) == asked  # served from the cache
 
 
-def test_a_download_whose_length_a_proxy_leaves_out_goes_on_too(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+def test_download_without_content_length_resumes_too(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.says_length = False
     images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)

@@ -7,7 +7,7 @@ from app.core.settings import Settings
 from app.db.database import Database
 from compute_api.operations import host_removal, reaper
 from tests.api.conftest import Api, Host
-from tests.api.test_hosts_life import COMPUTE, room, second, shown
+from tests.api.test_hosts_life import COMPUTE, claimed_memory, second, shown
 from tests.api.test_migrations import act
 
 
@@ -30,7 +30,7 @@ def test_a_host_that_a_migration_needs_is_not_deleted(
     services = as_admin.at("2.96").get(f"{COMPUTE}/os-services").json["services"]
     for service in services:
         refused = as_admin.at("2.96").delete(f"{COMPUTE}/os-services/{service['id']}")
-        assert refused.status_code == 409, "one has the server, the other one what a revert needs"
+        assert refused.status_code == 409, "one host has the server, the other one the disks for a revert"
 
 
 def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
@@ -60,10 +60,10 @@ def test_servers_of_a_lost_host_can_be_deleted_and_hold_nothing(
         assert as_member.delete(f"{COMPUTE}/servers/{server_id}").status_code == 204
     assert as_member.get(f"{COMPUTE}/servers").json["servers"] == []
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
-    assert room(database) == {"other-host": 0}
+    assert claimed_memory(database) == {"other-host": 0}
     assert reaper.reap(database, clock.now(), 60.0) == 0
     host.conductor.register(host.hypervisor.describe())
-    assert room(database) == {"fake-host": 0, "other-host": 0}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 0}
     assert len(host.hypervisor.machines) == 3
     host.reconcile()
     assert host.hypervisor.machines == {}

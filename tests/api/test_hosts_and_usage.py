@@ -1,4 +1,4 @@
-"""Around servers: hosts (hypervisors, services, aggregates, zones), usage, quotas, and what is not here."""
+"""Hosts (hypervisors, services, aggregates, zones), usage, quotas, and unsupported compute APIs."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Two hosts: which of them a server goes to, what happens when one cannot, falls silent, or comes back."""
+"""Scheduling on two hosts: placement, retry of failed builds, hosts that go down and return."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ GIB = 1024
 
 @pytest.fixture
 def other(host: Host, database: Database, clock: ManualClock, settings: Settings) -> Host:
-    """A second host, smaller than the first, so that it comes second."""
+    """A second host with less memory than the first, so that the scheduler prefers the first."""
     return second(database, clock, settings, "other-host", memory_mib=16 * GIB)
 
 
@@ -44,13 +44,13 @@ def shown(api: Api, server_id: str) -> dict[str, Any]:
     return found
 
 
-def where(api: Api, server_id: str) -> str | None:
+def find_host(api: Api, server_id: str) -> str | None:
     name: str | None = shown(api, server_id)["OS-EXT-SRV-ATTR:host"]
     return name
 
 
-def room(database: Database) -> dict[str, int]:
-    """Memory that is claimed of each host."""
+def claimed_memory(database: Database) -> dict[str, int]:
+    """Return the claimed memory of each host in MiB."""
     with database.reading() as session:
         return {host.name: host.memory_mib_used for host in session.query(HostRow)}
 
@@ -59,7 +59,7 @@ def sweep(database: Database, clock: ManualClock) -> int:
     return reaper.reap(database, clock.now(), 60.0)
 
 
-def test_a_server_that_one_host_cannot_make_is_made_on_another(
+def test_failed_build_is_retried_on_another_host(
     as_admin: Api,
     as_member: Api,
     make_server: Callable[..., str],
@@ -69,7 +69,7 @@ def test_a_server_that_one_host_cannot_make_is_made_on_another(
 ) -> None:
     host.hypervisor.fail_next("ensure_running", LaunchFailed("The disk is full."))
     server_id = make_server(work=False)
-    assert where(as_admin, server_id) == "fake-host"
+    assert find_host(as_admin, server_id) == "fake-host"
     (before,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
     host.work()
     found = shown(as_admin, server_id)
@@ -78,7 +78,7 @@ def test_a_server_that_one_host_cannot_make_is_made_on_another(
     found = shown(as_admin, server_id)
     assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
     assert "fault" not in found
-    assert room(database) == {"fake-host": 0, "other-host": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128}
     (port,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
     assert port["binding:host_id"] == "other-host"
     assert (port["id"], port["fixed_ips"]) == (before["id"], before["fixed_ips"])
@@ -94,7 +94,7 @@ def test_a_server_that_one_host_cannot_make_is_made_on_another(
 
     host.hypervisor.ensure_running(other.hypervisor.machines[server_id].spec)
     host.reconcile()
-    assert server_id not in host.hypervisor.machines, "what it has of the server is no longer its own"
+    assert server_id not in host.hypervisor.machines, "the former host removes its machine"
     other.reconcile()
     host.reconcile()
     assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
@@ -124,7 +124,7 @@ def test_three_hosts_are_tried_and_their_reasons_kept(
         assert f"{name}: Reason {number}." in found["fault"]["details"]
     as_admin.delete(f"{COMPUTE}/servers/{server_id}")
     third.work()
-    assert set(room(database).values()) == {0}
+    assert set(claimed_memory(database).values()) == {0}
 
 
 def test_when_no_other_host_has_room_the_fault_says_both(
@@ -138,7 +138,7 @@ def test_when_no_other_host_has_room_the_fault_says_both(
     assert found["fault"]["message"] == (
         "No valid host was found. fake-host: The disk is full.; other-host: it is disabled."
     )
-    assert room(database) == {"fake-host": 128, "other-host": 0}
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 0}
 
 
 def test_a_fault_names_a_few_of_many_hosts(
@@ -171,7 +171,7 @@ def test_a_server_whose_host_was_asked_for_goes_nowhere_else(
     for field in ({"availability_zone": "nova:fake-host"}, {"host": "fake-host"}):
         made = as_admin.at("2.74").post(f"{COMPUTE}/servers", json={"server": body | field}).json["server"]
         host.work()
-        assert where(as_admin, made["id"]) == "fake-host"
+        assert find_host(as_admin, made["id"]) == "fake-host"
         found = shown(as_admin, made["id"])
         assert found["status"] == ("ERROR" if "availability_zone" in field else "ACTIVE")
     refused = as_admin.at("2.74").post(f"{COMPUTE}/servers", json={"server": body | {"host": "nobody"}})
@@ -198,7 +198,7 @@ def test_unshelving_tries_another_host_too(
     other.work()
     found = shown(as_admin, server_id)
     assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
-    assert room(database) == {"fake-host": 0, "other-host": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128}
 
 
 def test_queued_builds_are_rescheduled_when_their_host_goes_down(
@@ -208,15 +208,15 @@ def test_queued_builds_are_rescheduled_when_their_host_goes_down(
     (waiting,) = host.conductor.waiting()
     assert sweep(database, clock) == 0
     clock.advance(31)
-    assert sweep(database, clock) == 0, "nobody else is there to take it"
-    assert where(as_admin, server_id) == "fake-host"
+    assert sweep(database, clock) == 0, "no other host is up"
+    assert find_host(as_admin, server_id) == "fake-host"
     other.conductor.heartbeat()
     assert sweep(database, clock) == 1
-    assert host.conductor.claim(waiting) is None, "it comes too late"
+    assert host.conductor.claim(waiting) is None, "the operation was rescheduled"
     other.work()
     found = shown(as_admin, server_id)
     assert (found["status"], found["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "other-host")
-    assert room(database) == {"fake-host": 0, "other-host": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128}
     assert sweep(database, clock) == 0
 
 
@@ -234,7 +234,7 @@ def test_running_operations_of_a_host_that_is_down_fail_when_overdue(
     assert work is not None
     clock.advance(31)
     other.conductor.heartbeat()
-    assert sweep(database, clock) == 0, "its machine may run there"
+    assert sweep(database, clock) == 0, "the host may still run the machine"
     clock.advance(3700)
     assert sweep(database, clock) == 1
     found = shown(log_in("admin"), server_id)
@@ -242,7 +242,7 @@ def test_running_operations_of_a_host_that_is_down_fail_when_overdue(
     assert found["fault"]["message"] == "The host did not finish within 3660 seconds."
 
 
-def test_nothing_waits_for_ever_for_a_host_that_is_gone(
+def test_operations_of_a_lost_host_fail_after_their_deadline(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], host: Host, database: Database, clock: ManualClock
 ) -> None:
     server_id = make_server()
@@ -268,7 +268,7 @@ def test_deletes_on_a_host_that_is_down_end_at_once(
     assert as_member.get(f"{COMPUTE}/servers/{asked_after}").status_code == 404
     assert sweep(database, clock) == 1
     assert as_member.get(f"{COMPUTE}/servers/{asked_before}").status_code == 404
-    assert room(database) == {"fake-host": 0}
+    assert claimed_memory(database) == {"fake-host": 0}
     assert as_member.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"] == 0
     assert len(host.hypervisor.machines) == 2
     host.conductor.heartbeat()
@@ -289,8 +289,8 @@ def test_hints_say_beside_whom_a_server_is(
         return server_id
 
     apart = create(different_host=[first])
-    assert where(as_admin, apart) == "other-host"
-    assert where(as_admin, create(same_host=apart)) == "other-host"
+    assert find_host(as_admin, apart) == "other-host"
+    assert find_host(as_admin, create(same_host=apart)) == "other-host"
     nowhere = shown(as_admin, create(different_host=[first, apart]))
     assert nowhere["status"] == "ERROR"
     assert "the hint different_host names servers there" in nowhere["fault"]["message"]
@@ -301,7 +301,7 @@ def test_hints_say_beside_whom_a_server_is(
 def test_hints_reveal_no_hosts_of_other_projects(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], image: str, host: Host, other: Host
 ) -> None:
-    """Another project's server is as unknown as one that does not exist: no host is beside it, none is avoided."""
+    """Servers of other projects count as missing: same_host matches no host, different_host excludes none."""
     as_member.patch(
         f"/image/v2/images/{image}",
         json=[{"op": "replace", "path": "/visibility", "value": "community"}],
@@ -313,13 +313,13 @@ def test_hints_reveal_no_hosts_of_other_projects(
         body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1"}, "os:scheduler_hints": {hint: named}}
         answer = as_admin.post(f"{COMPUTE}/servers", json=body)
         assert answer.status_code == 202, answer.text
-        hosts[hint, named == foreign] = where(as_admin, answer.json["server"]["id"])
+        hosts[hint, named == foreign] = find_host(as_admin, answer.json["server"]["id"])
     assert hosts["same_host", True] is hosts["same_host", False] is None
-    assert hosts["different_host", True] == where(as_admin, make_server())
+    assert hosts["different_host", True] == find_host(as_admin, make_server())
 
 
 @pytest.mark.parametrize("key", ["aggregate_instance_extra_specs:disk", "disk"])
-def test_flavors_ask_for_hosts_by_their_aggregates(
+def test_flavor_extra_specs_match_aggregate_metadata(
     as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, key: str
 ) -> None:
     made = as_admin.post(f"{COMPUTE}/os-aggregates", json={"aggregate": {"name": "fast"}}).json["aggregate"]
@@ -333,8 +333,8 @@ def test_flavors_ask_for_hosts_by_their_aggregates(
     assert "other-host: its aggregates lack what the flavor asks for" in found["fault"]["message"]
     as_admin.post(action, json={"set_metadata": {"metadata": {"disk": "hdd, nvme"}}})
     server_id = make_server(flavorRef="fast", work=False)
-    assert where(as_admin, server_id) == "other-host"
-    assert where(as_admin, make_server(work=False)) == "fake-host"
+    assert find_host(as_admin, server_id) == "other-host"
+    assert find_host(as_admin, make_server(work=False)) == "fake-host"
 
 
 def test_a_host_is_drained_and_removed(
@@ -351,7 +351,7 @@ def test_a_host_is_drained_and_removed(
     path = f"{COMPUTE}/os-services/{by_name['fake-host']}"
     server_id = make_server()
     assert api.put(path, json={"status": "disabled", "disabled_reason": "old"}).status_code == 200
-    assert where(as_admin, make_server(work=False)) == "other-host"
+    assert find_host(as_admin, make_server(work=False)) == "other-host"
     made = as_admin.post(f"{COMPUTE}/os-aggregates", json={"aggregate": {"name": "a"}}).json["aggregate"]
     aggregate = f"{COMPUTE}/os-aggregates/{made['id']}"
     as_admin.post(f"{aggregate}/action", json={"add_host": {"host": "fake-host"}})
@@ -359,7 +359,7 @@ def test_a_host_is_drained_and_removed(
     assert (refused.status_code, "hosting instances" in refused.text) == (409, True)
     as_member.post(f"{COMPUTE}/servers/{server_id}/action", json={"os-stop": None})
     host.work()
-    assert shown(as_admin, server_id)["status"] == "SHUTOFF", "what it has goes on being served"
+    assert shown(as_admin, server_id)["status"] == "SHUTOFF", "a disabled host still executes operations of its servers"
     as_member.delete(f"{COMPUTE}/servers/{server_id}")
     host.work()
     assert "would register again" in api.delete(path).text
@@ -378,15 +378,15 @@ def test_a_host_that_is_forced_down_is_down_at_once(
     waiting = make_server(work=False)
     body = {"host": "fake-host", "binary": "nova-compute", "forced_down": True}
     assert as_admin.at("2.11").put(f"{COMPUTE}/os-services/force-down", json=body).status_code == 200
-    assert where(as_admin, make_server(work=False)) == "other-host"
+    assert find_host(as_admin, make_server(work=False)) == "other-host"
     assert other.work() == 1
     assert sweep(database, clock) == 1
-    assert where(as_admin, waiting) == "other-host"
+    assert find_host(as_admin, waiting) == "other-host"
 
 
 @contextmanager
-def at_work(*hosts: Host) -> Iterator[None]:
-    """Agents of the hosts, each in a thread."""
+def run_agents(*hosts: Host) -> Iterator[None]:
+    """Run an agent for each host in a thread."""
     agents = [Agent(host.conductor, host.hypervisor, threads=2, grace_seconds=1.0) for host in hosts]
     threads = []
     for agent in agents:
@@ -402,10 +402,10 @@ def at_work(*hosts: Host) -> Iterator[None]:
             thread.join()
 
 
-def until(look: Callable[[], bool]) -> None:
+def wait_until(look: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not look():
-        assert time.monotonic() < end, "what was waited for did not come"
+        assert time.monotonic() < end, "timeout waiting for a condition"
         time.sleep(0.02)
 
 
@@ -418,33 +418,33 @@ def test_returning_host_keeps_its_servers_and_removes_moved_ones(
     database: Database,
     clock: ManualClock,
 ) -> None:
-    with at_work(host):
+    with run_agents(host):
         kept, shut_off, deleted = (make_server(work=False) for _ in range(3))
-        until(lambda: all(shown(as_admin, one)["status"] == "ACTIVE" for one in (kept, shut_off, deleted)))
+        wait_until(lambda: all(shown(as_admin, one)["status"] == "ACTIVE" for one in (kept, shut_off, deleted)))
     waiting = make_server(work=False)
-    assert where(as_admin, waiting) == "fake-host"
+    assert find_host(as_admin, waiting) == "fake-host"
     clock.advance(31)
     other.conductor.heartbeat()
-    with at_work(other):
+    with run_agents(other):
         assert as_member.delete(f"{COMPUTE}/servers/{deleted}").status_code == 204
         assert sweep(database, clock) == 1
-        until(lambda: shown(as_admin, waiting)["status"] == "ACTIVE")
-        # The host had begun what it never said that it began.
+        wait_until(lambda: shown(as_admin, waiting)["status"] == "ACTIVE")
+        # The host had started the build before it went down, without recording a completion.
         host.hypervisor.ensure_running(other.hypervisor.machines[waiting].spec)
         host.hypervisor.guest_powers_off(shut_off)
-        with at_work(host):
-            until(lambda: shown(as_admin, shut_off)["status"] == "SHUTOFF")
+        with run_agents(host):
+            wait_until(lambda: shown(as_admin, shut_off)["status"] == "SHUTOFF")
             assert sorted(host.hypervisor.machines) == sorted([kept, shut_off])
             assert list(other.hypervisor.machines) == [waiting]
             assert host.hypervisor.machines[kept].starts == 1
             as_member.post(f"{COMPUTE}/servers/{shut_off}/action", json={"os-start": None})
-            until(lambda: shown(as_admin, shut_off)["status"] == "ACTIVE")
+            wait_until(lambda: shown(as_admin, shut_off)["status"] == "ACTIVE")
     for server_id in (kept, shut_off, waiting):
         assert shown(as_member, server_id)["status"] == "ACTIVE"
-    assert room(database) == {"fake-host": 256, "other-host": 128}
+    assert claimed_memory(database) == {"fake-host": 256, "other-host": 128}
 
 
-def test_a_host_that_takes_long_to_look_around_is_not_down(as_admin: Api, host: Host, clock: ManualClock) -> None:
+def test_slow_reconciliation_does_not_delay_heartbeats(as_admin: Api, host: Host, clock: ManualClock) -> None:
     looks, go_on = threading.Event(), threading.Event()
 
     def before(method: str, _machine_id: str) -> None:
@@ -462,7 +462,7 @@ def test_a_host_that_takes_long_to_look_around_is_not_down(as_admin: Api, host: 
     try:
         assert looks.wait(60)
         clock.advance(31)
-        until(lambda: as_admin.get(f"{COMPUTE}/os-services").json["services"][0]["state"] == "up")
+        wait_until(lambda: as_admin.get(f"{COMPUTE}/os-services").json["services"][0]["state"] == "up")
     finally:
         go_on.set()
         agent.stop()

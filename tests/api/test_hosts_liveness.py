@@ -38,7 +38,7 @@ def test_heartbeats_of_many_hosts_are_recorded_at_once(
         hosts.record_heartbeats(session, {"one": now - timedelta(seconds=25)})
         hosts.record_heartbeats(session, {})
         (one,) = (found for found in hosts.list_hosts(session) if found.name == "one")
-        assert one.last_seen == now, "news that come late take nothing back"
+        assert one.last_seen == now, "an older heartbeat does not replace a newer one"
     clock.advance(11)
     assert states(as_admin)["two"] == "down"
 
@@ -57,12 +57,12 @@ def test_hosts_are_notified_again_of_queued_operations_at_intervals(
     waiting = list(host.conductor.waiting())
     assert len(waiting) == 2
     assert stale() == {"fake-host": waiting}
-    assert stale() == {}, "another process has told it"
+    assert stale() == {}, "another process has sent the notification"
     clock.advance(5)
     host.conductor.claim(waiting[0])
     assert stale() == {"fake-host": waiting[1:]}
     clock.advance(26)
-    assert stale() == {}, "nobody listens there"
+    assert stale() == {}, "hosts that are down are not notified"
     host.conductor.heartbeat()
     assert stale() == {"fake-host": waiting[1:]}
     host.work()
@@ -70,7 +70,7 @@ def test_hosts_are_notified_again_of_queued_operations_at_intervals(
     assert stale() == {}
 
 
-def test_a_host_that_is_forgotten_takes_its_heartbeat_along(host: Host, database: Database) -> None:
+def test_deleted_host_loses_its_heartbeat(host: Host, database: Database) -> None:
     with database.transaction() as session:
         session.delete(hosts.find(session, "fake-host"))
     host.conductor.register(host.hypervisor.describe())
@@ -78,7 +78,7 @@ def test_a_host_that_is_forgotten_takes_its_heartbeat_along(host: Host, database
         assert session.query(HostRow).count() == 1
 
 
-def test_a_host_beside_the_database_tells_the_next_one_to_go_on(
+def test_local_conductor_notifies_the_next_host_of_a_migration(
     as_admin: Api,
     make_server: Callable[..., str],
     host: Host,
@@ -100,7 +100,7 @@ def test_a_host_beside_the_database_tells_the_next_one_to_go_on(
     assert as_admin.at("2.56").post(path, json={"migrate": {"host": "other-host"}}).status_code == 202
     (first,) = [name for name, conductor in conductors.items() if conductor.waiting()]
     told.append(first)
-    for name in told:  # each says who is next
+    for name in told:  # each completion notifies the next host
         for operation_id in conductors[name].waiting():
             work = conductors[name].claim(operation_id)
             assert work is not None

@@ -93,9 +93,7 @@ def test_no_token_is_401_and_no_project_403(cloud: ImageCloud) -> None:
     assert cloud.actor("unscoped").get("/images").status_code == 403
 
 
-def test_other_projects_do_not_see_it_and_may_not_change_what_they_see(
-    member: Actor, admin: Actor, other: Actor
-) -> None:
+def test_other_projects_cannot_see_private_or_change_public_images(member: Actor, admin: Actor, other: Actor) -> None:
     own = member.make(visibility="private")
     assert other.get(f"/images/{own['id']}").status_code == 404
     assert other.call("DELETE", f"/images/{own['id']}").status_code == 404

@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures come by import)
-"""Staged uploads and imports: what is asked for is done once, by whoever is there, or says why not."""
+"""Staged uploads and imports: each import runs once, on any worker, and failures have a message."""
 
 import hashlib
 import socket
@@ -30,7 +30,7 @@ QCOW2 = b"QFI\xfb" + bytes(4092)
 
 
 class Web(BaseHTTPRequestHandler):
-    """A web server with files that are good, cut off, and elsewhere."""
+    """A web server with complete files, truncated files (/cut…), redirects (/to/…) and a slow file (/drip)."""
 
     files: ClassVar[dict[str, bytes]] = {"/disk": RAW, "/broken.qcow2": QCOW2}
     seen: ClassVar[list[str]] = []
@@ -78,7 +78,7 @@ def web() -> Iterator[str]:
 
 @pytest.fixture
 def worker(cloud: ImageCloud) -> ImportWorker:
-    """Reaches loopback, which only operators allow."""
+    """An import worker that may connect to loopback, as operators can allow."""
     worker: ImportWorker = cloud.app.extensions["sixstack.images.worker"]
     worker.egress_policy = EgressPolicy(ports=frozenset(), allowed=(ip_network("127.0.0.0/8"),))
     return worker
@@ -273,7 +273,7 @@ def test_addresses_that_only_the_cloud_can_reach_are_not_reached(
     assert f"{host.strip('[]')} was not found or has no public address" in task["message"]
 
 
-def test_a_refused_name_and_an_unknown_one_look_alike(
+def test_refused_and_unknown_names_give_the_same_message(
     member: Actor, worker: ImportWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message reveals neither that an internal name exists nor its address."""
@@ -296,10 +296,10 @@ def test_a_refused_name_and_an_unknown_one_look_alike(
 
 
 @pytest.mark.parametrize(("path", "status"), [("/disk", "success"), ("/to/{url}/disk", "failure")])
-def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
+def test_import_connects_to_the_address_that_was_checked(
     member: Actor, worker: ImportWorker, web: str, monkeypatch: pytest.MonkeyPatch, path: str, status: str
 ) -> None:
-    """A name server of the user's own first names an allowed address, then one that only the cloud can reach."""
+    """DNS rebinding: the user's name server returns first an allowed address, then an internal one."""
     port = int(web.rpartition(":")[2])
     worker.egress_policy = EgressPolicy(ports=frozenset(), allowed=(ip_network("127.0.0.2/32"),))
     answers, real, url = ["127.0.0.2", "127.0.0.1"], socket.getaddrinfo, f"http://rebinding.example:{port}"
@@ -320,7 +320,7 @@ def test_a_name_whose_address_changes_leads_only_where_it_was_checked(
         thread.join()
     [task] = member.get(f"/images/{image_id}/tasks").get_json()["tasks"]
     assert task["status"] == status, task
-    assert Web.seen == [path.format(url=url)], "nothing was asked of 127.0.0.1"
+    assert Web.seen == [path.format(url=url)], "no request reached 127.0.0.1"
     assert status == "success" or "rebinding.example was not found or has no public address" in task["message"]
 
 
@@ -374,10 +374,10 @@ def test_an_image_deleted_while_it_is_imported_leaves_nothing(
     assert (task["status"], task["message"]) == ("failure", "The image was deleted.")
 
 
-def test_of_a_server_that_is_slow_on_purpose_one_gets_away(
+def test_import_from_a_slow_server_ends_when_the_image_is_deleted(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
 ) -> None:
-    """The import stays with who is at it, however few bytes come, and ends with its image."""
+    """The worker renews its lease however slowly bytes arrive; deleting the image ends the import."""
     image_id = member.create()["id"]
     assert start(member, image_id, "web-download", uri=f"{web}/drip") == 202
     Web.hurry.clear()

@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures come by import)
-"""Lists of images: who sees what, filters, order, pages."""
+"""Image lists: visibility, filters, sort order, pages."""
 
 from urllib.parse import quote
 from uuid import uuid4
@@ -11,7 +11,7 @@ from tests.api.image_fixtures import RAW, Actor, ImageCloud, admin, cloud, membe
 
 @pytest.fixture
 def several(cloud: ImageCloud, member: Actor) -> list[str]:
-    """Five images, a minute apart."""
+    """Five images, created a minute apart."""
     made = []
     for number, name in enumerate(["one", "two", "three", "four", "five"]):
         cloud.clock.advance(60)

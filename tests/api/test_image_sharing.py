@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures come by import)
-"""Images shared with other projects, and images taken out of use."""
+"""Image members and deactivated images."""
 
 from uuid import uuid4
 

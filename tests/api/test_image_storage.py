@@ -1,5 +1,5 @@
 # ruff: noqa: F811 (fixtures come by import)
-"""Where the bytes are: files or object storage, compressed uploads, quota, a full disk, and what hosts get."""
+"""Image store (files, S3), compressed uploads, quotas, full disks, and image access of hosts."""
 
 import gzip
 import hashlib
@@ -42,7 +42,7 @@ CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
 
 @pytest.fixture
 def qcow2(tmp_path: Path) -> bytes:
-    """A qcow2 of a 4 MiB disk."""
+    """A qcow2 image of a 4 MiB disk."""
     path = tmp_path / "made.qcow2"
     subprocess.run(["qemu-img", "create", "-f", "qcow2", path, "4M"], check=True, capture_output=True)
     return path.read_bytes()
@@ -61,7 +61,7 @@ def ref(cloud: ImageCloud, image_id: str) -> ImageRef:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.ZstdCompressor().compress])
-def test_a_compressed_image_comes_back_as_it_was_and_hosts_get_the_disk(
+def test_compressed_images_are_unpacked_only_for_hosts(
     cloud: ImageCloud, member: Actor, qcow2: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     packed = pack(qcow2)
@@ -152,7 +152,7 @@ def test_uploads_side_by_side_do_not_overrun_the_quota(cloud: ImageCloud, member
     first, second = member.create()["id"], member.create()["id"]
 
     class Body:
-        """While the first upload is under way, one comes that leaves it too little."""
+        """During this upload, a second one uses the rest of the quota."""
 
         sent = 0
 
@@ -175,7 +175,7 @@ def test_uploads_side_by_side_do_not_overrun_the_quota(cloud: ImageCloud, member
 
 
 class FullStore(FileStore):
-    """A disk that has no room after so many bytes."""
+    """A store that is full for writes of more than `room` bytes."""
 
     room = 1000
 
@@ -192,7 +192,7 @@ class FullStore(FileStore):
         return writer
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(cloud: ImageCloud, member: Actor) -> None:
+def test_upload_to_a_full_disk_is_413_and_leaves_nothing(cloud: ImageCloud, member: Actor) -> None:
     store = FullStore(cloud.store.directory)
     cloud.app.extensions["sixstack.images.store"] = store
     image_id = member.create()["id"]
@@ -269,9 +269,7 @@ def test_two_uploads_at_once_never_mix(cloud: ImageCloud, member: Actor) -> None
     assert len(set(content)) == 1
 
 
-def test_two_uploads_at_once_do_not_take_a_quota_together_that_each_of_them_keeps(
-    cloud: ImageCloud, member: Actor
-) -> None:
+def test_concurrent_uploads_do_not_exceed_the_quota_together(cloud: ImageCloud, member: Actor) -> None:
     bounds = Limits(len(RAW), len(RAW), 2 * len(RAW) - 1)
     refused: list[str] = []
 
@@ -288,13 +286,13 @@ def test_two_uploads_at_once_do_not_take_a_quota_together_that_each_of_them_keep
     first, second = member.create()["id"], member.create()["id"]
     other = threading.Thread(target=fill, args=(second, images.set_active))
 
-    def counted(image: Image, stored: StoredContent, now: datetime) -> None:
-        """Between the look at the quota and the commit: the other waits for the commit, or is done too early."""
+    def start_other(image: Image, stored: StoredContent, now: datetime) -> None:
+        """Start the other upload between quota check and commit: without locking it finishes before this commit."""
         images.set_active(image, stored, now)
         other.start()
         other.join(0.5)
 
-    fill(first, counted)
+    fill(first, start_other)
     other.join()
     assert refused == [second]
     assert list(cloud.store.names()) == [first]
@@ -312,10 +310,10 @@ def test_orphans_are_removed_and_nothing_else(cloud: ImageCloud, member: Actor) 
     assert member.upload(queued).status_code == 204
 
 
-def test_no_upload_begins_while_what_is_left_of_another_is_removed(
+def test_no_upload_starts_during_removal_of_orphans(
     cloud: ImageCloud, member: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or what it stored would be removed with the rest: other machines that start meanwhile leave the claim alone."""
+    """Otherwise its objects would be removed too. Recovery on other machines keeps the claim of the removal."""
     queued = member.create()["id"]
     (cloud.store.directory / queued).write_bytes(b"left")
     remove, answers = images.delete_objects, []
@@ -374,7 +372,7 @@ def test_a_snapshot_that_is_refused_leaves_nothing(
     assert member.show(waiting)["status"] == "active"
 
 
-def test_a_snapshot_whose_writer_died_is_begun_anew_and_one_whose_image_was_deleted_is_not(
+def test_interrupted_snapshot_restarts_unless_its_image_is_deleted(
     cloud: ImageCloud, member: Actor, qcow2: bytes
 ) -> None:
     torn, deleted = member.create()["id"], member.create()["id"]
@@ -385,7 +383,7 @@ def test_a_snapshot_whose_writer_died_is_begun_anew_and_one_whose_image_was_dele
         then()
 
     first = content(lambda: keep_snapshot(cloud, torn, qcow2))
-    with pytest.raises(errors.NotFound):  # it has lost its claim to who came after it
+    with pytest.raises(errors.NotFound):  # the retry has taken over its claim
         snapshots.store_snapshot(cloud.database, cloud.clock, cloud.store, Snapshot(torn, **told), first, -1)
     assert member.show(torn)["status"] == "active"
     assert member.get(f"/images/{torn}/file").data == qcow2

@@ -81,7 +81,7 @@ class RemoteLike(RemoteConductor):
 
 
 class Broken(FakeHypervisor):
-    """A host where nothing starts."""
+    """A fake host on which every machine fails to start."""
 
     def ensure_running(self, spec: MachineSpec) -> MachineReport:
         logging.getLogger("hypervisor.machines.launch").info("starting %s", spec.name)

@@ -1,4 +1,4 @@
-"""Servers that go from host to host through the API: alive, stopped, resized, evacuated; and what fails on the way."""
+"""Live migration, cold migration, resize and evacuation through the API, and their failures."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,8 +40,8 @@ def shown(api: Api, server_id: str) -> dict[str, Any]:
     return found
 
 
-def rests(api: Api, server_id: str) -> tuple[str, str | None, str]:
-    """Status, task and host."""
+def read_state(api: Api, server_id: str) -> tuple[str, str | None, str]:
+    """Return status, task state and host."""
     found = shown(api, server_id)
     return found["status"], found["OS-EXT-STS:task_state"], found["OS-EXT-SRV-ATTR:host"]
 
@@ -63,8 +63,8 @@ def live(host: str | None = None) -> dict[str, Any]:
     return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
 
 
-def room(database: Database) -> dict[str, int]:
-    """Memory that is claimed of each host, and of the project's quota."""
+def claimed_memory(database: Database) -> dict[str, int]:
+    """Return the claimed memory of each host and of the project's quota in MiB."""
     with database.reading() as session:
         taken = {host.name: host.memory_mib_used for host in session.query(HostRow)}
         return {**taken, "quota": sum(one.ram for one in session.query(ProjectUsage))}
@@ -78,14 +78,14 @@ def secrets_left(database: Database) -> list[object]:
 
 
 def work(*hosts: Host) -> None:
-    """All hosts work until none has anything to do; they look both ways in between."""
+    """Execute operations on all hosts until none is queued, with reconciliation in between."""
     while sum(host.work() for host in hosts):
         for host in hosts:
             host.reconcile()
 
 
 def step(host: Host, outcome: Outcome | None = None) -> str:
-    """The host does the one thing that waits; the task it was."""
+    """Execute the only queued operation and return its task."""
     (operation_id,) = host.conductor.waiting()
     one = host.conductor.claim(operation_id)
     assert one is not None
@@ -93,7 +93,7 @@ def step(host: Host, outcome: Outcome | None = None) -> str:
     return one.task
 
 
-def test_a_server_moves_while_its_guest_goes_on(
+def test_live_migration_moves_a_running_server(
     as_admin: Api, as_member: Api, make_server: MakeServer, host: Host, other: Host, database: Database
 ) -> None:
     server_id = make_server()
@@ -101,8 +101,8 @@ def test_a_server_moves_while_its_guest_goes_on(
     (before,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
     act(as_member, server_id, live(), 403)
     act(as_admin, server_id, live())
-    assert rests(as_admin, server_id) == ("MIGRATING", "migrating", "fake-host")
-    assert room(database) == {"fake-host": 128, "other-host": 128, "quota": 128}
+    assert read_state(as_admin, server_id) == ("MIGRATING", "migrating", "fake-host")
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 128, "quota": 128}
     act(as_member, server_id, {"os-stop": None}, 409)
 
     assert step(host) == "migration_offer"
@@ -124,13 +124,13 @@ def test_a_server_moves_while_its_guest_goes_on(
     assert other.hypervisor.machines[server_id].state is not MachineState.RUNNING
     work(host, other)
 
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")
     assert server_id not in host.hypervisor.machines
     assert other.hypervisor.machines[server_id].disk == b"written"
     assert other.hypervisor.machines[server_id].starts == 1
     (port,) = as_admin.get(f"/network/v2.0/ports?device_id={server_id}").json["ports"]
     assert (port["binding:host_id"], port["fixed_ips"]) == ("other-host", before["fixed_ips"])
-    assert room(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
     (one,) = migrations(as_admin)
     assert (one["status"], one["migration_type"]) == ("completed", "live-migration")
     assert (one["source_compute"], one["dest_compute"], one["dest_host"]) == ("fake-host", "other-host", "::1")
@@ -142,7 +142,7 @@ def test_a_server_moves_while_its_guest_goes_on(
 
     as_member.delete(f"{COMPUTE}/servers/{server_id}")
     work(host, other)
-    assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
 
 
 @pytest.mark.parametrize("method", ["begin_migration", "prepare_migration", "perform_migration", "finish_migration"])
@@ -160,10 +160,10 @@ def test_a_live_migration_that_fails_leaves_the_server_as_it_was(
     failing.hypervisor.fail_next(method, HypervisorError("Something is in the way."))
     act(as_admin, server_id, live("other-host"))
     work(host, other)
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "fake-host")
     assert host.hypervisor.machines[server_id].state is MachineState.RUNNING
     assert server_id not in other.hypervisor.machines
-    assert room(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
     (one,) = migrations(as_admin)
     assert one["status"] == "error"
     assert secrets_left(database) == []
@@ -171,7 +171,7 @@ def test_a_live_migration_that_fails_leaves_the_server_as_it_was(
     assert action["message"] == "Error"
     act(as_admin, server_id, live())
     work(host, other)
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")
 
 
 def test_a_live_migration_is_aborted(
@@ -180,11 +180,11 @@ def test_a_live_migration_is_aborted(
     server_id = make_server()
     act(as_admin, server_id, live())
     path = f"{COMPUTE}/servers/{server_id}/migrations/{migrations(as_admin)[0]['id']}"
-    assert as_admin.at("2.24").delete(path).status_code == 400, "only from 2.65 on before it runs"
+    assert as_admin.at("2.24").delete(path).status_code == 400, "microversion 2.65 added the abort of queued migrations"
     assert as_admin.at("2.65").delete(path).status_code == 202
     work(host, other)
     assert migrations(as_admin)[0]["status"] == "cancelled"
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "fake-host")
 
     act(as_admin, server_id, live())
     path = f"{COMPUTE}/servers/{server_id}/migrations/{migrations(as_admin)[0]['id']}"
@@ -197,8 +197,8 @@ def test_a_live_migration_is_aborted(
     )
     work(host, other)
     assert migrations(as_admin)[0]["status"] == "cancelled"
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
-    assert room(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "fake-host")
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
 
 
 def test_a_deleted_server_moves_nowhere(
@@ -215,11 +215,11 @@ def test_a_deleted_server_moves_nowhere(
             one.reconcile()
         assert host.hypervisor.machines == other.hypervisor.machines == {}
         assert as_admin.get(f"{COMPUTE}/servers/{server_id}").status_code == 404
-        assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
+        assert claimed_memory(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
         assert secrets_left(database) == []
 
 
-def test_a_destination_that_dies_before_it_is_sent_anything_costs_nothing(
+def test_destination_lost_before_the_transfer_cancels_the_migration(
     as_admin: Api,
     make_server: MakeServer,
     host: Host,
@@ -235,8 +235,8 @@ def test_a_destination_that_dies_before_it_is_sent_anything_costs_nothing(
     host.conductor.heartbeat()
     assert reaper.reap(database, clock.now(), 60.0)
     work(host)
-    assert rests(log_in("admin"), server_id) == ("ACTIVE", None, "fake-host")
-    assert room(database)["other-host"] == 0
+    assert read_state(log_in("admin"), server_id) == ("ACTIVE", None, "fake-host")
+    assert claimed_memory(database)["other-host"] == 0
 
 
 def test_a_server_is_migrated_cold_and_confirmed_or_taken_back(
@@ -245,33 +245,35 @@ def test_a_server_is_migrated_cold_and_confirmed_or_taken_back(
     server_id = make_server()
     host.hypervisor.machines[server_id].disk = b"written"
     act(as_admin, server_id, {"migrate": None})
-    assert rests(as_admin, server_id) == ("RESIZE", "resize_migrating", "fake-host")
+    assert read_state(as_admin, server_id) == ("RESIZE", "resize_migrating", "fake-host")
     work(host, other)
-    assert rests(as_admin, server_id) == ("VERIFY_RESIZE", None, "other-host")
-    assert host.hypervisor.machines[server_id].state is MachineState.SHUTOFF, "it may go back"
+    assert read_state(as_admin, server_id) == ("VERIFY_RESIZE", None, "other-host")
+    assert host.hypervisor.machines[server_id].state is MachineState.SHUTOFF, (
+        "the source keeps the machine for a revert"
+    )
     assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
     assert other.hypervisor.machines[server_id].disk == b"written"
-    assert room(database) == {"fake-host": 128, "other-host": 128, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 128, "quota": 128}
 
     act(as_member, server_id, {"revertResize": None})
     work(host, other)
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "fake-host")
     assert host.hypervisor.machines[server_id].state is MachineState.RUNNING
     assert server_id not in other.hypervisor.machines
-    assert room(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 128, "other-host": 0, "quota": 128}
     assert [one["status"] for one in migrations(as_admin)] == ["reverted"]
 
     act(as_member, server_id, {"os-stop": None})
     work(host)
     act(as_admin, server_id, {"migrate": {"host": "other-host"}})
     work(host, other)
-    assert rests(as_admin, server_id) == ("VERIFY_RESIZE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("VERIFY_RESIZE", None, "other-host")
     assert other.hypervisor.machines[server_id].state is MachineState.SHUTOFF
     act(as_member, server_id, {"confirmResize": None}, 204)
     work(host, other)
-    assert rests(as_admin, server_id) == ("SHUTOFF", None, "other-host")
+    assert read_state(as_admin, server_id) == ("SHUTOFF", None, "other-host")
     assert server_id not in host.hypervisor.machines
-    assert room(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
     assert [one["status"] for one in migrations(as_admin)] == ["confirmed", "reverted"]
     assert secrets_left(database) == []
 
@@ -288,21 +290,21 @@ def test_a_resize_that_its_host_has_no_room_for_goes_to_another(
         session.query(HostRow).filter_by(name="other-host").update({"memory_mib_limit": 256})
     act(as_member, server_id, {"resize": {"flavorRef": "2"}})
     work(host, other)
-    assert rests(as_admin, server_id) == ("VERIFY_RESIZE", None, "fake-host")
+    assert read_state(as_admin, server_id) == ("VERIFY_RESIZE", None, "fake-host")
     assert host.hypervisor.machines[server_id].spec.memory_mib == 512
-    assert room(database) == {"fake-host": 512, "other-host": 128, "quota": 512}
+    assert claimed_memory(database) == {"fake-host": 512, "other-host": 128, "quota": 512}
     act(as_member, server_id, {"revertResize": None})
     work(host, other)
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")
     assert other.hypervisor.machines[server_id].spec.memory_mib == 128
-    assert room(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
 
     host.hypervisor.fail_next("prepare_migration", HypervisorError("no"))
     act(as_member, server_id, {"resize": {"flavorRef": "2"}})
     work(host, other)
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")
     assert shown(as_admin, server_id)["flavor"]["ram"] == 128
-    assert room(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 128, "quota": 128}
 
     act(as_member, server_id, {"resize": {"flavorRef": "2"}})
     work(host, other)
@@ -311,7 +313,7 @@ def test_a_resize_that_its_host_has_no_room_for_goes_to_another(
     for one in (host, other):
         one.reconcile()
     assert host.hypervisor.machines == other.hypervisor.machines == {}
-    assert room(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 0, "quota": 0}
 
 
 def test_a_resize_on_its_own_host_is_in_the_list_of_migrations(
@@ -349,15 +351,15 @@ def test_servers_of_a_host_that_is_down_are_evacuated(
     act(as_admin, server_id, {"evacuate": {"onSharedStorage": True}}, 400, "2.13")
     answer = act(as_admin, server_id, {"evacuate": {"onSharedStorage": False}}, 200, "2.13")
     assert answer.json["adminPass"]
-    assert rests(as_admin, server_id) == ("REBUILD", "rebuilding", "other-host")
+    assert read_state(as_admin, server_id) == ("REBUILD", "rebuilding", "other-host")
     assert act(as_admin, second, {"evacuate": {}}, 200, "2.95").data == b""
     other.work()
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
-    assert rests(as_admin, second) == ("SHUTOFF", None, "other-host")
-    assert room(database) == {"fake-host": 0, "other-host": 256, "quota": 256}
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, second) == ("SHUTOFF", None, "other-host")
+    assert claimed_memory(database) == {"fake-host": 0, "other-host": 256, "quota": 256}
     assert {(one["migration_type"], one["status"]) for one in migrations(as_admin)} == {("evacuation", "done")}
 
-    # The host was not dead after all: never two of them.
+    # The host returns: it removes its machine, so that the server never runs twice.
     host.conductor.heartbeat()
     host.work()
     host.reconcile()
@@ -365,7 +367,7 @@ def test_servers_of_a_host_that_is_down_are_evacuated(
     assert other.hypervisor.machines[server_id].state is MachineState.RUNNING
 
 
-def test_what_cannot_be_is_refused_in_novas_words(
+def test_impossible_migrations_are_refused_with_novas_messages(
     as_admin: Api, as_member: Api, make_server: MakeServer, host: Host, clock: ManualClock
 ) -> None:
     server_id = make_server()
@@ -382,7 +384,7 @@ def test_what_cannot_be_is_refused_in_novas_words(
     act(as_admin, server_id, {"os-migrateLive": {"host": None, "block_migration": False}}, 400)
     act(as_admin, server_id, {"os-migrateLive": {"host": None, "block_migration": "auto"}}, 400, "2.24")
     act(as_admin, server_id, {"os-migrateLive": {"host": None, "block_migration": "auto", "force": True}}, 400, "2.30")
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "fake-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "fake-host")
     act(as_member, server_id, {"os-stop": None})
     host.work()
     stopped = act(as_admin, server_id, live(), 409).json["conflictingRequest"]["message"]
@@ -437,4 +439,4 @@ def test_servers_on_shared_disks_keep_them_when_they_are_evacuated(
         (arguments,) = (one.arguments for one in session.query(Operation) if one.host == "other-host")
     assert arguments == {"keep": ["root"]}
     other.work()
-    assert rests(as_admin, server_id) == ("ACTIVE", None, "other-host")
+    assert read_state(as_admin, server_id) == ("ACTIVE", None, "other-host")

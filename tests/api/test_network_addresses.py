@@ -88,5 +88,5 @@ def test_stored_addresses_are_repaired(cloud: Cloud, member: Actor) -> None:
     found = member.get(f"{V2}/subnets/{subnet['id']}")["subnet"]
     assert (found["gateway_ip"], found["dns_nameservers"]) == (subnet["gateway_ip"], ["2001:db8::53"])
     port = member.get(f"{V2}/ports/{second['id']}")["port"]
-    assert port["fixed_ips"] == [own], "the address of its MAC, as the other one is taken"
+    assert port["fixed_ips"] == [own], "EUI-64 address, because the unscoped address is in use"
     assert port["allowed_address_pairs"][0]["ip_address"] == "2a0a:e5c1:111:1::5/128"

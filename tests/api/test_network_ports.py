@@ -24,7 +24,7 @@ MAC = "02:00:f0:a9:c4:4e"
 
 @pytest.fixture
 def network(member: Actor) -> dict[str, Any]:
-    """A network of the member's own, with 2a0a:e5c1:111:1::/64."""
+    """A network of the member's project with subnet 2a0a:e5c1:111:1::/64."""
     made = make_network(member)
     make_subnet(member, made["id"])
     return made

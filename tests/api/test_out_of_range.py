@@ -1,4 +1,4 @@
-"""Numbers, times and nesting out of range are a 400 in each place of a request."""
+"""Values and nesting out of range return 400 in each part of a request."""
 
 import pytest
 

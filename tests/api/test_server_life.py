@@ -1,4 +1,4 @@
-"""What is done to servers through the API, on a host in memory: rebuild, resize, rescue, shelve, images, interfaces."""
+"""Server actions on a fake host: rebuild, resize, rescue, shelve, images, interfaces."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,7 +75,7 @@ def test_rebuilt_server_keeps_its_address_and_gets_the_new_image(
     assert host.hypervisor.machines[server_id].disk == b"fresh"
     assert host.hypervisor.machines[server_id].spec.disks[0].image.id == other_image  # type: ignore[union-attr]
     assert host.hypervisor.machines[server_id].spec.admin_pass == "s3cret-of-mine"
-    assert after["OS-SRV-USG:launched_at"] == before["OS-SRV-USG:launched_at"], "it is paid for since then"
+    assert after["OS-SRV-USG:launched_at"] == before["OS-SRV-USG:launched_at"], "usage is counted from the first launch"
 
 
 def test_a_rebuild_shows_what_each_version_has(as_member: Api, make_server: MakeServer, image: str, host: Host) -> None:
@@ -381,7 +381,7 @@ def test_a_shelved_server_is_nowhere_and_comes_back_as_it_was(
     assert root is not None
     assert root.id == image["id"]
     assert as_member.get(f"/image/v2/images/{image['id']}").status_code == 404
-    assert image["id"] in host.conductor.host_state().images_in_use, "its disk stands on it"
+    assert image["id"] in host.conductor.host_state().images_in_use, "the image is the backing file of its disk"
     assert room(as_admin) == (1, 128, 1)
 
 
@@ -454,14 +454,14 @@ def test_interface_tags_are_passed_to_the_guest(as_member: Api, host: Host, imag
     first = {"type": "nic", "bus": "pci", "address": "0000:01:00.0", "mac": tagged["first"]["mac_addr"]}
     late = {"type": "nic", "bus": "pci", "mac": tagged["late"]["mac_addr"]}
     assert {**first, "tags": ["first"]} in told
-    assert {**late, "tags": ["late"]} in told, "before it is plugged in"
+    assert {**late, "tags": ["late"]} in told, "metadata lists the interface before it is attached"
     assert len(told) == 2
     assert as_member.delete(f"{path}/{tagged['late']['port_id']}").status_code == 202
     host.work()
     assert len(meta_data(host.hypervisor.machines[server_id].spec, {})["devices"]) == 1
 
 
-def test_a_port_that_was_there_before_outlives_its_interface(
+def test_existing_port_is_kept_when_its_interface_is_detached(
     as_member: Api, make_server: MakeServer, host: Host
 ) -> None:
     network_id = as_member.get("/network/v2.0/networks?name=public").json["networks"][0]["id"]
@@ -471,7 +471,7 @@ def test_a_port_that_was_there_before_outlives_its_interface(
     body = {"interfaceAttachment": {"port_id": port["id"]}}
     assert as_member.post(path, json=body).status_code == 200
     host.work()
-    assert as_member.post(path, json=body).status_code == 400, "it is in use"
+    assert as_member.post(path, json=body).status_code == 400, "the port is in use"
     assert as_member.delete(f"{path}/{port['id']}").status_code == 202
     host.work()
     left = as_member.get(f"/network/v2.0/ports/{port['id']}").json["port"]
@@ -508,7 +508,9 @@ def test_interfaces_that_cannot_be(as_member: Api, make_server: MakeServer, aske
 # --- operators, locks, passwords, diagnostics -----------------------------------------------------------------------
 
 
-def test_an_operator_says_how_a_server_is(as_admin: Api, as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_operators_reset_the_state_of_a_server(
+    as_admin: Api, as_member: Api, make_server: MakeServer, host: Host
+) -> None:
     server_id = make_server()
     act(as_member, server_id, {"os-resetState": {"state": "error"}}, 403)
     act(as_admin, server_id, {"os-resetState": {"state": "error"}})
@@ -516,7 +518,7 @@ def test_an_operator_says_how_a_server_is(as_admin: Api, as_member: Api, make_se
     act(as_member, server_id, {"reboot": {"type": "HARD"}})
     (operation,) = host.conductor.waiting()
     act(as_admin, server_id, {"os-resetState": {"state": "active"}})
-    assert host.conductor.claim(operation) is None, "what was under way counts for nothing"
+    assert host.conductor.claim(operation) is None, "the pending operation is superseded"
     assert shown(as_member, server_id)["OS-EXT-STS:task_state"] is None
     act(as_admin, server_id, {"os-resetState": {"state": "nonsense"}}, 400)
 
@@ -591,23 +593,19 @@ def test_a_crash_dump_interrupts_a_guest_that_runs(
     )
 
 
-def test_what_this_cloud_does_not_do_is_refused_in_words(
-    as_admin: Api, as_member: Api, make_server: MakeServer
-) -> None:
+def test_unsupported_actions_are_refused_with_a_message(as_admin: Api, as_member: Api, make_server: MakeServer) -> None:
     server_id = make_server()
     act(as_member, server_id, {"migrate": None}, 403)
-    act(as_admin, server_id, {"migrate": None}, 400)  # there is no other host
+    act(as_admin, server_id, {"migrate": None}, 400)  # no other host exists
     act(as_member, server_id, {"addSecurityGroup": {"name": "default"}}, 400)
     act(as_member, server_id, {"addSecurityGroup": {"name": "other"}}, 404)
     act(as_member, server_id, {"removeSecurityGroup": {"name": "default"}}, 400)
 
 
-# --- nothing waits for ever -----------------------------------------------------------------------------------------
+# --- deadlines ------------------------------------------------------------------------------------------------------
 
 
-def test_what_takes_too_long_has_failed(
-    as_member: Api, make_server: MakeServer, host: Host, clock: ManualClock
-) -> None:
+def test_overdue_operations_fail(as_member: Api, make_server: MakeServer, host: Host, clock: ManualClock) -> None:
     server_id = make_server()
     act(as_member, server_id, {"reboot": {"type": "HARD"}})
     (operation,) = host.conductor.waiting()
@@ -624,13 +622,13 @@ def test_what_takes_too_long_has_failed(
     assert "did not finish within" in failed["fault"]["message"]
     assert host.hypervisor.interrupted == [server_id]
     host.conductor.finish(stuck, Outcome())
-    assert shown(as_member, server_id)["status"] == "ERROR", "it comes too late"
+    assert shown(as_member, server_id)["status"] == "ERROR", "a late completion is discarded"
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
     host.work()
     assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
 
 
-def test_a_delete_hurries_whatever_is_under_way(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_delete_interrupts_the_running_operation(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     act(as_member, server_id, {"os-stop": None})
     (operation,) = host.conductor.waiting()
@@ -640,13 +638,13 @@ def test_a_delete_hurries_whatever_is_under_way(as_member: Api, make_server: Mak
     assert as_member.delete(f"{SERVERS}/{server_id}").status_code == 204
     assert host.conductor.interrupted() == [server_id]
     (deleting,) = host.conductor.waiting()
-    assert host.conductor.claim(deleting) is None, "one thing at a time"
+    assert host.conductor.claim(deleting) is None, "operations of a server run one after the other"
     host.conductor.finish(stopping, carry_out(stopping, host.hypervisor, 1.0))
     host.work()
     assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
 
 
-def test_work_that_could_not_be_written_down_is_done_again(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_released_operation_is_executed_again(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     act(as_member, server_id, {"os-stop": None})
     (operation,) = host.conductor.waiting()
@@ -656,7 +654,7 @@ def test_work_that_could_not_be_written_down_is_done_again(as_member: Api, make_
     assert shown(as_member, server_id)["status"] == "SHUTOFF"
 
 
-# --- disks beside the root ------------------------------------------------------------------------------------------
+# --- additional disks -----------------------------------------------------------------------------------------------
 
 
 def test_blank_disks_come_with_the_flavor_or_as_asked_for(
@@ -676,7 +674,7 @@ def test_blank_disks_come_with_the_flavor_or_as_asked_for(
     swap = {**blank, "guest_format": "swap", "volume_size": 256}
     asked = [{**root, "volume_size": 7}, {**blank, "volume_size": 1}, {**blank, "volume_size": 2}, swap]
     chosen = make_server(flavorRef="blank", block_device_mapping_v2=asked)
-    # As in Nova, the size of the image's local disk is the flavor's, whatever is asked for.
+    # As in Nova, the root disk has the flavor's size; the requested volume_size is ignored.
     assert disks(chosen) == [("root", 1, 0), ("ephemeral0", 1, 0), ("ephemeral1", 2, 0), ("swap", 0, 256)]
     assert room(as_admin) == (2, 256, 2 * (1 + 4 + 1))
     act(as_member, chosen, {"rebuild": {"imageRef": image, "preserve_ephemeral": True}})

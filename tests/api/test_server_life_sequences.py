@@ -1,4 +1,4 @@
-"""Whatever is done to a server, in whatever order, and whoever dies meanwhile: nothing is stuck, nothing is left."""
+"""Random sequences of server actions, host failures and agent restarts end without stuck states or leftovers."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -62,7 +62,7 @@ RESTS = {
 
 
 class Story:
-    """One server and what happens to it."""
+    """One server and the steps of a sequence."""
 
     def __init__(
         self, owner: Api, admin: Api, host: Host, database: Database, clock: ManualClock, image: str, server_id: str
@@ -102,7 +102,7 @@ class Story:
                 ]
             case ("end",):
                 self.end()
-            case ("die",):  # half of what was begun has been done, and nobody was told
+            case ("die",):  # the agent dies: half of the claimed operations were executed, none is reported
                 for work in self.begun[::2]:
                     carry_out(work, self.host.hypervisor, 1.0)
                 self.begun = []

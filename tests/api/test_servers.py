@@ -1,4 +1,4 @@
-"""Servers through the API, on a host in memory: their life, their lists, their refusals."""
+"""Servers through the API on a fake host: create, show, list, change, delete, rejected requests."""
 
 import base64
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures)
-"""Block storage API without volumes: empty lists, limits of 0, refusals."""
+"""Block storage API without volumes: empty lists, limits of 0, rejected writes."""
 
 import pytest
 
