@@ -1,4 +1,4 @@
-"""Images as the domain knows them: who sees them, how they are made, changed and removed."""
+"""Image lifecycle: visibility, creation, activation, deletion, quota, and release of dead claims."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ from image_api.stores import process_identity
 from image_api.stores.file import Store
 from image_api.stores.object_keys import disk_key, staged_key, upload_key
 
-OVER_QUOTA = "Request exceeds image size quota: the project's images would take more than it."
+OVER_QUOTA = "Request exceeds image size quota: the project's images would exceed it."
 TASK_KEPT_HOURS = 48
 UNFINISHED = (TaskStatus.PENDING, TaskStatus.PROCESSING)
-QUOTA_LOCK = 0x696D61676573  # among PostgreSQL's advisory locks: projects' quotas of images
+QUOTA_LOCK = 0x696D61676573  # seed of the PostgreSQL advisory lock of a project's image quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewImage:
-    """What a client asks for. `id` None lets us choose; `owner` None is the caller's project."""
+    """Parsed create request. `id` None: generate one; `owner` None: the caller's project."""
 
     id: str | None = None
     name: str | None = None
@@ -45,7 +45,7 @@ class NewImage:
 
 
 def visible_to(caller: Caller, member_status: MemberStatus | None = MemberStatus.ACCEPTED) -> ColumnElement[bool]:
-    """The images a caller may see at all; those shared with the project only in the given member status (None: any)."""
+    """Return a filter for images visible to the caller; shared images only in the given member status (None: any)."""
     if caller.is_admin:
         return true()
     shared = select(ImageMember.image_id).where(ImageMember.member == caller.project)
@@ -59,8 +59,10 @@ def visible_to(caller: Caller, member_status: MemberStatus | None = MemberStatus
 
 
 def find_visible(session: Session, caller: Caller, image_id: str) -> Image:
-    """An image that the caller may see: own, public, community, or shared with the project, accepted or not.
-    Raises NotFound."""
+    """Return an image if it is the project's own, public, community, or shared with the project in any member status.
+
+    Raises NotFound.
+    """
     image = session.get(Image, image_id)
     if image is None or not is_visible(session, caller, image):
         raise errors.NotFound(f"No image found with ID {image_id}")
@@ -68,7 +70,7 @@ def find_visible(session: Session, caller: Caller, image_id: str) -> Image:
 
 
 def is_visible(session: Session | Connection, caller: Caller, image: Image | Row[Any]) -> bool:
-    """The same for an image that was read already: only a shared one of somebody else needs another look."""
+    """Return whether an image is visible to the caller; queries members only for other projects' shared images."""
     if caller.is_admin or image.visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
         return True
     if image.owner == caller.project and image.owner:
@@ -80,7 +82,7 @@ def is_visible(session: Session | Connection, caller: Caller, image: Image | Row
 
 
 def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Image:
-    """A queued image. Raises Conflict when the id is taken, BadRequest when it is no UUID."""
+    """Create a queued image. Raises Conflict when the id exists, BadRequest when it is not a UUID."""
     image_id = _parse_id(new.id) if new.id is not None else str(uuid4())
     image = Image(
         id=image_id,
@@ -110,8 +112,11 @@ def create(session: Session, caller: Caller, new: NewImage, now: datetime) -> Im
 
 
 def remove(session: Session, store: Store, image: Image, now: datetime) -> None:
-    """Forget the image, and its bytes after the commit. Servers made from it keep running: hosts keep what they use.
-    An import of it fails; who is at it soon sees so and keeps nothing. Raises Forbidden when it is protected."""
+    """Delete the image, and its objects after the commit. Raises Forbidden when it is protected.
+
+    Servers created from it keep running, since hosts keep base images in use. Unfinished imports are marked as failed;
+    their workers lose the claim and clean up.
+    """
     if image.protected:
         raise errors.Forbidden(f"Image {image.id} is protected and cannot be deleted.")
     session.delete(image)
@@ -133,20 +138,20 @@ def remove(session: Session, store: Store, image: Image, now: datetime) -> None:
 
 
 def delete_objects(store: Store, image_id: str) -> None:
-    """Remove every object of an image."""
+    """Delete all objects of an image from the store."""
     for name in (upload_key(image_id), staged_key(image_id)):
         store.delete(disk_key(name))
         store.delete(name)
 
 
 def set_active(image: Image, stored: StoredContent, now: datetime) -> None:
-    """The bytes are in the store and can be used."""
+    """Mark the image as active and record its content."""
     image.status = ImageStatus.ACTIVE
     record_content(image, stored, now)
 
 
 def record_content(image: Image, stored: StoredContent, now: datetime) -> None:
-    """Write down what the bytes are, and that nobody writes them any more."""
+    """Record size, format and hashes of the stored content, and release the upload claim."""
     image.size = stored.size
     image.virtual_size = stored.virtual_size
     image.checksum = stored.checksum
@@ -161,7 +166,10 @@ def record_content(image: Image, stored: StoredContent, now: datetime) -> None:
 
 
 def set_activation(session: Session, image: Image, *, active: bool, now: datetime) -> None:
-    """Deactivate, so that only admins may use the bytes, or take that back. Raises Forbidden in other states."""
+    """Deactivate or reactivate an image; only admins may download a deactivated one.
+
+    Raises Forbidden in other states.
+    """
     if image.status not in STORED:
         verb = "reactivate" if active else "deactivate"
         raise errors.Forbidden(f"Not allowed to {verb} image in status '{image.status}'")
@@ -171,31 +179,32 @@ def set_activation(session: Session, image: Image, *, active: bool, now: datetim
 
 
 def used_bytes(session: Session, project_id: str) -> int:
-    """What the project's images take in the store: uploads, and the disks beside those that were unpacked."""
+    """Return the bytes that the project's images use in the store: uploads and decompressed disks."""
     unpacked = case((Image.compression.is_not(None), Image.disk_size), else_=0)
     total = session.scalar(select(func.sum(Image.size + unpacked)).where(Image.owner == project_id))
     return int(total or 0)
 
 
 def check_quota(session: Session, image: Image, stored: StoredContent, bounds: Limits) -> None:
-    """Raise QuotaExceeded when the bytes that just came are too many for the project: uploads side by side know of
-    each other here only, in the transaction that makes them count."""
+    """Raise QuotaExceeded when the new content exceeds the project's quota.
+
+    Runs in the transaction that records the content, since concurrent uploads are not counted earlier.
+    """
     if bounds.project_bytes == UNLIMITED:
         return
-    if session.get_bind().dialect.name == "postgresql":  # where two transactions would not see each other's bytes
+    if session.get_bind().dialect.name == "postgresql":  # concurrent transactions do not see each other's images
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(image.owner, QUOTA_LOCK))))
     if used_bytes(session, image.owner) + stored.stored_bytes > bounds.project_bytes:
         raise errors.QuotaExceeded(OVER_QUOTA)
 
 
 def count(session: Session, project_id: str) -> int:
-    """How many images the project has."""
+    """Return the number of the project's images."""
     return session.scalar(select(func.count()).select_from(Image).where(Image.owner == project_id)) or 0
 
 
 def release_dead_claims(session: Session, now: datetime) -> None:
-    """What processes that are gone had begun: uploads are back in `queued`, imports begin again. What other hosts do is
-    left alone while they renew their claim on it."""
+    """Release claims of dead processes of this host and expired claims: requeue uploads and restart imports."""
     writing = select(Image).where(
         Image.writer.is_not(None), Image.status.in_([ImageStatus.SAVING, ImageStatus.UPLOADING])
     )

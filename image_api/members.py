@@ -1,4 +1,4 @@
-"""Projects that an image is shared with: the owner adds and removes them, each of them says yes or no."""
+"""Image members: projects that an image is shared with. The owner adds and removes them; each accepts or rejects."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,10 +21,10 @@ def check_shared(image: Image) -> None:
 
 
 def add(session: Session, image: Image, project_id: str, now: datetime) -> ImageMember:
-    """Offer the image to a project. Raises Forbidden, Conflict when it already is, TooLarge, BadRequest."""
+    """Share the image with a project. Raises Forbidden, Conflict when it is a member already, TooLarge, BadRequest."""
     check_shared(image)
     if not 0 < len(project_id) <= 255:
-        raise errors.BadRequest("A member is a project's id of 1 to 255 characters.")
+        raise errors.BadRequest("A member must be a project id of 1 to 255 characters.")
     if session.get(ImageMember, (image.id, project_id)) is not None:
         raise errors.Conflict(f"Member {project_id} is duplicated for image {image.id}")
     count = session.scalar(select(func.count()).where(ImageMember.image_id == image.id)) or 0
@@ -40,7 +40,7 @@ def add(session: Session, image: Image, project_id: str, now: datetime) -> Image
 
 
 def list_members(session: Session, caller: Caller, image: Image) -> Sequence[ImageMember]:
-    """All members for the owner and admins; a member sees itself only."""
+    """Return all members for the owner and admins; a member gets only itself."""
     check_shared(image)
     query = select(ImageMember).where(ImageMember.image_id == image.id)
     if not caller.is_admin and caller.project != image.owner:
@@ -49,9 +49,9 @@ def list_members(session: Session, caller: Caller, image: Image) -> Sequence[Ima
 
 
 def find(session: Session, caller: Caller, image: Image, project_id: str) -> ImageMember:
-    """A member, if the caller may know of it. Raises NotFound."""
-    may_know = caller.is_admin or caller.project in (image.owner, project_id)
-    row = session.get(ImageMember, (image.id, project_id)) if may_know else None
+    """Return a member if the caller is an admin, the owner or that member. Raises NotFound."""
+    allowed = caller.is_admin or caller.project in (image.owner, project_id)
+    row = session.get(ImageMember, (image.id, project_id)) if allowed else None
     if row is None or image.visibility != Visibility.SHARED:
         raise errors.NotFound(f"{project_id} not found in the member list of the image {image.id}.")
     return row

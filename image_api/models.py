@@ -1,4 +1,4 @@
-"""The tables of the image service."""
+"""Database models of the image service: images, members, import tasks."""
 
 from datetime import datetime
 
@@ -12,12 +12,12 @@ from image_api.states import ImageStatus, MemberStatus, TaskStatus, Visibility
 class Image(Base):
     """An image. Sizes are bytes, `min_disk` GiB, `min_ram` MiB.
 
-    `disk_format` is what the user calls it; `stored_format` what the disk really is, in qemu's words, None until the
-    bytes are here. `size`, `checksum` and `os_hash_value` are of what was uploaded. When that was compressed
-    (`compression` names how), the store also keeps the disk unpacked, and `disk_size` and `disk_hash` (sha512) are of
-    that; otherwise they equal the others.
+    `disk_format` is declared by the user; `stored_format` is the detected format as a qemu name, None until the image
+    is stored. `size`, `checksum` and `os_hash_value` describe the upload. For a compressed upload (`compression`), the
+    store also has the decompressed disk, described by `disk_size` and `disk_hash` (sha512); otherwise these equal
+    `size` and `os_hash_value`.
 
-    `writer` marks who is writing the bytes just now, `writer_host` where, `writer_until` how long others believe it.
+    `writer` is the id of the upload claim, `writer_host` its process, `writer_until` the expiry of its lease.
     """
 
     __tablename__ = "images"
@@ -65,7 +65,7 @@ class ImageMember(Base):
 
 
 class ImageTask(Base):
-    """An import: what was asked, by whom, and how far it is. It outlives its image."""
+    """An import task. It is kept after its image is deleted, until `expires_at`."""
 
     __tablename__ = "image_tasks"
 

@@ -1,7 +1,7 @@
-"""Who may do what with images: Glance's rule names and its defaults.
+"""Default policy rules of the image API, with Glance's names and defaults.
 
-An image's target has `project_id` and `owner` (its owner), `visibility`, and `member_id` (the caller's project, when
-the image is shared with it).
+The policy target of an image has `project_id` and `owner` (both the owning project), `visibility`, and `member_id` (the
+caller's project if the image is shared with it).
 """
 
 from app.web.policy import ADMIN, MEMBER_OR_ADMIN, READER_OR_ADMIN, RULE_ANY

@@ -61,7 +61,7 @@ NOT_FILTERS = frozenset({"limit", "marker", MARKER_POSITION, "sort", "sort_key",
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A column to sort by."""
+    """Sort key and direction."""
 
     key: str
     descending: bool

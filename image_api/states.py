@@ -1,4 +1,4 @@
-"""Where an image is on its way from a name to a disk.
+"""Image status, visibility, member and task status.
 
           PUT file                    ok
 queued ─────────────▶ saving ─────────────────────▶ active ◀──▶ deactivated
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class ImageStatus(StrEnum):
-    """Glance's names. Only `active` images boot; only `active` and `deactivated` ones have their bytes in the store."""
+    """Status of an image, as in Glance. Only `active` images boot; `active` and `deactivated` ones have stored data."""
 
     QUEUED = "queued"
     SAVING = "saving"
@@ -25,16 +25,16 @@ class ImageStatus(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Who sees an image besides its owner."""
+    """Projects besides the owner to which an image is visible."""
 
     PRIVATE = "private"
-    SHARED = "shared"  # the members, once they have accepted
-    COMMUNITY = "community"  # everybody who asks for it; not in anybody's list by itself
+    SHARED = "shared"  # members; listed once they have accepted
+    COMMUNITY = "community"  # all projects; not in default lists
     PUBLIC = "public"
 
 
 class MemberStatus(StrEnum):
-    """What a project says to an image that is shared with it."""
+    """Whether a project has accepted an image that is shared with it."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -42,7 +42,7 @@ class MemberStatus(StrEnum):
 
 
 class TaskStatus(StrEnum):
-    """How far an import is."""
+    """Status of an import task."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -51,7 +51,7 @@ class TaskStatus(StrEnum):
 
 
 STORED = frozenset({ImageStatus.ACTIVE, ImageStatus.DEACTIVATED})
-"""The statuses in which the store has the image's bytes."""
+"""Statuses of images with stored data."""
 
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "ploop", "iso")
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")

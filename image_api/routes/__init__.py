@@ -1,4 +1,4 @@
-"""The routes of the image service, and what they need, plugged into the application."""
+"""Blueprints of the image service; creates its store, transfer limiter and import worker."""
 
 from flask import Flask
 
@@ -16,7 +16,7 @@ for _module in MODULES:
 
 
 def configure(app: Flask) -> None:
-    """Give the application what the image routes reach for. Imports are done once `start` was called."""
+    """Add store, transfer limiter and import worker to the app extensions; `start` starts the worker."""
     dependencies: Dependencies = app.extensions["sixstack"]
     settings = dependencies.settings
     store = make_store(settings)
@@ -31,12 +31,12 @@ def configure(app: Flask) -> None:
 
 
 def register(app: Flask) -> None:
-    """Everything under /image."""
+    """Register all blueprints under /image."""
     for module in MODULES:
         app.register_blueprint(module.blueprint)
 
 
 def start(app: Flask) -> None:
-    """Begin to do imports, those that were left undone first. For processes that serve."""
+    """Start the import worker; only for processes that serve requests."""
     worker: ImportWorker = app.extensions["sixstack.images.worker"]
     worker.start()

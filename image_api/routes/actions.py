@@ -1,4 +1,4 @@
-"""/v2/images/{id}/actions: take an image out of use and back."""
+"""/v2/images/{id}/actions: deactivate and reactivate images."""
 
 from flask import Blueprint, Response
 

@@ -1,4 +1,4 @@
-"""What the routes of this service share: its store, what an image is to policy, and its errors."""
+"""Dependencies of the image routes: store, import worker, limits, policy targets, body parsing."""
 
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ def worker() -> ImportWorker:
 
 
 def upload_limits(used: int) -> Limits:
-    """What one image may hold; `used` is what the project has already."""
+    """Return the limits of an upload; `used` is the bytes that the project's images use."""
     return make_limits(settings(), used)
 
 
@@ -41,7 +41,7 @@ def make_limits(configured: Settings, used: int) -> Limits:
 
 
 def policy_target(image: Image | Row[Any]) -> dict[str, Any]:
-    """What policy rules see of an image that the caller may see."""
+    """Return the policy target of an image that is visible to the caller."""
     member = g.caller.project_id if image.visibility == "shared" and image.owner != g.caller.project_id else None
     return {
         "project_id": image.owner,
@@ -53,25 +53,25 @@ def policy_target(image: Image | Row[Any]) -> dict[str, Any]:
 
 
 def find_image(session: Session, image_id: str, rule: str) -> Image:
-    """An image the caller sees and, by the rule, may act on. Raises NotFound, Forbidden."""
+    """Return an image that is visible to the caller and allowed by the policy rule. Raises NotFound, Forbidden."""
     image = images.find_visible(session, g.caller, image_id)
     enforce(rule, policy_target(image))
     return image
 
 
 def refuse_nul() -> None:
-    """No text holds a NUL character: PostgreSQL could not keep it. Raises NotFound, BadRequest."""
+    """Refuse NUL characters, which PostgreSQL cannot store. Raises NotFound, BadRequest."""
     if "\0" in request.path:
         raise errors.NotFound("The resource could not be found.")
     if b"%00" in request.query_string:
-        raise errors.BadRequest("A query cannot hold NUL characters.")
+        raise errors.BadRequest("A query must not contain NUL characters.")
 
 
 def parse_body() -> Any:
-    """The JSON in the body. Raises BadRequest when it is none, or has NUL characters in it."""
+    """Parse the JSON body. Raises BadRequest when it is invalid or contains NUL characters."""
     body = json_body()
     if _has_nul(body):
-        raise errors.BadRequest("Text cannot hold NUL characters.")
+        raise errors.BadRequest("The body must not contain NUL characters.")
     return body
 
 
@@ -84,7 +84,7 @@ def _has_nul(value: Any) -> bool:
 
 
 def parse_object() -> dict[str, Any]:
-    """The JSON object in the body. Raises UnsupportedMedia, BadRequest."""
+    """Parse a JSON object in the body. Raises UnsupportedMedia, BadRequest."""
     if request.mimetype != "application/json":
         raise errors.UnsupportedMedia("The body must be application/json.")
     body = parse_body()

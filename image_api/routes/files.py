@@ -1,4 +1,4 @@
-"""/v2/images/{id}/file and /stage: the bytes in and out, streamed."""
+"""/v2/images/{id}/file and /stage: streaming upload and download of image data."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +27,7 @@ from image_api.stores.object_keys import staged_key, upload_key
 blueprint = Blueprint("image_files", __name__, url_prefix="/image/v2/images/<image_id>")
 
 DRAIN_BYTES = 64 << 20
-"""Bytes of a refused upload that are read before it is answered: most clients read no response until all is sent."""
+"""Bytes of a refused upload to read before responding: most clients read the response only after sending all data."""
 
 
 @blueprint.put("/file")
@@ -42,7 +42,7 @@ def upload(image_id: str) -> Response:
 @streamed
 @require("modify_image")
 def stage(image_id: str) -> Response:
-    """Inspect and hash the bytes already here, so that the response says what is wrong with them."""
+    """Stage an upload. It is inspected and hashed now, so that the response reports a refused image."""
     with transfer_limiter().slot(g.caller.project):
         return _receive(image_id, ImageStatus.UPLOADING, staged_key(image_id), images.record_content)
 
@@ -60,7 +60,7 @@ def _receive(
     try:
         uploads.store_upload(database(), clock(), store(), claimed, read_upload(expected), bounds, done)
     except EmptyUpload:
-        return empty()  # as the `openstack` command sends it for an image that is to be filled later: still queued
+        return empty()  # `openstack image create` without a file sends an empty body; the image stays queued
     except errors.SixstackError:
         drain_upload()
         raise
@@ -91,7 +91,10 @@ def download(image_id: str) -> Response:
 
 
 def send_object(name: str, span: tuple[int, int], head: tuple[int, dict[str, str]], owner: str) -> Response:
-    """The response, status and headers given, with bytes `span` of an object. Raises Unavailable, FileNotFoundError."""
+    """Return a streaming response with byte range `span` of an object and the status and headers in `head`.
+
+    Raises Unavailable when too many transfers are in progress, FileNotFoundError.
+    """
     start, stop = span
     release = transfer_limiter().acquire(owner)
     try:
@@ -104,7 +107,7 @@ def send_object(name: str, span: tuple[int, int], head: tuple[int, dict[str, str
 
 
 def read_upload(expected: int | None) -> Iterator[bytes]:
-    """The body of this request. Raises BadRequest when it breaks off before it is complete."""
+    """Read the request body. Raises BadRequest when it is incomplete."""
     count = 0
     try:
         for piece in read_pieces(request.stream.read):
@@ -117,10 +120,10 @@ def read_upload(expected: int | None) -> Iterator[bytes]:
 
 
 def drain_upload() -> None:
-    """Read what the client still sends, before the response: most clients read none until they have sent everything."""
+    """Read up to `DRAIN_BYTES` of the remaining request body before responding with an error."""
     body = request.environ["wsgi.input"]
     if isinstance(body, Upload):
-        body.drain_bytes = DRAIN_BYTES  # by the event loop, when this thread has finished
+        body.drain_bytes = DRAIN_BYTES  # read by the event loop after this thread has finished
         return
     left = DRAIN_BYTES
     with suppress(Exception):  # the client is gone
@@ -129,7 +132,7 @@ def drain_upload() -> None:
 
 
 def _expected_bytes() -> int | None:
-    """How long the body is to be, where the client says so. Raises UnsupportedMedia, BadRequest."""
+    """Return the length of the body as announced by the client, if any. Raises UnsupportedMedia, BadRequest."""
     if request.mimetype != "application/octet-stream":
         raise errors.UnsupportedMedia("Image data must be application/octet-stream.")
     if request.content_length is not None:
@@ -156,7 +159,7 @@ def _check_space(expected: int | None, most: int) -> None:
 
 def _byte_range(asked: Range | None, size: int) -> tuple[int, int]:
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
-        raise errors.RangeNotSatisfiable("Exactly one range of bytes can be asked for.")
+        raise errors.RangeNotSatisfiable("The Range header must have exactly one range of bytes.")
     found = asked.range_for_length(size)
     if found is None:
         headers = {"Content-Range": f"bytes */{size}"}

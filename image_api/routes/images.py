@@ -1,4 +1,4 @@
-"""/v2/images: create, list, show, change, delete."""
+"""/v2/images: create, list, show, update, delete."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -24,7 +24,7 @@ PATCH_TYPES = {
     "application/openstack-images-v2.1-json-patch": False,
     "application/openstack-images-v2.0-json-patch": True,
 }
-"""Media type → whether it is the older syntax."""
+"""Media type → whether it uses the draft 4 syntax of JSON patch."""
 
 
 @blueprint.post("", strict_slashes=True)
@@ -45,13 +45,13 @@ def create() -> Response:
     return json(views.show(image), 201, headers)
 
 
-@blueprint.get("", strict_slashes=True)  # /images/ is an image without an id, which there is not
+@blueprint.get("", strict_slashes=True)  # 404 for /images/, an image with an empty id
 @require("get_images")
 def index() -> Response:
     asked = page(request.args, default=25)
     wanted = queries.ImageListQuery(
         filters=_filters(),
-        order=_order(),
+        order=_parse_orders(),
         limit=asked.limit,
         marker=asked.marker,
         place=request.args.get(queries.MARKER_POSITION),
@@ -126,23 +126,23 @@ def _filters() -> dict[str, list[str]]:
     return {name: values for name, values in request.args.lists() if name not in queries.NOT_FILTERS}
 
 
-def _order() -> list[queries.Order]:
-    """`sort=name:asc,created_at`, or sort_key and sort_dir as often as one likes; they do not mix."""
+def _parse_orders() -> list[queries.Order]:
+    """Parse `sort=name:asc,created_at`, or repeated `sort_key` and `sort_dir`. Raises BadRequest for both together."""
     keys, directions = request.args.getlist("sort_key"), request.args.getlist("sort_dir")
     if sort := request.args.get("sort"):
         if keys or directions:
             raise errors.BadRequest("Old and new sorting syntax cannot be combined.")
         pairs = [item.strip().partition(":") for item in sort.split(",")]
-        return [_ordered(key.strip(), direction.strip() or "desc") for key, _, direction in pairs]
+        return [_parse_order(key.strip(), direction.strip() or "desc") for key, _, direction in pairs]
     if not keys:
-        return [_ordered("created_at", directions[0] if directions else "desc")]
+        return [_parse_order("created_at", directions[0] if directions else "desc")]
     if len(directions) > 1 and len(directions) != len(keys):
         raise errors.BadRequest("Number of sort dirs does not match the number of sort keys.")
     directions = directions * len(keys) if len(directions) == 1 else directions or ["desc"] * len(keys)
-    return [_ordered(key, direction) for key, direction in zip(keys, directions, strict=True)]
+    return [_parse_order(key, direction) for key, direction in zip(keys, directions, strict=True)]
 
 
-def _ordered(key: str, direction: str) -> queries.Order:
+def _parse_order(key: str, direction: str) -> queries.Order:
     if key not in queries.SORT_KEYS:
         raise errors.BadRequest(f"Invalid sort key: {key}. It must be one of {', '.join(queries.SORT_KEYS)}.")
     if direction not in ("asc", "desc"):

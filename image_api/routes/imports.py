@@ -1,4 +1,4 @@
-"""/v2/images/{id}/import and tasks: bytes that were staged, or that a web server has, and how far that is."""
+"""/v2/images/{id}/import and /v2/tasks: imports of staged data and web downloads, and their status."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def begin(image_id: str) -> Response:
     with database().transaction() as session:
         image = find_image(session, image_id, "modify_image")
         if method == "web-download" and upload_limits(images.used_bytes(session, image.owner)).object_bytes <= 0:
-            raise errors.QuotaExceeded("Request exceeds image size quota: the project's images take all of it.")
+            raise errors.QuotaExceeded("Request exceeds image size quota: the project's images use all of it.")
         imports.create_task(session, g.caller, image, method, uri, g.request_id, clock().now())
         after_commit(session, worker().nudge)
     return empty(202)
@@ -61,7 +61,7 @@ def show(task_id: str) -> Response:
 @blueprint.post("/tasks")
 @require("get_tasks")
 def create() -> Response:
-    raise errors.NotFound("Tasks are made by importing an image, not by themselves.")
+    raise errors.NotFound("Tasks cannot be created directly; import an image instead.")
 
 
 def _method(body: dict[str, Any]) -> tuple[str, str | None]:
@@ -72,7 +72,7 @@ def _method(body: dict[str, Any]) -> tuple[str, str | None]:
     if name not in IMPORT_METHODS:
         raise errors.BadRequest(f"Unknown import method name '{name}'.")
     if body.get("stores"):
-        raise errors.BadRequest("There is one store only, which clients cannot choose.")
+        raise errors.BadRequest("Multi backend is not supported at this site.")
     if name != "web-download":
         return name, None
     uri = method.get("uri")

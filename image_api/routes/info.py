@@ -1,4 +1,4 @@
-"""What this image service is and can: schemas, import methods, stores, usage."""
+"""Discovery and usage: JSON schemas, import methods, stores, quota usage, empty metadata definitions."""
 
 from flask import Blueprint, Response, g
 
@@ -31,7 +31,7 @@ def import_methods() -> Response:
 @blueprint.get("/info/stores")
 @require("get_import_info")
 def stores() -> Response:
-    raise errors.NotFound("There is one store only, which clients cannot choose.")
+    raise errors.NotFound("Multi backend is not supported at this site.")
 
 
 @blueprint.get("/info/usage")
@@ -54,7 +54,7 @@ def usage() -> Response:
 @blueprint.get("/metadefs/namespaces")
 @require("get_metadef_namespaces")
 def namespaces() -> Response:
-    """None: what properties mean is not catalogued here. Dashboards ask."""
+    """Return an empty list; dashboards request it."""
     return json({"namespaces": [], "first": "/v2/metadefs/namespaces", "schema": "/v2/schemas/metadefs/namespaces"})
 
 
@@ -68,14 +68,14 @@ def resource_types() -> Response:
 @blueprint.get("/schemas/metadefs/<path:_rest>", endpoint="metadef_schemas")
 @require("get_metadef_namespaces")
 def metadefs(_rest: str) -> Response:
-    raise errors.NotFound("There are no metadata definitions here.")
+    raise errors.NotFound("Metadata definitions are not supported.")
 
 
 @blueprint.route("/cache", methods=["GET", "DELETE"])
 @blueprint.route("/cache/<image_id>", methods=["PUT", "DELETE"], endpoint="cached_image")
 @require("get_image_schema")
 def cache(image_id: str = "") -> Response:  # noqa: ARG001
-    """In the words of Glance without a cache."""
+    """Return 404 with the message of a Glance without a cache."""
     raise errors.NotFound("Caching via API is not supported at this site.")
 
 
@@ -83,4 +83,4 @@ def cache(image_id: str = "") -> Response:  # noqa: ARG001
 @blueprint.post("/images/<image_id>/locations", endpoint="add_location")
 @require("get_image_location")
 def locations(image_id: str) -> Response:  # noqa: ARG001
-    raise errors.Forbidden("Where images are kept is not shown and cannot be set: images are uploaded or imported.")
+    raise errors.Forbidden("Image locations are not exposed and cannot be set; upload or import the image.")

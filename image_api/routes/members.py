@@ -1,4 +1,4 @@
-"""/v2/images/{id}/members."""
+"""/v2/images/{id}/members: add, list, show, accept or reject, remove."""
 
 from flask import Blueprint, Response, g
 
@@ -45,7 +45,7 @@ def show(image_id: str, project_id: str) -> Response:
 @blueprint.put("/<project_id>")
 @require("get_member")
 def answer(image_id: str, project_id: str) -> Response:
-    """Only the member itself, not the owner, says whether it takes the image."""
+    """Set the member status; only the member itself may, not the owner."""
     status = parse_object().get("status")
     if status not in list(MemberStatus):
         raise errors.BadRequest(f"Status must be one of {', '.join(MemberStatus)}, not {status!r}.")

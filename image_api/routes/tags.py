@@ -1,4 +1,4 @@
-"""/v2/images/{id}/tags/{tag}."""
+"""/v2/images/{id}/tags/{tag}: add and remove tags."""
 
 from flask import Blueprint, Response
 
@@ -16,12 +16,12 @@ blueprint = Blueprint("image_tags", __name__, url_prefix="/image/v2/images/<imag
 @require("modify_image")
 def add(image_id: str, tag: str) -> Response:
     if len(tag) > 255:
-        raise errors.BadRequest("Tags have 255 characters at most.")
+        raise errors.BadRequest("A tag must have at most 255 characters.")
     with database().transaction() as session:
         image = find_image(session, image_id, "modify_image")
         tags = sorted({*image.tags, tag})
         if len(tags) > MAXIMUM_TAGS:
-            raise errors.TooLarge(f"An image has {MAXIMUM_TAGS} tags at most.")
+            raise errors.TooLarge(f"An image can have at most {MAXIMUM_TAGS} tags.")
         if tags != image.tags:
             image.tags, image.updated_at = tags, clock().now()
     return empty()

@@ -1,6 +1,6 @@
-"""Limits how many uploads and downloads a process has under way, and how many of them one project has.
+"""Concurrency limit of uploads and downloads per process and per project.
 
-Each holds a thread for as long as its client takes.
+A transfer occupies a thread for as long as its client takes.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ RETRY_SECONDS = "10"
 
 
 class TransferLimiter:
-    """Places for transfers in this process. One owner, a project or a host, has a quarter of them at most."""
+    """Transfer slots of this process. One owner, a project or a host, may hold a quarter of them."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -26,12 +26,14 @@ class TransferLimiter:
         self._lock = Lock()
 
     def acquire(self, owner: str) -> Callable[[], None]:
-        """Take a place; the function returned gives it back, once however often it is called. Raises Unavailable."""
+        """Acquire a slot; returns an idempotent function that releases it. Raises Unavailable."""
         with self._lock:
             if self._held.total() >= self._most:
-                raise _unavailable("Too many images are being transferred; try again soon.")
+                raise _unavailable(f"Too many image transfers are in progress; retry in {RETRY_SECONDS} s.")
             if self._held[owner] >= self._share:
-                raise _unavailable(f"This project has {self._share} image transfers under way; try again soon.")
+                raise _unavailable(
+                    f"This project has {self._share} image transfers in progress; retry in {RETRY_SECONDS} s."
+                )
             self._held[owner] += 1
         held = [True]
 
@@ -47,7 +49,7 @@ class TransferLimiter:
 
     @contextmanager
     def slot(self, owner: str) -> Iterator[None]:
-        """A place for as long as the block runs."""
+        """Hold a slot while the block runs."""
         release = self.acquire(owner)
         try:
             yield

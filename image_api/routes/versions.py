@@ -1,4 +1,4 @@
-"""Which versions of the image API there are. 2.8 and all above 2.9 concern several stores, which are not here."""
+"""Version discovery of the image API. 2.8 and versions above 2.9 need multiple stores, which are not supported."""
 
 from flask import Blueprint, Response
 

@@ -1,4 +1,4 @@
-"""Bodies that make and change images: wire names → `NewImage`, JSON patches → the new values."""
+"""Request bodies of the image API: create bodies → `NewImage`, JSON patches → changed values."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -41,7 +41,7 @@ RESERVED = frozenset(
 
 
 class ImageFields(OpenBody):
-    """The fields of an image that clients may set. Everything else they send is a property."""
+    """Image fields that clients may set; all other keys are properties."""
 
     id: Annotated[str | None, StringConstraints(strict=True)] = None
     name: Text255 | None = None
@@ -57,7 +57,7 @@ class ImageFields(OpenBody):
 
 
 def parse_new_image(body: Any) -> NewImage:
-    """The image that POST asks for. Raises BadRequest, Forbidden for fields that are not the client's, TooLarge."""
+    """Parse the body of POST /images. Raises BadRequest, Forbidden for read-only and reserved fields, TooLarge."""
     if not isinstance(body, Mapping):
         raise errors.BadRequest("The body must be a JSON object.")
     for name in body:
@@ -86,10 +86,10 @@ def parse_new_image(body: Any) -> NewImage:
 
 
 def parse_patch(image: Image, operations: Any, *, draft4: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """The fields that a JSON patch changes, and all properties after it; the image itself is not touched.
+    """Return the fields that a JSON patch changes and the resulting properties; does not modify the image.
 
-    Only whole values are changed: paths have one segment. `draft4` is the older syntax, `{"replace": "/name"}`.
-    Raises BadRequest, Forbidden, Conflict (what to remove or replace is not there), TooLarge.
+    Paths have one segment. `draft4` selects the older syntax, `{"replace": "/name"}`. Raises BadRequest, Forbidden,
+    Conflict when a property to remove or replace does not exist, TooLarge.
     """
     if not isinstance(operations, list):
         raise errors.BadRequest("The body must be a JSON array of operations.")
@@ -171,7 +171,7 @@ def _check_properties(properties: Mapping[str, Any]) -> None:
         )
     for name, value in properties.items():
         if not 0 < len(name) <= 255:
-            raise errors.BadRequest("Names of properties have 1 to 255 characters.")
+            raise errors.BadRequest("Property names must have 1 to 255 characters.")
         if not isinstance(value, str):
             raise errors.BadRequest(
                 f"Provided object does not match schema 'image': {value!r} is not a string (property {name!r})."

@@ -1,4 +1,4 @@
-"""Images on the wire."""
+"""JSON representation of images and members."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,16 +12,16 @@ from image_api.states import STORED
 
 
 def show(image: Image | Row[Any]) -> dict[str, Any]:
-    """An image, its properties beside its own fields. Fields win over properties of the same name.
+    """Render an image. Properties are top-level keys; fields override properties of the same name.
 
-    `sixstack_format` is what the disk really is where that is not what the user calls it, `sixstack_compression` how
-    the upload was packed.
+    `sixstack_format` is the detected format if it differs from `disk_format`; `sixstack_compression` is the compression
+    of the upload.
     """
     stored = image.status in STORED
     body: dict[str, Any] = dict(image.properties)
-    truth = GLANCE_NAMES.get(image.stored_format or "", image.stored_format)
-    if stored and truth and truth != image.disk_format:
-        body["sixstack_format"] = truth
+    detected = GLANCE_NAMES.get(image.stored_format or "", image.stored_format)
+    if stored and detected and detected != image.disk_format:
+        body["sixstack_format"] = detected
     if stored and image.compression:
         body["sixstack_compression"] = image.compression
     body.update(
@@ -52,7 +52,7 @@ def show(image: Image | Row[Any]) -> dict[str, Any]:
 
 
 def index(images: Sequence[Image | Row[Any]], first: str, following: str | None) -> dict[str, Any]:
-    """A page; the links are relative to the endpoint, as Glance's are."""
+    """Render a page of images; links are relative to the endpoint, as in Glance."""
     body: dict[str, Any] = {"images": [show(image) for image in images], "first": first, "schema": "/v2/schemas/images"}
     if following:
         body["next"] = following
@@ -60,7 +60,7 @@ def index(images: Sequence[Image | Row[Any]], first: str, following: str | None)
 
 
 def member(row: ImageMember) -> dict[str, Any]:
-    """A project that an image is shared with."""
+    """Render a member."""
     return {
         "member_id": row.member,
         "image_id": row.image_id,
@@ -72,10 +72,10 @@ def member(row: ImageMember) -> dict[str, Any]:
 
 
 def members(rows: Sequence[ImageMember]) -> dict[str, Any]:
-    """All projects that an image is shared with."""
+    """Render the members of an image."""
     return {"members": [member(row) for row in rows], "schema": "/v2/schemas/members"}
 
 
 def iso(time: datetime) -> str:
-    """Seconds are as fine as Glance shows."""
+    """Format a time as Glance does, in UTC with a resolution of seconds."""
     return f"{time.isoformat()[:19]}Z"

@@ -1,4 +1,4 @@
-"""Imports on the wire, in the shape of Glance's tasks."""
+"""JSON representation of import tasks, as in Glance's task API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from image_api.views.images import iso
 
 
 def show(task: ImageTask) -> dict[str, Any]:
-    """All there is to know of an import."""
+    """Render a task with all details."""
     method: dict[str, Any] = {"name": task.method}
     if task.uri:
         method["uri"] = task.uri
@@ -24,7 +24,7 @@ def show(task: ImageTask) -> dict[str, Any]:
 
 
 def index(tasks: Sequence[ImageTask]) -> dict[str, Any]:
-    """A list, in short."""
+    """Render a list of tasks without details."""
     return {"tasks": [_short(task) for task in tasks], "first": "/v2/tasks", "schema": "/v2/schemas/tasks"}
 
 

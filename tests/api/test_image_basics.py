@@ -384,7 +384,7 @@ def test_what_is_not_here_says_so(member: Actor) -> None:
     ):
         answer = member.call(method, path, **({"json": {"namespace": "some"}} if method == "POST" else {}))
         assert answer.status_code == 404
-        assert answer.get_json()["message"] == "There are no metadata definitions here."
+        assert answer.get_json()["message"] == "Metadata definitions are not supported."
     for method, path in (("GET", "/cache"), ("DELETE", "/cache"), ("PUT", "/cache/some"), ("DELETE", "/cache/some")):
         answer = member.call(method, path)
         assert answer.status_code == 404
