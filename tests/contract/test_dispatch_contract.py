@@ -432,18 +432,18 @@ def test_flood_of_requests_does_not_delay_other_hosts(
         producer = Producer(flooding.default_channel)
         for number in range(many):
             up, key = topology.host_exchange(two.stolen.name), topology.KEY_CONDUCTOR
-            producer.publish({"ask": "survey"}, exchange=up, routing_key=key, correlation_id=str(number))
+            producer.publish({"ask": "host_state"}, exchange=up, routing_key=key, correlation_id=str(number))
         assert third.host_state().servers == []
         assert settings.broker_url is not None
         with broker.connection(settings.broker_url) as connection:
             answered = connection.default_channel.queue_declare(topology.reply_queue(two.stolen.name), passive=True)
             assert answered.message_count < many, "a later request of another host is served before the backlog"
         two.conductors.write_heartbeats()
-    assert f"{two.stolen.name} asks more than can be answered" in caplog.text
+    assert f"Host {two.stolen.name} exceeds its request queue" in caplog.text
 
 
 def test_compressed_messages_of_hosts_are_refused(two: TwoHosts, caplog: pytest.LogCaptureFixture) -> None:
-    bomb = zlib.compress(json.dumps({"ask": "survey", "more": "0" * (64 << 20)}).encode())
+    bomb = zlib.compress(json.dumps({"ask": "host_state", "more": "0" * (64 << 20)}).encode())
     with ExitStack() as stack:
         conductor = two.conductor(stack)
         producer = Producer(stack.enter_context(broker.connection(two.stolen.broker_url)).default_channel)
