@@ -1,4 +1,4 @@
-"""The table of actions, and the page that is written from it."""
+"""State table of server actions, and the page generated from it."""
 
 import importlib.util
 from pathlib import Path

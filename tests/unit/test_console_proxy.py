@@ -29,7 +29,7 @@ SECONDS = 60.0
 
 
 class Served:
-    """A proxy for one console, and its guest's end. With `host` it is on another computer, and brought from there."""
+    """A console proxy and the guest's end of its console. With `host`, a remote host connects the console."""
 
     def __init__(self, root: Path | None = None, limit: int = 4, host: HostCredential | None = None) -> None:
         self.here, self.guest = socket.socketpair()
@@ -55,7 +55,7 @@ class Served:
         )
 
     async def _ask(self, session: str) -> None:
-        """As the broker does."""
+        """Request a tunnel from the host, in place of the broker."""
         assert self.dialer is not None
         opener = SimpleNamespace(open_console=lambda _machine, _kind: self.here.dup())
         place = {"kind": "vnc", "url": None, "port": self.port, "session": session}
@@ -218,13 +218,13 @@ def test_agent_hands_over_the_console_socket() -> None:
         assert theirs.recv(10) == b"here"
 
 
-def a_host(name: str = "h1", secret: str = "secret") -> HostCredential:
-    """Whose API is where the proxies of these tests are."""
+def make_credential(name: str = "h1", secret: str = "secret") -> HostCredential:
+    """Return a credential for the API address of these tests."""
     return HostCredential(name, secret, "amqp://", "http://127.0.0.1:1", SimpleNamespace())  # type: ignore[arg-type]
 
 
 def test_remote_host_connects_its_console() -> None:
-    served = Served(host=a_host())
+    served = Served(host=make_credential())
 
     async def visit() -> None:
         for word in (b"once", b"again"):
@@ -245,7 +245,7 @@ def test_remote_host_connects_its_console() -> None:
 
 
 def test_console_closes_with_its_agent_and_reconnects_to_the_next() -> None:
-    served = Served(host=a_host())
+    served = Served(host=make_credential())
 
     async def visit() -> None:
         async with served.connect("good") as client:
@@ -255,7 +255,7 @@ def test_console_closes_with_its_agent_and_reconnects_to_the_next() -> None:
             await asyncio.to_thread(served.dialer.close)
             with pytest.raises(ConnectionClosed):
                 await client.recv()
-        served.dialer = ConsoleTunnels(a_host())
+        served.dialer = ConsoleTunnels(make_credential())
         async with served.connect("good") as client:
             await client.send(b"y")
             assert await received(served.guest) == b"y"
@@ -263,7 +263,7 @@ def test_console_closes_with_its_agent_and_reconnects_to_the_next() -> None:
     served.run(visit)
 
 
-@pytest.mark.parametrize("host", [a_host(name="h2"), a_host(secret="other")])
+@pytest.mark.parametrize("host", [make_credential(name="h2"), make_credential(secret="other")])
 def test_host_cannot_use_the_session_of_another_host(host: HostCredential) -> None:
     served = Served(host=host)
 
@@ -278,7 +278,7 @@ def test_host_cannot_use_the_session_of_another_host(host: HostCredential) -> No
 
 
 def test_session_is_valid_once_while_the_proxy_waits() -> None:
-    served = Served(host=a_host())
+    served = Served(host=make_credential())
     sessions: list[str] = []
 
     async def dial(session: str) -> ClientConnection:
@@ -307,7 +307,7 @@ def test_session_is_valid_once_while_the_proxy_waits() -> None:
     served.run(visit)
 
 
-@pytest.mark.parametrize("host", [None, a_host()])
+@pytest.mark.parametrize("host", [None, make_credential()])
 def test_slow_browsers_cause_backpressure(host: HostCredential | None) -> None:
     served = Served(host=host)
     chunk, chunks, most = bytes(1 << 20), 96, 48
@@ -323,7 +323,7 @@ def test_slow_browsers_cause_backpressure(host: HostCredential | None) -> None:
         async with served.connect("good", max_queue=2) as client:
             pouring = asyncio.create_task(pour())
             before = -1
-            while sent > before:  # until it stands still
+            while sent > before:  # until flow control stops the sender
                 before = sent
                 await asyncio.sleep(0.3)
             assert sent < most

@@ -1,4 +1,4 @@
-"""Which accelerator new guests get, and what is remembered of it."""
+"""Accelerator selection for new guests and the stored result of the KVM probe."""
 
 import shutil
 from pathlib import Path
@@ -9,8 +9,8 @@ from hypervisor.qemu import accelerator
 from hypervisor.qemu.accelerator import AcceleratorSelector, SelectedAccelerator, probe, probe_rom
 
 
-class Counted(AcceleratorSelector):
-    """Answers the probe from a list."""
+class FakeSelector(AcceleratorSelector):
+    """Counts probes; each returns `answer`."""
 
     probes = 0
     answer: str | None = None
@@ -25,50 +25,50 @@ def kvm_looks_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "kvm_unavailable_reason", lambda: None)
 
 
-def test_tcg_may_be_demanded(tmp_path: Path) -> None:
+def test_tcg_is_used_when_configured(tmp_path: Path) -> None:
     assert AcceleratorSelector("tcg", tmp_path / "memory").select().accelerator == "tcg"
 
 
-def test_what_costs_nothing_to_know_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_kvm_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "kvm_unavailable_reason", lambda: "There is no /dev/kvm.")
-    asked = Counted("auto", tmp_path / "memory")
+    asked = FakeSelector("auto", tmp_path / "memory")
     assert asked.select() == SelectedAccelerator("tcg", "There is no /dev/kvm.")
     assert asked.probes == 0
 
 
 def test_a_probe_is_made_once_a_boot(tmp_path: Path, kvm_looks_good: None) -> None:
-    first, second = Counted("auto", tmp_path / "memory"), Counted("auto", tmp_path / "memory")
+    first, second = FakeSelector("auto", tmp_path / "memory"), FakeSelector("auto", tmp_path / "memory")
     assert first.select() == first.select() == second.select() == SelectedAccelerator("kvm")
     assert (first.probes, second.probes) == (1, 0)
 
 
 def test_kvm_that_fails_its_probe_is_not_used(tmp_path: Path, kvm_looks_good: None) -> None:
-    asked = Counted("auto", tmp_path / "memory")
+    asked = FakeSelector("auto", tmp_path / "memory")
     asked.answer = "too slow"
     assert asked.select() == SelectedAccelerator("tcg", "too slow")
 
 
-def test_a_guest_that_fails_is_no_reason_to_distrust_kvm(tmp_path: Path, kvm_looks_good: None) -> None:
-    asked = Counted("auto", tmp_path / "memory")
+def test_failed_guest_does_not_disable_kvm(tmp_path: Path, kvm_looks_good: None) -> None:
+    asked = FakeSelector("auto", tmp_path / "memory")
     assert asked.select() == SelectedAccelerator("kvm")
     asked.recheck()
     assert asked.probes == 2
-    asked.recheck()  # too soon after the last one
+    asked.recheck()  # too soon after the last probe
     assert asked.probes == 2
     assert asked.select() == SelectedAccelerator("kvm")
 
 
 def test_a_probe_that_fails_later_is_remembered(tmp_path: Path, kvm_looks_good: None) -> None:
-    first = Counted("auto", tmp_path / "memory")
+    first = FakeSelector("auto", tmp_path / "memory")
     assert first.select() == SelectedAccelerator("kvm")
     first.answer = "the probe failed"
     first.recheck()
     assert first.select() == SelectedAccelerator("tcg", "the probe failed")
-    assert Counted("auto", tmp_path / "memory").select() == SelectedAccelerator("tcg", "the probe failed")
+    assert FakeSelector("auto", tmp_path / "memory").select() == SelectedAccelerator("tcg", "the probe failed")
 
 
-def test_kvm_that_was_demanded_stays(tmp_path: Path, kvm_looks_good: None) -> None:
-    asked = Counted("kvm", tmp_path / "memory")
+def test_configured_kvm_is_kept(tmp_path: Path, kvm_looks_good: None) -> None:
+    asked = FakeSelector("kvm", tmp_path / "memory")
     assert asked.select() == SelectedAccelerator("kvm")
     asked.answer = "the probe failed"
     asked.recheck()
@@ -77,10 +77,12 @@ def test_kvm_that_was_demanded_stays(tmp_path: Path, kvm_looks_good: None) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "another boot", "choice": {"accelerator": "tcg"}}'])
-def test_memory_of_another_boot_or_half_a_file_is_forgotten(tmp_path: Path, kvm_looks_good: None, content: str) -> None:
+def test_results_of_another_boot_and_broken_files_are_ignored(
+    tmp_path: Path, kvm_looks_good: None, content: str
+) -> None:
     memory = tmp_path / "memory"
     memory.write_text(content)
-    assert Counted("auto", memory).select() == SelectedAccelerator("kvm")
+    assert FakeSelector("auto", memory).select() == SelectedAccelerator("kvm")
 
 
 def test_the_probe_starts_where_a_processor_does() -> None:

@@ -1,4 +1,4 @@
-"""Addresses on a host: refused in specs, plain in configurations, and no network's mistake is another's."""
+"""Addresses on a host: validation in specs, radvd configuration, and isolation of invalid networks."""
 
 import json
 import subprocess
@@ -108,7 +108,7 @@ def broken(interface: str) -> radvd.Advertisement:
 
 
 class Recorder(radvd.RouterAdvertiser):
-    """Writes and checks configurations, and starts no radvd."""
+    """A router advertiser that writes and checks configurations without starting radvd."""
 
     def _start(self) -> None:
         pass
@@ -123,13 +123,13 @@ def advertiser(tmp_path: Path) -> Recorder:
     return Recorder(HostPaths(tmp_path, None, "here"), RouterTiming())
 
 
-def test_one_bad_network_does_not_end_the_others(advertiser: Recorder) -> None:
+def test_invalid_network_does_not_affect_others(advertiser: Recorder) -> None:
     good, other = advertisement("6babcd-000001"), advertisement("6babcd-000003")
     assert advertiser.apply((good, broken("6babcd-000002"), other)) == {"6babcd-000002"}
     assert advertiser.configuration.read_text() == radvd.radvd_conf((good, other), advertiser.timing)
 
 
-def test_a_network_that_went_bad_keeps_its_last_good_advertisement(advertiser: Recorder) -> None:
+def test_network_with_bad_change_keeps_its_last_advertisement(advertiser: Recorder) -> None:
     before = (advertisement("6babcd-000001"), advertisement("6babcd-000002", mtu=1400))
     assert advertiser.apply(before) == frozenset()
     last = advertiser.configuration.read_text()

@@ -1,4 +1,4 @@
-"""The command line of qemu, as a pure function."""
+"""QEMU command line, a pure function of spec and open files."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def after(words: list[str], option: str) -> list[str]:
     return [words[index + 1] for index, word in enumerate(words) if word == option]
 
 
-def test_the_size_is_what_was_asked_for() -> None:
+def test_cpus_and_memory_match_the_spec() -> None:
     assert after(command(), "-m") == ["size=128M"]
     assert after(command(), "-smp") == ["cpus=3"]
 
@@ -62,7 +62,7 @@ def test_kvm_shows_the_hosts_processor() -> None:
     assert after(words, "-cpu") == ["host"]
 
 
-def test_every_layer_of_a_disk_has_its_format_said() -> None:
+def test_every_layer_of_a_disk_has_an_explicit_format() -> None:
     root, config = map(json.loads, after(command(), "-blockdev"))
     assert root["driver"] == "qcow2"
     assert root["file"]["filename"] == "/dev/fdset/12"
@@ -73,7 +73,7 @@ def test_every_layer_of_a_disk_has_its_format_said() -> None:
     assert config["read-only"] is True
 
 
-def test_the_guest_boots_from_its_root_disk_and_never_from_the_config_drive() -> None:
+def test_guest_boots_only_from_its_root_disk() -> None:
     devices = [json.loads(word) for word in after(command(), "-device")]
     disks = {device["drive"]: device for device in devices if device["driver"] == "virtio-blk-pci"}
     assert disks["disk0"]["bootindex"] == 0
@@ -103,7 +103,7 @@ def test_qemu_may_neither_start_programs_nor_gain_rights() -> None:
     assert after(command(), "-sandbox") == ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
 
 
-def test_nothing_of_the_users_is_in_the_process_list() -> None:
+def test_command_line_contains_no_user_data() -> None:
     words = " ".join(command())
     assert "do-not-show-me" not in words
     assert "c2VjcmV0" not in words
@@ -114,9 +114,11 @@ def test_every_descriptor_is_inherited() -> None:
     assert sorted(FILES.descriptors()) == [10, 11, 12, 13, 14, 15]
 
 
-def test_a_machine_with_consoles_listens_nowhere_and_still_writes_its_log() -> None:
+def test_machine_with_consoles_opens_no_port_and_keeps_its_log() -> None:
     words = qemu_command(SPEC, replace(FILES, serial=12), accelerator="tcg")
     assert words[words.index("-vnc") + 1] == "none"
     assert "socket,id=console,fd=12,server=on,wait=off,logfile=/dev/fdset/11,logappend=on" in words
-    assert json.loads(words[-1]) == {"driver": "VGA", "id": "screen"}, "after all others, whose places stay"
+    assert json.loads(words[-1]) == {"driver": "VGA", "id": "screen"}, (
+        "the last device, so that the PCI slots of the others stay the same"
+    )
     assert "-vnc" not in qemu_command(SPEC, FILES, accelerator="tcg")

@@ -1,4 +1,4 @@
-"""What Sixstack changes about a computer that becomes a host."""
+"""Kernel settings of a host: neighbor table limits."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a guest finds on its config drive."""
+"""Content of the config drive."""
 
 import base64
 import io
@@ -62,7 +62,7 @@ def names(spec: MachineSpec, directory: str) -> set[str]:
         iso.close()
 
 
-def test_the_label_is_what_guests_look_for() -> None:
+def test_volume_label_is_config_2() -> None:
     assert config_drive(SPEC, {})[0x8000 + 40 : 0x8000 + 72].rstrip() == b"config-2"
 
 
@@ -88,7 +88,7 @@ def test_meta_data_names_the_machine_and_its_key() -> None:
     assert "admin_pass" not in document
 
 
-def test_without_a_key_none_is_mentioned() -> None:
+def test_meta_data_without_a_key_has_no_key_fields() -> None:
     document = json.loads(read(SPEC.model_copy(update={"key": None}), "/openstack/latest/meta_data.json"))
     assert "public_keys" not in document
     assert "keys" not in document
@@ -99,7 +99,7 @@ def test_two_drives_seed_two_generators() -> None:
     assert first != second
 
 
-def test_user_data_is_there_byte_for_byte_or_not_at_all() -> None:
+def test_user_data_is_stored_unchanged_or_omitted() -> None:
     assert read(SPEC, "/openstack/latest/user_data") == b"#!/bin/sh\n\xff"
     assert read(SPEC, "/ec2/latest/user-data") == b"#!/bin/sh\n\xff"
     bare = SPEC.model_copy(update={"user_data": None})
@@ -107,7 +107,7 @@ def test_user_data_is_there_byte_for_byte_or_not_at_all() -> None:
     assert "user-data" not in names(bare, "/ec2/latest")
 
 
-def test_all_versions_say_the_same() -> None:
+def test_all_versions_have_the_same_content() -> None:
     for version in ("2015-10-15", "2018-08-27", "latest"):
         assert json.loads(read(SPEC, f"/openstack/{version}/network_data.json"))["links"]
         assert read(SPEC, f"/openstack/{version}/vendor_data.json") == b"{}"

@@ -181,7 +181,7 @@ def test_only_unneeded_bases_are_evicted(tmp_path: Path) -> None:
     assert image.exists(), "the image store keeps its own file"
 
 
-def test_unneeded_bases_are_kept_up_to_a_limit_and_those_wanted_last_stay(tmp_path: Path) -> None:
+def test_unused_bases_beyond_the_limit_are_evicted_oldest_first(tmp_path: Path) -> None:
     image = make_image(tmp_path, "raw")
     store = Store(image)
     disks = Disks(tmp_path / "bases", store)

@@ -1,4 +1,4 @@
-"""Small parts of a host: file names, consoles, processes, radvd's configuration, and the documents themselves."""
+"""Host files: names, console logs, pid files, radvd configuration, and spec documents."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_no_console_is_an_empty_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")
-def test_a_program_is_nobodys_child_and_is_found_again(tmp_path: Path) -> None:
+def test_daemon_is_detached_and_found_by_its_pid_file(tmp_path: Path) -> None:
     pid_file, log = tmp_path / "pid", tmp_path / "log"
     process.start(["sh", "-c", "echo started; exec sleep 60"], pid_file=pid_file, log=log)
     running = process.wait_for_start(pid_file, 5)
@@ -96,7 +96,7 @@ def test_link_names_fit_and_carry_the_installation() -> None:
     links.close()
 
 
-def test_each_machine_runs_as_somebody_else() -> None:
+def test_each_machine_has_its_own_uid() -> None:
     one, two = machine_identity("abcd", "one"), machine_identity("abcd", "two")
     assert one == machine_identity("abcd", "one")
     assert one.uid != two.uid
@@ -114,7 +114,9 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
     )
     text = radvd_conf((advertisement,), RouterTiming(default_lifetime=600, dns_lifetime=900))
     inside = radvd_conf((replace(advertisement, gateway=False),), RouterTiming(default_lifetime=600, dns_lifetime=900))
-    assert inside == text.replace("AdvDefaultLifetime 600", "AdvDefaultLifetime 0"), "a prefix, and nobody to route it"
+    assert inside == text.replace("AdvDefaultLifetime 600", "AdvDefaultLifetime 0"), (
+        "without a gateway, the router lifetime is 0"
+    )
     assert "interface 6babcd-000378 {" in text
     assert "AdvLinkMTU 1430;" in text
     assert "prefix 2a0a:e5c1:111:888::/64 {" in text
@@ -124,12 +126,12 @@ def test_radvd_announces_prefix_mtu_and_resolvers() -> None:
     assert text.count("{") == text.count("}")
 
 
-def test_a_document_with_a_key_nobody_knows_is_refused() -> None:
+def test_unknown_keys_in_documents_are_refused() -> None:
     with pytest.raises(ValidationError):
         MachineSpec.model_validate({"id": "x", "surprise": 1})
 
 
-def test_the_fake_host_fails_when_told_to() -> None:
+def test_fake_hypervisor_fails_on_demand() -> None:
     from hypervisor.api.errors import LaunchFailed
 
     host = FakeHypervisor()

@@ -1,4 +1,4 @@
-"""qemu-img runs without privileges, and only where it is made to."""
+"""qemu-img runs unprivileged, and only through hypervisor/storage/qemu_img.py."""
 
 import ast
 import os
@@ -56,7 +56,7 @@ def test_one_module_runs_qemu_img() -> None:
 
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file in which each qemu-img notes what it may do before it begins, in a directory that every user reaches."""
+    """Wrap qemu-img: it appends its privileges, limits and environment to this file, which every user may write."""
     with tempfile.TemporaryDirectory() as name:
         directory, notes = Path(name), Path(name) / "notes"
         directory.chmod(0o755)
@@ -87,7 +87,7 @@ def test_qemu_img_has_no_privileges_and_no_secrets(
     uids = [set(line.split()[1:]) for line in seen.splitlines() if line.startswith("Uid:")]
     assert len(uids) >= 6
     assert all(len(each) == 1 and 0x7F00_0000 < int(*each) < 0x7FE0_0000 for each in uids)
-    assert len({uid for each in uids for uid in each}) == len(uids), "runs share a user"
+    assert len({uid for each in uids for uid in each}) == len(uids), "two runs share a uid"
     for field, value in (("CapEff", "0" * 16), ("CapPrm", "0" * 16), ("CapBnd", "0" * 16), ("NoNewPrivs", "1")):
         assert {line.split()[1] for line in seen.splitlines() if line.startswith(f"{field}:")} == {value}
     limits = [line for line in seen.splitlines() if line.startswith(("Max cpu time", "Max address space"))]

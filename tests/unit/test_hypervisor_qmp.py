@@ -1,4 +1,4 @@
-"""Conversations with qemu, by a stand-in at the other end of the socket."""
+"""QMP client against a fake QEMU."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def serve_status(listener: socket.socket, first: bytes = b"") -> None:
             connection.sendall(json.dumps(answer).encode() + b"\r\n")
 
 
-def test_what_somebody_who_died_had_asked_is_not_taken_for_the_greeting(tmp_path: Path) -> None:
+def test_leftover_response_is_not_taken_for_the_greeting(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
 
     def serve(listener: socket.socket) -> None:
@@ -62,7 +62,7 @@ def test_an_event_in_place_of_the_negotiation_reply_is_retried(tmp_path: Path) -
         thread.join()
 
 
-def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
+def test_full_backlog_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with qmp.listen(path) as listener, contextlib.ExitStack() as others:
         listener.listen(0)
@@ -87,7 +87,7 @@ def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
         thread.join()
 
 
-def test_a_backlog_that_stays_full_is_an_answer_that_did_not_come(tmp_path: Path) -> None:
+def test_backlog_that_stays_full_times_out(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with qmp.listen(path) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""Compressed uploads: how far they may expand."""
+"""Expansion limits of compressed uploads."""
 
 import gzip
 import lzma

@@ -1,4 +1,4 @@
-"""Disks that are fetched to a host: what is kept, what is removed, and what nobody may take away."""
+"""Image cache of remote hosts: resumed downloads, removal of old files, locks of downloads in progress."""
 
 import hashlib
 import os
@@ -34,8 +34,8 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "fetched"
 
 
-def fetched(directory: Path, *, before: Callable[[], None] = lambda: None) -> ImageCache:
-    """From a store where `before` happens before the first byte of a disk is read."""
+def image_cache(directory: Path, *, before: Callable[[], None] = lambda: None) -> ImageCache:
+    """Return a cache whose store calls `before` ahead of the first byte of a download."""
 
     @contextmanager
     def begin(_image: ImageRef, start: int) -> Iterator[Download]:
@@ -45,35 +45,35 @@ def fetched(directory: Path, *, before: Callable[[], None] = lambda: None) -> Im
     return ImageCache(directory, begin, backoff_seconds=0)
 
 
-def test_what_nobody_asked_for_lately_is_removed(directory: Path) -> None:
-    fetched(directory).path(image("old"))
+def test_unused_images_are_removed(directory: Path) -> None:
+    image_cache(directory).path(image("old"))
     grow_old(directory / "old")
-    for name in ("torn.part", "torn.lock"):  # of a process that was killed
+    for name in ("torn.part", "torn.lock"):  # leftovers of a killed process
         (directory / name).write_bytes(b"")
         grow_old(directory / name)
-    fetched(directory).path(image("new"))
+    image_cache(directory).path(image("new"))
     assert [path.name for path in directory.iterdir()] == ["new"]
 
 
-def test_what_is_just_fetched_is_not_removed_however_old_it_is(directory: Path) -> None:
-    """Another process that looks for old files goes by what died days ago and is just being gone on with."""
-    asked: list[int] = []
+def test_resumed_download_is_not_removed_as_old(directory: Path) -> None:
+    """Cleanup by another process skips old partial files whose download has just been resumed."""
+    sizes: list[int] = []
 
     def inspect_directory() -> None:
-        asked.append(_size(directory / "one.part"))
+        sizes.append(_size(directory / "one.part"))
         for suffix in ("part", "lock"):
             grow_old(directory / f"one.{suffix}")
-        fetched(directory).path(image("two"))
+        image_cache(directory).path(image("two"))
 
     directory.mkdir()
     (directory / "one.part").write_bytes(CONTENT[:50_000])
     grow_old(directory / "one.part")
-    assert fetched(directory, before=inspect_directory).path(image("one")).read_bytes() == CONTENT
-    assert asked == [50_000], "it goes on where it was"
+    assert image_cache(directory, before=inspect_directory).path(image("one")).read_bytes() == CONTENT
+    assert sizes == [50_000], "the download resumes at the end of the partial file"
     assert sorted(path.name for path in directory.iterdir()) == ["one", "two"]
 
 
-def test_holes_stay_holes_and_what_breaks_off_is_gone_on_with(directory: Path) -> None:
+def test_downloads_resume_and_keep_holes(directory: Path) -> None:
     starts: list[int] = []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What an image really is: every format as qemu-img makes it, and files made to do harm. None of them is opened."""
+"""Image format detection: formats as qemu-img writes them, and hostile files. No file is opened by qemu."""
 
 import bz2
 import contextlib
@@ -27,7 +27,7 @@ MIB = 1 << 20
 SIZE = 8 * MIB
 
 
-def looked_at(content: bytes, declared: str, step: int = 64 << 10) -> DetectedFormat:
+def inspect(content: bytes, declared: str, step: int = 64 << 10) -> DetectedFormat:
     inspection = Inspection()
     for start in range(0, len(content), step):
         inspection.feed(content[start : start + step])
@@ -35,7 +35,7 @@ def looked_at(content: bytes, declared: str, step: int = 64 << 10) -> DetectedFo
 
 
 def partitioned(size: int = SIZE) -> bytes:
-    """A raw disk with an MBR of one partition and something to tell it by."""
+    """Return a raw disk with an MBR of one partition and random content."""
     disk = bytearray(size)
     disk[446:462] = struct.pack("<B3BB3BII", 0x80, 0, 2, 0, 0x83, 0, 0, 0, 1, size // 512 - 1)
     disk[510:512] = b"\x55\xaa"
@@ -45,7 +45,7 @@ def partitioned(size: int = SIZE) -> bytes:
 
 @pytest.fixture
 def qemu_img(tmp_path: Path) -> Callable[..., bytes]:
-    """Run qemu-img in a directory with `disk.raw` and return the content of what it made."""
+    """Run qemu-img in a directory with `disk.raw` and return the content of the result."""
     (tmp_path / "disk.raw").write_bytes(partitioned())
 
     def run(*arguments: str, result: str = "out") -> bytes:
@@ -76,20 +76,20 @@ def test_every_format_is_recognised(
     qemu_img: Callable[..., bytes], driver: str, options: list[str], declared: str, truth: str, step: int
 ) -> None:
     content = qemu_img("convert", "-f", "raw", "-O", driver, *options, "disk.raw", "out")
-    found = looked_at(content, declared, step)
+    found = inspect(content, declared, step)
     assert found.format == truth
     assert SIZE <= found.virtual_size < SIZE + MIB  # vhd rounds up to whole cylinders
 
 
 @pytest.mark.parametrize("driver", ["qcow2", "vmdk", "vdi", "vhdx"])
-def test_a_wrong_declaration_is_overruled_by_proof(qemu_img: Callable[..., bytes], driver: str) -> None:
+def test_detected_format_overrides_the_declared_one(qemu_img: Callable[..., bytes], driver: str) -> None:
     content = qemu_img("convert", "-f", "raw", "-O", driver, "disk.raw", "out")
     for declared in ("raw", "qcow2", "vmdk", "iso"):
-        assert looked_at(content, declared).format == driver
+        assert inspect(content, declared).format == driver
 
 
 @pytest.mark.parametrize("declared", ["raw", "vmdk"])
-def test_an_ova_is_refused_with_what_to_do(declared: str) -> None:
+def test_ova_is_refused_with_instructions(declared: str) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as ova:
         for name, size in (("machine.ovf", 100), ("machine-disk1.vmdk", MIB)):
@@ -97,13 +97,13 @@ def test_an_ova_is_refused_with_what_to_do(declared: str) -> None:
             member.size = size
             ova.addfile(member, io.BytesIO(bytes(size)))
     with pytest.raises(BadRequest, match="unpack it and upload the disk"):
-        looked_at(archive.getvalue(), declared)
+        inspect(archive.getvalue(), declared)
 
 
 @pytest.mark.parametrize("declared", ["qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso", "ploop"])
-def test_raw_cannot_be_proved_so_the_declaration_must_say_it(declared: str) -> None:
+def test_raw_must_be_declared(declared: str) -> None:
     with pytest.raises(BadRequest, match=rf"{declared}.*raw"):
-        looked_at(partitioned(), declared)
+        inspect(partitioned(), declared)
 
 
 def iso(size: int = MIB) -> bytes:
@@ -117,14 +117,14 @@ def iso(size: int = MIB) -> bytes:
 def test_isos_plain_and_hybrid() -> None:
     plain = iso()
     hybrid = partitioned(SIZE)[:0x8000] + plain[0x8000:]
-    assert looked_at(plain, "iso") == DetectedFormat("iso", MIB)
-    assert looked_at(plain, "raw").format == "iso"
-    assert looked_at(hybrid, "iso").format == "iso"
-    assert looked_at(hybrid, "raw").format == "raw"
+    assert inspect(plain, "iso") == DetectedFormat("iso", MIB)
+    assert inspect(plain, "raw").format == "iso"
+    assert inspect(hybrid, "iso").format == "iso"
+    assert inspect(hybrid, "raw").format == "raw"
 
 
 def vmdk(text: str, *, capacity: int = 2048) -> bytes:
-    """A vmdk with a header of ours and this descriptor."""
+    """Return a sparse vmdk with this descriptor."""
     header = struct.pack("<4sIIQQQQIQQ", b"KDMV", 1, 3, capacity, 128, 1, 20, 512, 21, 26).ljust(512, b"\0")
     return header + text.encode().ljust(20 * 512, b"\0") + bytes(256 << 10)
 
@@ -136,7 +136,7 @@ GOOD_DESCRIPTOR = (
 
 
 def test_a_vmdk_made_by_hand_is_fine() -> None:
-    assert looked_at(vmdk(GOOD_DESCRIPTOR), "vmdk") == DetectedFormat("vmdk", 2048 * 512)
+    assert inspect(vmdk(GOOD_DESCRIPTOR), "vmdk") == DetectedFormat("vmdk", 2048 * 512)
 
 
 def vmdk_corpus() -> Iterator[tuple[str, bytes, str]]:
@@ -161,11 +161,11 @@ def vmdk_corpus() -> Iterator[tuple[str, bytes, str]]:
 
 @pytest.mark.parametrize(("content", "said"), [pytest.param(c, s, id=n) for n, c, s in vmdk_corpus()])
 @pytest.mark.parametrize("declared", ["vmdk", "raw"])
-def test_a_vmdk_that_leads_elsewhere_is_refused(content: bytes, said: str, declared: str) -> None:
+def test_vmdk_that_references_other_files_is_refused(content: bytes, said: str, declared: str) -> None:
     if declared == "raw" and not content.startswith(b"KDMV") and b"Flat" not in content and b"Sparse" not in content:
         pytest.skip("text that no one calls a vmdk is just text")
     with pytest.raises(BadRequest, match=said):
-        looked_at(content, declared)
+        inspect(content, declared)
 
 
 def qcow2_header(**changes: tuple[int, str, int]) -> bytes:
@@ -189,7 +189,7 @@ def qcow2_header(**changes: tuple[int, str, int]) -> bytes:
 
 
 def test_a_qcow2_made_by_hand_is_fine() -> None:
-    assert looked_at(qcow2_header(), "qcow2") == DetectedFormat("qcow2", SIZE)
+    assert inspect(qcow2_header(), "qcow2") == DetectedFormat("qcow2", SIZE)
 
 
 @pytest.mark.parametrize(
@@ -222,19 +222,19 @@ def test_hostile_files_are_refused(content: bytes, declared: str, step: int) -> 
     if step == 1 and len(content) > 8192:
         step = 1000
     with pytest.raises(BadRequest):
-        looked_at(content, declared, step)
+        inspect(content, declared, step)
 
 
 def test_a_backing_file_made_by_qemu_is_refused(qemu_img: Callable[..., bytes]) -> None:
     content = qemu_img("create", "-f", "qcow2", "-F", "raw", "-b", "disk.raw", "out")
     with pytest.raises(BadRequest, match="backing file"):
-        looked_at(content, "qcow2")
+        inspect(content, "qcow2")
 
 
 def test_a_data_file_made_by_qemu_is_refused(qemu_img: Callable[..., bytes]) -> None:
     content = qemu_img("create", "-f", "qcow2", "-o", "data_file=elsewhere.raw", "out", "8M")
     with pytest.raises(BadRequest, match="data_file"):
-        looked_at(content, "qcow2")
+        inspect(content, "qcow2")
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -259,7 +259,7 @@ def unpacking_bound(kind: str) -> int:
 
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("step", [1000, 1 << 20])
-def test_every_compression_is_recognised_and_undone(kind: str, step: int) -> None:
+def test_every_compression_is_detected_and_decompressed(kind: str, step: int) -> None:
     content = os.urandom(MIB) + bytes(3 * MIB) + b"end"
     packed = PACKERS[kind](content)
     assert detect_compression(packed[:10]) == kind
@@ -292,11 +292,11 @@ def test_a_vhdx_whose_size_is_a_field_too_short_is_refused(qemu_img: Callable[..
     entry = content.index(uuid.UUID("2FA54224-CD1B-4876-B211-5DBED83BF4B8").bytes_le)
     struct.pack_into("<I", content, entry + 20, 4)
     with pytest.raises(BadRequest, match="damaged vhdx"):
-        looked_at(bytes(content), "vhdx")
+        inspect(bytes(content), "vhdx")
 
 
 @pytest.mark.parametrize("driver", ["qcow2", "vmdk", "vdi", "vpc", "vhdx"])
-def test_whatever_is_broken_is_refused_in_words_or_recognised(qemu_img: Callable[..., bytes], driver: str) -> None:
+def test_damaged_images_are_refused_or_recognised(qemu_img: Callable[..., bytes], driver: str) -> None:
     good = qemu_img("convert", "-f", "raw", "-O", driver, "disk.raw", "out")[: 3 * MIB]
     chance = random.Random(20)
     interesting = [0, 8, 16, 20, 24, 28, 36, 40, 60, 64, 72, 368, 512, 520, 0x30000, 0x30008, 0x200000, 0x200010]
@@ -308,4 +308,4 @@ def test_whatever_is_broken_is_refused_in_words_or_recognised(qemu_img: Callable
                 content[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randint(0, 255)])
         cut = chance.choice([len(content), chance.randint(1, len(content))])
         with contextlib.suppress(BadRequest):
-            assert looked_at(bytes(content[:cut]), chance.choice(["raw", "qcow2", driver]), 1 << 20)
+            assert inspect(bytes(content[:cut]), chance.choice(["raw", "qcow2", driver]), 1 << 20)

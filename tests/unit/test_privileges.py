@@ -94,7 +94,7 @@ def test_owner_of_root_files_is_changed_once(settings: Settings, tmp_path: Path)
     (settings.state / "api" / "sixstack.db-journal").symlink_to(secret)
     (store / "late").write_bytes(b"written by root since")
     privileges.change_owners(settings, WHO)
-    assert uid(secret) == 0, "what the account planted is not given to it"
+    assert uid(secret) == 0, "hard links planted by the account keep their owner"
     assert uid(store / "late") == WHO.uid
 
     privileges.change_owners(settings, None)
@@ -144,7 +144,7 @@ def test_account_reaches_only_the_directories_it_needs(reachable: Path, is_hidde
     seen = subprocess.run(privileges.command(settings, who, words), capture_output=True, text=True)
     assert seen.stdout.split()[0] == str(who.uid)
     assert "secret" not in seen.stdout
-    assert (home / "secret").read_text() == "secret", "what we see ourselves stays"
+    assert (home / "secret").read_text() == "secret", "the caller's own view is unchanged"
 
 
 @needs_root

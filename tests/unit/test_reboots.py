@@ -18,7 +18,7 @@ def test_first_start_restarts_no_machines(tmp_path: Path) -> None:
 def test_reboot_is_recorded_until_machines_are_started(tmp_path: Path) -> None:
     (tmp_path / BOOT_ID).write_text("another boot\n")
     assert should_restart_machines(tmp_path)
-    assert should_restart_machines(tmp_path), "an agent that ended while the control plane was away forgot the reboot"
+    assert should_restart_machines(tmp_path), "the mark survives a restart of the agent"
     clear_restart_mark(tmp_path)
     assert not should_restart_machines(tmp_path)
 
