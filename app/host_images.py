@@ -1,7 +1,7 @@
-"""/image/hosts: the bytes of disks for hosts on other computers, and of snapshots from them.
+"""/image/hosts: disk downloads and snapshot uploads of remote hosts.
 
-A host proves who it is by its name and secret (HTTP basic authentication). It may read the images that its servers
-stand on, and fill those that an operation of its own is to make; nothing else.
+A host authenticates with its name and secret (HTTP basic authentication). It may read only the images of its servers,
+and upload only snapshots that one of its own operations creates.
 """
 
 import re
@@ -34,19 +34,19 @@ blueprint = Blueprint("host_images", __name__, url_prefix="/image/hosts")
 @blueprint.get("/disks/<image_id>")
 @public
 def disk(image_id: str) -> Response:
-    """The disk as hosts run it, unpacked; a Range of it where one is asked for."""
+    """Download a decompressed disk; supports Range."""
     with database().reading() as session:
         host = _authenticate_host(session)
         if not image_access.may_read(session, host, image_id):
-            raise errors.Forbidden("No server of this host stands on this image.")
+            raise errors.Forbidden("No server on this host uses this image.")
     name, size = _find_disk(image_id)
     start, stop, status = 0, size, 200
     headers = {"Accept-Ranges": "bytes"}
-    if asked := parse_range_header(request.headers.get("Range")):
-        found = asked.range_for_length(size)
-        if found is None:
+    if requested := parse_range_header(request.headers.get("Range")):
+        span = requested.range_for_length(size)
+        if span is None:
             raise errors.RangeNotSatisfiable(f"The disk has {size} bytes.")
-        (start, stop), status = found, 206
+        (start, stop), status = span, 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
     return send_object(name, (start, stop), (status, headers), f"host {host}")
@@ -56,26 +56,26 @@ def disk(image_id: str) -> Response:
 @streamed
 @public
 def snapshot(image_id: str) -> Response:
-    """Fill an image that is to be made on the host that sends it. `Content-Digest` (RFC 9530) has the sha-512 of it."""
+    """Upload the snapshot of a running operation. `Content-Digest` (RFC 9530) must contain its sha-512."""
     digest = re.fullmatch(r"sha-512=:([A-Za-z0-9+/]{86}==):", request.headers.get("Content-Digest", ""))
     if request.content_length is None or digest is None:
         raise errors.BadRequest("Content-Length or the sha-512 in Content-Digest is missing.")
     disk_format = request.args.get("disk_format", "qcow2")
     if disk_format not in ("qcow2", "raw"):
-        raise errors.BadRequest("A snapshot is qcow2 or raw.")
+        raise errors.BadRequest("The disk_format of a snapshot must be qcow2 or raw.")
     sha512 = b64decode(digest[1]).hex()
     with database().reading() as session:
         host = _authenticate_host(session)
         operation = image_access.find_operation(session, host, image_id)
-        made = operations_snapshots.expected_snapshot(session, operation, disk_format, sha512)
-        done = session.get(Image, image_id)
-    if done is not None and done.status == ImageStatus.ACTIVE:  # the answer to the last try was lost
+        expected = operations_snapshots.expected_snapshot(session, operation, disk_format, sha512)
+        image = session.get(Image, image_id)
+    if image is not None and image.status == ImageStatus.ACTIVE:  # a retry: the previous response was lost
         drain_upload()
         return empty()
     with transfer_limiter().slot(f"host {host}"):
         try:
             pieces = read_upload(request.content_length)
-            snapshots.store_snapshot(database(), clock(), store(), made, pieces, settings().image_quota_gib)
+            snapshots.store_snapshot(database(), clock(), store(), expected, pieces, settings().image_quota_gib)
         except errors.SixstackError:
             drain_upload()
             raise
@@ -83,17 +83,17 @@ def snapshot(image_id: str) -> Response:
 
 
 def _authenticate_host(session: Session) -> str:
-    given = request.authorization
-    if given is None or given.type != "basic":
-        raise errors.Unauthorized("A host says its name and its secret.")
-    return host_credentials.authenticate(session, _seal(), given.username or "", given.password or "")
+    credentials = request.authorization
+    if credentials is None or credentials.type != "basic":
+        raise errors.Unauthorized("HTTP basic authentication with the host's name and secret is required.")
+    return host_credentials.authenticate(session, _cipher(), credentials.username or "", credentials.password or "")
 
 
-def _seal() -> SecretCipher:
-    seal: SecretCipher | None = current_app.extensions.get("sixstack.host-seal")
-    if seal is None:
-        seal = current_app.extensions["sixstack.host-seal"] = SecretCipher(settings())
-    return seal
+def _cipher() -> SecretCipher:
+    cipher: SecretCipher | None = current_app.extensions.get("sixstack.host-seal")
+    if cipher is None:
+        cipher = current_app.extensions["sixstack.host-seal"] = SecretCipher(settings())
+    return cipher
 
 
 def _find_disk(image_id: str) -> tuple[str, int]:

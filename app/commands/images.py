@@ -1,7 +1,7 @@
-"""`sixstack image import FILE-or-URL`: an image into a running cloud, over its own API, with a progress bar.
+"""`sixstack image import FILE-or-URL`: uploads an image through the image API, with a progress bar.
 
-It needs no OpenStack client: the credentials are those of `clouds.yaml` in the state directory. A URL is fetched by
-this command, not by the cloud, so it may lie wherever the operator can reach it.
+Needs no OpenStack client; the credentials are those in `clouds.yaml` in the state directory. URLs are downloaded by
+this command, not by the cloud, so they may be in any network that the operator can reach.
 """
 
 import http.client
@@ -35,13 +35,13 @@ SIGNATURES = (
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
     (0x8001, b"CD001", "iso"),
 )
-"""Offset, bytes, and Glance's name for what has them there."""
+"""Offset, magic bytes, and Glance's name of the disk format."""
 TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the bytes come from: what to call the image, its pieces, its length where that is known."""
+    """Image data to upload, a default name, and the length in bytes if it is known."""
 
     name: str
     pieces: Iterator[bytes]
@@ -49,7 +49,7 @@ class Source:
 
 
 def run(settings: Settings, parsed: Namespace) -> int:
-    """Upload what `parsed.source` names. Raises OperatorError with what is wrong."""
+    """Upload the file or URL `parsed.source`. Raises OperatorError."""
     source = open_source(parsed.source)
     try:
         head = next(source.pieces, b"")
@@ -72,7 +72,7 @@ def run(settings: Settings, parsed: Namespace) -> int:
         progress = Progress(f"{body['name']} ({body['disk_format']})", source.length)
         cloud.upload(image["id"], _prepend(head, source.pieces), source.length, progress)
     except BaseException:
-        with suppress(OperatorError):  # what went wrong first is what matters
+        with suppress(OperatorError):  # keep the first error
             cloud.call("DELETE", f"/v2/images/{image['id']}")
         raise
     made = cloud.call("GET", f"/v2/images/{image['id']}")
@@ -81,7 +81,7 @@ def run(settings: Settings, parsed: Namespace) -> int:
 
 
 def open_source(text: str) -> Source:
-    """A file or a URL. Raises OperatorError."""
+    """Open a file or URL. Raises OperatorError."""
     parts = urlsplit(text)
     if parts.scheme in ("http", "https"):
         everywhere: tuple[Network, ...] = EgressPolicy.from_settings("", "0.0.0.0/0,::/0", None).allowed
@@ -92,7 +92,7 @@ def open_source(text: str) -> Source:
         name = PurePosixPath(unquote(parts.path)).name or parts.netloc
         return Source(_stem(name), join_pieces(download.pieces), download.length)
     if "://" in text:
-        raise OperatorError(f"{text}: only http and https are fetched.")
+        raise OperatorError(f"{text}: only http and https URLs are supported.")
     path = Path(text)
     try:
         file = path.open("rb", buffering=0)
@@ -107,7 +107,7 @@ def open_source(text: str) -> Source:
 
 
 def guess_disk_format(head: bytes) -> str:
-    """The disk format by the first bytes, unpacked if need be. The cloud looks again, and more closely."""
+    """Return the disk format by the magic bytes, decompressed if necessary. The image API inspects the whole image."""
     if kind := detect_compression(head[:MAGIC_BYTES]):
         head = next(iter(Decompression(kind).feed(head)), b"")
     return next((name for at, magic, name in SIGNATURES if head[at : at + len(magic)] == magic), "raw")
@@ -115,18 +115,18 @@ def guess_disk_format(head: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageClient:
-    """The image API of a cloud, as somebody."""
+    """Authenticated client of the image API."""
 
     url: str
     token: str
 
     @classmethod
     def log_in(cls, clouds: Path, name: str) -> "ImageClient":
-        """As a cloud of clouds.yaml says. Raises OperatorError."""
+        """Authenticate with a cloud entry of clouds.yaml. Raises OperatorError."""
         try:
             auth: dict[str, str] = yaml.safe_load(clouds.read_text())["clouds"][name]["auth"]
         except OSError:
-            raise OperatorError(f"{clouds} is not there; start the cloud with `sixstack up` first.") from None
+            raise OperatorError(f"{clouds} does not exist; start the cloud with `sixstack up` first.") from None
         except KeyError:
             raise OperatorError(f"{clouds} has no cloud {name!r}.") from None
         user = {"name": auth["username"], "domain": {"id": auth["user_domain_id"]}, "password": auth["password"]}
@@ -142,13 +142,13 @@ class ImageClient:
             return cls(f"{base}/image", answer.headers["X-Subject-Token"])
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """One request with a JSON answer. Raises OperatorError with the cloud's own words."""
-        with _send_request(self.url + path, method, body, {"X-Auth-Token": self.token}) as answer:
-            made: dict[str, Any] = json.loads(answer.read() or b"{}")
-            return made
+        """Send a request; returns the JSON response. Raises OperatorError with the error message of the API."""
+        with _send_request(self.url + path, method, body, {"X-Auth-Token": self.token}) as response:
+            content: dict[str, Any] = json.loads(response.read() or b"{}")
+            return content
 
     def upload(self, image_id: str, pieces: Iterator[bytes], length: int | None, progress: Progress) -> None:
-        """PUT the bytes. Raises OperatorError with the cloud's own words."""
+        """Upload the image data. Raises OperatorError with the error message of the API."""
         parts = urlsplit(self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.netloc, timeout=3600)
@@ -169,7 +169,7 @@ class ImageClient:
         except SixstackError as error:
             raise OperatorError(error.message) from None
         except (OSError, http.client.HTTPException) as error:
-            raise OperatorError(f"the upload broke off: {error}") from None
+            raise OperatorError(f"The upload was interrupted: {error}") from None
         finally:
             connection.close()
             progress.end()
@@ -190,7 +190,7 @@ def _send_request(
         with error:
             raise OperatorError(_error_message(error.read())) from None
     except OSError as error:
-        raise OperatorError(f"the cloud does not answer at {url}: {error}. Is `sixstack up` running?") from None
+        raise OperatorError(f"No response from {url}: {error}. Check that `sixstack up` is running.") from None
     return answer
 
 
@@ -199,17 +199,17 @@ def _error_message(text: bytes) -> str:
         body = json.loads(text)
         return str(body.get("message") or body["error"]["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return text.decode(errors="replace")[:500] or "the cloud refused without a word"
+        return text.decode(errors="replace")[:500] or "The API returned an error without a message."
 
 
 def _parse_properties(pairs: list[str] | None) -> dict[str, str]:
-    found = {}
+    properties = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise OperatorError(f"--property wants NAME=VALUE, not {pair!r}.")
-        found[name] = value
-    return found
+            raise OperatorError(f"--property must be NAME=VALUE, not {pair!r}.")
+        properties[name] = value
+    return properties
 
 
 def _stem(name: str) -> str:

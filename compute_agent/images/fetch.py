@@ -111,9 +111,7 @@ class ImageCache:
     def _resume(self, image: ImageRef, part: Path) -> None:
         """Download the missing part. Raises TransferInterrupted."""
         with self.open(image, _size(part)) as stream:
-            if (
-                stream.start > stream.total_bytes
-            ):  # the partial file is longer than the image, so it is not a part of it
+            if stream.start > stream.total_bytes:  # the partial file is longer than the image: not from this image
                 part.unlink()
                 raise TransferInterrupted("the partial file does not match")
             logged = time.monotonic()
@@ -129,11 +127,10 @@ class ImageCache:
                 finally:
                     file.truncate()
         if _size(part) != stream.total_bytes:
-            raise TransferInterrupted(f"{_size(part)} of {stream.total_bytes} bytes arrived")
+            raise TransferInterrupted(f"received {_size(part)} of {stream.total_bytes} bytes")
 
     def _remove_expired(self) -> None:
-        """Remove downloads that were not used lately and locks of dead processes, but nothing that another process
-        has locked."""
+        """Remove expired downloads and the locks of dead processes, except those that another process has locked."""
         for path in self.directory.iterdir():
             if _is_expired(path):
                 with suppress(BlockingIOError), self._lock(path.stem, wait=False):

@@ -97,10 +97,10 @@ def _parse_range(image: ImageRef, answer: urllib3.BaseHTTPResponse) -> tuple[int
         if answer.status == 206:
             places, _, total_bytes = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
             return int(places.partition("-")[0]), int(total_bytes)
-        if answer.status == 200:  # a proxy may leave the length out
+        if answer.status == 200:  # a proxy may remove Content-Length
             return 0, int(answer.headers.get("Content-Length", image.size_bytes))
     except (KeyError, ValueError):
-        raise TransferInterrupted("a proxy has damaged the response of the image API") from None
+        raise TransferInterrupted("invalid Content-Range or Content-Length in the image API response") from None
     raise TransferInterrupted(_error_text(answer))
 
 
@@ -112,7 +112,7 @@ def _read_chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
     """Return the image API's error message."""
     try:
-        said = str(answer.json()["message"])
+        message = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
-        said = ""
-    return f"the image API answered {answer.status}{': ' if said else '.'}{said}"
+        message = ""
+    return f"the image API answered {answer.status}{': ' if message else '.'}{message}"

@@ -1,4 +1,4 @@
-"""Image source beside the image store: files of the store, or downloads from an object store."""
+"""Image source of a host with direct access to the image store: local files, or downloads from object storage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +15,13 @@ from image_api.stores.object_keys import disk_key
 
 
 class LocalImages:
-    """Implements hypervisor.api.protocol.ImageSource over a store whose files are on this machine."""
+    """Implements hypervisor.api.protocol.ImageSource for a store with local files."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def local_path(self, image: ImageRef) -> Path:
-        """Return the disk, decompressed where the upload was compressed. Raises ImageUnusable when the image is
-        gone."""
+        """Return the disk, decompressed if the upload was compressed. Raises ImageUnusable when it does not exist."""
         for name in (disk_key(image.id), image.id):
             if (path := self._store.local_path(name)) is not None:
                 return path
@@ -30,7 +29,7 @@ class LocalImages:
 
 
 class FetchedImages:
-    """Implements ImageSource over a remote store."""
+    """Implements ImageSource for an object store, with a download cache."""
 
     def __init__(self, store: Store, directory: Path, *, backoff_seconds: float = BACKOFF_SECONDS) -> None:
         self._store = store
@@ -53,7 +52,7 @@ class FetchedImages:
             raise ImageUnusable(f"Image {image.id} is no longer in the store.") from None
         except (ImageUnusable, TransferInterrupted):
             raise
-        except Exception as error:  # each store raises its own errors
+        except Exception as error:  # stores raise the errors of their client library
             raise TransferInterrupted(str(error)) from error
 
     def _find(self, image_id: str) -> tuple[str, int]:
