@@ -13,7 +13,7 @@ def shown(api: Api, server_id: str) -> tuple[str, int]:
     return server["status"], server["OS-EXT-STS:power_state"]
 
 
-def test_a_paused_server_says_why_and_continues(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_full_disk_pauses_the_server_with_a_failed_action(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     actions = f"{COMPUTE}/servers/{server_id}/os-instance-actions"
     host.hypervisor.fill_disk(server_id)

@@ -181,7 +181,7 @@ def test_download_without_content_length_resumes_too(shaky: tuple[type[Shaky], s
         ((400, b"<html>a proxy</html>"), r"answered 400\."),
     ],
 )
-def test_why_a_snapshot_is_refused_is_said_and_it_is_not_sent_again(
+def test_refused_snapshot_upload_is_reported_and_not_retried(
     shaky: tuple[type[Shaky], str], tmp_path: Path, refusal: tuple[int, bytes], said: str
 ) -> None:
     handler, url = shaky
@@ -194,7 +194,7 @@ def test_why_a_snapshot_is_refused_is_said_and_it_is_not_sent_again(
     assert handler.ranges == ["PUT"]
 
 
-def test_many_that_want_an_image_at_once_fetch_it_once(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
+def test_concurrent_requests_for_an_image_fetch_it_once(shaky: tuple[type[Shaky], str], tmp_path: Path) -> None:
     handler, url = shaky
     handler.at_once = len(DATA)
     images = RemoteImages(url, "host", "secret", tmp_path / "fetched", backoff_seconds=0)
@@ -221,7 +221,7 @@ def test_wrong_bytes_are_not_kept(shaky: tuple[type[Shaky], str], tmp_path: Path
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "no longer in the store"), (403, "refuses"), (401, "refuses")])
-def test_what_will_not_change_is_not_asked_for_again(
+def test_permanent_errors_are_not_retried(
     shaky: tuple[type[Shaky], str], tmp_path: Path, status: int, words: str
 ) -> None:
     handler, url = shaky
@@ -232,7 +232,7 @@ def test_what_will_not_change_is_not_asked_for_again(
     assert len(handler.ranges) == 1
 
 
-def test_nobody_there_is_said(tmp_path: Path) -> None:
+def test_unreachable_image_api_is_reported(tmp_path: Path) -> None:
     images = RemoteImages("http://127.0.0.1:1", "host", "secret", tmp_path / "fetched", backoff_seconds=0)
     with pytest.raises(ImageUnusable, match="cannot be fetched"):
         images.local_path(reference())

@@ -281,7 +281,7 @@ def test_rebuilt_servers_fit_their_schema_for_admins(
         ("os-baremetal-nodes", 404),
     ],
 )
-def test_what_nova_removed_or_is_not_here(as_member: Api, path: str, status: int) -> None:
+def test_removed_and_unsupported_apis_return_faults(as_member: Api, path: str, status: int) -> None:
     answer = as_member.get(f"{COMPUTE}/{path}")
     assert answer.status_code == status
     (fault,) = answer.json.values()

@@ -127,7 +127,7 @@ def test_three_hosts_are_tried_and_their_reasons_kept(
     assert set(claimed_memory(database).values()) == {0}
 
 
-def test_when_no_other_host_has_room_the_fault_says_both(
+def test_fault_lists_the_reason_of_every_host(
     as_admin: Api, make_server: Callable[..., str], host: Host, other: Host, database: Database
 ) -> None:
     path = f"{COMPUTE}/os-services"
@@ -163,7 +163,7 @@ def test_a_fault_names_a_few_of_many_hosts(
     assert len(message) < 500
 
 
-def test_a_server_whose_host_was_asked_for_goes_nowhere_else(
+def test_server_with_a_requested_host_is_not_rescheduled(
     as_admin: Api, image: str, host: Host, other: Host, database: Database
 ) -> None:
     body = {"name": "x", "imageRef": image, "flavorRef": "1", "networks": "none"}
@@ -276,7 +276,7 @@ def test_deletes_on_a_host_that_is_down_end_at_once(
     assert host.hypervisor.machines == {}
 
 
-def test_hints_say_beside_whom_a_server_is(
+def test_scheduler_hints_select_or_exclude_hosts(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], image: str, host: Host, other: Host
 ) -> None:
     first = make_server()

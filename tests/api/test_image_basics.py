@@ -21,7 +21,7 @@ def test_versions_are_public_and_absolute(cloud: ImageCloud) -> None:
         assert versions[0]["links"][0]["href"] == "http://localhost/image/v2/"
 
 
-def test_a_created_image_is_queued_and_shared_and_says_how_to_import(member: Actor) -> None:
+def test_created_image_is_queued_and_lists_import_methods(member: Actor) -> None:
     response = member.call("POST", "/images", json={"name": "one", "os_distro": "debian", "tags": ["b", "a", "b"]})
     assert response.status_code == 201
     image = response.get_json()
@@ -80,7 +80,7 @@ def test_only_an_admin_makes_images_public_or_gives_them_away(member: Actor, adm
     assert member.create(visibility="community")["visibility"] == "community"
 
 
-def test_a_reader_looks_but_does_not_touch(member: Actor, reader: Actor) -> None:
+def test_readers_cannot_change_images(member: Actor, reader: Actor) -> None:
     image = member.make()
     assert reader.show(image["id"])["name"] == "disk"
     assert reader.call("POST", "/images", json={}).status_code == 403
@@ -105,7 +105,7 @@ def test_other_projects_cannot_see_private_or_change_public_images(member: Actor
     assert other.upload(public["id"]).status_code == 403
 
 
-def test_an_upload_is_hashed_and_comes_back_as_it_was(member: Actor) -> None:
+def test_upload_is_hashed_and_downloaded_unchanged(member: Actor) -> None:
     image = member.create()
     assert member.get(f"/images/{image['id']}/file").status_code == 204
     assert member.upload(image["id"]).status_code == 204
@@ -280,7 +280,7 @@ def test_formats_cannot_change_once_the_bytes_are_there(member: Actor) -> None:
     assert member.patch(image["id"], {"op": "replace", "path": "/disk_format", "value": "floppy"}).status_code == 400
 
 
-def test_tags_come_and_go(member: Actor) -> None:
+def test_tags_are_added_and_removed(member: Actor) -> None:
     image = member.create()
     assert member.call("PUT", f"/images/{image['id']}/tags/nice%20one").status_code == 204
     assert member.show(image["id"])["tags"] == ["nice one"]
@@ -311,7 +311,7 @@ def test_dashboards_find_no_catalogue_of_properties(member: Actor) -> None:
     assert member.get("/metadefs/resource_types").get_json() == {"resource_types": []}
 
 
-def test_what_the_service_can_do(member: Actor) -> None:
+def test_service_information(member: Actor) -> None:
     assert member.get("/info/import").get_json()["import-methods"]["value"] == ["glance-direct", "web-download"]
     assert member.get("/info/stores").status_code == 404
     image = member.make()
@@ -355,7 +355,7 @@ def test_strange_questions_have_plain_answers(member: Actor, method: str, path: 
     assert response.status_code == status, response.text
 
 
-def test_what_is_advertised_is_taken_and_nothing_else(member: Actor) -> None:
+def test_only_advertised_formats_and_methods_are_accepted(member: Actor) -> None:
     schema = member.get("/schemas/image").get_json()["properties"]
     for name in ("disk_format", "container_format"):
         assert (
@@ -376,7 +376,7 @@ def test_what_is_advertised_is_taken_and_nothing_else(member: Actor) -> None:
         assert known == (method in methods), answer.text
 
 
-def test_what_is_not_here_says_so(member: Actor) -> None:
+def test_unsupported_apis_return_errors(member: Actor) -> None:
     for method, path in (
         ("POST", "/metadefs/namespaces"),
         ("GET", "/metadefs/namespaces/some/objects"),

@@ -116,7 +116,7 @@ def test_a_staged_image_is_imported(cloud: ImageCloud, member: Actor, worker: Im
     assert not worker.run_once()
 
 
-def test_tasks_tell_how_an_import_went(member: Actor, other: Actor, worker: ImportWorker) -> None:
+def test_tasks_report_the_outcome_of_imports(member: Actor, other: Actor, worker: ImportWorker) -> None:
     image_id = member.create()["id"]
     stage(member, image_id)
     start(member, image_id)
@@ -132,7 +132,7 @@ def test_tasks_tell_how_an_import_went(member: Actor, other: Actor, worker: Impo
     assert member.call("POST", "/tasks", json={"type": "import"}).status_code == 404
 
 
-def test_what_is_wrong_with_staged_bytes_is_said_at_once(cloud: ImageCloud, member: Actor) -> None:
+def test_invalid_staged_content_is_refused_at_once(cloud: ImageCloud, member: Actor) -> None:
     image_id = member.create()["id"]
     assert stage(member, image_id, QCOW2) == 400
     assert member.show(image_id)["status"] == "queued"
@@ -184,7 +184,7 @@ def test_an_image_is_downloaded(member: Actor, worker: ImportWorker, web: str) -
         ("/to/http://nobody.invalid/", "not found"),
     ],
 )
-def test_a_failed_download_says_why_and_can_be_repeated(
+def test_failed_download_has_a_message_and_can_be_repeated(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str, path: str, said: str
 ) -> None:
     image_id = member.create()["id"]
@@ -410,7 +410,7 @@ def test_import_from_a_slow_server_ends_when_the_image_is_deleted(
     assert list(cloud.store.directory.iterdir()) == []
 
 
-def test_an_import_that_died_is_taken_up_again(
+def test_import_with_an_expired_lease_is_run_again(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
 ) -> None:
     image_id = member.create()["id"]
@@ -425,7 +425,7 @@ def test_an_import_that_died_is_taken_up_again(
     assert member.show(image_id)["status"] == "active"
 
 
-def test_at_start_what_was_under_way_is_queued_or_begun_again(
+def test_uploads_and_imports_of_dead_processes_are_reset(
     cloud: ImageCloud, member: Actor, worker: ImportWorker, web: str
 ) -> None:
     from image_api.imports import imports, uploads

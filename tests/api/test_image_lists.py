@@ -145,7 +145,7 @@ def test_hidden_images_only_when_asked_for(member: Actor) -> None:
     assert member.show(hidden["id"])["os_hidden"] is True
 
 
-def test_who_sees_what(member: Actor, other: Actor, admin: Actor) -> None:
+def test_visibility_by_project_and_role(member: Actor, other: Actor, admin: Actor) -> None:
     member.make(name="private", visibility="private")
     member.make(name="shared", visibility="shared")
     community = member.make(name="community", visibility="community")

@@ -118,7 +118,7 @@ def test_a_bomb_stops_at_the_limit(tmp_path: Path, pack: Callable[[bytes], bytes
     assert list(store.directory.iterdir()) == []
 
 
-def test_a_disk_that_says_it_is_enormous_is_refused(cloud: ImageCloud, member: Actor, tmp_path: Path) -> None:
+def test_image_with_an_enormous_virtual_size_is_refused(cloud: ImageCloud, member: Actor, tmp_path: Path) -> None:
     path = tmp_path / "huge.qcow2"
     subprocess.run(["qemu-img", "create", "-f", "qcow2", path, "2048G"], check=True, capture_output=True)
     image_id = member.create(disk_format="qcow2")["id"]
@@ -431,7 +431,7 @@ def put(store: Store, name: str, content: bytes, step: int = MIB) -> None:
     [b"", b"x", os.urandom(3 * MIB + 7), bytes(MIB) + b"x" + bytes(MIB), os.urandom(12 * MIB)],
     ids=["empty", "byte", "some", "holes", "parts"],
 )
-def test_every_store_gives_back_what_it_got(store: Store, content: bytes) -> None:
+def test_every_store_returns_stored_content(store: Store, content: bytes) -> None:
     put(store, "one", content)
     assert store.size("one") == len(content)
     assert b"".join(store.read("one", 0, len(content))) == content
@@ -479,7 +479,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     assert (store.directory / "disk").stat().st_blocks * 512 < MIB
 
 
-def test_files_hold_what_came_in_odd_pieces(tmp_path: Path) -> None:
+def test_files_written_in_odd_pieces_are_complete_and_sparse(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "store")
     content = os.urandom(5 * MIB) + bytes(4 * MIB) + os.urandom(3 * MIB - 5) + bytes(100_000)
     put(store, "disk", content, step=77_777)

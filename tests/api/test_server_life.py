@@ -78,7 +78,7 @@ def test_rebuilt_server_keeps_its_address_and_gets_the_new_image(
     assert after["OS-SRV-USG:launched_at"] == before["OS-SRV-USG:launched_at"], "usage is counted from the first launch"
 
 
-def test_a_rebuild_shows_what_each_version_has(as_member: Api, make_server: MakeServer, image: str, host: Host) -> None:
+def test_rebuild_response_by_microversion(as_member: Api, make_server: MakeServer, image: str, host: Host) -> None:
     as_member.post("/compute/v2.1/os-keypairs", json={"keypair": {"name": "k"}})
     server_id = make_server(user_data="IyEvYmluL3NoCg==")
     for version, body, has, has_not in (
@@ -216,7 +216,7 @@ def test_a_server_deleted_while_resized_gives_everything_back(
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_is_made_of_a_server_that_goes_on(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_snapshot_of_a_running_server(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     host.hypervisor.machines[server_id].disk = b"what the guest wrote"
     body = {"createImage": {"name": "copy", "metadata": {"release": "7"}}}
@@ -330,7 +330,7 @@ def test_suspend_and_resume(as_member: Api, make_server: MakeServer, host: Host)
     assert shown(as_member, server_id)["status"] == "ACTIVE"
 
 
-def test_what_a_host_cannot_pause_goes_on(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_server_stays_active_when_suspend_fails(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     host.hypervisor.fail_next("suspend", HypervisorError("qemu refused"))
     act(as_member, server_id, {"suspend": None})
@@ -358,7 +358,7 @@ def test_rescue_boots_from_another_disk(
     assert shown(as_member, server_id)["image"]["id"] == image
 
 
-def test_a_shelved_server_is_nowhere_and_comes_back_as_it_was(
+def test_shelved_server_has_no_host_and_is_restored_unchanged(
     as_member: Api, as_admin: Api, make_server: MakeServer, host: Host
 ) -> None:
     server_id = make_server()
@@ -417,7 +417,7 @@ def test_a_failed_unshelve_can_be_tried_again(
 # --- interfaces -----------------------------------------------------------------------------------------------------
 
 
-def test_an_interface_comes_and_goes(as_member: Api, make_server: MakeServer, host: Host) -> None:
+def test_interfaces_are_attached_and_detached(as_member: Api, make_server: MakeServer, host: Host) -> None:
     server_id = make_server()
     path = f"{SERVERS}/{server_id}/os-interface"
     answer = as_member.post(path, json={"interfaceAttachment": {}})
@@ -500,7 +500,9 @@ def test_an_interface_that_cannot_be_plugged_in_is_given_back(
         ({"nonsense": 1}, 400),
     ],
 )
-def test_interfaces_that_cannot_be(as_member: Api, make_server: MakeServer, asked: Any, status: int) -> None:
+def test_invalid_interface_attachments_are_refused(
+    as_member: Api, make_server: MakeServer, asked: Any, status: int
+) -> None:
     answer = as_member.post(f"{SERVERS}/{make_server()}/os-interface", json={"interfaceAttachment": asked})
     assert answer.status_code == status, answer.text
 
@@ -657,7 +659,7 @@ def test_released_operation_is_executed_again(as_member: Api, make_server: MakeS
 # --- additional disks -----------------------------------------------------------------------------------------------
 
 
-def test_blank_disks_come_with_the_flavor_or_as_asked_for(
+def test_blank_disks_from_flavor_or_block_device_mapping(
     as_admin: Api, as_member: Api, make_server: MakeServer, host: Host, image: str
 ) -> None:
     flavor = {"id": "blank", "name": "blank", "vcpus": 1, "ram": 128, "disk": 1, "swap": 512}

@@ -7,7 +7,7 @@ from tests.api.conftest import Api, Host
 SERVERS = "/compute/v2.1/servers"
 
 
-def test_what_the_guest_posts_is_shown_until_it_is_cleared(
+def test_password_of_the_guest_is_shown_until_it_is_cleared(
     as_member: Api, make_server: Callable[..., str], host: Host
 ) -> None:
     path = f"{SERVERS}/{make_server()}/os-server-password"

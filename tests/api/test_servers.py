@@ -106,9 +106,7 @@ def test_stop_start_and_reboot(as_member: Api, make_server: Callable[..., str], 
         assert status(as_member, server_id) == resting
 
 
-def test_an_action_in_the_wrong_state_is_a_conflict_in_novas_words(
-    as_member: Api, make_server: Callable[..., str]
-) -> None:
+def test_action_in_a_wrong_state_is_409_with_novas_message(as_member: Api, make_server: Callable[..., str]) -> None:
     server_id = make_server()
     answer = as_member.post(f"{SERVERS}/{server_id}/action", json={"os-start": None})
     assert answer.status_code == 409
@@ -125,7 +123,7 @@ def test_a_second_action_waits_for_the_first(as_member: Api, make_server: Callab
     assert "task_state powering-off" in answer.json["conflictingRequest"]["message"]
 
 
-def test_a_failed_launch_says_why(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
+def test_failed_launch_has_a_fault_message(as_member: Api, make_server: Callable[..., str], host: Host) -> None:
     host.hypervisor.fail_next("ensure_running", LaunchFailed("qemu did not start: out of memory"))
     server_id = make_server()
     shown = as_member.get(f"{SERVERS}/{server_id}").json["server"]
@@ -138,7 +136,7 @@ def test_a_failed_launch_says_why(as_member: Api, make_server: Callable[..., str
     assert as_member.get(f"{SERVERS}/{server_id}").status_code == 404
 
 
-def test_no_room_is_an_error_server_that_says_what_was_missing(
+def test_no_valid_host_is_a_server_in_error_with_the_reasons(
     as_member: Api, make_server: Callable[..., str], host: Host
 ) -> None:
     host.hypervisor.memory_mib = 1024
@@ -162,7 +160,7 @@ def test_twenty_in_one_request_have_distinct_addresses(
     assert {server["name"] for server in servers} == {f"many-{number}" for number in range(1, 21)}
 
 
-def test_quota_is_refused_in_the_words_that_clients_match_on(
+def test_quota_error_has_novas_message(
     as_admin: Api, as_member: Api, make_server: Callable[..., str], image: str
 ) -> None:
     path = f"/compute/v2.1/os-quota-sets/{as_member.project_id}"
@@ -196,7 +194,7 @@ def test_quota_is_refused_in_the_words_that_clients_match_on(
         ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": "x", "boot_index": 0}]}, "no volumes"),
     ],
 )
-def test_bad_input_is_a_400_that_says_why(
+def test_bad_input_is_a_400_with_a_message(
     as_member: Api, image: str, host: Host, fields: dict[str, object], reason: str
 ) -> None:
     body = {"server": {"name": "x", "imageRef": image, "flavorRef": "1", **fields}}

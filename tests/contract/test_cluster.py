@@ -213,7 +213,7 @@ def test_live_and_cold_migration_and_evacuation(many: Cluster, admin: Connection
     assert len(many.guests(anew.compute_host)) == 1
 
 
-def test_hosts_bring_consoles_to_the_api_machine_that_is_asked(many: Cluster, admin: Connection) -> None:
+def test_hosts_connect_consoles_to_the_requested_api_machine(many: Cluster, admin: Connection) -> None:
     begin(admin, "seen", availability_zone="nova:h2")
     (server,) = wait_until(lambda: at_rest(admin, 1))
     with many.connect("sixstack-admin", api=1) as other:

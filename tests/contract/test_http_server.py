@@ -282,7 +282,7 @@ def test_a_refused_upload_is_read_to_64_mib(admin: Actor) -> None:
     assert 32 * MIB < sent < 200 * MIB
 
 
-def test_a_refused_upload_of_less_says_why(admin: Actor) -> None:
+def test_refused_upload_gets_its_response_before_close(admin: Actor) -> None:
     damaged = bytes.fromhex("1f8b08") + b"\xff" * (8 * MIB)
     with admin.begin_upload(admin.new_image(), f"Content-Length: {len(damaged)}", "Connection: close") as connection:
         connection.sendall(damaged)
@@ -298,7 +298,7 @@ def test_a_body_that_is_too_large_is_a_413(server: Server, admin: Actor) -> None
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1, 9 * MIB + 7])
-def test_images_come_back_as_they_went_in(admin: Actor, size: int) -> None:
+def test_images_are_downloaded_unchanged(admin: Actor, size: int) -> None:
     content = os.urandom(size) or b"x"
     image_id = admin.image_with(content)
     whole = admin.ask("GET", file_of(image_id))
@@ -331,7 +331,7 @@ def test_downloads_give_their_places_back(server: Server, admin: Actor) -> None:
     wait_until(answered, seconds=30)
 
 
-def test_what_a_client_awaits_before_it_sends_a_body(server: Server, admin: Actor) -> None:
+def test_expect_100_continue(server: Server, admin: Actor) -> None:
     image_id = admin.new_image()
     with admin.begin_upload(image_id, "Content-Length: 3", "Expect: 100-continue") as connection:
         assert status_line(connection) == 100

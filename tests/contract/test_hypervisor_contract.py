@@ -52,7 +52,7 @@ def spec(image: ImageRef) -> MachineSpec:
     return make_spec(1, image)
 
 
-def test_a_host_says_what_it_is(hypervisor: Hypervisor) -> None:
+def test_host_describes_itself(hypervisor: Hypervisor) -> None:
     report = hypervisor.describe()
     assert report.vcpus > 0
     assert report.memory_mib > 0
@@ -61,7 +61,7 @@ def test_a_host_says_what_it_is(hypervisor: Hypervisor) -> None:
     assert report.hypervisor_version > 5_000_000
 
 
-def test_a_machine_nobody_made_is_absent(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+def test_unknown_machine_is_absent(hypervisor: Hypervisor, spec: MachineSpec) -> None:
     assert hypervisor.report(spec.id).state is MachineState.ABSENT
     assert hypervisor.reports() == []
     assert hypervisor.spec(spec.id) is None
@@ -117,7 +117,7 @@ def test_a_reboot_ends_in_a_running_machine(hypervisor: Hypervisor, spec: Machin
     hypervisor.remove(spec.id)
 
 
-def test_a_machine_pauses_and_goes_on(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+def test_machine_is_paused_and_resumed(hypervisor: Hypervisor, spec: MachineSpec) -> None:
     with pytest.raises(HypervisorError):
         hypervisor.pause(spec.id)
     hypervisor.ensure_running(spec)
@@ -147,7 +147,7 @@ def test_a_machine_that_runs_can_be_interrupted(hypervisor: Hypervisor, spec: Ma
     hypervisor.remove(spec.id)
 
 
-def test_machines_outlive_whoever_started_them(restart: Restart, spec: MachineSpec) -> None:
+def test_machines_survive_a_restart_of_the_agent(restart: Restart, spec: MachineSpec) -> None:
     started = restart().ensure_running(spec)
     later = restart()
     later.repair()
@@ -188,7 +188,7 @@ def later(spec: MachineSpec, **changes: object) -> MachineSpec:
     return spec.model_copy(update={"generation": spec.generation + 1, **changes})
 
 
-def test_a_suspended_machine_goes_on_and_a_stop_forgets_its_memory(
+def test_suspended_machine_resumes_and_stop_discards_its_memory(
     hypervisor: Hypervisor, restart: Restart, spec: MachineSpec
 ) -> None:
     with pytest.raises(HypervisorError):
@@ -227,7 +227,7 @@ def test_a_machine_is_rebuilt_resized_and_brought_back(hypervisor: Hypervisor, s
     hypervisor.remove(spec.id)
 
 
-def test_what_needs_a_machine_says_when_there_is_none(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+def test_operations_on_a_missing_machine_fail(hypervisor: Hypervisor, spec: MachineSpec) -> None:
     for attempt in (
         lambda: hypervisor.resize(spec, start=True, grace_seconds=0),
         lambda: hypervisor.confirm_resize(spec.id),
@@ -242,7 +242,7 @@ def test_what_needs_a_machine_says_when_there_is_none(hypervisor: Hypervisor, sp
     assert hypervisor.reports() == []
 
 
-def test_a_snapshot_is_a_file_that_goes_when_told(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+def test_snapshot_file_is_removed_by_discard(hypervisor: Hypervisor, spec: MachineSpec) -> None:
     hypervisor.ensure_running(spec)
     taken = hypervisor.snapshot(spec, "one")
     assert taken.path.stat().st_size > 0
@@ -256,7 +256,7 @@ def test_a_snapshot_is_a_file_that_goes_when_told(hypervisor: Hypervisor, spec: 
     hypervisor.remove(spec.id)
 
 
-def test_interfaces_come_and_go(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+def test_interfaces_are_attached_and_detached(hypervisor: Hypervisor, spec: MachineSpec) -> None:
     hypervisor.ensure_running(spec)
     second = spec.nics[0].model_copy(update={"port_id": "1" * 36, "mac": "02:00:f0:00:01:01", "addresses": ()})
     hypervisor.ensure_nics(spec.model_copy(update={"nics": (*spec.nics, second)}))

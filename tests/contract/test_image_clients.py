@@ -133,7 +133,7 @@ def test_a_download_from_inside_the_cloud_is_refused(commands: Commands, cloud: 
     assert commands.json("show", "inside")["status"] == "queued"
 
 
-def test_what_is_wrong_with_an_image_is_said_by_the_openstack_command(commands: Commands, tmp_path: Path) -> None:
+def test_openstack_command_prints_image_errors(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "base.raw").write_bytes(bytes(MIB))
     evil = tmp_path / "evil.qcow2"
     create = ["qemu-img", "create", "-f", "qcow2", "-F", "raw", "-b", tmp_path / "base.raw", evil]
@@ -177,7 +177,7 @@ def test_the_glance_command_imports(commands: Commands, disk: Path) -> None:
     wait_until(lambda: "active" in commands.glance("image-show", image_id), seconds=30)
 
 
-def test_the_sdk_uploads_once_and_knows_it_again(connection: Connection, disk: Path) -> None:
+def test_sdk_uploads_finds_and_updates_images(connection: Connection, disk: Path) -> None:
     arguments = {"disk_format": "raw", "container_format": "bare", "wait": True}
     sums = {"md5": hashlib.md5(CONTENT).hexdigest(), "sha256": hashlib.sha256(CONTENT).hexdigest()}
     image = connection.create_image("sdk", data=CONTENT, **arguments, **sums)
@@ -244,9 +244,7 @@ def test_chunked_uploads_of_every_size_arrive(wire: Wire, size: int) -> None:
 @pytest.mark.parametrize("way", ["closed", "half closed", "reset"])
 @pytest.mark.parametrize("size", [1000, 300_000, 5 * MIB])
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "sized"])
-def test_an_upload_whose_connection_breaks_is_not_taken_for_whole(
-    wire: Wire, chunked: bool, size: int, way: str
-) -> None:
+def test_broken_upload_is_not_accepted_as_complete(wire: Wire, chunked: bool, size: int, way: str) -> None:
     image_id = wire.create()
     content = os.urandom(size)
     connection = wire.begin(image_id, None if chunked else size + 1)

@@ -89,7 +89,7 @@ def test_files_and_urls_become_images(cloud: IdentityCloud, admin: Connection, w
         assert image.checksum == md5(content).hexdigest()
 
 
-def test_what_is_wrong_is_one_line_and_no_image(
+def test_errors_are_one_line_and_leave_no_image(
     cloud: IdentityCloud, admin: Connection, web: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").touch()

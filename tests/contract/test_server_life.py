@@ -55,7 +55,7 @@ def guest(cloud: Cloud, connection: Connection, key: Key) -> Iterator[Guest]:
         connection.delete_server(one.id, wait=True)
 
 
-def test_a_guest_pauses_suspends_and_goes_on_where_it_was(guest: Guest) -> None:
+def test_guest_is_paused_suspended_and_resumed(guest: Guest) -> None:
     booted = guest.ssh(BOOT_ID)
     guest.do("pause")
     guest.becomes("PAUSED")
@@ -80,7 +80,7 @@ def test_a_rebuilt_guest_is_fresh_at_the_same_address(guest: Guest) -> None:
     assert guest.ssh("cat /root/mark 2>/dev/null || echo fresh").strip() == "fresh"
 
 
-def test_an_image_of_a_running_guest_has_what_it_wrote(guest: Guest) -> None:
+def test_snapshot_of_a_running_guest_contains_its_writes(guest: Guest) -> None:
     booted = guest.ssh(f"echo kept > /root/mark; sync; {BOOT_ID}")
     guest.do("image", "create", "--name", "copy", "--wait")
     assert guest.ssh(BOOT_ID) == booted
@@ -108,7 +108,7 @@ def test_a_resize_is_seen_inside_and_reverted_and_confirmed(guest: Guest) -> Non
     assert guest.ssh("cat /root/mark").strip() == "old"
 
 
-def test_a_shelved_guest_comes_back_as_it_was(guest: Guest) -> None:
+def test_shelved_guest_is_restored(guest: Guest) -> None:
     guest.ssh("echo kept > /root/mark; sync")
     guest.do("shelve", "--wait")
     assert guest.connection.compute.get_server(guest.id).status == "SHELVED_OFFLOADED"
@@ -151,7 +151,7 @@ def test_a_delete_does_not_wait_for_a_guest_that_does_not_power_off(guest: Guest
     assert time.monotonic() - began < 20
 
 
-def test_diagnostics_and_what_happened_are_shown(guest: Guest) -> None:
+def test_diagnostics_and_actions_are_shown(guest: Guest) -> None:
     guest.ssh("true")
     path = f"/servers/{guest.id}/diagnostics"
     with guest.cloud.connect("sixstack-admin") as admin:

@@ -25,7 +25,7 @@ def test_a_host_has_no_more_than_its_share() -> None:
     assert turns.add("busy", 4)
 
 
-def test_when_everything_is_full_who_adds_waits() -> None:
+def test_add_blocks_while_the_queue_is_full() -> None:
     turns: FairQueue[int] = FairQueue(each=2, whole=2)
     turns.add("one", 1)
     turns.add("two", 2)

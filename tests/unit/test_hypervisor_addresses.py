@@ -129,7 +129,7 @@ def test_invalid_network_does_not_affect_others(advertiser: Recorder) -> None:
     assert advertiser.configuration.read_text() == radvd.radvd_conf((good, other), advertiser.timing)
 
 
-def test_network_with_bad_change_keeps_its_last_advertisement(advertiser: Recorder) -> None:
+def test_network_with_an_invalid_change_keeps_its_advertisement(advertiser: Recorder) -> None:
     before = (advertisement("6babcd-000001"), advertisement("6babcd-000002", mtu=1400))
     assert advertiser.apply(before) == frozenset()
     last = advertiser.configuration.read_text()

@@ -287,7 +287,7 @@ def test_disks_do_not_look_compressed() -> None:
     assert detect_compression(b"BZh9") is None
 
 
-def test_a_vhdx_whose_size_is_a_field_too_short_is_refused(qemu_img: Callable[..., bytes]) -> None:
+def test_vhdx_with_a_truncated_size_field_is_refused(qemu_img: Callable[..., bytes]) -> None:
     content = bytearray(qemu_img("convert", "-f", "raw", "-O", "vhdx", "disk.raw", "out"))
     entry = content.index(uuid.UUID("2FA54224-CD1B-4876-B211-5DBED83BF4B8").bytes_le)
     struct.pack_into("<I", content, entry + 20, 4)
