@@ -77,8 +77,11 @@ class TaskWorker:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._worker = self._make_worker()
-            self._worker.start()
-            self._worker.stop()
+            try:
+                self._worker.start()
+                self._worker.stop()
+            except RuntimeError as error:  # a task arrived after the pool had shut down; it is redelivered
+                log.info("Celery consumer stopped: %s", error)
             if not self._stopping.wait(RESTART_SECONDS):
                 log.warning("Celery consumer exited, restarting")
 

@@ -172,7 +172,7 @@ def test_an_api_process_that_dies_is_started_again(other_cloud: Cloud) -> None:
     [
         (["--listen", "nonsense"], "--listen must be ADDRESS:PORT"),
         (["--prefix", "10.0.0.0/8"], "--prefix"),
-        (["--uplink", "nolink0"], "There is no link nolink0"),
+        (["--uplink", "nolink0"], "There is no network link nolink0"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(tmp_path: Any, arguments: list[str], reason: str) -> None:
