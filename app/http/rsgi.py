@@ -316,7 +316,7 @@ def environ_of(scope: Scope, body: Any) -> Environ:
     }
     headers = scope.headers
     for name, value in headers.items():
-        if "_" in name:  # WSGI could not tell it from the header with hyphens, which a proxy may have set
+        if "_" in name:  # in WSGI it equals the header with hyphens, which a proxy may have set
             continue
         key = _key(name)
         if key in environ:

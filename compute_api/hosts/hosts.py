@@ -60,22 +60,22 @@ def record_heartbeat(session: Session, now: datetime, name: str) -> None:
     record_heartbeats(session, {name: now})
 
 
-def record_heartbeats(session: Session, heard: Mapping[str, datetime]) -> None:
+def record_heartbeats(session: Session, received: Mapping[str, datetime]) -> None:
     """Record heartbeats of many hosts at their times in one statement; unknown hosts are ignored.
 
     Callers that write many rows take the lock of `liveness.advance_watermark` first: two statements could deadlock. On
     PostgreSQL the transaction commits asynchronously, so give it one of its own; a crash loses heartbeats that are
     repeated ten seconds later.
     """
-    if not heard:
+    if not received:
         return
     values: Mapping[str, object]
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SET LOCAL synchronous_commit = off"))
-        values = {"names": list(heard), "times": list(heard.values())}
+        values = {"names": list(received), "times": list(received.values())}
         statement = _SEEN_POSTGRESQL
     else:
-        values = {"heard": {name: at.astimezone(UTC).strftime(SQLITE_TIME) for name, at in heard.items()}}
+        values = {"received": {name: at.astimezone(UTC).strftime(SQLITE_TIME) for name, at in received.items()}}
         statement = _SEEN_SQLITE
     session.execute(statement, values, execution_options={"synchronize_session": False})
 
@@ -88,14 +88,14 @@ SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 _POSTGRESQL_ROWS = (
     func.unnest(bindparam("names", type_=ARRAY(Text)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
     .table_valued("name", "seen")
-    .render_derived("heard")
+    .render_derived("received")
 )
 _SEEN_POSTGRESQL = (
     update(Heartbeat)
     .where(Heartbeat.host == _POSTGRESQL_ROWS.c.name)
     .values(last_seen=func.greatest(Heartbeat.last_seen, _POSTGRESQL_ROWS.c.seen))
 )
-_SQLITE_ROWS = func.json_each(bindparam("heard", type_=Json)).table_valued("key", "value", name="heard")
+_SQLITE_ROWS = func.json_each(bindparam("received", type_=Json)).table_valued("key", "value", name="received")
 _SEEN_SQLITE = (
     update(Heartbeat)
     .where(Heartbeat.host == _SQLITE_ROWS.c.key)
